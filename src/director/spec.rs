@@ -1,0 +1,301 @@
+//! What an operator asks for: VIPs and their backends, as plain validated values.
+//!
+//! [`config`](crate::config) produces these from a file or from flags; [`Snapshot`](super::Snapshot)
+//! turns them into what the packet path reads. Nothing here is used per packet.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+/// One virtual IP service: what clients address, and who may answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipSpec {
+    /// The operator's name for it, unique in the configuration; used in every output.
+    pub name: String,
+    /// The virtual IP address.
+    pub address: IpAddr,
+    /// The destination port that belongs to this VIP.
+    pub port: PortMatch,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Which fields of a packet choose the ring slot.
+    pub hash: HashFields,
+    /// What happens while no backend can take flows.
+    pub all_down: AllDown,
+    /// The backends, in the order of the configuration (the ring does not depend on it).
+    pub backends: Vec<BackendSpec>,
+}
+
+/// One backend of a VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Where the tunnel ends; also the backend's identity in the ring.
+    pub address: IpAddr,
+    /// Share of new flows relative to the VIP's other backends; 0 takes none.
+    pub weight: u16,
+    /// What the operator wants of it.
+    pub state: BackendState,
+}
+
+/// A destination port, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PortMatch {
+    /// Every port of the protocol.
+    Any,
+    /// Exactly this port.
+    Exact(NonZeroU16),
+}
+
+impl fmt::Display for PortMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Exact(port) => port.fmt(f),
+        }
+    }
+}
+
+/// A transport protocol that a VIP can balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP, protocol number 6.
+    Tcp,
+    /// UDP, protocol number 17.
+    Udp,
+}
+
+impl Protocol {
+    /// The IANA protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// Which fields of a packet choose its slot in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HashFields {
+    /// Source and destination address and port, and the protocol.
+    #[default]
+    FiveTuple,
+    /// The client's address alone: a client keeps its backend (affinity).
+    SourceAddress,
+    /// The destination port alone: for VIPs with `port = "any"`.
+    DestinationPort,
+}
+
+impl fmt::Display for HashFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FiveTuple => "5-tuple",
+            Self::SourceAddress => "source-address",
+            Self::DestinationPort => "destination-port",
+        })
+    }
+}
+
+/// What an operator wants of a backend; health is measured apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BackendState {
+    /// Takes new flows.
+    #[default]
+    Active,
+    /// Keeps the flows it has, takes no new ones.
+    Draining,
+    /// Takes nothing; its flows move at once.
+    Disabled,
+}
+
+impl fmt::Display for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        })
+    }
+}
+
+/// What happens to a VIP's packets while no backend is healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum AllDown {
+    /// Treat all backends as healthy: the probe may be what is broken.
+    #[default]
+    Forward,
+    /// Drop, counted as `no_backend`.
+    Drop,
+}
+
+impl fmt::Display for AllDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+/// The secret of the selection hash: 128 bits, the same on all directors of a VIP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashKey(pub [u8; 16]);
+
+impl HashKey {
+    /// The key of a configuration that names none. Public, so an outsider can aim flows at one
+    /// backend; good for labs, and the same on every director.
+    pub const DEFAULT: Self = Self(*b"tunlb default k.");
+}
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(…)")
+    }
+}
+
+/// A text that is not 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not 32 hexadecimal digits (128 bits)")]
+pub struct HashKeyError;
+
+impl FromStr for HashKey {
+    type Err = HashKeyError;
+
+    fn from_str(text: &str) -> Result<Self, HashKeyError> {
+        let digits = text.as_bytes();
+        if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(HashKeyError);
+        }
+        u128::from_str_radix(text, 16)
+            .map(|key| Self(key.to_be_bytes()))
+            .map_err(|_| HashKeyError)
+    }
+}
+
+/// The number of slots of a ring: a prime from 251 to 16,777,213.
+///
+/// Prime so that every backend's permutation visits every slot (NSDI 2016 §3.4); the bounds are
+/// the largest primes below 2⁸ and 2²⁴.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RingSize(u32);
+
+/// A number that cannot be a ring size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RingSizeError {
+    /// Outside [`RingSize::MIN`]..=[`RingSize::MAX`].
+    #[error("outside 251 to 16777213")]
+    OutOfRange,
+    /// Divisible; carries the nearest prime within the bounds.
+    #[error("not a prime; the nearest is {nearest}")]
+    NotPrime {
+        /// The nearest prime within the bounds.
+        nearest: u32,
+    },
+}
+
+impl RingSize {
+    /// The smallest ring: the largest prime below 2⁸.
+    pub const MIN: u32 = 251;
+    /// The largest ring: the largest prime below 2²⁴.
+    pub const MAX: u32 = 16_777_213;
+    /// 65537: under 1 % imbalance for up to 655 equal backends (NSDI 2016 §5.3).
+    pub const DEFAULT: Self = Self(65_537);
+
+    /// Checks bounds and primality.
+    ///
+    /// # Errors
+    /// [`RingSizeError`] when out of bounds or not prime.
+    pub fn new(size: u64) -> Result<Self, RingSizeError> {
+        let size = u32::try_from(size).map_err(|_| RingSizeError::OutOfRange)?;
+        if !(Self::MIN..=Self::MAX).contains(&size) {
+            return Err(RingSizeError::OutOfRange);
+        }
+        if !is_prime(size) {
+            let nearest = nearest_prime(size);
+            return Err(RingSizeError::NotPrime { nearest });
+        }
+        Ok(Self(size))
+    }
+
+    /// The number of slots.
+    #[must_use]
+    pub const fn slots(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for RingSize {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+fn is_prime(n: u32) -> bool {
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|divisor| !n.is_multiple_of(divisor))
+}
+
+/// The prime closest to `size` within the bounds, the smaller one when two are as close.
+fn nearest_prime(size: u32) -> u32 {
+    (0..)
+        .flat_map(|distance| [size - distance, size + distance])
+        .find(|&n| n <= RingSize::MIN || n >= RingSize::MAX || is_prime(n))
+        .map_or(RingSize::MIN, |n| n.clamp(RingSize::MIN, RingSize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_sizes() {
+        assert_eq!(RingSize::new(65_537), Ok(RingSize::DEFAULT));
+        assert!(RingSize::new(251).is_ok());
+        assert!(RingSize::new(16_777_213).is_ok());
+        assert_eq!(RingSize::new(250), Err(RingSizeError::OutOfRange));
+        assert_eq!(RingSize::new(16_777_214), Err(RingSizeError::OutOfRange));
+        assert_eq!(RingSize::new(u64::MAX), Err(RingSizeError::OutOfRange));
+        for (size, nearest) in [
+            (65_536, 65_537),
+            (1000, 997),
+            (252, 251),
+            (16_777_212, 16_777_213),
+        ] {
+            assert_eq!(
+                RingSize::new(size),
+                Err(RingSizeError::NotPrime { nearest })
+            );
+        }
+    }
+
+    #[test]
+    fn hash_keys() {
+        let key: HashKey = "00112233445566778899aabbccddeeff".parse().unwrap();
+        assert_eq!(key.0[..3], [0x00, 0x11, 0x22]);
+        for bad in [
+            "",
+            "0011",
+            "00112233445566778899aabbccddeefg",
+            "+0112233445566778899aabbccddeeff",
+        ] {
+            assert_eq!(bad.parse::<HashKey>(), Err(HashKeyError), "{bad}");
+        }
+        assert!(
+            !format!("{key:?}").contains("1122"),
+            "a log must not leak the key"
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! tunlb: a tunnel-aware layer-4 load balancer in userspace.
+//!
+//! Packets for a virtual IP are routed into a TUN device; the director picks a backend by
+//! consistent hash and sends the untouched packet to it inside an IP-in-IP tunnel. The backend
+//! decapsulates and answers the client directly.
+//!
+//! The layers, lowest first; each uses only those before it (`tests/layers.rs` holds them to it):
+//!
+//! - [`packet`] and [`director`]: the sans-IO core. Bytes, a seed and `now` come in, values come out.
+//! - [`config`]: a TOML file or flags become one validated [`config::Config`].
+//! - [`io`]: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
+//! - [`decap`]: the backend's userspace decapsulator.
+//! - [`daemon`]: the director's threads; the only place that joins `io` to `director`.
+//! - [`cli`]: one file per subcommand; the only place that prints.
+//!
+//! `docs/packet-flow.md` follows one packet through the files in reading order.
+
+#![deny(unsafe_code)]
+
+pub mod director;

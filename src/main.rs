@@ -1,0 +1,3 @@
+//! The `tunlb` binary.
+
+fn main() {}
