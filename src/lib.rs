@@ -18,3 +18,4 @@
 #![deny(unsafe_code)]
 
 pub mod director;
+pub mod packet;
