@@ -2,7 +2,8 @@
 
 mod spec;
 
+pub use crate::packet::Protocol;
 pub use spec::{
-    AllDown, BackendSpec, BackendState, HashFields, HashKey, HashKeyError, PortMatch, Protocol,
-    RingSize, RingSizeError, VipSpec,
+    AllDown, BackendSpec, BackendState, HashFields, HashKey, HashKeyError, PortMatch, RingSize,
+    RingSizeError, VipSpec,
 };
