@@ -18,6 +18,14 @@ pub struct VipIndex(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BackendIndex(u32);
 
+impl VipIndex {
+    /// The position as an array index.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
 impl BackendIndex {
     /// The backend at `position` of [`Snapshot::backends`].
     #[must_use]
@@ -166,7 +174,7 @@ impl Snapshot {
     /// The VIP at `index`, which is of this snapshot.
     #[must_use]
     pub fn vip(&self, index: VipIndex) -> &Vip {
-        &self.vips[index.0 as usize]
+        &self.vips[index.position()]
     }
 
     /// The VIP that a packet is for: exact port first, then any port.
