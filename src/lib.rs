@@ -17,5 +17,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod director;
 pub mod packet;
