@@ -18,4 +18,5 @@
 #![deny(unsafe_code)]
 
 pub mod director;
+pub mod io;
 pub mod packet;

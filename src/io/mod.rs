@@ -1,0 +1,5 @@
+//! The machine: devices, sockets, netlink, sysctls. Knows packets, decides nothing about flows.
+
+pub mod netlink;
+pub mod sysctl;
+pub mod undo;
