@@ -20,4 +20,5 @@
 pub mod cli;
 pub mod config;
 pub mod director;
+pub mod io;
 pub mod packet;
