@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use crate::config::{Config, ConfigError, Problem};
 
 use super::source::ConfigSource;
-use super::{BAD_NEWS, complain, print};
+use super::{BAD_NEWS, complain, print, refuse};
 use report::{Plan, Report};
 
 /// The arguments of `tunlb check`.
@@ -56,13 +56,5 @@ fn invalid(problems: &[Problem], json: bool) -> anyhow::Result<ExitCode> {
         print(&Report::invalid(problems).to_json()?)?;
         return Ok(ExitCode::from(BAD_NEWS));
     }
-    for problem in problems {
-        complain(&problem.to_string());
-    }
-    let count = problems.len();
-    let plural = if count == 1 { "" } else { "s" };
-    complain(&format!(
-        "tunlb: {count} problem{plural}; nothing was started"
-    ));
-    Ok(ExitCode::from(BAD_NEWS))
+    Ok(refuse(problems))
 }

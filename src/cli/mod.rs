@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::config::Problem;
+
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;
 /// The exit code of a command that could not do its work.
@@ -46,6 +48,19 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => check::run(args),
     }
+}
+
+/// Says all that is wrong with a configuration.
+fn refuse(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    let count = problems.len();
+    let plural = if count == 1 { "" } else { "s" };
+    complain(&format!(
+        "tunlb: {count} problem{plural}; nothing was started"
+    ));
+    ExitCode::from(BAD_NEWS)
 }
 
 /// Prints to stdout. A reader that closed the pipe (`| head`) has read enough: not an error.
