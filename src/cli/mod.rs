@@ -9,6 +9,7 @@
 )]
 
 pub mod check;
+pub mod run;
 pub mod source;
 
 use std::io::{self, Write};
@@ -38,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Validate a configuration and show what would run; needs no privileges
     Check(check::Args),
+    /// Run the director: packets for VIPs from a TUN device to backends in IPIP
+    Run(run::Args),
 }
 
 /// Does what the command line says.
@@ -47,6 +50,7 @@ pub enum Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => check::run(args),
+        Command::Run(args) => run::run(args),
     }
 }
 

@@ -24,7 +24,7 @@ use signal_hook::iterator::Signals;
 
 use crate::config::{Config, DirectorConfig};
 use crate::director::{Counters, Director, Seat, Snapshot};
-use crate::io::capability;
+use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
 use crate::io::tun::{Queue, TunDevice};
@@ -64,7 +64,9 @@ fn stop_on_signals(stop: Sender<StopReason>) -> io::Result<()> {
             stop.send(StopReason::Signal).ok();
         }
     };
-    thread::Builder::new().name("tunlb-signals".into()).spawn(body)?;
+    thread::Builder::new()
+        .name("tunlb-signals".into())
+        .spawn(body)?;
     Ok(())
 }
 
@@ -76,8 +78,6 @@ struct Daemon {
     workers: Vec<WorkerThread>,
     /// Of the TUN, in bytes.
     mtu: u32,
-    /// Dropped last: closing it removes the device, unless it was there before.
-    _device: TunDevice,
 }
 
 #[derive(Debug)]
@@ -91,7 +91,8 @@ impl Daemon {
     /// Starts the workers; when this returns, packets flow. `stop` hears of a worker that ends
     /// without having been asked to.
     fn start(config: &Config, setup: HostSetup, stop: &Sender<StopReason>) -> Result<Self> {
-        capability::require_net_admin_and_raw()?;
+        capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
+        capability::require_tun()?;
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(config, &mut netlink)?;
         let paths = Paths::resolve(config, &mut netlink)?;
@@ -100,13 +101,13 @@ impl Daemon {
 
         let mut undo = Undo::new()?;
         preflight::prepare_host(setup, &paths, &mut undo)?;
-        let (device, queues) = open_tun(config, mtu)?;
+        let TunDevice { index, queues, .. } = open_tun(config, mtu)?;
         let workers = queues
             .into_iter()
             .zip(seats(config))
             .map(|(queue, seat)| worker(queue, mtu, Director::new(Arc::clone(&snapshot), &seat)))
             .collect::<Result<Vec<_>>>()?;
-        add_routes(config, &device, &mut undo)?;
+        add_routes(config, index, &mut undo)?;
         let workers = workers
             .into_iter()
             .map(|ready| ready.start(stop.clone()))
@@ -116,7 +117,6 @@ impl Daemon {
             snapshot,
             workers,
             mtu,
-            _device: device,
         })
     }
 
@@ -165,7 +165,7 @@ fn random_seed() -> [u64; 4] {
     std::array::from_fn(|word| state.hash_one(word))
 }
 
-fn open_tun(config: &Config, mtu: u32) -> Result<(TunDevice, Vec<Queue>)> {
+fn open_tun(config: &Config, mtu: u32) -> Result<TunDevice> {
     let DirectorConfig { tun, workers, .. } = &config.director;
     if mtu < SMALLEST_MTU {
         bail!(
@@ -180,11 +180,12 @@ fn open_tun(config: &Config, mtu: u32) -> Result<(TunDevice, Vec<Queue>)> {
 const SMALLEST_MTU: u32 = 68;
 
 /// A host route for every VIP address into the TUN.
-fn add_routes(config: &Config, device: &TunDevice, undo: &mut Undo) -> Result<()> {
+fn add_routes(config: &Config, tun_index: u32, undo: &mut Undo) -> Result<()> {
+    let tun = &config.director.tun;
     for vip in &config.vips {
         let net = IpNet::from(vip.address);
-        undo.add_route(device.index(), device.name(), net)
-            .with_context(|| format!("vip {}: cannot route {net} into the TUN", vip.name))?;
+        undo.add_route(tun_index, tun, net)
+            .with_context(|| format!("vip {}: cannot route {net} into {tun}", vip.name))?;
     }
     Ok(())
 }

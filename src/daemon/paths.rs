@@ -1,6 +1,7 @@
 //! The way to each backend: by which device, from which address, with which MTU.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, bail};
@@ -33,10 +34,8 @@ impl Paths {
     pub(super) fn resolve(config: &Config, netlink: &mut Netlink) -> Result<Self> {
         let mut paths = BTreeMap::new();
         for backend in config.vips.iter().flat_map(|vip| &vip.backends) {
-            let address = backend.address;
-            if !paths.contains_key(&address) {
-                let path = resolve(address, config, netlink)?;
-                paths.insert(address, path);
+            if let Entry::Vacant(entry) = paths.entry(backend.address) {
+                entry.insert(resolve(backend.address, config, netlink)?);
             }
         }
         Ok(Self(paths))
@@ -117,9 +116,7 @@ fn route_to(address: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>> {
 
 fn link_of(route: &Route, netlink: &mut Netlink) -> Result<Option<Link>, NetlinkError> {
     let links = netlink.links()?;
-    Ok(links
-        .into_iter()
-        .find(|link| Some(link.index) == route.oif))
+    Ok(links.into_iter().find(|link| Some(link.index) == route.oif))
 }
 
 /// The tunnel's outer header. Without a known source it says 0.0.0.0, which the raw socket

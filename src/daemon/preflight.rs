@@ -45,7 +45,10 @@ pub(super) fn refuse_local_vips(config: &Config, netlink: &mut Netlink) -> Resul
 /// The address and device that make an address local.
 fn holder(address: IpAddr, netlink: &mut Netlink) -> Result<Option<(IpNet, String)>> {
     let addresses = netlink.addresses()?;
-    let Some(found) = addresses.into_iter().find(|held| held.net.addr() == address) else {
+    let Some(found) = addresses
+        .into_iter()
+        .find(|held| held.net.addr() == address)
+    else {
         return Ok(None);
     };
     let device = netlink

@@ -57,10 +57,17 @@ impl Totals {
                 bytes,
             });
         }
-        let dropped = |reason| workers.iter().map(|counters| counters.dropped(reason)).sum();
+        let dropped = |reason| {
+            workers
+                .iter()
+                .map(|counters| counters.dropped(reason))
+                .sum()
+        };
         Self {
             vips,
-            drops: DropReason::ALL.map(|reason| (reason, dropped(reason))).into(),
+            drops: DropReason::ALL
+                .map(|reason| (reason, dropped(reason)))
+                .into(),
         }
     }
 }
@@ -75,7 +82,10 @@ impl fmt::Display for Totals {
                     packets,
                     bytes,
                 } = backend;
-                writeln!(f, "  backend {address:<15} {packets:>12} packets {bytes:>15} bytes")?;
+                writeln!(
+                    f,
+                    "  backend {address:<15} {packets:>12} packets {bytes:>15} bytes"
+                )?;
             }
         }
         let dropped: Vec<_> = self

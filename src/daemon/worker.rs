@@ -156,7 +156,9 @@ impl<E: Egress> Worker<E> {
         });
         drop(pending);
         if let Some((destination, error)) = failure {
-            self.log_failure(&format_args!("cannot send to backend {destination}: {error}"));
+            self.log_failure(&format_args!(
+                "cannot send to backend {destination}: {error}"
+            ));
         }
     }
 
