@@ -1,8 +1,9 @@
 //! Links: network devices as netlink shows them.
 
+use netlink_packet_core::Nla;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 
 use super::{Netlink, NetlinkError, Operation};
@@ -22,6 +23,39 @@ pub struct Link {
     pub arp: bool,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
+    /// What a TUN or TAP device tells about itself.
+    pub tun: Option<TunAttributes>,
+}
+
+/// The attributes of a TUN or TAP device that matter to those who open it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunAttributes {
+    /// Ethernet frames (TAP) or IP packets (TUN).
+    pub mode: TunMode,
+    /// Whether it was created with `IFF_MULTI_QUEUE`, and so must be opened with it.
+    pub queueing: TunQueueing,
+    /// Queues that processes hold open; known for multi-queue devices.
+    pub open_queues: u32,
+}
+
+/// What a TUN driver's device carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TunMode {
+    /// IP packets.
+    #[default]
+    Tun,
+    /// Ethernet frames.
+    Tap,
+}
+
+/// How many queues a TUN device can have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TunQueueing {
+    /// One.
+    #[default]
+    Single,
+    /// Several.
+    Multi,
 }
 
 impl Netlink {
@@ -89,6 +123,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         arp: message.header.link_layer_type == LinkLayerType::Ether
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         kind: None,
+        tun: None,
     };
     for attribute in message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -97,6 +132,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             link.mtu = mtu;
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             link.kind = infos.iter().find_map(kind_of);
+            link.tun = infos.iter().find_map(tun_of);
         }
     }
     Some(link)
@@ -110,10 +146,39 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
     }
 }
 
+fn tun_of(info: &LinkInfo) -> Option<TunAttributes> {
+    // The attributes' numbers: IFLA_TUN_* of linux/if_link.h.
+    const TYPE: u16 = 3;
+    const MULTI_QUEUE: u16 = 7;
+    const NUM_QUEUES: u16 = 8;
+    const IFF_TAP: u8 = 2;
+    let LinkInfo::Data(InfoData::Tun(attributes)) = info else {
+        return None;
+    };
+    let mut tun = TunAttributes::default();
+    for attribute in attributes {
+        let value = value_of(attribute);
+        match (attribute.kind(), value.as_slice()) {
+            (TYPE, [IFF_TAP]) => tun.mode = TunMode::Tap,
+            (MULTI_QUEUE, [1]) => tun.queueing = TunQueueing::Multi,
+            (NUM_QUEUES, bytes) => tun.open_queues = bytes.try_into().map_or(0, u32::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some(tun)
+}
+
+fn value_of(attribute: &impl Nla) -> Vec<u8> {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::link::InfoKind;
+    use netlink_packet_core::DefaultNla;
+    use netlink_packet_route::link::{InfoKind, InfoTun};
 
     #[test]
     fn a_message_becomes_a_link() {
@@ -133,6 +198,7 @@ mod tests {
             up: true,
             arp: true,
             kind: Some("veth".into()),
+            tun: None,
         };
         let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
         assert_eq!(link, Some(expected));
@@ -140,6 +206,22 @@ mod tests {
         let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
         assert!(!link.unwrap().arp);
         assert_eq!(link_of(RouteNetlinkMessage::DelLink(message)), None);
+    }
+
+    #[test]
+    fn a_tun_device_tells_its_queues() {
+        let nla = |kind, value: &[u8]| InfoTun::Other(DefaultNla::new(kind, value.to_vec()));
+        let info = LinkInfo::Data(InfoData::Tun(vec![
+            nla(3, &[1]),
+            nla(7, &[1]),
+            nla(8, &2u32.to_ne_bytes()),
+        ]));
+        let expected = TunAttributes {
+            mode: TunMode::Tun,
+            queueing: TunQueueing::Multi,
+            open_queues: 2,
+        };
+        assert_eq!(tun_of(&info), Some(expected));
     }
 
     #[test]
