@@ -3,3 +3,5 @@
 //! No function here panics or reads past its input, whatever the bytes.
 
 pub mod checksum;
+pub mod decap;
+pub mod ecn;
