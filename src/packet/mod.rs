@@ -5,3 +5,10 @@
 pub mod checksum;
 pub mod decap;
 pub mod ecn;
+mod encap;
+mod flow;
+mod parse;
+
+pub use encap::{Encap, HEADROOM, TooLong};
+pub use flow::{FlowKey, Protocol};
+pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};

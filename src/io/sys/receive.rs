@@ -1,8 +1,4 @@
-//! System calls that no dependency offers in the shape needed: the only place with `unsafe`.
-#![allow(
-    unsafe_code,
-    reason = "batched system calls; each block says why it is sound"
-)]
+//! `recvmmsg`: a batch of packets in one system call.
 
 use std::{
     io, iter, mem,
@@ -93,30 +89,6 @@ fn message_header(vector: &mut libc::iovec) -> libc::mmsghdr {
     header.msg_hdr.msg_iov = ptr::from_mut(vector);
     header.msg_hdr.msg_iovlen = 1;
     header
-}
-
-/// Asks for a receive buffer of `bytes`, beyond `net.core.rmem_max` (SO_RCVBUFFORCE, socket(7)).
-///
-/// # Errors
-/// EPERM without CAP_NET_ADMIN in the initial user namespace.
-pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
-    const LENGTH: libc::socklen_t = 4; // of a c_int, wherever Linux runs
-    // SAFETY: the value points at an integer of `LENGTH` bytes that outlives the call, as the option
-    // wants it; the descriptor is open for the lifetime of `socket`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            ptr::from_ref(&bytes).cast(),
-            LENGTH,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]
