@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError, Problem};
 
-use super::source::ConfigSource;
+use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, complain, print};
 use report::{Plan, Report};
 
@@ -56,13 +56,6 @@ fn invalid(problems: &[Problem], json: bool) -> anyhow::Result<ExitCode> {
         print(&Report::invalid(problems).to_json()?)?;
         return Ok(ExitCode::from(BAD_NEWS));
     }
-    for problem in problems {
-        complain(&problem.to_string());
-    }
-    let count = problems.len();
-    let plural = if count == 1 { "" } else { "s" };
-    complain(&format!(
-        "tunlb: {count} problem{plural}; nothing was started"
-    ));
+    complain_about(problems);
     Ok(ExitCode::from(BAD_NEWS))
 }

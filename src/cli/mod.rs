@@ -64,5 +64,5 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints one line to stderr. Where stderr is closed there is nobody left to tell.
 pub fn complain(line: &str) {
-    if writeln!(io::stderr(), "{line}").is_err() {}
+    writeln!(io::stderr(), "{line}").unwrap_or_default();
 }
