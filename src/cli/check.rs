@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError, Problem};
 
-use super::source::ConfigSource;
-use super::{BAD_NEWS, complain, print, refuse};
+use super::source::{ConfigSource, complain_about};
+use super::{BAD_NEWS, complain, print};
 use report::{Plan, Report};
 
 /// The arguments of `tunlb check`.
@@ -56,5 +56,6 @@ fn invalid(problems: &[Problem], json: bool) -> anyhow::Result<ExitCode> {
         print(&Report::invalid(problems).to_json()?)?;
         return Ok(ExitCode::from(BAD_NEWS));
     }
-    Ok(refuse(problems))
+    complain_about(problems);
+    Ok(ExitCode::from(BAD_NEWS))
 }

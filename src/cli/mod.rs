@@ -18,8 +18,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config::Problem;
-
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;
 /// The exit code of a command that could not do its work.
@@ -54,19 +52,6 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Says all that is wrong with a configuration.
-fn refuse(problems: &[Problem]) -> ExitCode {
-    for problem in problems {
-        complain(&problem.to_string());
-    }
-    let count = problems.len();
-    let plural = if count == 1 { "" } else { "s" };
-    complain(&format!(
-        "tunlb: {count} problem{plural}; nothing was started"
-    ));
-    ExitCode::from(BAD_NEWS)
-}
-
 /// Prints to stdout. A reader that closed the pipe (`| head`) has read enough: not an error.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
@@ -83,5 +68,5 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Prints one line to stderr. Where stderr is closed there is nobody left to tell.
 pub fn complain(line: &str) {
-    if writeln!(io::stderr(), "{line}").is_err() {}
+    writeln!(io::stderr(), "{line}").unwrap_or_default();
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use log::warn;
 
-use super::source::ConfigSource;
+use super::source::{ConfigSource, complain_about};
+use super::{BAD_NEWS, print};
 use crate::config::ConfigError;
 use crate::daemon::{self, HostSetup, StopReason};
 
@@ -28,7 +29,10 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = match args.source.load() {
         Ok(config) => config,
-        Err(ConfigError::Invalid(problems)) => return Ok(super::refuse(&problems)),
+        Err(ConfigError::Invalid(problems)) => {
+            complain_about(&problems);
+            return Ok(ExitCode::from(BAD_NEWS));
+        }
         Err(error @ ConfigError::Read { .. }) => return Err(error.into()),
     };
     for warning in config.warnings() {
@@ -40,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         HostSetup::Warn
     };
     let (totals, reason) = daemon::run(&config, setup)?;
-    super::print(&totals.to_string())?;
+    print(&totals.to_string())?;
     match reason {
         StopReason::Signal => Ok(ExitCode::SUCCESS),
         StopReason::Failed(error) => {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, ConfigError, Flags};
+use super::complain;
+use crate::config::{Config, ConfigError, Flags, Problem};
 
 /// `-c FILE`, or `--vip` and `--backend`.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,8 +34,8 @@ pub struct ConfigSource {
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub tun: Option<String>,
 
-    /// Without a file: TUN queues, one thread each, or "auto" [default: 1]
-    #[arg(long, value_name = "N", conflicts_with = "config")]
+    /// Without a file: TUN queues, one thread each [default: 1]
+    #[arg(long, value_name = "N|auto", conflicts_with = "config")]
     pub workers: Option<String>,
 }
 
@@ -54,4 +55,16 @@ impl ConfigSource {
             }),
         }
     }
+}
+
+/// Prints every problem to stderr, one a line, and how many there were.
+pub(super) fn complain_about(problems: &[Problem]) {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    let count = problems.len();
+    let plural = if count == 1 { "" } else { "s" };
+    complain(&format!(
+        "tunlb: {count} problem{plural} in the configuration; nothing was started"
+    ));
 }

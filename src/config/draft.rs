@@ -312,7 +312,6 @@ impl BackendDraft {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the fields are optional")]
 fn default<T>(value: T, site: &Site) -> Field<T> {
     let site = site.clone();
     Some(Written { value, site })

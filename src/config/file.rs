@@ -61,10 +61,9 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
 
 fn encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> EncapDraft {
     let ttl = EncapConfig::default().ttl;
-    let port = |raw: Raw<'_>| value::port(raw).map(|_| ());
     let draft = EncapDraft {
         kind: section.optional("kind", problems, value::choice),
-        port: section.optional("port", problems, port),
+        port: section.optional("port", problems, value::tunnel_port),
         source: section.or_default("source", SourceChoice::Auto, problems, value::outer_source),
         ttl: section.or_default("ttl", ttl, problems, value::ttl),
     };
@@ -106,8 +105,8 @@ fn health(mut section: Section<'_>, problems: &mut Vec<Problem>) -> HealthDraft 
     let details: [(&'static str, Reader); 6] = [
         ("path", value::http_path),
         ("status", value::http_status),
-        ("interval", |raw| value::duration(raw).map(|_| ())),
-        ("timeout", |raw| value::duration(raw).map(|_| ())),
+        ("interval", value::duration),
+        ("timeout", value::duration),
         ("rise", value::probe_count),
         ("fall", value::probe_count),
     ];

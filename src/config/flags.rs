@@ -24,7 +24,7 @@ pub(super) fn read(flags: &Flags, problems: &mut Vec<Problem>) -> Draft {
     let site = Site {
         file: None,
         line: None,
-        key: String::new(),
+        key: "--vip".to_owned(),
         value: None,
     };
     let backends: Vec<_> = flags
@@ -186,5 +186,116 @@ impl Reading<'_> {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, ConfigError};
+    use super::*;
+
+    fn flags(vips: &[&str], backends: &[&str]) -> Flags {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Flags {
+            vips: owned(vips),
+            backends: owned(backends),
+            ..Flags::default()
+        }
+    }
+
+    fn problems(flags: &Flags) -> Vec<String> {
+        match Config::from_flags(flags) {
+            Err(ConfigError::Invalid(problems)) => {
+                problems.iter().map(ToString::to_string).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_whole_configuration() {
+        let config = Config::from_flags(&Flags {
+            tun: Some("lb1".to_owned()),
+            workers: Some("2".to_owned()),
+            ..flags(
+                &["10.0.0.100:80/tcp", "10.0.0.100:53/udp"],
+                &["10.0.1.11", "10.0.1.12,weight=2,state=draining"],
+            )
+        })
+        .unwrap();
+        assert_eq!(config.director.tun, "lb1");
+        assert_eq!(config.director.workers.get(), 2);
+        assert_eq!(config.vips[0].name, "10.0.0.100:80/tcp");
+        assert_eq!(config.vips[1].name, "10.0.0.100:53/udp");
+        assert_eq!(config.vips[0].backends, config.vips[1].backends);
+        assert_eq!(config.vips[0].backends[0].weight, 1);
+        assert_eq!(config.vips[0].backends[1].weight, 2);
+        assert_eq!(config.vips[0].backends[1].state, BackendState::Draining);
+    }
+
+    #[test]
+    fn vips_that_are_not() {
+        for (vip, expected) in [
+            ("10.0.0.100", "the protocol is missing"),
+            ("10.0.0.100:80", "the protocol is missing"),
+            ("10.0.0.100/tcp", "the port is missing"),
+            ("10.0.0.100:/tcp", "port: wrong type"),
+            ("10.0.0.100:0/tcp", "port: out of range"),
+            (
+                "10.0.0.100:99999999999999999999999999999999999999999/tcp",
+                "port: out of range",
+            ),
+            ("10.0.0.100:80/sctp", "protocol: unknown choice"),
+            ("10.0.0.100:any/tcp", "not supported yet; accepted: a port"),
+            ("2001:db8::1:80/tcp", "an IPv6 address needs brackets"),
+            ("[2001:db8::1]/tcp", "the port is missing"),
+            ("[2001:db8::1]:80/tcp", "IPv6 is not supported yet"),
+            ("host:80/tcp", "not an IPv4 or IPv6 address"),
+        ] {
+            let found = problems(&flags(&[vip], &["10.0.1.11"]));
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with(&format!("--vip {vip}: ")), "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn backends_that_are_not() {
+        for (backend, expected) in [
+            ("10.0.0.300", "not an IPv4 or IPv6 address"),
+            ("10.0.1.11,", "unknown option"),
+            ("10.0.1.11,weight", "unknown option"),
+            ("10.0.1.11,weight=", "weight: wrong type"),
+            ("10.0.1.11,weight=+1", "weight: wrong type"),
+            ("10.0.1.11,weight=65536", "weight: out of range"),
+            ("10.0.1.11,weight=1,weight=1", "weight is given twice"),
+            ("10.0.1.11,state=off", "state: unknown choice"),
+            (
+                "10.0.0.100",
+                "the address of the VIP given as --vip 10.0.0.100:80/tcp",
+            ),
+        ] {
+            let found = problems(&flags(&["10.0.0.100:80/tcp"], &[backend]));
+            assert_eq!(found.len(), 1, "{found:?}");
+            let start = format!("--backend {backend}: ");
+            assert!(found[0].starts_with(&start), "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn flags_have_the_rules_of_the_file() {
+        let twice = flags(&["10.0.0.100:80/tcp"; 2], &["10.0.1.11", "10.0.1.11"]);
+        let found = problems(&twice);
+        assert_eq!(found.len(), 2, "each problem once: {found:?}");
+        let idle = flags(&["10.0.0.100:80/tcp"], &["10.0.1.11,weight=0"]);
+        assert_eq!(
+            problems(&idle),
+            [
+                "--vip 10.0.0.100:80/tcp: every backend of the VIP has weight 0; \
+              accepted: at least one active backend with weight 1 or more"
+            ]
+        );
+        assert_eq!(problems(&Flags::default()).len(), 1);
     }
 }

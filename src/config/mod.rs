@@ -1,7 +1,7 @@
 //! A TOML file or flags become one validated [`Config`], or the list of all that is wrong.
 //!
-//! The way of a configuration: [`section`] walks the text, [`file`] (or [`flags`]) names the keys,
-//! [`value`] reads each value, and the [`draft`] is judged by [`unsupported`] and [`relations`].
+//! The way of a configuration: `section` walks the text, `file` (or `flags`) names the keys, `value`
+//! reads each value, and the `draft` is judged by `unsupported` and `relations`.
 //! Nothing here needs privileges, opens a device or prints.
 
 mod draft;
@@ -237,7 +237,12 @@ fn judge(
     problems.extend(unsupported::refuse(draft));
     problems.extend(relations::check(draft));
     if syntax.is_empty() {
-        problems.extend(relations::check_presence(draft));
+        for absence in relations::check_presence(draft) {
+            // A section that is there in a wrong form is not called missing as well.
+            if problems.iter().all(|problem| problem.key != absence.key) {
+                problems.push(absence);
+            }
+        }
     }
     problems.retain(|problem| !syntax.iter().any(|broken| broken.line == problem.line));
     problems.extend(syntax);
@@ -250,3 +255,6 @@ fn judge(
         Some(_) | None => Err(ConfigError::Invalid(problems)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,8 +69,11 @@ impl Site {
         }
     }
 
-    /// The site of an absent key inside this section.
+    /// The site of an absent key inside this section; a flag has no keys inside.
     pub(super) fn absent(&self, key: &str) -> Self {
+        if self.file.is_none() {
+            return self.clone();
+        }
         Self {
             key: self.child(key),
             value: None,
@@ -180,6 +183,8 @@ mod tests {
                 .to_string(),
             "--backend 10.0.0.300: not an IPv4 or IPv6 address; accepted: an address such as \"10.0.1.11\""
         );
+        let vip = Site::flag("--vip", "10.0.0.100:80/tcp");
+        assert_eq!(vip.absent("backend"), vip);
         let absent = Site { line: None, ..site }.absent("port").problem(fault());
         assert!(
             absent

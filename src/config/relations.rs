@@ -36,7 +36,7 @@ pub(super) fn check_presence(draft: &Draft) -> Vec<Problem> {
 }
 
 fn duplicate_names(vips: &[VipDraft], problems: &mut Vec<Problem>) {
-    let mut first: HashMap<String, &Site> = HashMap::new();
+    let mut first: HashMap<String, (&Site, bool)> = HashMap::new();
     for vip in vips {
         let Some(name) = vip.effective_name() else {
             continue;
@@ -45,13 +45,13 @@ fn duplicate_names(vips: &[VipDraft], problems: &mut Vec<Problem>) {
         let site = written.map_or(&vip.site, |name| &name.site);
         match first.get(&name) {
             // Two names that were both left out are equal only where the services are.
-            Some(_) if written.is_none() => {}
-            Some(other) => {
-                let message = format!("already the name of the VIP {other}");
+            Some((_, false)) if written.is_none() => {}
+            Some((other, _)) => {
+                let message = format!("the name {name} is already that of the VIP {other}");
                 problems.push(site.problem(Fault::new(message, "another name")));
             }
             None => {
-                first.insert(name, site);
+                first.insert(name, (site, written.is_some()));
             }
         }
     }

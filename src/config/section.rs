@@ -47,7 +47,7 @@ impl<'a> Document<'a> {
                 line,
                 key: None,
                 value: None,
-                message: format!("not TOML: {}", error.message()),
+                message: not_toml(error.message()),
                 accepted: None,
             });
         }
@@ -203,7 +203,7 @@ impl<'a> Section<'a> {
             return Some(Self::new(self.document, table, site));
         }
         let accepted = format!("a section [{}]", without_indices(&site.key));
-        problems.push(wrong_type(&site, value.get_ref(), &accepted));
+        problems.extend(self.wrong_section(&site, value.get_ref(), &accepted));
         None
     }
 
@@ -214,7 +214,7 @@ impl<'a> Section<'a> {
         };
         let accepted = format!("sections [[{}]]", without_indices(&site.key));
         let DeValue::Array(array) = value.get_ref() else {
-            problems.push(wrong_type(&site, value.get_ref(), &accepted));
+            problems.extend(self.wrong_section(&site, value.get_ref(), &accepted));
             return Vec::new();
         };
         let mut sections = Vec::new();
@@ -225,7 +225,7 @@ impl<'a> Section<'a> {
             if let DeValue::Table(table) = element.get_ref() {
                 sections.push(Self::new(self.document, table, site));
             } else {
-                problems.push(wrong_type(&site, element.get_ref(), &accepted));
+                problems.extend(self.wrong_section(&site, element.get_ref(), &accepted));
             }
         }
         sections
@@ -247,6 +247,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    fn wrong_section(&self, site: &Site, value: &DeValue<'_>, accepted: &str) -> Option<Problem> {
+        let message = format!("wrong type ({})", value.type_str());
+        let problem = || site.problem(Fault::new(message, accepted));
+        self.document.headers_intact.then(problem)
+    }
+
     fn unknown(&self, name: &str) -> Fault {
         let accepted = self.known.join(", ");
         match nearest(name, &self.known) {
@@ -254,6 +260,12 @@ impl<'a> Section<'a> {
             None => Fault::new("unknown key", accepted),
         }
     }
+}
+
+/// Without the parser's remark on tokens that nothing may follow.
+fn not_toml(message: &str) -> String {
+    let message = message.trim_end_matches(", expected nothing");
+    format!("not TOML: {message}")
 }
 
 fn keep<T>(
@@ -282,11 +294,6 @@ fn raw<'v>(value: &'v DeValue<'_>) -> Raw<'v> {
         | DeValue::Array(_)
         | DeValue::Table(_) => Raw::Other(value.type_str()),
     }
-}
-
-fn wrong_type(site: &Site, value: &DeValue<'_>, accepted: &str) -> Problem {
-    let message = format!("wrong type ({})", value.type_str());
-    site.problem(Fault::new(message, accepted))
 }
 
 /// `vip[0].backend` as it stands in a section header: `vip.backend`.

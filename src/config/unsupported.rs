@@ -10,7 +10,7 @@ use super::draft::{
     Datapath, Draft, Echo, EgressChoice, EncapKind, Extra, HealthDraft, HealthKind, VipDraft,
 };
 use super::problem::{Fault, Problem, Written};
-use super::value::{Choice, SourceChoice};
+use super::value::{Choice, LEFT_OUT, SourceChoice};
 use crate::director::{AllDown, BackendState, HashFields, PortMatch, Protocol};
 
 /// Whether this version does what a value asks for.
@@ -130,7 +130,6 @@ fn refuse_health(health: &HealthDraft, problems: &mut Vec<Problem>) {
 }
 
 const NOT_YET: &str = "not supported yet";
-const LEFT_OUT: &str = "the key left out";
 
 /// Refuses a key whatever its value.
 fn key<T>(extra: &Extra<T>) -> Option<Problem> {

@@ -6,7 +6,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -50,6 +49,9 @@ pub(super) const DEFAULT_PROTOCOL: Protocol = Protocol::Tcp;
 /// The weight of a backend that names none.
 pub(super) const DEFAULT_WEIGHT: u16 = 1;
 
+/// What is accepted where no value is.
+pub(super) const LEFT_OUT: &str = "the key left out";
+
 /// A value that is one of a few names.
 pub(super) trait Choice: Supported + Copy + 'static {
     /// Every name of the schema, those that are not supported yet included.
@@ -62,6 +64,9 @@ pub(super) trait Choice: Supported + Copy + 'static {
             .filter(|(_, choice)| choice.is_supported())
             .map(|(name, _)| format!("\"{name}\""))
             .collect();
+        if names.is_empty() {
+            return LEFT_OUT.to_owned();
+        }
         names.join(" or ")
     }
 }
@@ -251,21 +256,22 @@ pub(super) fn ttl(raw: Raw<'_>) -> Result<NonZeroU8, Fault> {
     Ok(ttl.unwrap_or(NonZeroU8::MIN))
 }
 
-fn number_of_port(raw: Raw<'_>, also: &str) -> Result<NonZeroU16, Fault> {
-    let number = whole(raw, 1..=u64::from(u16::MAX), also)?;
+fn port(raw: Raw<'_>) -> Result<NonZeroU16, Fault> {
+    let number = whole(raw, 1..=u64::from(u16::MAX), "")?;
     let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
     Ok(port.unwrap_or(NonZeroU16::MIN))
 }
 
-pub(super) fn port(raw: Raw<'_>) -> Result<NonZeroU16, Fault> {
-    number_of_port(raw, "")
+/// A UDP port of the tunnel.
+pub(super) fn tunnel_port(raw: Raw<'_>) -> Result<(), Fault> {
+    port(raw).map(|_| ())
 }
 
 pub(super) fn port_match(raw: Raw<'_>) -> Result<PortMatch, Fault> {
     if matches!(raw, Raw::Text("any")) {
         return Ok(PortMatch::Any);
     }
-    number_of_port(raw, "").map(PortMatch::Exact)
+    port(raw).map(PortMatch::Exact)
 }
 
 pub(super) fn weight(raw: Raw<'_>) -> Result<u16, Fault> {
@@ -321,7 +327,7 @@ pub(super) fn probe_count(raw: Raw<'_>) -> Result<(), Fault> {
 }
 
 /// A duration such as "2s" or "500ms", from 1 ms to 1 h.
-pub(super) fn duration(raw: Raw<'_>) -> Result<Duration, Fault> {
+pub(super) fn duration(raw: Raw<'_>) -> Result<(), Fault> {
     const ACCEPTED: &str = "a duration from \"1ms\" to \"1h\" such as \"2s\"";
     let text = text(raw, ACCEPTED)?;
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -340,6 +346,164 @@ pub(super) fn duration(raw: Raw<'_>) -> Result<Duration, Fault> {
         .ok()
         .and_then(|number| number.checked_mul(unit_ms))
         .filter(|ms| (1..=3_600_000).contains(ms))
-        .map(Duration::from_millis)
+        .map(|_| ())
         .ok_or_else(|| Fault::new("out of range", ACCEPTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::BackendState;
+
+    fn message<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> String {
+        outcome.unwrap_err().message
+    }
+
+    #[test]
+    fn addresses() {
+        for text in [
+            "10.0.1.11",
+            "169.254.3.4",
+            "240.0.0.1",
+            "2001:db8::1",
+            "fd00::1",
+        ] {
+            assert_eq!(
+                address(Raw::Text(text)),
+                Ok(text.parse().unwrap()),
+                "{text}"
+            );
+        }
+        for (text, expected) in [
+            ("10.0.0.300", "not an IPv4 or IPv6"),
+            ("10.0.0.010", "not an IPv4 or IPv6"),
+            ("", "not an IPv4 or IPv6"),
+            ("backend1.example", "not an IPv4 or IPv6"),
+            ("[2001:db8::1]", "not an IPv4 or IPv6"),
+            ("10.0.0.1/24", "a prefix"),
+            ("2001:db8::/32", "a prefix"),
+            ("10.0.0.1:80", "with a port"),
+            ("[2001:db8::1]:80", "with a port"),
+            ("fe80::1%eth0", "with a zone"),
+            ("fe80::1", "link-local"),
+            ("0.0.0.0", "unspecified"),
+            ("0.1.2.3", "this network"),
+            ("::", "unspecified"),
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("::ffff:10.0.0.1", "IPv4 address written as IPv6"),
+        ] {
+            let message = message(address(Raw::Text(text)));
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        assert_eq!(message(address(Raw::Whole(10))), "wrong type (integer)");
+    }
+
+    #[test]
+    fn devices() {
+        for name in ["tunlb0", "a", "fifteen-bytes-x", "t.1"] {
+            assert_eq!(device(Raw::Text(name)), Ok(name.to_owned()));
+        }
+        for (name, expected) in [
+            ("", "empty"),
+            ("..", "not a name"),
+            ("all", "another meaning"),
+            ("sixteen-bytes-xy", "longer"),
+            ("a/b", "'/'"),
+            ("a:b", "':'"),
+            ("tun%d", "'%'"),
+            ("a b", "whitespace"),
+            ("a\0b", "control"),
+        ] {
+            let message = message(device(Raw::Text(name)));
+            assert!(message.contains(expected), "{name:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(weight(Raw::Whole(0)), Ok(0));
+        assert_eq!(weight(Raw::Whole(65_535)), Ok(65_535));
+        assert_eq!(message(weight(Raw::Whole(65_536))), "out of range");
+        assert_eq!(message(weight(Raw::Whole(-1))), "out of range");
+        assert_eq!(message(weight(Raw::Whole(i128::MAX))), "out of range");
+        assert_eq!(message(weight(Raw::Text("1"))), "wrong type (string)");
+        assert_eq!(message(weight(Raw::Other("float"))), "wrong type (float)");
+        assert_eq!(ttl(Raw::Whole(255)).map(NonZeroU8::get), Ok(255));
+        assert_eq!(message(ttl(Raw::Whole(0))), "out of range");
+        assert_eq!(flows(Raw::Whole(1024)).map(NonZeroUsize::get), Ok(1024));
+        assert_eq!(message(flows(Raw::Whole(1023))), "out of range");
+        assert_eq!(workers(Raw::Whole(256)).map(NonZeroUsize::get), Ok(256));
+        assert_eq!(message(workers(Raw::Whole(257))), "out of range");
+        assert!(workers(Raw::Text("auto")).unwrap().get() <= MAX_WORKERS);
+        assert_eq!(message(workers(Raw::Text("many"))), "wrong type (string)");
+        assert_eq!(port_match(Raw::Text("any")), Ok(PortMatch::Any));
+        assert_eq!(message(port_match(Raw::Whole(0))), "out of range");
+        assert_eq!(ring_size(Raw::Whole(65_537)), Ok(RingSize::DEFAULT));
+        let fault = ring_size(Raw::Whole(65_536)).unwrap_err();
+        assert_eq!(fault.accepted.as_deref(), Some("65537"));
+    }
+
+    #[test]
+    fn sources() {
+        assert_eq!(outer_source(Raw::Text("auto")), Ok(SourceChoice::Auto));
+        assert_eq!(
+            outer_source(Raw::Text("10.0.1.1")),
+            Ok(SourceChoice::Fixed([10, 0, 1, 1].into()))
+        );
+        assert_eq!(
+            outer_source(Raw::Text("172.16.0.0/16")),
+            Ok(SourceChoice::Entropy)
+        );
+        for (text, expected) in [
+            ("172.16.0.1/16", "host bits"),
+            ("224.0.0.0/8", "multicast"),
+            ("eth0", "not an IPv4"),
+        ] {
+            let message = message(outer_source(Raw::Text(text)));
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for text in ["1ms", "500ms", "2s", "60m", "1h"] {
+            assert_eq!(duration(Raw::Text(text)), Ok(()), "{text}");
+        }
+        for text in ["0s", "2h", "3600001ms", "99999999999999999999s"] {
+            assert_eq!(message(duration(Raw::Text(text))), "out of range", "{text}");
+        }
+        for text in ["", "s", "2", "2 s", "-2s", "2.5s", "2sec", "1s2s", "2µs"] {
+            let message = message(duration(Raw::Text(text)));
+            assert!(message.contains("not a number with"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn choices_offer_only_what_works() {
+        assert_eq!(choice(Raw::Text("draining")), Ok(BackendState::Draining));
+        let fault = choice::<super::super::draft::Datapath>(Raw::Text("xpd")).unwrap_err();
+        assert_eq!(fault, Fault::new("unknown choice", "\"tun\""));
+        let fault = choice::<super::super::draft::Echo>(Raw::Text("maybe")).unwrap_err();
+        assert_eq!(fault, Fault::new("unknown choice", LEFT_OUT));
+    }
+
+    #[test]
+    fn names_and_endpoints() {
+        assert_eq!(name(Raw::Text("web 1")), Ok("web 1".to_owned()));
+        for bad in ["", " web", "a\nb", &"x".repeat(65)] {
+            assert!(name(Raw::Text(bad)).is_err(), "{bad:?}");
+        }
+        assert_eq!(socket_path(Raw::Text("/run/tunlb/api.sock")), Ok(()));
+        assert!(socket_path(Raw::Text("api.sock")).is_err());
+        assert_eq!(listen_address(Raw::Text("[::1]:9810")), Ok(()));
+        assert!(listen_address(Raw::Text("9810")).is_err());
+        assert!(http_path(Raw::Text("health")).is_err());
+        assert!(http_status(Raw::Whole(99)).is_err());
+        assert!(probe_count(Raw::Whole(0)).is_err());
+        assert!(hash_key(Raw::Text("00")).is_err());
+    }
 }

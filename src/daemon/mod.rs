@@ -27,7 +27,7 @@ use crate::director::{Counters, Director, Seat, Snapshot};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
-use crate::io::tun::{Queue, TunDevice};
+use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
 use paths::Paths;
 pub use preflight::HostSetup;
@@ -78,6 +78,8 @@ struct Daemon {
     workers: Vec<WorkerThread>,
     /// Of the TUN, in bytes.
     mtu: u32,
+    /// Gives a TUN that was there before its MTU and state back.
+    _before: Option<Before>,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,12 @@ impl Daemon {
 
         let mut undo = Undo::new()?;
         preflight::prepare_host(setup, &paths, &mut undo)?;
-        let TunDevice { index, queues, .. } = open_tun(config, mtu)?;
+        let TunDevice {
+            index,
+            queues,
+            before,
+            ..
+        } = open_tun(config, mtu)?;
         let workers = queues
             .into_iter()
             .zip(seats(config))
@@ -117,6 +124,7 @@ impl Daemon {
             snapshot,
             workers,
             mtu,
+            _before: before,
         })
     }
 

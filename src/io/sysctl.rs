@@ -1,4 +1,4 @@
-//! Kernel settings under `/proc/sys/net/ipv4`, read and written by key.
+//! Kernel settings under `/proc/sys/net`, read and written by key.
 //!
 //! The keys that the project needs are integers. A key is a list of path components, never a dotted
 //! string: a device name may hold dots (`eth0.100`), which sysctl(8) writes as slashes.
@@ -8,9 +8,27 @@ use std::{fmt, fs, io, path::PathBuf};
 /// The name of one integer setting, such as `net.ipv4.conf.eth0.rp_filter`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sysctl {
+    family: Family,
     /// The part in the middle that names a device (or `all`, `default`), for settings per device.
     device: Option<String>,
     name: &'static str,
+}
+
+/// The protocol family whose settings a key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    /// As a path component and as part of a key.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
 }
 
 /// Why a setting could not be named, read or written.
@@ -55,6 +73,7 @@ impl Sysctl {
     #[must_use]
     pub const fn ipv4_forward() -> Self {
         Self {
+            family: Family::Ipv4,
             device: None,
             name: "ip_forward",
         }
@@ -65,12 +84,25 @@ impl Sysctl {
     /// # Errors
     /// [`SysctlError::Device`] where `device` cannot be the name of one.
     pub fn ipv4_conf(device: &str, name: &'static str) -> Result<Self, SysctlError> {
+        Self::conf(Family::Ipv4, device, name)
+    }
+
+    /// `net.ipv6.conf.DEVICE.NAME`; `device` may be `all` or `default`.
+    ///
+    /// # Errors
+    /// [`SysctlError::Device`] where `device` cannot be the name of one.
+    pub fn ipv6_conf(device: &str, name: &'static str) -> Result<Self, SysctlError> {
+        Self::conf(Family::Ipv6, device, name)
+    }
+
+    fn conf(family: Family, device: &str, name: &'static str) -> Result<Self, SysctlError> {
         if !is_device_name(device) {
             return Err(SysctlError::Device {
                 device: device.to_owned(),
             });
         }
         Ok(Self {
+            family,
             device: Some(device.to_owned()),
             name,
         })
@@ -82,6 +114,7 @@ impl Sysctl {
     /// [`SysctlError::Read`] where the settings cannot be listed.
     pub fn ipv4_conf_of_all(name: &'static str) -> Result<Vec<Self>, SysctlError> {
         let key = Self {
+            family: Family::Ipv4,
             device: Some("*".to_owned()),
             name,
         };
@@ -145,7 +178,8 @@ impl Sysctl {
     }
 
     fn path(&self) -> PathBuf {
-        let mut path = PathBuf::from("/proc/sys/net/ipv4");
+        let mut path = PathBuf::from("/proc/sys/net");
+        path.push(self.family.name());
         if let Some(device) = &self.device {
             path.push("conf");
             path.push(device);
@@ -158,14 +192,13 @@ impl Sysctl {
 /// As sysctl(8) takes it: dots between components, a dot inside a device name written as a slash.
 impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (family, name) = (self.family.name(), self.name);
         match &self.device {
-            Some(device) => write!(
-                f,
-                "net.ipv4.conf.{}.{}",
-                device.replace('.', "/"),
-                self.name
-            ),
-            None => write!(f, "net.ipv4.{}", self.name),
+            Some(device) => {
+                let device = device.replace('.', "/");
+                write!(f, "net.{family}.conf.{device}.{name}")
+            }
+            None => write!(f, "net.{family}.{name}"),
         }
     }
 }

@@ -9,11 +9,12 @@ use std::{
     os::fd::{AsRawFd, RawFd},
 };
 
+use log::{debug, warn};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{
     netlink::{Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
-    sysctl::is_device_name,
+    sysctl::{Sysctl, is_device_name},
 };
 
 /// Why a device could not be opened.
@@ -78,8 +79,8 @@ pub struct TunDevice {
     pub name: String,
     /// Its index.
     pub index: u32,
-    /// Whether the device existed before, and stays after its queues close.
-    pub reused: bool,
+    /// How a device that existed before is left: it stays after its queues close.
+    pub before: Option<Before>,
     /// Its queues, as many as asked for; non-blocking.
     pub queues: Vec<Queue>,
 }
@@ -103,17 +104,50 @@ impl TunDevice {
         let queueing = queueing_for(name, existing.as_ref(), queues)?;
         let queues = open_queues(name, queueing, queues)?;
         let link = netlink.link(name).map_err(netlink_error)?;
-        let index = link
-            .ok_or_else(|| TunError::Vanished(name.to_owned()))?
-            .index;
-        netlink.set_mtu(index, mtu).map_err(netlink_error)?;
-        netlink.set_up(index).map_err(netlink_error)?;
+        let link = link.ok_or_else(|| TunError::Vanished(name.to_owned()))?;
+        let before = existing.map(Before);
+        if before.is_none() {
+            silence(name);
+        }
+        netlink.set_mtu(link.index, mtu).map_err(netlink_error)?;
+        netlink.set_up(link.index).map_err(netlink_error)?;
         Ok(Self {
-            name: name.to_owned(),
-            index,
-            reused: existing.is_some(),
+            name: link.name,
+            index: link.index,
+            before,
             queues,
         })
+    }
+}
+
+/// A device as it was found; dropping this gives it its MTU and state back.
+#[derive(Debug)]
+pub struct Before(Link);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        let Link { index, mtu, up, .. } = self.0;
+        let restore = || -> Result<(), NetlinkError> {
+            let mut netlink = Netlink::open()?;
+            netlink.set_mtu(index, mtu)?;
+            if !up {
+                netlink.set_down(index)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = restore() {
+            warn!("tun device {}: not as it was before: {error}", self.0.name);
+        }
+    }
+}
+
+/// Keeps a new device from sending router solicitations and multicast reports of its own, which
+/// would be read from its queues: without a link-local address IPv6 has nothing to say there.
+fn silence(name: &str) {
+    const NO_LINK_LOCAL: i32 = 1; // IN6_ADDR_GEN_MODE_NONE
+    let set = Sysctl::ipv6_conf(name, "addr_gen_mode").and_then(|key| key.write(NO_LINK_LOCAL));
+    if let Err(error) = set {
+        debug!("tun device {name}: {error}"); // a kernel without IPv6 sends nothing
     }
 }
 

@@ -249,8 +249,7 @@ fn turns(backend: &BackendSpec) -> u64 {
     }
 }
 
-/// With two decimals; both numbers are sums of 16-bit weights.
-#[expect(clippy::cast_precision_loss, reason = "far below 2⁵³")]
+/// With two decimals; both numbers are sums of 16-bit weights, far below 2⁵³.
 fn percent(part: u64, total: u64) -> f64 {
     let hundredths = (part as f64 * 10_000.0 / total.max(1) as f64).round();
     hundredths / 100.0

@@ -89,11 +89,32 @@ impl Netlink {
     /// # Errors
     /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
     pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags(
+            Operation::new("set up", format_args!("link {index}")),
+            index,
+            LinkFlags::Up,
+        )
+    }
+
+    /// Takes the device with that index down.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
+    pub fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("set down", format_args!("link {index}"));
+        self.set_flags(operation, index, LinkFlags::empty())
+    }
+
+    fn set_flags(
+        &mut self,
+        operation: Operation,
+        index: u32,
+        flags: LinkFlags,
+    ) -> Result<(), NetlinkError> {
         let mut request = LinkMessage::default();
         request.header.index = index;
-        request.header.flags = LinkFlags::Up;
+        request.header.flags = flags;
         request.header.change_mask = LinkFlags::Up;
-        let operation = Operation::new("set up", format_args!("link {index}"));
         self.change(&operation, RouteNetlinkMessage::SetLink(request), 0)
     }
 
