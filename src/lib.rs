@@ -17,6 +17,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod decap;
 pub mod director;
 pub mod io;
 pub mod packet;

@@ -1,3 +1,5 @@
 //! The `tunlb` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tunlb::cli::main()
+}
