@@ -20,6 +20,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod decap;
 pub mod director;
 pub mod io;
 pub mod packet;

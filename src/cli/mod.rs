@@ -9,6 +9,7 @@
 )]
 
 pub mod check;
+pub mod decap;
 pub mod run;
 pub mod source;
 
@@ -37,6 +38,8 @@ pub struct Cli {
 pub enum Command {
     /// Validate a configuration and show what would run; needs no privileges
     Check(check::Args),
+    /// On a backend: decapsulate in userspace where the kernel has no tunl0
+    Decap(decap::Args),
     /// Run the director: packets for VIPs from a TUN device to backends in IPIP
     Run(run::Args),
 }
@@ -48,6 +51,7 @@ pub enum Command {
 pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => check::run(args),
+        Command::Decap(args) => decap::run(args),
         Command::Run(args) => run::run(args),
     }
 }
