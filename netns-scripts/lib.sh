@@ -20,6 +20,10 @@ LAB_SLOW=${LAB_SLOW:-1}
 LAB_DIR=/dev/shm
 LAB=lab$$           # namespaces carry the shell's pid, so that two labs are told apart
 declare -A LAB_PIDS=()
+# Put before a command, ends it with this shell, even when SIGKILL ends the shell. The parent is
+# asked for again because it may have died before the signal was set.
+# shellcheck disable=SC2016
+DIE_WITH_SHELL=(setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$0" ] && exec "$@"' "$$")
 
 say() { printf '%s\n' "$*"; }
 # An assertion about the network did not hold.
@@ -111,8 +115,8 @@ choose_namespaces() {
   local user=()
   [ "$EUID" = 0 ] || user=(unshare -Ur)
   # The user namespace is entered by a process of its own: becoming its root would clear the
-  # parent-death signal that setpriv sets.
-  LAB_ENTER=("${user[@]}" setpriv --pdeathsig KILL unshare -nm)
+  # parent-death signal again.
+  LAB_ENTER=("${user[@]}" "${DIE_WITH_SHELL[@]}" unshare -nm)
   local pid_namespace=(-p --fork --kill-child --mount-proc)
   if "${LAB_ENTER[@]}" "${pid_namespace[@]}" true 2>/dev/null; then
     LAB_ENTER+=("${pid_namespace[@]}") # some containers forbid a new /proc; the lab works without
@@ -274,22 +278,22 @@ tcp_ext() {
 start() {
   local name=$1 host=$2
   shift 2
-  # The parent-death signal ends it with the lab's shell even where there is no pid namespace.
-  nsenter --net="$LAB_DIR/net/$LAB-$host" setpriv --pdeathsig KILL "$@" \
+  nsenter --net="$LAB_DIR/net/$LAB-$host" "${DIE_WITH_SHELL[@]}" "$@" \
     >"$LAB_DIR/$name.out" 2>"$LAB_DIR/$name.log" &
   LAB_PIDS[$name]=$!
 }
 
 ended() { ! kill -0 "${LAB_PIDS[$1]}" 2>/dev/null; }
 
-said_or_ended() {
-  grep -q -- "$2" "$LAB_DIR/$1.out" "$LAB_DIR/$1.log" || ended "$1"
-}
+# Without -s grep would complain when it is faster than the program's redirections.
+said() { grep -qs -- "$2" "$LAB_DIR/$1.out" "$LAB_DIR/$1.log"; }
+
+said_or_ended() { said "$@" || ended "$1"; }
 
 # wait_for_word NAME WORD: until the program NAME has printed WORD.
 wait_for_word() {
   wait_for 10 "\"$2\" from $1" said_or_ended "$1" "$2"
-  grep -q -- "$2" "$LAB_DIR/$1.out" "$LAB_DIR/$1.log" || fail "$1 ended before it said \"$2\""
+  said "$1" "$2" || fail "$1 ended before it said \"$2\""
 }
 
 # stop NAME: SIGTERM, and the program must end well.
