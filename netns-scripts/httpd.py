@@ -8,15 +8,17 @@ GET /bytes/N  N bytes, byte i is i % 251 (a prime, so that a lost or swapped seg
 PUT anything  the SHA-256 of the body in hex and a newline
 
 It binds to ADDRESS (the VIP, not the wildcard), so that every reply carries the VIP as its
-source. It prints one line when it listens. It owns no network set-up.
+source; the address may be added later. It prints one line when it listens.
 """
 
 import hashlib
 import re
+import socket
 import socketserver
 import sys
 from http.server import BaseHTTPRequestHandler
 
+IP_FREEBIND = 15  # linux/in.h; not in every Python's socket module
 PERIOD = bytes(range(251)) * 261  # 65511 bytes, a multiple of the period
 
 
@@ -83,6 +85,10 @@ class Server(socketserver.ThreadingTCPServer):
     def __init__(self, name, address):
         self.name = name
         super().__init__(address, Handler)
+
+    def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        super().server_bind()
 
     def handle_error(self, request, client_address):
         # A client that resets its connection is no news; everything else is a bug to be seen.

@@ -33,10 +33,10 @@ main() {
   enter_lab "$0" "$@"
 
   build_network
-  add_backend backend "$VIP" "$DIRECTOR"
-  start_service backend backend "$VIP" "$PORT"
+  start_backend backend "$VIP" "$PORT" "$DIRECTOR"
   start director director "$TUNLB" run --vip "$VIP:$PORT/tcp" --backend "$BACKEND" --setup
-  wait_for_word director forwarding
+  wait_for_backends backend
+  wait_for_word forwarding director
   say "The tunnel ends on the backend in $(tunnel_text)."
   say
 
@@ -73,7 +73,7 @@ works() {
 fails_as_reported() {
   say "$1"
   set_rp_filter 1
-  observe 3
+  observe 2 # the client repeats its SYN after one second
   [ "$CURL_CODE" = 28 ] || fail "the connection should time out (28); curl ended with code $CURL_CODE"
   [ "$SYNS" -ge 1 ] || fail "no IPIP packet arrived at the backend"
   [ "$DEVICE_PACKETS" -ge 1 ] || fail "$TUNNEL delivered no inner packet"
@@ -92,9 +92,9 @@ set_rp_filter() {
 observe() {
   local device_packets drops
   start watch backend "$LAB_ROOT/netns-scripts/watch.py" eth0
-  wait_for_word watch watching
+  wait_for_word watching watch
   device_packets=$(device_counter backend "$TUNNEL" rx_packets)
-  drops=$(tcp_ext backend IPReversePathFilter)
+  drops=$(kernel_counter backend netstat TcpExt IPReversePathFilter)
 
   CURL_CODE=0
   on client curl --silent --fail --output /dev/null --connect-timeout "$1" \
@@ -102,7 +102,7 @@ observe() {
   stop watch
 
   DEVICE_PACKETS=$(($(device_counter backend "$TUNNEL" rx_packets) - device_packets))
-  DROPS=$(($(tcp_ext backend IPReversePathFilter) - drops))
+  DROPS=$(($(kernel_counter backend netstat TcpExt IPReversePathFilter) - drops))
   SYNS=$(grep -c "^in  IPIP $DIRECTOR > $BACKEND: TCP $CLIENT:[0-9]* > $VIP:$PORT \[S\]" "$LAB_DIR/watch.out") || :
   SYN_ACKS=$(grep -c "^out TCP $VIP:$PORT > $CLIENT:[0-9]* \[S\.\]" "$LAB_DIR/watch.out") || :
 }

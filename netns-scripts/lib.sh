@@ -54,6 +54,7 @@ need_commands() {
   need_command unshare util-linux
   need_command nsenter util-linux
   need_command setpriv util-linux
+  need_command sysctl procps
 }
 
 # Sets TUNLB to the binary's absolute path, building it first when none is given.
@@ -216,7 +217,9 @@ add_host() {
   local handle=$LAB_DIR/net/$LAB-$1
   : >"$handle"
   unshare --net="$handle" true || die "cannot make a network namespace"
-  quietly_sysctl "$1" net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+  if [ -e /proc/sys/net/ipv6 ]; then
+    set_sysctl "$1" net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+  fi
   set_sysctl "$1" net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
   on "$1" ip link set lo up
 }
@@ -227,18 +230,10 @@ on() {
   nsenter --net="$LAB_DIR/net/$LAB-$1" "${@:2}"
 }
 
-# set_sysctl HOST KEY=VALUE…   (device names in keys must not hold dots)
+# set_sysctl HOST KEY=VALUE…
 set_sysctl() {
-  local host=$1 pair
-  for pair in "${@:2}"; do
-    # shellcheck disable=SC2016
-    on "$host" sh -c 'echo "$2" >"/proc/sys/$(echo "$1" | tr . /)"' sh "${pair%%=*}" "${pair#*=}" ||
-      die "cannot set $pair on $host"
-  done
+  on "$1" sysctl -qw "${@:2}" || die "cannot set ${*:2} on $1"
 }
-
-# For keys that a kernel may lack.
-quietly_sysctl() { (set_sysctl "$@") 2>/dev/null || :; }
 
 # cable HOST DEVICE HOST DEVICE: a veth pair, both ends up.
 cable() {
@@ -265,11 +260,12 @@ device_counter() {
   on "$1" cat /proc/net/dev | tr : ' ' | awk -v d="$2" -v c="$column" '$1 == d { print $c }'
 }
 
-# tcp_ext HOST NAME: a counter of the TcpExt group, as `nstat -az TcpExtNAME` shows it.
-tcp_ext() {
-  on "$1" cat /proc/net/netstat | awk -v name="$2" '
-    $1 == "TcpExt:" && !seen { seen = 1; for (i = 2; i <= NF; i++) if ($i == name) c = i; next }
-    $1 == "TcpExt:" { print c ? $c : 0 }'
+# kernel_counter HOST FILE GROUP NAME: as nstat shows it, such as `HOST netstat TcpExt ListenDrops`.
+kernel_counter() {
+  on "$1" cat "/proc/net/$2" | awk -v group="$3:" -v name="$4" '
+    $1 != group { next }
+    column { print $column; exit }
+    { for (i = 2; i <= NF; i++) if ($i == name) column = i }'
 }
 
 # ------------------------------------------------------------------------------------- programs
@@ -278,6 +274,7 @@ tcp_ext() {
 start() {
   local name=$1 host=$2
   shift 2
+  rm -f "$LAB_DIR/$name".{out,log} # nobody may read what an earlier program of that name said
   nsenter --net="$LAB_DIR/net/$LAB-$host" "${DIE_WITH_SHELL[@]}" "$@" \
     >"$LAB_DIR/$name.out" 2>"$LAB_DIR/$name.log" &
   LAB_PIDS[$name]=$!
@@ -290,8 +287,14 @@ said() { grep -qs -- "$2" "$LAB_DIR/$1.out" "$LAB_DIR/$1.log"; }
 
 said_or_ended() { said "$@" || ended "$1"; }
 
-# wait_for_word NAME WORD: until the program NAME has printed WORD.
+# wait_for_word WORD NAME…: until each of these programs has printed WORD.
 wait_for_word() {
+  local word=$1 name
+  shift
+  for name; do wait_for_one "$name" "$word"; done
+}
+
+wait_for_one() {
   wait_for 10 "\"$2\" from $1" said_or_ended "$1" "$2"
   said "$1" "$2" || fail "$1 ended before it said \"$2\""
 }
@@ -306,25 +309,25 @@ stop() {
   [ "$code" = 0 ] || [ "$code" = 143 ] || fail "$1 ended with code $code"
 }
 
-# start_service NAME HOST VIP PORT: an HTTP server on the VIP, which answers with NAME.
-start_service() {
-  start "$1" "$2" "$LAB_ROOT/netns-scripts/httpd.py" "$1" "$3" "$4"
-  wait_for_word "$1" listening
-}
-
 # ------------------------------------------------------------------------------------- backends
 
-# add_backend HOST VIP DIRECTOR: makes HOST accept tunnels that carry VIP. Sets TUNNEL to the
-# device that the inner packets come out of.
-add_backend() {
+# start_backend HOST VIP PORT DIRECTOR: makes HOST accept tunnels that carry VIP, and starts a
+# service there that answers with its name. Sets TUNNEL to the device that inner packets come out of.
+start_backend() {
+  start "$1" "$1" "$LAB_ROOT/netns-scripts/httpd.py" "$1" "$2" "$3"
   if [ "${TUNLB_DECAP:-0}" != 1 ] && has_tunl0 "$1"; then
     TUNNEL=tunl0
     kernel_backend "$1" "$2"
   else
     TUNNEL=decap0
-    start "decap-$1" "$1" "$TUNLB" decap --vip "$2" --director "$3/32" --setup
-    wait_for_word "decap-$1" decapsulating
+    start "decap-$1" "$1" "$TUNLB" decap --vip "$2" --director "$4/32" --setup
   fi
+}
+
+# wait_for_backends HOST…
+wait_for_backends() {
+  wait_for_word listening "$@"
+  if [ "$TUNNEL" = decap0 ]; then wait_for_word decapsulating "${@/#/decap-}"; fi
 }
 
 # Asking for the device loads the module, and the module brings its own tunl0.
