@@ -17,5 +17,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod director;
+pub mod io;
 pub mod packet;
