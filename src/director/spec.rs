@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
+use crate::packet::Protocol;
+
 /// One virtual IP service: what clients address, and who may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VipSpec {
@@ -53,35 +55,6 @@ impl fmt::Display for PortMatch {
             Self::Any => f.write_str("any"),
             Self::Exact(port) => port.fmt(f),
         }
-    }
-}
-
-/// A transport protocol that a VIP can balance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP, protocol number 6.
-    Tcp,
-    /// UDP, protocol number 17.
-    Udp,
-}
-
-impl Protocol {
-    /// The IANA protocol number.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        })
     }
 }
 

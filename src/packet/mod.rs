@@ -3,3 +3,10 @@
 //! No function here panics or reads past its input, whatever the bytes.
 
 pub mod checksum;
+mod encap;
+mod flow;
+mod parse;
+
+pub use encap::{Encap, HEADROOM, TooLong};
+pub use flow::{FlowKey, Protocol};
+pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};

@@ -1,0 +1,135 @@
+//! What becomes of a packet, and the counters that account for every one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::snapshot::BackendIndex;
+use crate::packet::Meta;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to a backend, once encapsulated.
+    Forward(Forward),
+    /// It goes nowhere; already counted.
+    Drop(DropReason),
+}
+
+/// A packet on its way to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Where it goes.
+    pub backend: BackendIndex,
+    /// What the outer header copies of it.
+    pub meta: Meta,
+}
+
+/// Why a packet was dropped. The names are the same in every output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Its headers do not fit its bytes.
+    Malformed,
+    /// No VIP has its destination address, port and protocol.
+    NoVip,
+    /// Its VIP has no backend that takes flows.
+    NoBackend,
+    /// Addressed to a VIP, but neither TCP nor UDP, or a fragment.
+    UnsupportedProtocol,
+    /// Too long once encapsulated.
+    TooBig,
+    /// The kernel did not take the outer packet.
+    SendFailed,
+}
+
+impl DropReason {
+    /// Every reason, in the order of the outputs.
+    pub const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::NoVip,
+        Self::NoBackend,
+        Self::UnsupportedProtocol,
+        Self::TooBig,
+        Self::SendFailed,
+    ];
+
+    /// The name in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NoVip => "no_vip",
+            Self::NoBackend => "no_backend",
+            Self::UnsupportedProtocol => "unsupported_protocol",
+            Self::TooBig => "too_big",
+            Self::SendFailed => "send_failed",
+        }
+    }
+}
+
+/// What one worker counted. Written by that worker alone, read by anybody, in any order.
+#[derive(Debug)]
+pub struct Counters {
+    backends: Box<[Traffic]>,
+    drops: [AtomicU64; DropReason::ALL.len()],
+}
+
+/// Packets and bytes that left for one backend.
+#[derive(Debug, Default)]
+struct Traffic {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Zeros for `backends` backends.
+    #[must_use]
+    pub fn new(backends: usize) -> Self {
+        Self {
+            backends: (0..backends).map(|_| Traffic::default()).collect(),
+            drops: Default::default(),
+        }
+    }
+
+    /// Counts a packet of `bytes` inner bytes that left for a backend.
+    pub fn count_sent(&self, backend: BackendIndex, bytes: usize) {
+        let traffic = &self.backends[backend.position()];
+        traffic.packets.fetch_add(1, Ordering::Relaxed);
+        traffic.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a dropped packet.
+    pub fn count_drop(&self, reason: DropReason) {
+        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets and inner bytes that left for the backend at `position`.
+    #[must_use]
+    pub fn sent(&self, position: usize) -> (u64, u64) {
+        let traffic = &self.backends[position];
+        (
+            traffic.packets.load(Ordering::Relaxed),
+            traffic.bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Packets dropped for `reason`.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let counters = Counters::new(0);
+        for reason in DropReason::ALL {
+            counters.count_drop(reason);
+        }
+        for reason in DropReason::ALL {
+            assert_eq!(counters.dropped(reason), 1, "{}", reason.name());
+        }
+    }
+}
