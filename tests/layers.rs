@@ -1,7 +1,8 @@
 //! Holds the sources to the layers of `docs/architecture.md`, by the paths that they use.
 //!
 //! The rules: a layer uses only the layers below it; the core (`packet`, `director`) does no IO, reads
-//! no clock and uses only listed parts of `std` and listed crates; `unsafe` stands in `io::sys` only; only `src/cli` prints. `#[cfg(test)]` code is exempt. How paths are found: `layers/paths.rs`.
+//! no clock and uses only listed parts of `std` and listed crates; `unsafe` stands in `io::sys` only;
+//! only `src/cli` prints. `#[cfg(test)]` code is exempt. How paths are found: `layers/paths.rs`.
 
 use std::fmt;
 use std::path::Path;

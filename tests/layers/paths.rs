@@ -262,9 +262,13 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        module.attrs.iter().for_each(|a| self.visit_attribute(a));
+        self.visit_visibility(&module.vis);
         self.module.push(module.ident.to_string());
         self.tree.modules.insert(self.module.clone());
-        visit::visit_item_mod(self, module);
+        for item in module.content.iter().flat_map(|(_, items)| items) {
+            self.visit_item(item);
+        }
         self.module.pop();
     }
 
