@@ -1,0 +1,271 @@
+//! The contenders: how each is started as the director, what CPU time it took, how it is stopped.
+//!
+//! To measure another design, add it to [`ALL`].
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::lab::{BACKEND, DIRECTOR_CORE, Lab, PORT, VIP};
+use crate::options;
+
+/// The one to which the others are compared; always first.
+const NAIVE: &str = "naive";
+
+/// A way to move packets from the generator to the sink.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) start: fn(&Lab) -> Result<Running<'_>>,
+}
+
+const ALL: [Contender; 3] = [
+    Contender {
+        name: NAIVE,
+        start: start_naive,
+    },
+    Contender {
+        name: "kernel-forwarding",
+        start: start_kernel,
+    },
+    Contender {
+        name: "tunlb",
+        start: start_tunlb,
+    },
+];
+
+/// All contenders, or the naive loop and the one named.
+///
+/// # Errors
+/// There is none of that name.
+pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
+    let Some(only) = only else {
+        return Ok(ALL.to_vec());
+    };
+    let names = ALL.map(|contender| contender.name);
+    ensure!(
+        names.contains(&only),
+        "no contender {only}; there are {}",
+        names.join(", ")
+    );
+    Ok(ALL
+        .into_iter()
+        .filter(|c| c.name == only || c.name == NAIVE)
+        .collect())
+}
+
+/// A director at work.
+#[derive(Debug)]
+pub(crate) enum Running<'lab> {
+    Process(Process),
+    Kernel(&'lab Lab),
+}
+
+impl Running<'_> {
+    /// CPU time since some fixed moment.
+    ///
+    /// A process: the run time of its threads, which holds the softirq work that its system calls
+    /// trigger, the sink's reception included (unless the kernel accounts interrupt time apart,
+    /// CONFIG_IRQ_TIME_ACCOUNTING). The kernel: the busy time of the director's core, in ticks, so
+    /// nothing else should run there.
+    ///
+    /// # Errors
+    /// The figures cannot be read.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        match self {
+            Self::Process(process) => process.cpu_time(),
+            Self::Kernel(_) => core_busy_time(DIRECTOR_CORE),
+        }
+    }
+
+    /// # Errors
+    /// It did not end, or ended badly.
+    pub(crate) fn stop(self) -> Result<()> {
+        match self {
+            Self::Process(process) => process.stop(),
+            Self::Kernel(lab) => stop_kernel(lab),
+        }
+    }
+}
+
+/// Busy nanoseconds of a core: all but idle, waiting for IO and stolen (proc_stat(5)).
+fn core_busy_time(core: usize) -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let prefix = format!("cpu{core} ");
+    let line = stat
+        .lines()
+        .find_map(|line| line.strip_prefix(&prefix))
+        .context("no such core")?;
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks.as_slice() else {
+        bail!("/proc/stat has another shape: {line}");
+    };
+    // USER_HZ is 100 on every Linux that Rust runs on.
+    Ok(Duration::from_millis(
+        10 * (user + nice + system + irq + softirq),
+    ))
+}
+
+const VIP_ROUTE: &str = "10.0.0.100/32 via 10.0.2.11 dev d1";
+
+/// Which cores take over what `d0` receives, as a hexadecimal mask.
+const STEERING: &str = "/sys/class/net/d0/queues/rx-0/rps_cpus";
+
+/// Plain forwarding has no process: receive packet steering moves it from the generator's core to the
+/// director's.
+fn start_kernel(lab: &Lab) -> Result<Running<'_>> {
+    lab.director.ip(&format!("route add {VIP_ROUTE}"))?;
+    steer(1 << DIRECTOR_CORE)?;
+    Ok(Running::Kernel(lab))
+}
+
+fn stop_kernel(lab: &Lab) -> Result<()> {
+    steer(0)?;
+    lab.director.ip(&format!("route del {VIP_ROUTE}"))
+}
+
+fn steer(mask: u32) -> Result<()> {
+    fs::write(STEERING, format!("{mask:x}")).with_context(|| format!("cannot write {STEERING}"))
+}
+
+fn start_naive(lab: &Lab) -> Result<Running<'_>> {
+    let program = std::env::current_exe()?.display().to_string();
+    Process::start(lab, &program, &[options::NAIVE]).map(Running::Process)
+}
+
+fn start_tunlb(lab: &Lab) -> Result<Running<'_>> {
+    start_tunlb_process(lab).map(Running::Process)
+}
+
+/// The release binary that cargo built for this bench.
+pub(crate) const TUNLB: &str = env!("CARGO_BIN_EXE_tunlb");
+
+/// Starts `tunlb run` for the lab's VIP and returns when it says that it forwards.
+///
+/// # Errors
+/// It ended or said nothing in time; its own words are in the error.
+pub(crate) fn start_tunlb_process(lab: &Lab) -> Result<Process> {
+    let (vip, backend) = (format!("{VIP}:{PORT}/udp"), BACKEND.to_string());
+    Process::start(
+        lab,
+        TUNLB,
+        &[
+            "run",
+            "--vip",
+            &vip,
+            "--backend",
+            &backend,
+            "--tun",
+            "tunlb0",
+        ],
+    )
+}
+
+/// A director that is a process; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+}
+
+/// How long a director may take to start, and to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Process {
+    fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = lab.director.command(program, DIRECTOR_CORE);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        let stderr = child.stderr.take().context("no stderr")?;
+        let process = Self { child };
+        wait_until_forwarding(&lines_of(stderr))
+            .with_context(|| format!("{program} {arguments:?}"))?;
+        Ok(process)
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn cpu_time(&self) -> Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
+            let run = schedstat
+                .split_whitespace()
+                .next()
+                .context("empty schedstat")?;
+            sum += Duration::from_nanos(run.parse()?);
+        }
+        Ok(sum)
+    }
+
+    /// Asks it to end and waits.
+    ///
+    /// # Errors
+    /// It was gone already, or did not end.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the director ended by itself: {status}");
+        }
+        let id = libc::pid_t::try_from(self.id())?;
+        // SAFETY: plain system call; the child is not waited for yet, so the id is still its own.
+        unsafe { libc::kill(id, libc::SIGTERM) };
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            ensure!(
+                Instant::now() < deadline,
+                "the director did not end on SIGTERM"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only where the child has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The lines of a director's stderr, which is read to its end so that it never blocks.
+fn lines_of(stderr: ChildStderr) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            // Nobody listens any more once the director is ready.
+            sender.send(line).ok();
+        }
+    });
+    receiver
+}
+
+fn wait_until_forwarding(lines: &Receiver<String>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = String::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(left) {
+            Ok(line) if line.contains("forwarding") => return Ok(()),
+            Ok(line) => said = format!("{said}\n{line}"),
+            Err(_) => bail!("is not forwarding; it said:{said}"),
+        }
+    }
+}

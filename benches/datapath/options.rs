@@ -1,0 +1,74 @@
+//! What the command line asks for.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+const USAGE: &str = "\
+cargo bench --bench datapath -- [--rounds N] [--seconds S] [--only NAME]
+cargo bench --bench datapath -- --idle [--rounds N]
+  --rounds N    how often each contender is measured (5)
+  --seconds S   how long each measurement takes (3)
+  --only NAME   this contender and the naive loop, which the ratios need
+  --idle        resident memory, time to the first forwarded packet, size of the binary";
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Packets per second and CPU time per packet.
+    Throughput,
+    /// What tunlb costs before any load.
+    Idle,
+    /// Be the naive loop: how this program starts that contender.
+    Naive,
+}
+
+/// The validated command line.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) mode: Mode,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: Duration,
+    pub(crate) only: Option<String>,
+}
+
+impl Options {
+    /// # Errors
+    /// An argument that is unknown or lacks a usable value.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let seconds = Duration::from_secs(3);
+        let mut options = Self {
+            mode: Mode::Throughput,
+            rounds: 5,
+            seconds,
+            only: None,
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || {
+                arguments
+                    .next()
+                    .with_context(|| format!("{argument} needs a value"))
+            };
+            match argument.as_str() {
+                "--rounds" => {
+                    options.rounds = value()?.parse().context("--rounds needs a number")?
+                }
+                "--seconds" => {
+                    let seconds = value()?.parse().context("--seconds needs a number")?;
+                    options.seconds = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+                }
+                "--only" => options.only = Some(value()?),
+                "--idle" => options.mode = Mode::Idle,
+                NAIVE => options.mode = Mode::Naive,
+                "--bench" => {} // what cargo bench passes to every bench
+                _ => bail!("unknown argument {argument}\n{USAGE}"),
+            }
+        }
+        ensure!(options.rounds > 0, "--rounds must be at least 1");
+        ensure!(!options.seconds.is_zero(), "--seconds must be more than 0");
+        Ok(options)
+    }
+}
+
+/// The argument that makes this program the naive loop.
+pub(crate) const NAIVE: &str = "--be-the-naive-loop";
