@@ -106,7 +106,9 @@ impl<'a> Decapsulated<'a> {
 
 /// The big-endian word at `offset`; `open` has checked that a whole header is there.
 fn word(bytes: &[u8], offset: usize) -> u16 {
-    let pair = bytes.get(offset..offset + 2).and_then(<[u8]>::first_chunk);
+    let pair = bytes
+        .get(offset..offset + 2)
+        .and_then(|pair| pair.first_chunk());
     pair.copied().map_or(0, u16::from_be_bytes)
 }
 
