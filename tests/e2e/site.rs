@@ -34,8 +34,7 @@ const HTTPD: &str = include_str!("../../netns-scripts/httpd.py");
 const PARALLEL_GET: &str = include_str!("tools/parallel_get.py");
 
 /// The hosts of the site and what runs on its backends.
-pub(crate) struct Site<'a> {
-    pub(crate) lab: &'a Lab,
+pub(crate) struct Site {
     pub(crate) client: Node,
     pub(crate) router: Node,
     pub(crate) director: Node,
@@ -52,9 +51,9 @@ pub(crate) struct Backend {
 /// A running `tunlb run`.
 pub(crate) struct Director(pub(crate) Process);
 
-impl<'a> Site<'a> {
+impl Site {
     /// Hosts, cables and routes; decapsulators and HTTP servers run, no director does.
-    pub(crate) fn new(lab: &'a Lab) -> Self {
+    pub(crate) fn new(lab: &Lab) -> Self {
         let [client, router, director] =
             ["client", "router", "director"].map(|name| lab.node(name));
         let backends = BACKENDS.map(|(name, _)| lab.node(name));
@@ -79,7 +78,6 @@ impl<'a> Site<'a> {
             ));
         }
         Self {
-            lab,
             client,
             router,
             director,

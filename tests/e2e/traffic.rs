@@ -211,7 +211,7 @@ pub(crate) fn noise(lab: &Lab, length: usize) -> (String, std::path::PathBuf) {
 }
 
 /// Uploads a file; returns the digest that the backend calculated, as `sha256sum` prints it.
-pub(crate) fn upload(site: &Site<'_>, path: &Path) -> String {
+pub(crate) fn upload(site: &Site, path: &Path) -> String {
     let answer = site.client.run(&format!(
         "curl --silent --show-error --fail --max-time 90 --upload-file {} {URL}",
         path.display()
