@@ -23,9 +23,7 @@ pub enum TunError {
     #[error("tun device {0:?}: not a device name (1 to 15 bytes, no slash, colon or space)")]
     Name(String),
     /// A device of another kind has that name.
-    #[error(
-        "tun device {name}: there is a device of that name, but {found}; choose another name with --tun"
-    )]
+    #[error("tun device {name}: exists, but is {found}; choose another name")]
     NotTun {
         /// The name.
         name: String,
@@ -33,9 +31,7 @@ pub enum TunError {
         found: &'static str,
     },
     /// Another process reads from it.
-    #[error(
-        "tun device {0}: in use by another process; stop that one, or choose another name with --tun"
-    )]
+    #[error("tun device {0}: in use by another process; stop that one, or choose another name")]
     InUse(String),
     /// It was created for one queue.
     #[error(
@@ -49,22 +45,22 @@ pub enum TunError {
         wanted: NonZeroUsize,
     },
     /// The driver refused.
-    #[error("tun device {name}: {operation}: {source}")]
+    #[error("tun device {name}: {operation}: {cause}")]
     Device {
         /// The name.
         name: String,
         /// What was attempted.
         operation: &'static str,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The device could not be looked up or configured.
-    #[error("tun device {name}: {source}")]
+    #[error("tun device {name}: {cause}")]
     Netlink {
         /// The name.
         name: String,
         /// What netlink says.
-        source: NetlinkError,
+        cause: NetlinkError,
     },
     /// The device vanished while it was opened.
     #[error("tun device {0}: vanished after it was opened")]
@@ -94,9 +90,9 @@ impl TunDevice {
         if !is_device_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
-        let netlink_error = |source| TunError::Netlink {
+        let netlink_error = |cause| TunError::Netlink {
             name: name.to_owned(),
-            source,
+            cause,
         };
         let mut netlink = Netlink::open().map_err(netlink_error)?;
         let existing = netlink.link(name).map_err(netlink_error)?;
@@ -159,12 +155,12 @@ fn open_queues(
     queueing: TunQueueing,
     wanted: NonZeroUsize,
 ) -> Result<Vec<Queue>, TunError> {
-    let failed = |operation, source: io::Error| match source.raw_os_error() {
+    let failed = |operation, cause: io::Error| match cause.raw_os_error() {
         Some(libc::EBUSY) => TunError::InUse(name.to_owned()),
         _ => TunError::Device {
             name: name.to_owned(),
             operation,
-            source,
+            cause,
         },
     };
     let first = DeviceBuilder::new()
@@ -176,18 +172,18 @@ fn open_queues(
                 .multi_queue(queueing == TunQueueing::Multi);
         })
         .build_sync()
-        .map_err(|source| failed("open", source))?;
+        .map_err(|cause| failed("open", cause))?;
     let mut devices = vec![first];
     while devices.len() < wanted.get() {
         let next = devices[0]
             .try_clone()
-            .map_err(|source| failed("open a further queue", source))?;
+            .map_err(|cause| failed("open a further queue", cause))?;
         devices.push(next);
     }
     let queue = |device: SyncDevice| {
         device
             .set_nonblocking(true)
-            .map_err(|source| failed("make non-blocking", source))?;
+            .map_err(|cause| failed("make non-blocking", cause))?;
         Ok(Queue(device))
     };
     devices.into_iter().map(queue).collect()

@@ -249,7 +249,7 @@ fn changed((key, before): (Sysctl, i32)) -> Option<Change> {
 }
 
 fn is_gone(error: &SysctlError) -> bool {
-    matches!(error, SysctlError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    matches!(error, SysctlError::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
 }
 
 fn gone_is_fine(result: Result<(), NetlinkError>) -> Result<(), UndoError> {

@@ -57,12 +57,12 @@ impl std::fmt::Display for Operation {
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The socket itself failed.
-    #[error("netlink socket, {operation}: {source}")]
+    #[error("netlink socket, {operation}: {cause}")]
     Socket {
         /// What was attempted.
         operation: Operation,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The kernel has such an object already (EEXIST).
     #[error("{operation}: exists already")]
@@ -71,12 +71,12 @@ pub enum NetlinkError {
         operation: Operation,
     },
     /// The kernel refused.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {cause}")]
     Refused {
         /// What was attempted.
         operation: Operation,
         /// The error number that the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The answer could not be read.
     #[error("{operation}: answer of {length} bytes not understood: {reason}")]
@@ -101,7 +101,7 @@ impl NetlinkError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Refused { cause, .. } => cause.raw_os_error(),
             Self::Exists { .. } => Some(libc::EEXIST),
             Self::Socket { .. } | Self::Malformed { .. } | Self::Unsettled { .. } => None,
         }
@@ -130,9 +130,9 @@ impl Netlink {
             socket.set_cap_ack(true)?;
             Ok(socket)
         };
-        let socket = open().map_err(|source| NetlinkError::Socket {
+        let socket = open().map_err(|cause| NetlinkError::Socket {
             operation: Operation::new("open", "NETLINK_ROUTE"),
-            source,
+            cause,
         })?;
         Ok(Self {
             socket,
@@ -199,7 +199,7 @@ impl Netlink {
         self.socket
             .send(&bytes, 0)
             .map(|_| ())
-            .map_err(|source| socket_error(operation, source))
+            .map_err(|cause| socket_error(operation, cause))
     }
 
     /// Collects the answers to the last request until the kernel says that it is done.
@@ -234,7 +234,7 @@ impl Netlink {
             let mut space = self.buffer.as_mut_slice();
             match self.socket.recv(&mut space, libc::MSG_TRUNC) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|source| socket_error(operation, source))?,
+                other => break other.map_err(|cause| socket_error(operation, cause))?,
             }
         };
         if length > self.buffer.len() {
@@ -283,7 +283,7 @@ fn check_code(operation: &Operation, code: i32) -> Result<Progress, NetlinkError
         libc::EEXIST => Err(NetlinkError::Exists { operation }),
         errno => Err(NetlinkError::Refused {
             operation,
-            source: io::Error::from_raw_os_error(errno),
+            cause: io::Error::from_raw_os_error(errno),
         }),
     }
 }
@@ -307,10 +307,10 @@ fn declared_length(bytes: &[u8]) -> Option<usize> {
     usize::try_from(length).ok()
 }
 
-fn socket_error(operation: &Operation, source: io::Error) -> NetlinkError {
+fn socket_error(operation: &Operation, cause: io::Error) -> NetlinkError {
     NetlinkError::Socket {
         operation: operation.clone(),
-        source,
+        cause,
     }
 }
 
