@@ -6,3 +6,6 @@ pub mod sys;
 pub mod sysctl;
 pub mod tun;
 pub mod undo;
+
+#[cfg(test)]
+mod testing;

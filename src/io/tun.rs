@@ -225,6 +225,8 @@ impl fmt::Debug for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::testing::in_namespace;
+    use std::process::Command;
 
     fn queues(number: usize) -> NonZeroUsize {
         NonZeroUsize::new(number).unwrap()
@@ -303,6 +305,68 @@ mod tests {
         for name in ["", "a/b", "sixteen-bytes-xx"] {
             let result = TunDevice::open(name, queues(1), 1480);
             assert!(matches!(result, Err(TunError::Name(_))));
+        }
+    }
+
+    #[test]
+    fn devices_come_and_go() {
+        in_namespace("io::tun::tests::devices_come_and_go_inside");
+    }
+
+    #[test]
+    #[ignore = "run by devices_come_and_go in a namespace of its own"]
+    fn devices_come_and_go_inside() {
+        let mut netlink = Netlink::open().unwrap();
+        let device = TunDevice::open("tunlb0", queues(2), 1480).unwrap();
+        let link = netlink.link("tunlb0").unwrap().unwrap();
+        assert_eq!((link.index, link.mtu, link.up), (device.index, 1480, true));
+        assert_eq!(link.tun.unwrap().open_queues, 2);
+        assert!(!device.reused);
+        let error = device.queues[1].send(&[0; 20]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        for wanted in [1, 2] {
+            let result = TunDevice::open("tunlb0", queues(wanted), 1480);
+            assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
+        }
+        drop(device);
+        assert_eq!(netlink.link("tunlb0").unwrap(), None);
+        let device = TunDevice::open("tunlb0", queues(1), 65_535).unwrap();
+        let result = TunDevice::open("tunlb0", queues(1), 1480);
+        assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
+        drop(device);
+    }
+
+    #[test]
+    fn persistent_devices_stay() {
+        in_namespace("io::tun::tests::persistent_devices_stay_inside");
+    }
+
+    #[test]
+    #[ignore = "run by persistent_devices_stay in a namespace of its own"]
+    fn persistent_devices_stay_inside() {
+        let add = |name: &str, more: &[&str]| {
+            let mut command = Command::new("ip");
+            command.args(["tuntap", "add", name, "mode"]).args(more);
+            assert!(command.status().unwrap().success());
+        };
+        add("tun1", &["tun"]);
+        add("tun256", &["tun", "multi_queue"]);
+        add("tap1", &["tap"]);
+        for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
+            let device = TunDevice::open(name, queues(wanted), 1480).unwrap();
+            assert!(device.reused, "{name}");
+            assert_eq!(device.queues.len(), wanted);
+            drop(device);
+            assert!(Netlink::open().unwrap().link(name).unwrap().is_some());
+        }
+        let result = TunDevice::open("tun1", queues(2), 1480);
+        assert!(
+            matches!(result, Err(TunError::SingleQueue { .. })),
+            "{result:?}"
+        );
+        for name in ["tap1", "lo"] {
+            let result = TunDevice::open(name, queues(1), 1480);
+            assert!(matches!(result, Err(TunError::NotTun { .. })), "{result:?}");
         }
     }
 }

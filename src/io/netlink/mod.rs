@@ -325,7 +325,9 @@ fn malformed(operation: &Operation, length: usize, reason: &str) -> NetlinkError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::{testing::in_namespace, tun::TunDevice};
     use proptest::prelude::*;
+    use std::num::NonZeroUsize;
 
     fn operation() -> Operation {
         Operation::new("list", "links")
@@ -371,5 +373,67 @@ mod tests {
             framed.iter_mut().zip(declared).for_each(|(byte, declared)| *byte = declared);
             drop(split_message(&operation(), &framed));
         }
+    }
+
+    #[test]
+    fn the_kernel_takes_changes_and_tells_of_them() {
+        in_namespace("io::netlink::tests::the_kernel_takes_changes_and_tells_of_them_inside");
+    }
+
+    #[test]
+    #[ignore = "run by the_kernel_takes_changes_and_tells_of_them in a namespace of its own"]
+    fn the_kernel_takes_changes_and_tells_of_them_inside() {
+        let device = TunDevice::open("tunlb0", NonZeroUsize::MIN, 1480).unwrap();
+        let mut netlink = Netlink::open().unwrap();
+        let lo = netlink.link("lo").unwrap().unwrap().index;
+        netlink.set_up(lo).unwrap();
+
+        let mut monitor = AddressMonitor::open().unwrap();
+        assert!(!monitor.drain().unwrap());
+        for net in ["10.1.0.1/24", "2001:db8::1/64"] {
+            netlink
+                .add_address(device.index, net.parse().unwrap())
+                .unwrap();
+            assert!(monitor.drain().unwrap(), "{net}");
+            let again = netlink.add_address(device.index, net.parse().unwrap());
+            assert!(
+                matches!(again, Err(NetlinkError::Exists { .. })),
+                "{again:?}"
+            );
+        }
+
+        for (net, inside) in [
+            ("10.9.0.0/16", "10.9.1.2"),
+            ("2001:db8:9::/48", "2001:db8:9::2"),
+        ] {
+            let (net, inside) = (net.parse().unwrap(), inside.parse().unwrap());
+            netlink.add_route(net, device.index).unwrap();
+            let again = netlink.add_route(net, lo);
+            assert!(
+                matches!(again, Err(NetlinkError::Exists { .. })),
+                "{again:?}"
+            );
+            let route = netlink.route_to(inside, RouteQuery::default()).unwrap();
+            assert_eq!(
+                (route.kind, route.oif),
+                (RouteKind::Unicast, Some(device.index))
+            );
+            assert!(route.preferred_source.is_some());
+            netlink.remove_route(net, device.index).unwrap();
+            let again = netlink.remove_route(net, device.index).unwrap_err();
+            assert_eq!(again.errno(), Some(libc::ESRCH));
+        }
+
+        let outside = netlink.route_to("192.0.2.1".parse().unwrap(), RouteQuery::default());
+        assert_eq!(outside.unwrap_err().errno(), Some(libc::ENETUNREACH));
+        // The doctor's oracle: a packet to our address, as if it came in from a client there.
+        let query = RouteQuery {
+            from: Some("10.1.0.9".parse().unwrap()),
+            iif: Some(device.index),
+        };
+        let route = netlink
+            .route_to("10.1.0.1".parse().unwrap(), query)
+            .unwrap();
+        assert_eq!(route.kind, RouteKind::Local);
     }
 }
