@@ -17,5 +17,10 @@
 
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod decap;
 pub mod director;
+pub mod io;
 pub mod packet;

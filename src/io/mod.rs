@@ -1,4 +1,9 @@
 //! The outside world: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
 
+pub mod capability;
 pub mod egress;
+pub mod netlink;
 pub mod sys;
+pub mod sysctl;
+pub mod tun;
+pub mod undo;

@@ -3,6 +3,8 @@
 //! No function here panics or reads past its input, whatever the bytes.
 
 pub mod checksum;
+pub mod decap;
+pub mod ecn;
 mod encap;
 mod flow;
 mod parse;

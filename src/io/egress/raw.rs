@@ -35,7 +35,7 @@ impl RawEgress {
             Type::RAW,
             Some(Protocol::from(libc::IPPROTO_RAW)),
         )?;
-        sys::report_full_queues(&socket)?;
+        sys::report_full_queues(socket.as_fd())?;
         let frame_bytes = (HEADROOM + longest).next_multiple_of(FRAME_ALIGNMENT);
         Ok(Self {
             socket,

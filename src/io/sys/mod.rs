@@ -8,9 +8,22 @@
     reason = "sendmmsg and recvmmsg take arrays of pointers; no safe wrapper sends without allocating"
 )]
 
+mod option;
+mod receive;
 mod send;
 
-pub use send::{report_full_queues, send_batch};
+pub use option::{force_receive_buffer, report_full_queues};
+pub use receive::ReceiveBatch;
+pub use send::send_batch;
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
 pub const BATCH: usize = 64;
+
+/// The size of a C type as socket calls want it.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "no socket address or option is near 4 GiB"
+)]
+const fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}

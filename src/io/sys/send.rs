@@ -3,10 +3,10 @@
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::BATCH;
+use super::{BATCH, length_of};
 
 /// Sends up to [`BATCH`] packets, each to its destination; returns how many the kernel took,
 /// from the first on.
@@ -52,35 +52,3 @@ pub fn send_batch<'a>(
 const AF_INET: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
 
 const SOCKADDR_IN: libc::socklen_t = length_of::<libc::sockaddr_in>();
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "no socket address or option is near 4 GiB"
-)]
-const fn length_of<T>() -> libc::socklen_t {
-    size_of::<T>() as libc::socklen_t
-}
-
-/// Makes a full queue on the way out an error (ENOBUFS) instead of a silent loss (`IP_RECVERR`,
-/// ip(7)).
-///
-/// # Errors
-/// The kernel's, for a socket that is not an IPv4 one.
-pub fn report_full_queues(socket: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option takes an int, which lives until the call returns.
-    let status = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_RECVERR,
-            ptr::from_ref(&on).cast(),
-            length_of::<libc::c_int>(),
-        )
-    };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}

@@ -1,0 +1,70 @@
+//! Where a command gets its configuration: a file, or flags for a single service.
+
+use std::path::PathBuf;
+
+use super::complain;
+use crate::config::{Config, ConfigError, Flags, Problem};
+
+/// `-c FILE`, or `--vip` and `--backend`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["config", "vip"])))]
+pub struct ConfigSource {
+    /// Configuration file (docs/config.md names every key)
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Without a file: what clients address, such as 10.0.0.100:80/tcp; may be repeated
+    #[arg(
+        long,
+        value_name = "ADDR:PORT/PROTO",
+        conflicts_with = "config",
+        requires = "backend"
+    )]
+    pub vip: Vec<String>,
+
+    /// Without a file: a backend, such as 10.0.1.12 or 10.0.1.12,weight=2; may be repeated
+    #[arg(
+        long,
+        value_name = "ADDR[,weight=N][,state=STATE]",
+        conflicts_with = "config"
+    )]
+    pub backend: Vec<String>,
+
+    /// Without a file: name of the TUN device [default: tunlb0]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub tun: Option<String>,
+
+    /// Without a file: TUN queues, one thread each [default: 1]
+    #[arg(long, value_name = "N|auto", conflicts_with = "config")]
+    pub workers: Option<String>,
+}
+
+impl ConfigSource {
+    /// The configuration that the command line asks for.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or something is wrong in it or in the flags.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        match &self.config {
+            Some(path) => Config::load(path),
+            None => Config::from_flags(&Flags {
+                vips: self.vip.clone(),
+                backends: self.backend.clone(),
+                tun: self.tun.clone(),
+                workers: self.workers.clone(),
+            }),
+        }
+    }
+}
+
+/// Prints every problem to stderr, one a line, and how many there were.
+pub(super) fn complain_about(problems: &[Problem]) {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    let count = problems.len();
+    let plural = if count == 1 { "" } else { "s" };
+    complain(&format!(
+        "tunlb: {count} problem{plural} in the configuration; nothing was started"
+    ));
+}

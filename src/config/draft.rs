@@ -1,0 +1,330 @@
+//! A configuration that was read but not yet judged as a whole.
+//!
+//! The file and the flags both become a [`Draft`]; [`unsupported`](super::unsupported) and
+//! [`relations`](super::relations) judge it; [`Draft::finish`] makes it a [`Config`]. A value that
+//! was written wrongly is `None` here and already has its problem; a value that was not written has
+//! its default.
+
+use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+
+use super::problem::{Site, Written};
+use super::value::{Choice, SourceChoice};
+use super::{Config, DirectorConfig, Egress, EncapConfig, OuterSource};
+use crate::director::{
+    AllDown, BackendSpec, BackendState, HashFields, HashKey, PortMatch, Protocol, RingSize, VipSpec,
+};
+
+/// `None` where the value has a problem.
+pub(super) type Field<T> = Option<Written<T>>;
+/// `None` where the value has a problem or was left out.
+pub(super) type Extra<T> = Option<Written<T>>;
+
+/// The whole configuration.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) director: DirectorDraft,
+    pub(super) vips: Vec<VipDraft>,
+    /// Where a VIP would have been named, for saying that there is none.
+    pub(super) site: Site,
+}
+
+/// `[director]`
+#[derive(Debug)]
+pub(super) struct DirectorDraft {
+    pub(super) tun: Field<String>,
+    pub(super) workers: Field<NonZeroUsize>,
+    pub(super) datapath: Extra<Datapath>,
+    pub(super) interface: Extra<String>,
+    pub(super) egress: Field<EgressChoice>,
+    pub(super) api: Extra<()>,
+    pub(super) metrics: Extra<()>,
+    pub(super) hash_key: Field<HashKey>,
+    pub(super) ring_size: Field<RingSize>,
+    pub(super) flows: Field<NonZeroUsize>,
+    pub(super) encap: EncapDraft,
+}
+
+/// `[director.encap]`
+#[derive(Debug)]
+pub(super) struct EncapDraft {
+    pub(super) kind: Extra<EncapKind>,
+    pub(super) port: Extra<()>,
+    pub(super) source: Field<SourceChoice>,
+    pub(super) ttl: Field<NonZeroU8>,
+}
+
+/// `[[vip]]`
+#[derive(Debug)]
+pub(super) struct VipDraft {
+    pub(super) site: Site,
+    /// `Some(None)` where the name was left out.
+    pub(super) name: Option<Option<Written<String>>>,
+    pub(super) address: Field<IpAddr>,
+    pub(super) port: Field<PortMatch>,
+    pub(super) protocol: Field<Protocol>,
+    pub(super) hash: Field<HashFields>,
+    pub(super) echo: Extra<Echo>,
+    pub(super) all_down: Field<AllDown>,
+    pub(super) health: Option<HealthDraft>,
+    pub(super) backends: Vec<BackendDraft>,
+}
+
+/// `[vip.health]`
+#[derive(Debug)]
+pub(super) struct HealthDraft {
+    pub(super) kind: Field<HealthKind>,
+    /// The other keys that were written.
+    pub(super) details: Vec<Site>,
+}
+
+/// `[[vip.backend]]`
+#[derive(Debug, Clone)]
+pub(super) struct BackendDraft {
+    pub(super) address: Field<IpAddr>,
+    pub(super) weight: Field<u16>,
+    pub(super) state: Field<BackendState>,
+}
+
+/// `director.datapath`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Datapath {
+    Tun,
+    Xdp,
+}
+
+/// `director.egress`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EgressChoice {
+    Auto,
+    Raw,
+    Packet,
+}
+
+/// `director.encap.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EncapKind {
+    Ipip,
+    Gue,
+}
+
+/// `vip.echo`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Echo {
+    Reply,
+    Forward,
+    Drop,
+}
+
+/// `vip.health.kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HealthKind {
+    Tcp,
+    Http,
+    Icmp,
+    None,
+}
+
+impl Choice for Datapath {
+    const NAMES: &'static [(&'static str, Self)] = &[("tun", Self::Tun), ("xdp", Self::Xdp)];
+}
+
+impl Choice for EgressChoice {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("raw", Self::Raw),
+        ("packet", Self::Packet),
+    ];
+}
+
+impl Choice for EncapKind {
+    const NAMES: &'static [(&'static str, Self)] = &[("ipip", Self::Ipip), ("gue", Self::Gue)];
+}
+
+impl Choice for Echo {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("reply", Self::Reply),
+        ("forward", Self::Forward),
+        ("drop", Self::Drop),
+    ];
+}
+
+impl Choice for HealthKind {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("tcp", Self::Tcp),
+        ("http", Self::Http),
+        ("icmp", Self::Icmp),
+        ("none", Self::None),
+    ];
+}
+
+impl Choice for Protocol {
+    const NAMES: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("udp", Self::Udp)];
+}
+
+impl Choice for HashFields {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("5-tuple", Self::FiveTuple),
+        ("source-address", Self::SourceAddress),
+        ("destination-port", Self::DestinationPort),
+    ];
+}
+
+impl Choice for AllDown {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("forward", Self::Forward), ("drop", Self::Drop)];
+}
+
+impl Choice for BackendState {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("active", Self::Active),
+        ("draining", Self::Draining),
+        ("disabled", Self::Disabled),
+    ];
+}
+
+impl Draft {
+    /// The configuration; `None` if a value has a problem or is not supported.
+    pub(super) fn finish(&self) -> Option<Config> {
+        Some(Config {
+            director: self.director.finish()?,
+            vips: self
+                .vips
+                .iter()
+                .map(VipDraft::finish)
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl DirectorDraft {
+    /// The defaults, for a section that `parent` does not have.
+    pub(super) fn default_at(parent: &Site) -> Self {
+        let DirectorConfig {
+            tun,
+            workers,
+            hash_key,
+            ring_size,
+            flows,
+            ..
+        } = DirectorConfig::default();
+        let site = parent.absent("director");
+        Self {
+            tun: default(tun, &site),
+            workers: default(workers, &site),
+            datapath: None,
+            interface: None,
+            egress: default(EgressChoice::Auto, &site),
+            api: None,
+            metrics: None,
+            hash_key: default(hash_key, &site),
+            ring_size: default(ring_size, &site),
+            flows: default(flows, &site),
+            encap: EncapDraft::default_at(&site),
+        }
+    }
+
+    fn finish(&self) -> Option<DirectorConfig> {
+        let egress = match self.egress.as_ref()?.value {
+            EgressChoice::Auto => Egress::Auto,
+            EgressChoice::Raw => Egress::Raw,
+            EgressChoice::Packet => return None,
+        };
+        Some(DirectorConfig {
+            tun: copy(&self.tun)?,
+            workers: copy(&self.workers)?,
+            egress,
+            hash_key: copy(&self.hash_key)?,
+            ring_size: copy(&self.ring_size)?,
+            flows: copy(&self.flows)?,
+            encap: self.encap.finish()?,
+        })
+    }
+}
+
+impl EncapDraft {
+    /// The defaults, for a section that `parent` does not have.
+    pub(super) fn default_at(parent: &Site) -> Self {
+        let site = parent.absent("encap");
+        Self {
+            kind: None,
+            port: None,
+            source: default(SourceChoice::Auto, &site),
+            ttl: default(EncapConfig::default().ttl, &site),
+        }
+    }
+
+    fn finish(&self) -> Option<EncapConfig> {
+        let source = match self.source.as_ref()?.value {
+            SourceChoice::Auto => OuterSource::Auto,
+            SourceChoice::Fixed(address) => OuterSource::Fixed(address),
+            SourceChoice::Entropy => return None,
+        };
+        Some(EncapConfig {
+            source,
+            ttl: copy(&self.ttl)?,
+        })
+    }
+}
+
+impl VipDraft {
+    /// What clients address: two VIPs may not have it in common.
+    pub(super) fn service(&self) -> Option<(IpAddr, PortMatch, Protocol)> {
+        Some((
+            copy(&self.address)?,
+            copy(&self.port)?,
+            copy(&self.protocol)?,
+        ))
+    }
+
+    /// The name, or the service's text form where there is none.
+    pub(super) fn effective_name(&self) -> Option<String> {
+        match self.name.as_ref()? {
+            Some(name) => Some(name.value.clone()),
+            None => self.service().map(service_text),
+        }
+    }
+
+    fn finish(&self) -> Option<VipSpec> {
+        Some(VipSpec {
+            name: self.effective_name()?,
+            address: copy(&self.address)?,
+            port: copy(&self.port)?,
+            protocol: copy(&self.protocol)?,
+            hash: copy(&self.hash)?,
+            all_down: copy(&self.all_down)?,
+            backends: self
+                .backends
+                .iter()
+                .map(BackendDraft::finish)
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl BackendDraft {
+    fn finish(&self) -> Option<BackendSpec> {
+        Some(BackendSpec {
+            address: copy(&self.address)?,
+            weight: copy(&self.weight)?,
+            state: copy(&self.state)?,
+        })
+    }
+}
+
+fn default<T>(value: T, site: &Site) -> Field<T> {
+    let site = site.clone();
+    Some(Written { value, site })
+}
+
+fn copy<T: Clone>(field: &Option<Written<T>>) -> Option<T> {
+    field.as_ref().map(|written| written.value.clone())
+}
+
+/// A service as the command line writes it: `10.0.0.100:80/tcp`, `[2001:db8::1]:80/tcp`.
+pub(super) fn service_text((address, port, protocol): (IpAddr, PortMatch, Protocol)) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("{v4}:{port}/{protocol}"),
+        IpAddr::V6(v6) => format!("[{v6}]:{port}/{protocol}"),
+    }
+}

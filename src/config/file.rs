@@ -1,0 +1,132 @@
+//! The schema of the file: one reader for each section, each naming its keys and their defaults.
+//!
+//! Readers only read. What is not supported yet is refused in [`unsupported`](super::unsupported),
+//! what values must be to each other is judged in [`relations`](super::relations).
+
+use toml::de::DeTable;
+
+use super::draft::{BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft};
+use super::draft::{HealthKind, VipDraft};
+use super::problem::{Fault, Problem};
+use super::section::{Document, Section};
+use super::value::{self, Raw, SourceChoice};
+use super::{DirectorConfig, EncapConfig};
+use crate::director::{AllDown, BackendState, HashFields};
+
+pub(super) fn read(
+    document: &Document<'_>,
+    table: &DeTable<'_>,
+    problems: &mut Vec<Problem>,
+) -> Draft {
+    let mut root = Section::root(document, table);
+    let director = match root.table("director", problems) {
+        Some(section) => director(section, problems),
+        None => DirectorDraft::default_at(root.site()),
+    };
+    let vips = root.tables("vip", problems);
+    let draft = Draft {
+        director,
+        vips: vips
+            .into_iter()
+            .map(|section| vip(section, problems))
+            .collect(),
+        site: root.site().clone(),
+    };
+    root.finish(problems);
+    draft
+}
+
+fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDraft {
+    let default = DirectorConfig::default();
+    let encap = match section.table("encap", problems) {
+        Some(section) => encap(section, problems),
+        None => EncapDraft::default_at(section.site()),
+    };
+    let draft = DirectorDraft {
+        tun: section.or_default("tun", default.tun, problems, value::device),
+        workers: section.or_default("workers", default.workers, problems, value::workers),
+        datapath: section.optional("datapath", problems, value::choice),
+        interface: section.optional("interface", problems, value::device),
+        egress: section.or_default("egress", EgressChoice::Auto, problems, value::choice),
+        api: section.optional("api", problems, value::socket_path),
+        metrics: section.optional("metrics", problems, value::listen_address),
+        hash_key: section.secret("hash_key", default.hash_key, problems, value::hash_key),
+        ring_size: section.or_default("ring_size", default.ring_size, problems, value::ring_size),
+        flows: section.or_default("flows", default.flows, problems, value::flows),
+        encap,
+    };
+    section.finish(problems);
+    draft
+}
+
+fn encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> EncapDraft {
+    let ttl = EncapConfig::default().ttl;
+    let draft = EncapDraft {
+        kind: section.optional("kind", problems, value::choice),
+        port: section.optional("port", problems, value::tunnel_port),
+        source: section.or_default("source", SourceChoice::Auto, problems, value::outer_source),
+        ttl: section.or_default("ttl", ttl, problems, value::ttl),
+    };
+    section.finish(problems);
+    draft
+}
+
+fn vip(mut section: Section<'_>, problems: &mut Vec<Problem>) -> VipDraft {
+    let name = if section.contains("name") {
+        section.optional("name", problems, value::name).map(Some)
+    } else {
+        section.optional("name", problems, value::name);
+        Some(None)
+    };
+    let health = section.table("health", problems);
+    let backends = section.tables("backend", problems);
+    let example = "an address such as \"203.0.113.10\"";
+    let draft = VipDraft {
+        name,
+        address: section.required("address", example, problems, value::address),
+        port: section.or_default("port", value::DEFAULT_PORT, problems, value::port_match),
+        protocol: section.or_default("protocol", value::DEFAULT_PROTOCOL, problems, value::choice),
+        hash: section.or_default("hash", HashFields::default(), problems, value::choice),
+        echo: section.optional("echo", problems, value::choice),
+        all_down: section.or_default("all_down", AllDown::default(), problems, value::choice),
+        health: health.map(|section| self::health(section, problems)),
+        backends: backends
+            .into_iter()
+            .map(|section| backend(section, problems))
+            .collect(),
+        site: section.site().clone(),
+    };
+    section.finish(problems);
+    draft
+}
+
+fn health(mut section: Section<'_>, problems: &mut Vec<Problem>) -> HealthDraft {
+    type Reader = fn(Raw<'_>) -> Result<(), Fault>;
+    let details: [(&'static str, Reader); 6] = [
+        ("path", value::http_path),
+        ("status", value::http_status),
+        ("interval", value::duration),
+        ("timeout", value::duration),
+        ("rise", value::probe_count),
+        ("fall", value::probe_count),
+    ];
+    let kind = section.or_default("kind", HealthKind::Tcp, problems, value::choice);
+    let details = details
+        .into_iter()
+        .filter_map(|(key, read)| section.optional(key, problems, read))
+        .map(|written| written.site)
+        .collect();
+    section.finish(problems);
+    HealthDraft { kind, details }
+}
+
+fn backend(mut section: Section<'_>, problems: &mut Vec<Problem>) -> BackendDraft {
+    let example = "an address such as \"10.0.1.11\"";
+    let draft = BackendDraft {
+        address: section.required("address", example, problems, value::address),
+        weight: section.or_default("weight", value::DEFAULT_WEIGHT, problems, value::weight),
+        state: section.or_default("state", BackendState::default(), problems, value::choice),
+    };
+    section.finish(problems);
+    draft
+}

@@ -1,0 +1,301 @@
+//! Quick mode: a whole configuration from command-line flags, by the rules of the file.
+
+use std::num::NonZeroUsize;
+
+use super::draft::{BackendDraft, DirectorDraft, Draft, VipDraft};
+use super::problem::{Fault, Problem, Site, Written};
+use super::value::{self, Raw};
+use crate::director::{AllDown, BackendState, HashFields};
+
+/// The texts of the flags, as they were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--vip ADDR:PORT/PROTO`, each with all the backends.
+    pub vips: Vec<String>,
+    /// `--backend ADDR[,weight=N][,state=STATE]`
+    pub backends: Vec<String>,
+    /// `--tun NAME`
+    pub tun: Option<String>,
+    /// `--workers N|auto`
+    pub workers: Option<String>,
+}
+
+pub(super) fn read(flags: &Flags, problems: &mut Vec<Problem>) -> Draft {
+    let site = Site {
+        file: None,
+        line: None,
+        key: "--vip".to_owned(),
+        value: None,
+    };
+    let backends: Vec<_> = flags
+        .backends
+        .iter()
+        .map(|text| backend(text, problems))
+        .collect();
+    let vips = flags.vips.iter().map(|text| VipDraft {
+        backends: backends.clone(),
+        ..vip(text, problems)
+    });
+    let vips = vips.collect();
+    Draft {
+        director: director(flags, &site, problems),
+        vips,
+        site,
+    }
+}
+
+fn director(flags: &Flags, site: &Site, problems: &mut Vec<Problem>) -> DirectorDraft {
+    let mut draft = DirectorDraft::default_at(site);
+    if let Some(text) = &flags.tun {
+        let site = Site::flag("--tun", text);
+        draft.tun = Reading { site, problems }.keep(value::device(Raw::Text(text)));
+    }
+    if let Some(text) = &flags.workers {
+        let site = Site::flag("--workers", text);
+        draft.workers = Reading { site, problems }.keep(workers(text));
+    }
+    draft
+}
+
+fn workers(text: &str) -> Result<NonZeroUsize, Fault> {
+    value::workers(number_or_text(text))
+}
+
+/// What a flag says without quotes: a number where it can be one.
+fn number_or_text(text: &str) -> Raw<'_> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty();
+    match text.parse() {
+        Ok(number) if plain => Raw::Whole(number),
+        Err(_) if plain => Raw::Whole(i128::MAX),
+        Ok(_) | Err(_) => Raw::Text(text),
+    }
+}
+
+fn vip(text: &str, problems: &mut Vec<Problem>) -> VipDraft {
+    let site = Site::flag("--vip", text);
+    let mut reading = Reading {
+        site: site.clone(),
+        problems,
+    };
+    let (address, port, protocol) = match split_service(text) {
+        Ok((address, port, protocol)) => (
+            reading.keep(value::address(Raw::Text(address))),
+            reading.keep(value::port_match(number_or_text(port)).map_err(about("port"))),
+            reading.keep(value::choice(Raw::Text(protocol)).map_err(about("protocol"))),
+        ),
+        Err(fault) => {
+            reading.keep::<()>(Err(fault));
+            (None, None, None)
+        }
+    };
+    VipDraft {
+        name: Some(None),
+        address,
+        port,
+        protocol,
+        hash: reading.keep(Ok(HashFields::default())),
+        echo: None,
+        all_down: reading.keep(Ok(AllDown::default())),
+        health: None,
+        backends: Vec::new(),
+        site,
+    }
+}
+
+/// The three parts of `ADDR:PORT/PROTO`; an IPv6 address is in brackets.
+fn split_service(text: &str) -> Result<(&str, &str, &str), Fault> {
+    const ACCEPTED: &str = "ADDR:PORT/PROTO such as 10.0.0.100:80/tcp or [2001:db8::1]:80/tcp";
+    let fault = |message: &str| Fault::new(message, ACCEPTED);
+    let (service, protocol) = text
+        .rsplit_once('/')
+        .ok_or_else(|| fault("the protocol is missing"))?;
+    let (host, port) = match service.strip_prefix('[') {
+        Some(rest) => rest.rsplit_once("]:"),
+        None => service.rsplit_once(':'),
+    }
+    .ok_or_else(|| fault("the port is missing"))?;
+    if !service.starts_with('[') && host.contains(':') {
+        return Err(fault("an IPv6 address needs brackets"));
+    }
+    Ok((host, port, protocol))
+}
+
+fn backend(text: &str, problems: &mut Vec<Problem>) -> BackendDraft {
+    let mut reading = Reading {
+        site: Site::flag("--backend", text),
+        problems,
+    };
+    let mut parts = text.split(',');
+    let address = parts.next().unwrap_or_default();
+    let mut draft = BackendDraft {
+        address: reading.keep(value::address(Raw::Text(address))),
+        weight: reading.keep(Ok(value::DEFAULT_WEIGHT)),
+        state: reading.keep(Ok(BackendState::default())),
+    };
+    let mut seen = Vec::new();
+    for part in parts {
+        let name = part.split('=').next().unwrap_or_default();
+        if seen.contains(&name) {
+            let fault = Fault::new(format!("{name} is given twice"), "each option once");
+            reading.keep::<()>(Err(fault));
+        }
+        seen.push(name);
+        backend_option(part, &mut draft, &mut reading);
+    }
+    draft
+}
+
+fn backend_option(part: &str, draft: &mut BackendDraft, reading: &mut Reading<'_>) {
+    match part.split_once('=') {
+        Some(("weight", text)) => {
+            let weight = value::weight(number_or_text(text));
+            draft.weight = reading.keep(weight.map_err(about("weight")));
+        }
+        Some(("state", text)) => {
+            let state = value::choice(Raw::Text(text));
+            draft.state = reading.keep(state.map_err(about("state")));
+        }
+        _ => {
+            let fault = Fault::new("unknown option after ','", "weight=N, state=STATE");
+            reading.keep::<()>(Err(fault));
+        }
+    }
+}
+
+/// Names the part of a flag that a fault is about.
+fn about(part: &'static str) -> impl Fn(Fault) -> Fault {
+    move |fault| Fault {
+        message: format!("{part}: {}", fault.message),
+        ..fault
+    }
+}
+
+/// The flag that is being read, and where its problems go.
+struct Reading<'a> {
+    site: Site,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reading<'_> {
+    fn keep<T>(&mut self, outcome: Result<T, Fault>) -> Option<Written<T>> {
+        let site = self.site.clone();
+        match outcome {
+            Ok(value) => Some(Written { value, site }),
+            Err(fault) => {
+                self.problems.push(site.problem(fault));
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, ConfigError};
+    use super::*;
+
+    fn flags(vips: &[&str], backends: &[&str]) -> Flags {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Flags {
+            vips: owned(vips),
+            backends: owned(backends),
+            ..Flags::default()
+        }
+    }
+
+    fn problems(flags: &Flags) -> Vec<String> {
+        match Config::from_flags(flags) {
+            Err(ConfigError::Invalid(problems)) => {
+                problems.iter().map(ToString::to_string).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_whole_configuration() {
+        let config = Config::from_flags(&Flags {
+            tun: Some("lb1".to_owned()),
+            workers: Some("2".to_owned()),
+            ..flags(
+                &["10.0.0.100:80/tcp", "10.0.0.100:53/udp"],
+                &["10.0.1.11", "10.0.1.12,weight=2,state=draining"],
+            )
+        })
+        .unwrap();
+        assert_eq!(config.director.tun, "lb1");
+        assert_eq!(config.director.workers.get(), 2);
+        assert_eq!(config.vips[0].name, "10.0.0.100:80/tcp");
+        assert_eq!(config.vips[1].name, "10.0.0.100:53/udp");
+        assert_eq!(config.vips[0].backends, config.vips[1].backends);
+        assert_eq!(config.vips[0].backends[0].weight, 1);
+        assert_eq!(config.vips[0].backends[1].weight, 2);
+        assert_eq!(config.vips[0].backends[1].state, BackendState::Draining);
+    }
+
+    #[test]
+    fn vips_that_are_not() {
+        for (vip, expected) in [
+            ("10.0.0.100", "the protocol is missing"),
+            ("10.0.0.100:80", "the protocol is missing"),
+            ("10.0.0.100/tcp", "the port is missing"),
+            ("10.0.0.100:/tcp", "port: wrong type"),
+            ("10.0.0.100:0/tcp", "port: out of range"),
+            (
+                "10.0.0.100:99999999999999999999999999999999999999999/tcp",
+                "port: out of range",
+            ),
+            ("10.0.0.100:80/sctp", "protocol: unknown choice"),
+            ("10.0.0.100:any/tcp", "not supported yet; accepted: a port"),
+            ("2001:db8::1:80/tcp", "an IPv6 address needs brackets"),
+            ("[2001:db8::1]/tcp", "the port is missing"),
+            ("[2001:db8::1]:80/tcp", "IPv6 is not supported yet"),
+            ("host:80/tcp", "not an IPv4 or IPv6 address"),
+        ] {
+            let found = problems(&flags(&[vip], &["10.0.1.11"]));
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with(&format!("--vip {vip}: ")), "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn backends_that_are_not() {
+        for (backend, expected) in [
+            ("10.0.0.300", "not an IPv4 or IPv6 address"),
+            ("10.0.1.11,", "unknown option"),
+            ("10.0.1.11,weight", "unknown option"),
+            ("10.0.1.11,weight=", "weight: wrong type"),
+            ("10.0.1.11,weight=+1", "weight: wrong type"),
+            ("10.0.1.11,weight=65536", "weight: out of range"),
+            ("10.0.1.11,weight=1,weight=1", "weight is given twice"),
+            ("10.0.1.11,state=off", "state: unknown choice"),
+            (
+                "10.0.0.100",
+                "the address of the VIP given as --vip 10.0.0.100:80/tcp",
+            ),
+        ] {
+            let found = problems(&flags(&["10.0.0.100:80/tcp"], &[backend]));
+            assert_eq!(found.len(), 1, "{found:?}");
+            let start = format!("--backend {backend}: ");
+            assert!(found[0].starts_with(&start), "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn flags_have_the_rules_of_the_file() {
+        let twice = flags(&["10.0.0.100:80/tcp"; 2], &["10.0.1.11", "10.0.1.11"]);
+        let found = problems(&twice);
+        assert_eq!(found.len(), 2, "each problem once: {found:?}");
+        let idle = flags(&["10.0.0.100:80/tcp"], &["10.0.1.11,weight=0"]);
+        assert_eq!(
+            problems(&idle),
+            [
+                "--vip 10.0.0.100:80/tcp: every backend of the VIP has weight 0; \
+              accepted: at least one active backend with weight 1 or more"
+            ]
+        );
+        assert_eq!(problems(&Flags::default()).len(), 1);
+    }
+}

@@ -1,0 +1,260 @@
+//! A TOML file or flags become one validated [`Config`], or the list of all that is wrong.
+//!
+//! The way of a configuration: `section` walks the text, `file` (or `flags`) names the keys, `value`
+//! reads each value, and the `draft` is judged by `unsupported` and `relations`.
+//! Nothing here needs privileges, opens a device or prints.
+
+mod draft;
+mod file;
+mod flags;
+mod problem;
+mod relations;
+mod section;
+mod unsupported;
+mod value;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::path::{Path, PathBuf};
+
+pub use flags::Flags;
+pub use problem::Problem;
+pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
+
+use crate::director::{HashKey, RingSize, VipSpec};
+use draft::Draft;
+use section::Document;
+
+/// A configuration in which everything is possible and supported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The director itself.
+    pub director: DirectorConfig,
+    /// At least one VIP, each with at least one active backend.
+    pub vips: Vec<VipSpec>,
+}
+
+/// `[director]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectorConfig {
+    /// The name of the TUN device, 1 to 15 bytes.
+    pub tun: String,
+    /// TUN queues, one thread each, 1 to [`MAX_WORKERS`]; "auto" is already a number.
+    pub workers: NonZeroUsize,
+    /// How encapsulated packets leave.
+    pub egress: Egress,
+    /// The secret of the selection hash; [`HashKey::DEFAULT`] where none was set.
+    pub hash_key: HashKey,
+    /// Slots of each VIP's ring.
+    pub ring_size: RingSize,
+    /// Bound of the flow table, in flows, for all workers together.
+    pub flows: NonZeroUsize,
+    /// The outer header.
+    pub encap: EncapConfig,
+}
+
+/// How encapsulated packets leave the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Egress {
+    /// The fastest way that works here.
+    #[default]
+    Auto,
+    /// A raw IP socket.
+    Raw,
+}
+
+impl fmt::Display for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Raw => "raw",
+        })
+    }
+}
+
+/// `[director.encap]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncapConfig {
+    /// The source address of the outer header.
+    pub source: OuterSource,
+    /// The TTL or hop limit of the outer header.
+    pub ttl: NonZeroU8,
+}
+
+/// Where the source address of the outer header comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OuterSource {
+    /// The address that the kernel would use to reach the backend.
+    #[default]
+    Auto,
+    /// Always this address; of the family of every backend.
+    Fixed(IpAddr),
+}
+
+impl fmt::Display for OuterSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(address) => address.fmt(f),
+        }
+    }
+}
+
+impl Default for DirectorConfig {
+    fn default() -> Self {
+        Self {
+            tun: "tunlb0".to_owned(),
+            workers: NonZeroUsize::MIN,
+            egress: Egress::Auto,
+            hash_key: HashKey::DEFAULT,
+            ring_size: RingSize::DEFAULT,
+            flows: const { NonZeroUsize::new(1_000_000).expect("not 0") },
+            encap: EncapConfig::default(),
+        }
+    }
+}
+
+impl Default for EncapConfig {
+    /// TTL 64: RFC 2003 §3.1 wants enough to reach the tunnel's end, RFC 1700 recommends 64.
+    fn default() -> Self {
+        Self {
+            source: OuterSource::Auto,
+            ttl: const { NonZeroU8::new(64).expect("not 0") },
+        }
+    }
+}
+
+/// Why there is no [`Config`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// All that is wrong, in the order of the file; never empty.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
+}
+
+/// Something that works, and that an operator should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warning {
+    /// The hash key is the one in tunlb's source.
+    PublicHashKey,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PublicHashKey => f.write_str(
+                "director.hash_key is the default, which is public: anyone can aim flows at one \
+                 backend; set the output of `openssl rand -hex 16`, the same on all directors",
+            ),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or something in it is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = fs::read(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let file = path.display().to_string();
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| ConfigError::Invalid(vec![not_utf8(&file, &bytes, error)]))?;
+        Self::parse(&file, text)
+    }
+
+    /// Validates the text of a file; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let (document, table, syntax) = Document::parse(file, text);
+        let mut problems = Vec::new();
+        let draft = file::read(&document, table.get_ref(), &mut problems);
+        judge(&draft, problems, syntax)
+    }
+
+    /// Validates a configuration that was given as flags.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with everything that is wrong.
+    pub fn from_flags(flags: &Flags) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let draft = flags::read(flags, &mut problems);
+        judge(&draft, problems, Vec::new())
+    }
+
+    /// What works but should be known.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        if self.director.hash_key == HashKey::DEFAULT {
+            return vec![Warning::PublicHashKey];
+        }
+        Vec::new()
+    }
+}
+
+fn not_utf8(file: &str, bytes: &[u8], error: std::str::Utf8Error) -> Problem {
+    let before = bytes.iter().take(error.valid_up_to());
+    Problem {
+        file: Some(file.to_owned()),
+        line: Some(before.filter(|&&byte| byte == b'\n').count() + 1),
+        key: None,
+        value: None,
+        message: "not UTF-8".to_owned(),
+        accepted: Some("TOML, which is UTF-8 text".to_owned()),
+    }
+}
+
+/// Judges a draft as a whole. `problems` are those of its single values.
+///
+/// Where the text is not TOML, what seems to be missing may only be unreadable, so nothing is
+/// called missing then; and a line has no second problem next to its syntax error.
+fn judge(
+    draft: &Draft,
+    mut problems: Vec<Problem>,
+    syntax: Vec<Problem>,
+) -> Result<Config, ConfigError> {
+    problems.extend(unsupported::refuse(draft));
+    problems.extend(relations::check(draft));
+    if syntax.is_empty() {
+        for absence in relations::check_presence(draft) {
+            // A section that is there in a wrong form is not called missing as well.
+            if problems.iter().all(|problem| problem.key != absence.key) {
+                problems.push(absence);
+            }
+        }
+    }
+    problems.retain(|problem| !syntax.iter().any(|broken| broken.line == problem.line));
+    problems.extend(syntax);
+    problems.sort_by_key(|problem| problem.line);
+    // Backends from flags belong to every VIP, and so do their problems.
+    let mut seen = std::collections::HashSet::new();
+    problems.retain(|problem| seen.insert(problem.to_string()));
+    match draft.finish() {
+        Some(config) if problems.is_empty() => Ok(config),
+        Some(_) | None => Err(ConfigError::Invalid(problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,367 @@
+//! Whole files through [`Config::parse`].
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::director::{BackendState, PortMatch, Protocol};
+
+const MINIMAL: &str =
+    "[[vip]]\naddress = \"10.0.0.100\"\n[[vip.backend]]\naddress = \"10.0.1.11\"\n";
+
+/// Every key that this version takes.
+const FULL: &str = r#"
+[director]
+tun = "lb0"
+workers = 4
+datapath = "tun"
+egress = "raw"
+hash_key = "00112233445566778899aabbccddeeff"
+ring_size = 251
+flows = 2_048
+
+[director.encap]
+kind = "ipip"
+source = "10.0.1.1"
+ttl = 0x20
+
+[[vip]]
+name = "dns"
+address = "10.0.0.100"
+port = 53
+protocol = "udp"
+hash = "5-tuple"
+all_down = "forward"
+
+[vip.health]
+kind = "none"
+
+[[vip.backend]]
+address = "10.0.1.11"
+weight = 100
+state = "active"
+
+[[vip.backend]]
+address = "10.0.1.12"
+state = "disabled"
+"#;
+
+fn problems(text: &str) -> Vec<Problem> {
+    match Config::parse("f", text) {
+        Err(ConfigError::Invalid(problems)) => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn texts(text: &str) -> Vec<String> {
+    problems(text).iter().map(ToString::to_string).collect()
+}
+
+/// [`MINIMAL`] with `lines` in the director, the VIP or the backend.
+fn with(director: &str, vip: &str, backend: &str) -> String {
+    format!(
+        "[director]\n{director}\n[[vip]]\naddress = \"10.0.0.100\"\n{vip}\n\
+         [[vip.backend]]\naddress = \"10.0.1.11\"\n{backend}\n"
+    )
+}
+
+#[test]
+fn defaults() {
+    let config = Config::parse("f", MINIMAL).unwrap();
+    assert_eq!(config.director, DirectorConfig::default());
+    let vip = &config.vips[0];
+    assert_eq!(vip.name, "10.0.0.100:80/tcp");
+    assert_eq!(vip.port, PortMatch::Exact(80.try_into().unwrap()));
+    assert_eq!(vip.protocol, Protocol::Tcp);
+    assert_eq!(
+        (vip.backends[0].weight, vip.backends[0].state),
+        (1, BackendState::Active)
+    );
+    assert_eq!(config.warnings(), [Warning::PublicHashKey]);
+}
+
+#[test]
+fn every_supported_key() {
+    let config = Config::parse("f", FULL).unwrap();
+    assert_eq!(config.director.tun, "lb0");
+    assert_eq!(config.director.workers.get(), 4);
+    assert_eq!(config.director.egress, Egress::Raw);
+    assert_eq!(config.director.hash_key.0[..2], [0x00, 0x11]);
+    assert_eq!(config.director.ring_size.slots(), 251);
+    assert_eq!(config.director.flows.get(), 2048);
+    assert_eq!(
+        config.director.encap.source,
+        OuterSource::Fixed([10, 0, 1, 1].into())
+    );
+    assert_eq!(config.director.encap.ttl.get(), 32);
+    assert_eq!(config.vips[0].name, "dns");
+    assert_eq!(config.vips[0].protocol, Protocol::Udp);
+    assert_eq!(config.vips[0].backends[1].state, BackendState::Disabled);
+    assert_eq!(config.warnings(), []);
+}
+
+#[test]
+fn not_supported_yet() {
+    for (director, vip, backend, key) in [
+        ("datapath = \"xdp\"", "", "", "director.datapath"),
+        ("interface = \"eth0\"", "", "", "director.interface"),
+        ("egress = \"packet\"", "", "", "director.egress"),
+        ("api = \"/run/a\"", "", "", "director.api"),
+        ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
+        ("encap.kind = \"gue\"", "", "", "director.encap.kind"),
+        ("encap.port = 6080", "", "", "director.encap.port"),
+        (
+            "encap.source = \"172.16.0.0/16\"",
+            "",
+            "",
+            "director.encap.source",
+        ),
+        ("", "port = \"any\"", "", "vip[0].port"),
+        ("", "hash = \"source-address\"", "", "vip[0].hash"),
+        ("", "hash = \"destination-port\"", "", "vip[0].hash"),
+        ("", "echo = \"reply\"", "", "vip[0].echo"),
+        ("", "all_down = \"drop\"", "", "vip[0].all_down"),
+        ("", "health.kind = \"tcp\"", "", "vip[0].health.kind"),
+        ("", "health.kind = \"http\"", "", "vip[0].health.kind"),
+        ("", "health.rise = 2", "", "vip[0].health.kind"),
+        (
+            "",
+            "",
+            "[[vip.backend]]\naddress = \"2001:db8::1\"",
+            "vip[0].backend[1].address",
+        ),
+    ] {
+        let found = problems(&with(director, vip, backend));
+        assert_eq!(found.len(), 1, "{key}: {found:?}");
+        assert_eq!(found[0].key.as_deref(), Some(key));
+        assert!(found[0].message.contains("not supported yet"), "{found:?}");
+        assert!(found[0].line.is_some() && found[0].accepted.is_some());
+    }
+    let vip = problems(&MINIMAL.replace("10.0.0.100", "2001:db8::100"));
+    assert_eq!(vip[0].message, "IPv6 is not supported yet");
+}
+
+#[test]
+fn syntax_before_support() {
+    for (director, vip) in [
+        ("api = \"x\"", ""),
+        ("metrics = \"x\"", ""),
+        ("interface = \"a/b\"", ""),
+        ("datapath = \"x\"", ""),
+        ("encap.kind = \"x\"", ""),
+        ("encap.port = 0", ""),
+        ("encap.source = \"172.16.0.1/16\"", ""),
+        ("", "echo = \"x\""),
+        ("", "health = { kind = \"none\", rise = 0 }"),
+        ("", "health = { kind = \"none\", timeout = 2 }"),
+        ("", "health.kind = \"x\""),
+    ] {
+        let found = problems(&with(director, vip, ""));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(!found[0].message.contains("not supported"), "{found:?}");
+    }
+}
+
+#[test]
+fn health_details_without_health() {
+    let found = texts(&with(
+        "",
+        "health = { kind = \"none\", rise = 2, path = \"/\" }",
+        "",
+    ));
+    assert_eq!(found.len(), 2);
+    assert!(
+        found.iter().all(|text| text.contains("has no effect")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn relations_name_the_first_place() {
+    let text = "\
+[[vip]]
+name = \"a\"
+address = \"10.0.0.100\"
+backend = [{ address = \"10.0.1.11\" }, { address = \"10.0.1.11\" }]
+[[vip]]
+name = \"a\"
+address = \"10.0.0.100\"
+backend = [{ address = \"10.0.0.100\" }]
+";
+    let expected = [
+        (
+            4,
+            "vip[0].backend[1].address",
+            "already a backend of this VIP on line 4",
+        ),
+        (6, "vip[1].name", "already that of the VIP on line 2"),
+        (
+            7,
+            "vip[1].address",
+            "10.0.0.100:80/tcp is already the VIP on line 3",
+        ),
+        (
+            8,
+            "vip[1].backend[0].address",
+            "the address of the VIP on line 3",
+        ),
+    ];
+    let found = problems(text);
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (problem, (line, key, message)) in found.iter().zip(expected) {
+        assert_eq!(
+            (problem.line, problem.key.as_deref()),
+            (Some(line), Some(key))
+        );
+        assert!(problem.message.contains(message), "{problem}");
+    }
+}
+
+#[test]
+fn a_name_may_not_be_the_default_name_of_another_vip() {
+    let vip = |name: &str, address: &str| {
+        format!(
+            "[[vip]]\n{name}\naddress = \"{address}\"\nbackend = [{{ address = \"10.0.1.1\" }}]\n"
+        )
+    };
+    let text = vip("", "10.0.0.1") + &vip("name = \"10.0.0.1:80/tcp\"", "10.0.0.2");
+    let found = texts(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("already that of the VIP on line 1"),
+        "{found:?}"
+    );
+    let text = vip("name = \"10.0.0.2:80/tcp\"", "10.0.0.1") + &vip("", "10.0.0.2");
+    assert!(texts(&text)[0].contains("already that of the VIP on line 2"));
+}
+
+#[test]
+fn someone_must_answer() {
+    for (backend, expected) in [
+        ("weight = 0", "every backend of the VIP has weight 0"),
+        ("state = \"draining\"", "no active backend"),
+        ("state = \"disabled\"", "no active backend"),
+    ] {
+        let found = problems(&with("", "", backend));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].message.contains(expected), "{found:?}");
+        assert_eq!(found[0].line, Some(3), "the line of [[vip]]");
+    }
+}
+
+#[test]
+fn a_ring_has_a_slot_for_each_backend() {
+    let backends: String = (0..252)
+        .map(|n| format!("[[vip.backend]]\naddress = \"10.0.2.{n}\"\n"))
+        .collect();
+    let text =
+        format!("[director]\nring_size = 251\n[[vip]]\naddress = \"10.0.0.100\"\n{backends}");
+    let found = texts(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].contains("252 backends do not fit the ring of 251 slots"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn the_outer_source_fits_the_backends() {
+    for (source, expected) in [
+        (
+            "fd00::1",
+            "not of the family of director.encap.source fd00::1",
+        ),
+        ("10.0.1.11", "also director.encap.source"),
+    ] {
+        let found = texts(&with(&format!("encap.source = \"{source}\""), "", ""));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(expected), "{found:?}");
+    }
+}
+
+#[test]
+fn the_key_is_in_no_problem() {
+    for director in [
+        "hash_key = \"5ec2e7\"",
+        "hash_key = [\"5ec2e7\"]",
+        "hash_key = 0x5ec2e7",
+        "hash_key = \"5ec2e7",
+        "hash_key = 5ec2e7",
+        "hash-key = \"5ec2e7\"",
+        "hash_key = \"5ec2e7\"\nhash_key = \"5ec2e7\"",
+        "encap = [{ hash_key = \"5ec2e7\" }]",
+    ] {
+        let found = texts(&with(director, "", ""));
+        assert!(!found.is_empty(), "{director}");
+        assert!(
+            found.iter().all(|text| !text.contains("5ec2e7")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_syntax_error_hides_no_other_problem_and_makes_none() {
+    let found = problems(&with(
+        "workers = 0\ntun = lb0",
+        "port = 0\nname =",
+        "weight = 99999",
+    ));
+    let lines: Vec<_> = found.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [2, 3, 6, 7, 10].map(Some), "{found:?}");
+    for broken_header in ["[director", "[[vip]", "[[vip.backend", "[director]]"] {
+        let found = problems(&format!("{broken_header}\n{MINIMAL}"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].message.starts_with("not TOML"), "{found:?}");
+    }
+}
+
+#[test]
+fn every_key_is_documented() {
+    let document = include_str!("../../docs/config.md");
+    let unknown = with("x = 1\nencap.x = 1", "x = 1\nhealth.x = 1", "x = 1");
+    let mut sections = 0;
+    for problem in problems(&unknown)
+        .iter()
+        .filter(|p| p.message.starts_with("unknown"))
+    {
+        sections += 1;
+        let key = problem.key.as_deref().unwrap().replace("[0]", "");
+        let section = key.strip_suffix(".x").unwrap();
+        for key in problem.accepted.as_deref().unwrap().split(", ") {
+            let key = format!("`{section}.{key}`");
+            assert!(document.contains(&key), "docs/config.md lacks {key}");
+        }
+    }
+    assert_eq!(sections, 5);
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in ".{0,400}") {
+        let outcome = Config::parse("f", &text);
+        prop_assert!(outcome.is_err(), "no random text has a VIP");
+    }
+
+    #[test]
+    fn no_mutation_panics(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..12_usize, "[\\[\\]\"'={}.,#\n\\\\a-f0-9_-]{0,4}"), 1..6)
+    ) {
+        let mut text = FULL.to_owned();
+        for (at, removed, inserted) in edits {
+            let start = at.index(text.len() + 1);
+            let end = (start + removed).min(text.len());
+            text.replace_range(start..end, &inserted);
+        }
+        if let Err(ConfigError::Invalid(problems)) = Config::parse("f", &text) {
+            prop_assert!(!problems.is_empty());
+            let last = text.lines().count() + 1;
+            prop_assert!(problems.iter().all(|p| p.line.is_none_or(|line| (1..=last).contains(&line))));
+        }
+    }
+
+    #[test]
+    fn no_flag_panics(vip in ".{0,40}", backend in ".{0,40}", workers in ".{0,8}") {
+        let flags = Flags { vips: vec![vip], backends: vec![backend], tun: None, workers: Some(workers) };
+        prop_assert!(Config::from_flags(&flags).is_err());
+    }
+}

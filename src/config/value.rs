@@ -1,0 +1,509 @@
+//! Readers of single values: text or number in, a typed value or a [`Fault`] out.
+//!
+//! A file and the command line use the same readers. None of them knows where the value was
+//! written, nor what else is in the configuration.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::problem::Fault;
+use super::unsupported::Supported;
+use crate::director::{HashKey, PortMatch, Protocol, RingSize, RingSizeError};
+
+/// A value before it has a meaning.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Raw<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A whole number; one too large for 128 bits is `i128::MAX`.
+    Whole(i128),
+    /// Any other type of value, by its name in TOML.
+    Other(&'static str),
+}
+
+impl Raw<'_> {
+    fn type_name(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "string",
+            Self::Whole(_) => "integer",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// The most TUN queues one device can have (`MAX_TAP_QUEUES` of Linux).
+pub const MAX_WORKERS: usize = 256;
+/// The smallest flow table.
+pub const MIN_FLOWS: u64 = 1024;
+/// The largest flow table, 2²⁸: beyond it the table no longer fits the memory of such hosts.
+pub const MAX_FLOWS: u64 = 1 << 28;
+
+/// The port of a VIP that names none.
+pub(super) const DEFAULT_PORT: PortMatch =
+    PortMatch::Exact(const { NonZeroU16::new(80).expect("not 0") });
+/// The protocol of a VIP that names none.
+pub(super) const DEFAULT_PROTOCOL: Protocol = Protocol::Tcp;
+/// The weight of a backend that names none.
+pub(super) const DEFAULT_WEIGHT: u16 = 1;
+
+/// What is accepted where no value is.
+pub(super) const LEFT_OUT: &str = "the key left out";
+
+/// A value that is one of a few names.
+pub(super) trait Choice: Supported + Copy + 'static {
+    /// Every name of the schema, those that are not supported yet included.
+    const NAMES: &'static [(&'static str, Self)];
+
+    /// The names that work, for messages: `"a" or "b"`.
+    fn accepted() -> String {
+        let names: Vec<_> = Self::NAMES
+            .iter()
+            .filter(|(_, choice)| choice.is_supported())
+            .map(|(name, _)| format!("\"{name}\""))
+            .collect();
+        if names.is_empty() {
+            return LEFT_OUT.to_owned();
+        }
+        names.join(" or ")
+    }
+}
+
+pub(super) fn choice<T: Choice>(raw: Raw<'_>) -> Result<T, Fault> {
+    let text = text(raw, &T::accepted())?;
+    T::NAMES
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, choice)| *choice)
+        .ok_or_else(|| Fault::new("unknown choice", T::accepted()))
+}
+
+fn text<'a>(raw: Raw<'a>, accepted: &str) -> Result<&'a str, Fault> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        Raw::Whole(_) | Raw::Other(_) => Err(wrong_type(&raw, accepted)),
+    }
+}
+
+/// A whole number in `range`; `also` names what else the key takes, such as `"auto"`.
+fn whole(raw: Raw<'_>, range: RangeInclusive<u64>, also: &str) -> Result<u64, Fault> {
+    let (low, high) = (range.start(), range.end());
+    let accepted = format!("a whole number from {low} to {high}{also}");
+    let Raw::Whole(number) = raw else {
+        return Err(wrong_type(&raw, &accepted));
+    };
+    u64::try_from(number)
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| Fault::new("out of range", accepted))
+}
+
+fn wrong_type(raw: &Raw<'_>, accepted: &str) -> Fault {
+    Fault::new(format!("wrong type ({})", raw.type_name()), accepted)
+}
+
+const ADDRESS: &str = "an address such as \"10.0.1.11\"";
+
+/// An address that a packet can be sent to.
+pub(super) fn address(raw: Raw<'_>) -> Result<IpAddr, Fault> {
+    let text = text(raw, ADDRESS)?;
+    let address = text
+        .parse()
+        .map_err(|_| Fault::new(why_not_an_address(text), ADDRESS))?;
+    usable(address)
+}
+
+fn why_not_an_address(text: &str) -> &'static str {
+    if text.parse::<IpNet>().is_ok() {
+        return "a prefix, not a single address";
+    }
+    if text.parse::<SocketAddr>().is_ok() {
+        return "an address with a port, where only an address belongs";
+    }
+    if text.contains('%') {
+        return "an address with a zone, which is not a unicast address of the network";
+    }
+    "not an IPv4 or IPv6 address"
+}
+
+fn usable(address: IpAddr) -> Result<IpAddr, Fault> {
+    match why_unusable(address) {
+        Some(why) => Err(Fault::new(why, "a unicast address such as \"10.0.1.11\"")),
+        None => Ok(address),
+    }
+}
+
+fn why_unusable(address: IpAddr) -> Option<&'static str> {
+    let of_family = match address {
+        IpAddr::V4(v4) => {
+            let broadcast = v4.is_broadcast().then_some("the broadcast address");
+            let this_network = v4.octets()[0] == 0 && !v4.is_unspecified();
+            broadcast
+                .or_else(|| this_network.then_some("an address of \"this network\", 0.0.0.0/8"))
+        }
+        IpAddr::V6(v6) => {
+            let mapped = v6.to_ipv4_mapped().is_some();
+            let link_local = v6.is_unicast_link_local();
+            let mapped = mapped.then_some("an IPv4 address written as IPv6");
+            mapped.or_else(|| link_local.then_some("a link-local address"))
+        }
+    };
+    let of_both = [
+        (address.is_unspecified(), "the unspecified address"),
+        (
+            address.is_loopback(),
+            "a loopback address, which never leaves a host",
+        ),
+        (address.is_multicast(), "a multicast address"),
+    ];
+    let of_both = of_both.into_iter().find(|(is, _)| *is).map(|(_, why)| why);
+    of_family.or(of_both)
+}
+
+/// Where the source address of the outer header comes from, as the schema has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceChoice {
+    Auto,
+    Fixed(IpAddr),
+    Entropy,
+}
+
+pub(super) fn outer_source(raw: Raw<'_>) -> Result<SourceChoice, Fault> {
+    const ACCEPTED: &str = "\"auto\" or an address of this host such as \"10.0.1.1\"";
+    let text = text(raw, ACCEPTED)?;
+    if text == "auto" {
+        return Ok(SourceChoice::Auto);
+    }
+    if let Ok(prefix) = text.parse::<IpNet>() {
+        usable(prefix.addr())?;
+        if prefix != prefix.trunc() {
+            return Err(Fault::new("a prefix with host bits set", ACCEPTED));
+        }
+        return Ok(SourceChoice::Entropy);
+    }
+    address(raw).map(SourceChoice::Fixed).map_err(|fault| {
+        let message = fault.message;
+        Fault::new(message, ACCEPTED)
+    })
+}
+
+/// A device name, by the rules of Linux (`dev_valid_name`).
+pub(super) fn device(raw: Raw<'_>) -> Result<String, Fault> {
+    const ACCEPTED: &str = "a device name of 1 to 15 bytes such as \"tunlb0\"";
+    let text = text(raw, ACCEPTED)?;
+    let message = match text {
+        "" => "empty",
+        "." | ".." => "not a name",
+        // `net.ipv4.conf.all` and `.default` are not devices, but would be set as if they were.
+        "all" | "default" | "lo" => "a name with another meaning",
+        _ if text.len() > 15 => "longer than 15 bytes",
+        _ if text.contains(['/', ':']) => "contains '/' or ':'",
+        _ if text.contains('%') => "contains '%', from which the kernel makes another name",
+        _ if text.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+            "contains whitespace or a control character"
+        }
+        _ => return Ok(text.to_owned()),
+    };
+    Err(Fault::new(message, ACCEPTED))
+}
+
+/// The number of threads; "auto" is one per core that this process may use.
+pub(super) fn workers(raw: Raw<'_>) -> Result<NonZeroUsize, Fault> {
+    if matches!(raw, Raw::Text("auto")) {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        return Ok(cores.min(const { NonZeroUsize::new(MAX_WORKERS).expect("not 0") }));
+    }
+    let number = whole(raw, 1..=MAX_WORKERS as u64, " or \"auto\"")?;
+    Ok(non_zero(number))
+}
+
+pub(super) fn flows(raw: Raw<'_>) -> Result<NonZeroUsize, Fault> {
+    whole(raw, MIN_FLOWS..=MAX_FLOWS, "").map(non_zero)
+}
+
+/// `number` is known to be from 1 to 2²⁸ here.
+fn non_zero(number: u64) -> NonZeroUsize {
+    usize::try_from(number)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+pub(super) fn ring_size(raw: Raw<'_>) -> Result<RingSize, Fault> {
+    let bounds = u64::from(RingSize::MIN)..=u64::from(RingSize::MAX);
+    let number = whole(raw, bounds, " that is prime")?;
+    RingSize::new(number).map_err(|error| {
+        let accepted = match error {
+            RingSizeError::NotPrime { nearest } => nearest.to_string(),
+            RingSizeError::OutOfRange => RingSize::DEFAULT.slots().to_string(),
+        };
+        Fault::new(error.to_string(), accepted)
+    })
+}
+
+pub(super) fn hash_key(raw: Raw<'_>) -> Result<HashKey, Fault> {
+    const ACCEPTED: &str = "32 hexadecimal digits, such as `openssl rand -hex 16` prints";
+    text(raw, ACCEPTED)?
+        .parse()
+        .map_err(|_| Fault::new("not 32 hexadecimal digits (128 bits)", ACCEPTED))
+}
+
+pub(super) fn ttl(raw: Raw<'_>) -> Result<NonZeroU8, Fault> {
+    let number = whole(raw, 1..=u64::from(u8::MAX), "")?;
+    let ttl = u8::try_from(number).ok().and_then(NonZeroU8::new);
+    Ok(ttl.unwrap_or(NonZeroU8::MIN))
+}
+
+fn port(raw: Raw<'_>) -> Result<NonZeroU16, Fault> {
+    let number = whole(raw, 1..=u64::from(u16::MAX), "")?;
+    let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
+    Ok(port.unwrap_or(NonZeroU16::MIN))
+}
+
+/// A UDP port of the tunnel.
+pub(super) fn tunnel_port(raw: Raw<'_>) -> Result<(), Fault> {
+    port(raw).map(|_| ())
+}
+
+pub(super) fn port_match(raw: Raw<'_>) -> Result<PortMatch, Fault> {
+    if matches!(raw, Raw::Text("any")) {
+        return Ok(PortMatch::Any);
+    }
+    port(raw).map(PortMatch::Exact)
+}
+
+pub(super) fn weight(raw: Raw<'_>) -> Result<u16, Fault> {
+    let number = whole(raw, 0..=u64::from(u16::MAX), "")?;
+    Ok(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+/// A name for outputs: short, one line.
+pub(super) fn name(raw: Raw<'_>) -> Result<String, Fault> {
+    const ACCEPTED: &str = "a name of 1 to 64 bytes such as \"web\"";
+    let text = text(raw, ACCEPTED)?;
+    let message = match text {
+        "" => "empty",
+        _ if text.len() > 64 => "longer than 64 bytes",
+        _ if text.contains(char::is_control) => "contains a control character",
+        _ if text.trim() != text => "begins or ends with whitespace",
+        _ => return Ok(text.to_owned()),
+    };
+    Err(Fault::new(message, ACCEPTED))
+}
+
+pub(super) fn socket_path(raw: Raw<'_>) -> Result<(), Fault> {
+    const ACCEPTED: &str = "an absolute path such as \"/run/tunlb/api.sock\"";
+    absolute_path(raw, ACCEPTED)
+}
+
+pub(super) fn http_path(raw: Raw<'_>) -> Result<(), Fault> {
+    absolute_path(raw, "a path such as \"/health\"")
+}
+
+fn absolute_path(raw: Raw<'_>, accepted: &str) -> Result<(), Fault> {
+    let text = text(raw, accepted)?;
+    if !text.starts_with('/') || text.contains(char::is_control) {
+        return Err(Fault::new("not a path that begins with '/'", accepted));
+    }
+    Ok(())
+}
+
+pub(super) fn listen_address(raw: Raw<'_>) -> Result<(), Fault> {
+    const ACCEPTED: &str = "an address and port such as \"127.0.0.1:9810\"";
+    let parsed = text(raw, ACCEPTED)?.parse::<SocketAddr>();
+    parsed
+        .map(|_| ())
+        .map_err(|_| Fault::new("not an address and port", ACCEPTED))
+}
+
+pub(super) fn http_status(raw: Raw<'_>) -> Result<(), Fault> {
+    whole(raw, 100..=599, "").map(|_| ())
+}
+
+pub(super) fn probe_count(raw: Raw<'_>) -> Result<(), Fault> {
+    whole(raw, 1..=255, "").map(|_| ())
+}
+
+/// A duration such as "2s" or "500ms", from 1 ms to 1 h.
+pub(super) fn duration(raw: Raw<'_>) -> Result<(), Fault> {
+    const ACCEPTED: &str = "a duration from \"1ms\" to \"1h\" such as \"2s\"";
+    let text = text(raw, ACCEPTED)?;
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit_ms: u64 = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(Fault::new("not a number with ms, s, m or h", ACCEPTED)),
+    };
+    if !digits.bytes().all(|b| b.is_ascii_digit()) || digits.is_empty() {
+        return Err(Fault::new("not a number with ms, s, m or h", ACCEPTED));
+    }
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit_ms))
+        .filter(|ms| (1..=3_600_000).contains(ms))
+        .map(|_| ())
+        .ok_or_else(|| Fault::new("out of range", ACCEPTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::BackendState;
+
+    fn message<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> String {
+        outcome.unwrap_err().message
+    }
+
+    #[test]
+    fn addresses() {
+        for text in [
+            "10.0.1.11",
+            "169.254.3.4",
+            "240.0.0.1",
+            "2001:db8::1",
+            "fd00::1",
+        ] {
+            assert_eq!(
+                address(Raw::Text(text)),
+                Ok(text.parse().unwrap()),
+                "{text}"
+            );
+        }
+        for (text, expected) in [
+            ("10.0.0.300", "not an IPv4 or IPv6"),
+            ("10.0.0.010", "not an IPv4 or IPv6"),
+            ("", "not an IPv4 or IPv6"),
+            ("backend1.example", "not an IPv4 or IPv6"),
+            ("[2001:db8::1]", "not an IPv4 or IPv6"),
+            ("10.0.0.1/24", "a prefix"),
+            ("2001:db8::/32", "a prefix"),
+            ("10.0.0.1:80", "with a port"),
+            ("[2001:db8::1]:80", "with a port"),
+            ("fe80::1%eth0", "with a zone"),
+            ("fe80::1", "link-local"),
+            ("0.0.0.0", "unspecified"),
+            ("0.1.2.3", "this network"),
+            ("::", "unspecified"),
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("::ffff:10.0.0.1", "IPv4 address written as IPv6"),
+        ] {
+            let message = message(address(Raw::Text(text)));
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        assert_eq!(message(address(Raw::Whole(10))), "wrong type (integer)");
+    }
+
+    #[test]
+    fn devices() {
+        for name in ["tunlb0", "a", "fifteen-bytes-x", "t.1"] {
+            assert_eq!(device(Raw::Text(name)), Ok(name.to_owned()));
+        }
+        for (name, expected) in [
+            ("", "empty"),
+            ("..", "not a name"),
+            ("all", "another meaning"),
+            ("sixteen-bytes-xy", "longer"),
+            ("a/b", "'/'"),
+            ("a:b", "':'"),
+            ("tun%d", "'%'"),
+            ("a b", "whitespace"),
+            ("a\0b", "control"),
+        ] {
+            let message = message(device(Raw::Text(name)));
+            assert!(message.contains(expected), "{name:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(weight(Raw::Whole(0)), Ok(0));
+        assert_eq!(weight(Raw::Whole(65_535)), Ok(65_535));
+        assert_eq!(message(weight(Raw::Whole(65_536))), "out of range");
+        assert_eq!(message(weight(Raw::Whole(-1))), "out of range");
+        assert_eq!(message(weight(Raw::Whole(i128::MAX))), "out of range");
+        assert_eq!(message(weight(Raw::Text("1"))), "wrong type (string)");
+        assert_eq!(message(weight(Raw::Other("float"))), "wrong type (float)");
+        assert_eq!(ttl(Raw::Whole(255)).map(NonZeroU8::get), Ok(255));
+        assert_eq!(message(ttl(Raw::Whole(0))), "out of range");
+        assert_eq!(flows(Raw::Whole(1024)).map(NonZeroUsize::get), Ok(1024));
+        assert_eq!(message(flows(Raw::Whole(1023))), "out of range");
+        assert_eq!(workers(Raw::Whole(256)).map(NonZeroUsize::get), Ok(256));
+        assert_eq!(message(workers(Raw::Whole(257))), "out of range");
+        assert!(workers(Raw::Text("auto")).unwrap().get() <= MAX_WORKERS);
+        assert_eq!(message(workers(Raw::Text("many"))), "wrong type (string)");
+        assert_eq!(port_match(Raw::Text("any")), Ok(PortMatch::Any));
+        assert_eq!(message(port_match(Raw::Whole(0))), "out of range");
+        assert_eq!(ring_size(Raw::Whole(65_537)), Ok(RingSize::DEFAULT));
+        let fault = ring_size(Raw::Whole(65_536)).unwrap_err();
+        assert_eq!(fault.accepted.as_deref(), Some("65537"));
+    }
+
+    #[test]
+    fn sources() {
+        assert_eq!(outer_source(Raw::Text("auto")), Ok(SourceChoice::Auto));
+        assert_eq!(
+            outer_source(Raw::Text("10.0.1.1")),
+            Ok(SourceChoice::Fixed([10, 0, 1, 1].into()))
+        );
+        assert_eq!(
+            outer_source(Raw::Text("172.16.0.0/16")),
+            Ok(SourceChoice::Entropy)
+        );
+        for (text, expected) in [
+            ("172.16.0.1/16", "host bits"),
+            ("224.0.0.0/8", "multicast"),
+            ("eth0", "not an IPv4"),
+        ] {
+            let message = message(outer_source(Raw::Text(text)));
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for text in ["1ms", "500ms", "2s", "60m", "1h"] {
+            assert_eq!(duration(Raw::Text(text)), Ok(()), "{text}");
+        }
+        for text in ["0s", "2h", "3600001ms", "99999999999999999999s"] {
+            assert_eq!(message(duration(Raw::Text(text))), "out of range", "{text}");
+        }
+        for text in ["", "s", "2", "2 s", "-2s", "2.5s", "2sec", "1s2s", "2µs"] {
+            let message = message(duration(Raw::Text(text)));
+            assert!(message.contains("not a number with"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn choices_offer_only_what_works() {
+        assert_eq!(choice(Raw::Text("draining")), Ok(BackendState::Draining));
+        let fault = choice::<super::super::draft::Datapath>(Raw::Text("xpd")).unwrap_err();
+        assert_eq!(fault, Fault::new("unknown choice", "\"tun\""));
+        let fault = choice::<super::super::draft::Echo>(Raw::Text("maybe")).unwrap_err();
+        assert_eq!(fault, Fault::new("unknown choice", LEFT_OUT));
+    }
+
+    #[test]
+    fn names_and_endpoints() {
+        assert_eq!(name(Raw::Text("web 1")), Ok("web 1".to_owned()));
+        for bad in ["", " web", "a\nb", &"x".repeat(65)] {
+            assert!(name(Raw::Text(bad)).is_err(), "{bad:?}");
+        }
+        assert_eq!(socket_path(Raw::Text("/run/tunlb/api.sock")), Ok(()));
+        assert!(socket_path(Raw::Text("api.sock")).is_err());
+        assert_eq!(listen_address(Raw::Text("[::1]:9810")), Ok(()));
+        assert!(listen_address(Raw::Text("9810")).is_err());
+        assert!(http_path(Raw::Text("health")).is_err());
+        assert!(http_status(Raw::Whole(99)).is_err());
+        assert!(probe_count(Raw::Whole(0)).is_err());
+        assert!(hash_key(Raw::Text("00")).is_err());
+    }
+}

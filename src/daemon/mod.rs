@@ -1,0 +1,259 @@
+//! The running director: joins [`io`](crate::io) to [`director`](crate::director).
+//!
+//! Start order, each step before anything that it could leave behind: validate (the caller's
+//! [`Config`]), privileges, the host's state, TUN, sockets, routes, threads. Stop order is the
+//! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
+
+mod paths;
+mod preflight;
+mod totals;
+mod worker;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
+use log::{info, warn};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Config, DirectorConfig};
+use crate::director::{Counters, Director, Seat, Snapshot};
+use crate::io::capability::{self, Capability};
+use crate::io::egress::RawEgress;
+use crate::io::netlink::Netlink;
+use crate::io::tun::{Before, Queue, TunDevice};
+use crate::io::undo::Undo;
+use paths::Paths;
+pub use preflight::HostSetup;
+pub use totals::{BackendTotals, Totals, VipTotals};
+use worker::{Stopper, Worker};
+
+/// Why a director stopped.
+#[derive(Debug)]
+pub enum StopReason {
+    /// SIGINT or SIGTERM.
+    Signal,
+    /// The TUN cannot be read any more, above all because it was deleted.
+    Failed(io::Error),
+}
+
+/// Forwards packets until a signal comes or the TUN is gone.
+///
+/// # Errors
+/// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
+/// behind.
+pub fn run(config: &Config, setup: HostSetup) -> Result<(Totals, StopReason)> {
+    let (stop, stopped) = mpsc::channel();
+    stop_on_signals(stop.clone()).context("cannot watch for signals")?;
+    let daemon = Daemon::start(config, setup, &stop)?;
+    info!("{}", summary(config, daemon.mtu));
+    let reason = stopped.recv().context("nobody left to stop the director")?;
+    Ok((daemon.stop(), reason))
+}
+
+fn stop_on_signals(stop: Sender<StopReason>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let body = move || {
+        if signals.forever().next().is_some() {
+            stop.send(StopReason::Signal).ok();
+        }
+    };
+    thread::Builder::new()
+        .name("tunlb-signals".into())
+        .spawn(body)?;
+    Ok(())
+}
+
+/// A director at work.
+#[derive(Debug)]
+struct Daemon {
+    undo: Undo,
+    snapshot: Arc<Snapshot>,
+    workers: Vec<WorkerThread>,
+    /// Of the TUN, in bytes.
+    mtu: u32,
+    /// Gives a TUN that was there before its MTU and state back.
+    _before: Option<Before>,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    counters: Arc<Counters>,
+    stopper: Stopper,
+    thread: JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Starts the workers; when this returns, packets flow. `stop` hears of a worker that ends
+    /// without having been asked to.
+    fn start(config: &Config, setup: HostSetup, stop: &Sender<StopReason>) -> Result<Self> {
+        capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
+        capability::require_tun()?;
+        let mut netlink = Netlink::open()?;
+        preflight::refuse_local_vips(config, &mut netlink)?;
+        let paths = Paths::resolve(config, &mut netlink)?;
+        let snapshot = snapshot(config, &paths)?;
+        let mtu = paths.inner_mtu();
+
+        let mut undo = Undo::new()?;
+        preflight::prepare_host(setup, &paths, &mut undo)?;
+        let TunDevice {
+            index,
+            queues,
+            before,
+            ..
+        } = open_tun(config, mtu)?;
+        let workers = queues
+            .into_iter()
+            .zip(seats(config))
+            .map(|(queue, seat)| worker(queue, mtu, Director::new(Arc::clone(&snapshot), &seat)))
+            .collect::<Result<Vec<_>>>()?;
+        add_routes(config, index, &mut undo)?;
+        let workers = workers
+            .into_iter()
+            .map(|ready| ready.start(stop.clone()))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            undo,
+            snapshot,
+            workers,
+            mtu,
+            _before: before,
+        })
+    }
+
+    /// Takes back routes and settings, ends the workers and sums up what they did.
+    fn stop(mut self) -> Totals {
+        for (step, error) in self.undo.undo_all() {
+            warn!("not undone: {step}: {error}");
+        }
+        for worker in &self.workers {
+            if let Err(error) = worker.stopper.stop() {
+                warn!("cannot wake a worker: {error}");
+            }
+        }
+        let counters: Vec<_> = self.workers.into_iter().map(WorkerThread::join).collect();
+        Totals::new(&self.snapshot, &counters)
+    }
+}
+
+fn snapshot(config: &Config, paths: &Paths) -> Result<Arc<Snapshot>> {
+    let DirectorConfig {
+        hash_key,
+        ring_size,
+        ..
+    } = &config.director;
+    let tunnel = |backend| paths.encap(backend);
+    let snapshot = Snapshot::build(&config.vips, hash_key, *ring_size, tunnel)?;
+    Ok(Arc::new(snapshot))
+}
+
+/// One seat per worker; the bound on flows is for all of them together.
+fn seats(config: &Config) -> impl Iterator<Item = Seat> {
+    let DirectorConfig { workers, flows, .. } = config.director;
+    let flows = NonZeroUsize::new(flows.get() / workers).unwrap_or(NonZeroUsize::MIN);
+    let workers = u16::try_from(workers.get()).unwrap_or(u16::MAX);
+    (0..workers).map(move |worker| Seat {
+        worker,
+        workers,
+        flows,
+        seed: random_seed(),
+    })
+}
+
+/// Four words of the random state with which std keys its hash maps.
+fn random_seed() -> [u64; 4] {
+    let state = RandomState::new();
+    std::array::from_fn(|word| state.hash_one(word))
+}
+
+fn open_tun(config: &Config, mtu: u32) -> Result<TunDevice> {
+    let DirectorConfig { tun, workers, .. } = &config.director;
+    if mtu < SMALLEST_MTU {
+        bail!(
+            "the path to a backend leaves {mtu} bytes for a packet, less than the {SMALLEST_MTU} \
+             that IPv4 needs; raise the MTU of the device towards it"
+        );
+    }
+    Ok(TunDevice::open(tun, *workers, mtu)?)
+}
+
+/// The smallest MTU of an IPv4 link (RFC 791 §3.2).
+const SMALLEST_MTU: u32 = 68;
+
+/// A host route for every VIP address into the TUN.
+fn add_routes(config: &Config, tun_index: u32, undo: &mut Undo) -> Result<()> {
+    let tun = &config.director.tun;
+    for vip in &config.vips {
+        let net = IpNet::from(vip.address);
+        undo.add_route(tun_index, tun, net)
+            .with_context(|| format!("vip {}: cannot route {net} into {tun}", vip.name))?;
+    }
+    Ok(())
+}
+
+/// Says that packets flow; scripts wait for the word "forwarding".
+fn summary(config: &Config, mtu: u32) -> String {
+    let DirectorConfig { tun, workers, .. } = &config.director;
+    let backends: usize = config.vips.iter().map(|vip| vip.backends.len()).sum();
+    let vips: Vec<_> = config.vips.iter().map(|vip| vip.name.as_str()).collect();
+    format!(
+        "{tun}: forwarding {} to {backends} backend(s), {workers} worker(s), MTU {mtu}",
+        vips.join(", ")
+    )
+}
+
+/// A worker with everything open, not yet reading.
+struct ReadyWorker {
+    worker: Worker<RawEgress>,
+    stopper: Stopper,
+    counters: Arc<Counters>,
+}
+
+fn worker(queue: Queue, mtu: u32, director: Director) -> Result<ReadyWorker> {
+    let egress = RawEgress::open(mtu as usize).context("cannot open a raw socket")?;
+    let counters = Arc::clone(director.counters());
+    let (worker, stopper) =
+        Worker::new(queue, egress, director).context("cannot set up the event loop")?;
+    Ok(ReadyWorker {
+        worker,
+        stopper,
+        counters,
+    })
+}
+
+impl ReadyWorker {
+    fn start(self, stop: Sender<StopReason>) -> Result<WorkerThread> {
+        let worker = self.worker;
+        let body = move || {
+            if let Err(error) = worker.run() {
+                // Nobody listens only while the daemon is stopping anyway.
+                stop.send(StopReason::Failed(error)).ok();
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("tunlb-worker".into())
+            .spawn(body)
+            .context("cannot start a worker thread")?;
+        Ok(WorkerThread {
+            counters: self.counters,
+            stopper: self.stopper,
+            thread,
+        })
+    }
+}
+
+impl WorkerThread {
+    fn join(self) -> Arc<Counters> {
+        if self.thread.join().is_err() {
+            warn!("a worker panicked");
+        }
+        self.counters
+    }
+}

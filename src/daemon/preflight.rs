@@ -1,0 +1,93 @@
+//! What must be true of the host before packets flow: checked before anything is opened.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, bail};
+use ipnet::IpNet;
+use log::warn;
+
+use super::paths::Paths;
+use crate::config::Config;
+use crate::io::netlink::{Netlink, RouteKind, RouteQuery};
+use crate::io::sysctl::Sysctl;
+use crate::io::undo::Undo;
+
+/// What is done about a host that is not set up for a director.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostSetup {
+    /// Warn, with the command that mends it.
+    Warn,
+    /// Change it, and change it back on exit.
+    Apply,
+}
+
+/// Refuses a VIP that is an address of this host: its packets would be delivered here, and the
+/// TUN would never see one (doctor D35).
+pub(super) fn refuse_local_vips(config: &Config, netlink: &mut Netlink) -> Result<()> {
+    for vip in &config.vips {
+        let route = netlink.route_to(vip.address, RouteQuery::default());
+        if !route.is_ok_and(|route| route.kind == RouteKind::Local) {
+            continue;
+        }
+        let (address, name) = (vip.address, &vip.name);
+        let mend = match holder(vip.address, netlink)? {
+            Some((net, device)) => format!("remove it: ip addr del {net} dev {device}"),
+            None => format!("find why: ip route get {address}; ip route show table local"),
+        };
+        bail!(
+            "vip {name}: {address} is a local address of this host, so the kernel answers its \
+             packets and they never reach the TUN [D35]; {mend}"
+        );
+    }
+    Ok(())
+}
+
+/// The address and device that make an address local.
+fn holder(address: IpAddr, netlink: &mut Netlink) -> Result<Option<(IpNet, String)>> {
+    let addresses = netlink.addresses()?;
+    let Some(found) = addresses
+        .into_iter()
+        .find(|held| held.net.addr() == address)
+    else {
+        return Ok(None);
+    };
+    let device = netlink
+        .links()?
+        .into_iter()
+        .find(|link| link.index == found.link);
+    Ok(device.map(|device| (found.net, device.name)))
+}
+
+/// Forwarding on, and reverse-path filtering not strict where backends answer the director's own
+/// requests to a VIP (source VIP, whose route leads into the TUN; doctor D36).
+pub(super) fn prepare_host(setup: HostSetup, paths: &Paths, undo: &mut Undo) -> Result<()> {
+    let forward = Sysctl::ipv4_forward();
+    if forward.read()? == 0 {
+        match setup {
+            HostSetup::Apply => undo.set_sysctl(forward, 1)?,
+            HostSetup::Warn => warn!(
+                "{forward} is 0: packets of other hosts never reach the TUN; \
+                 sysctl -w {forward}=1, or run with --setup"
+            ),
+        }
+    }
+    let all = Sysctl::ipv4_conf("all", "rp_filter")?.read()?;
+    for link in paths.links().into_values() {
+        let own = Sysctl::ipv4_conf(&link.name, "rp_filter")?;
+        if all.max(own.read()?) != STRICT {
+            continue;
+        }
+        match setup {
+            HostSetup::Apply => undo.set_sysctl(own, LOOSE)?,
+            HostSetup::Warn => warn!(
+                "{own} is strict: this host's own requests to a VIP get no answer [D36]; \
+                 sysctl -w {own}={LOOSE}, or run with --setup"
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Values of `rp_filter`; the kernel uses the larger of `all` and the device's own.
+const STRICT: i32 = 1;
+const LOOSE: i32 = 2;

@@ -1,0 +1,262 @@
+//! Links: network devices as netlink shows them.
+
+use netlink_packet_core::Nla;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+};
+
+use super::{Netlink, NetlinkError, Operation};
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it, unique in its namespace.
+    pub index: u32,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// The largest network-layer packet it takes, in bytes.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Speaks ARP: Ethernet, not loopback, not `IFF_NOARP`.
+    pub arp: bool,
+    /// Its driver kind where it has one: "veth", "tun", "ipip".
+    pub kind: Option<String>,
+    /// What a TUN or TAP device tells about itself.
+    pub tun: Option<TunAttributes>,
+}
+
+/// The attributes of a TUN or TAP device that matter to those who open it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunAttributes {
+    /// Ethernet frames (TAP) or IP packets (TUN).
+    pub mode: TunMode,
+    /// Whether it was created with `IFF_MULTI_QUEUE`, and so must be opened with it.
+    pub queueing: TunQueueing,
+    /// Queues that processes hold open; known for multi-queue devices.
+    pub open_queues: u32,
+}
+
+/// What a TUN driver's device carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TunMode {
+    /// IP packets.
+    #[default]
+    Tun,
+    /// Ethernet frames.
+    Tap,
+}
+
+/// How many queues a TUN device can have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TunQueueing {
+    /// One.
+    #[default]
+    Single,
+    /// Several.
+    Multi,
+}
+
+impl Netlink {
+    /// All devices of the namespace.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump(&Operation::new("list", "links"), &request)?;
+        Ok(answers.into_iter().filter_map(link_of).collect())
+    }
+
+    /// The device with that name, if there is one.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        let operation = Operation::new("look up link", name);
+        match self.query(&operation, RouteNetlinkMessage::GetLink(request)) {
+            Ok(answers) => Ok(answers.into_iter().find_map(link_of)),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings the device with that index up.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
+    pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags(
+            Operation::new("set up", format_args!("link {index}")),
+            index,
+            LinkFlags::Up,
+        )
+    }
+
+    /// Takes the device with that index down.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
+    pub fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("set down", format_args!("link {index}"));
+        self.set_flags(operation, index, LinkFlags::empty())
+    }
+
+    fn set_flags(
+        &mut self,
+        operation: Operation,
+        index: u32,
+        flags: LinkFlags,
+    ) -> Result<(), NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.header.flags = flags;
+        request.header.change_mask = LinkFlags::Up;
+        self.change(&operation, RouteNetlinkMessage::SetLink(request), 0)
+    }
+
+    /// Sets the MTU in bytes.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; EINVAL where the device does not take that MTU.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes = vec![LinkAttribute::Mtu(mtu)];
+        let operation = Operation::new("set", format_args!("mtu {mtu} of link {index}"));
+        self.change(&operation, RouteNetlinkMessage::SetLink(request), 0)
+    }
+}
+
+fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        arp: message.header.link_layer_type == LinkLayerType::Ether
+            && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
+        kind: None,
+        tun: None,
+    };
+    for attribute in message.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            link.name = name;
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            link.mtu = mtu;
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            link.kind = infos.iter().find_map(kind_of);
+            link.tun = infos.iter().find_map(tun_of);
+        }
+    }
+    Some(link)
+}
+
+fn kind_of(info: &LinkInfo) -> Option<String> {
+    if let LinkInfo::Kind(kind) = info {
+        Some(kind.to_string())
+    } else {
+        None
+    }
+}
+
+fn tun_of(info: &LinkInfo) -> Option<TunAttributes> {
+    // The attributes' numbers: IFLA_TUN_* of linux/if_link.h.
+    const TYPE: u16 = 3;
+    const MULTI_QUEUE: u16 = 7;
+    const NUM_QUEUES: u16 = 8;
+    const IFF_TAP: u8 = 2;
+    let LinkInfo::Data(InfoData::Tun(attributes)) = info else {
+        return None;
+    };
+    let mut tun = TunAttributes::default();
+    for attribute in attributes {
+        let value = value_of(attribute);
+        match (attribute.kind(), value.as_slice()) {
+            (TYPE, [IFF_TAP]) => tun.mode = TunMode::Tap,
+            (MULTI_QUEUE, [1]) => tun.queueing = TunQueueing::Multi,
+            (NUM_QUEUES, bytes) => tun.open_queues = bytes.try_into().map_or(0, u32::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some(tun)
+}
+
+fn value_of(attribute: &impl Nla) -> Vec<u8> {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_core::DefaultNla;
+    use netlink_packet_route::link::{InfoKind, InfoTun};
+
+    #[test]
+    fn a_message_becomes_a_link() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = LinkFlags::Up | LinkFlags::Broadcast;
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0".into()),
+            LinkAttribute::Mtu(1500),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+        ];
+        let expected = Link {
+            index: 7,
+            name: "eth0".into(),
+            mtu: 1500,
+            up: true,
+            arp: true,
+            kind: Some("veth".into()),
+            tun: None,
+        };
+        let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
+        assert_eq!(link, Some(expected));
+        message.header.flags |= LinkFlags::Noarp;
+        let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
+        assert!(!link.unwrap().arp);
+        assert_eq!(link_of(RouteNetlinkMessage::DelLink(message)), None);
+    }
+
+    #[test]
+    fn a_tun_device_tells_its_queues() {
+        let nla = |kind, value: &[u8]| InfoTun::Other(DefaultNla::new(kind, value.to_vec()));
+        let info = LinkInfo::Data(InfoData::Tun(vec![
+            nla(3, &[1]),
+            nla(7, &[1]),
+            nla(8, &2u32.to_ne_bytes()),
+        ]));
+        let expected = TunAttributes {
+            mode: TunMode::Tun,
+            queueing: TunQueueing::Multi,
+            open_queues: 2,
+        };
+        assert_eq!(tun_of(&info), Some(expected));
+    }
+
+    #[test]
+    fn the_loopback_device_is_found_by_name_and_in_the_list() {
+        let mut netlink = Netlink::open().unwrap();
+        let lo = netlink.link("lo").unwrap().unwrap();
+        assert!(!lo.arp);
+        assert!(
+            netlink
+                .links()
+                .unwrap()
+                .iter()
+                .any(|link| link.name == "lo")
+        );
+        assert_eq!(netlink.link("no-such-link").unwrap(), None);
+    }
+}

@@ -1,0 +1,375 @@
+//! A small synchronous client of the kernel's routing sockets (rtnetlink(7)): links, addresses, routes.
+//!
+//! One request is under way at a time and each call waits for its answer; nothing here runs per packet.
+//! The socket asks for strict checks (`NETLINK_GET_STRICT_CHK`), so that the kernel refuses a filter
+//! that it does not know instead of dumping everything.
+
+mod address;
+mod link;
+mod monitor;
+mod route;
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+pub use address::Address;
+pub use link::{Link, TunAttributes, TunMode, TunQueueing};
+pub use monitor::AddressMonitor;
+pub use route::{Route, RouteKind, RouteQuery};
+
+/// The kernel builds dump messages of at most 32 KiB (`netlink_dump`, linux/net/netlink/af_netlink.c).
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// A dump that changed while it was read is read anew, this often at most.
+const DUMP_ATTEMPTS: usize = 5;
+
+/// Bytes of a netlink message before its payload (`struct nlmsghdr`).
+const HEADER_BYTES: usize = 16;
+
+/// What was attempted, on which object: "add route 10.0.0.100/32 dev 4".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    verb: &'static str,
+    object: String,
+}
+
+impl Operation {
+    fn new(verb: &'static str, object: impl ToString) -> Self {
+        Self {
+            verb,
+            object: object.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.verb, self.object)
+    }
+}
+
+/// Why a netlink call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket itself failed.
+    #[error("netlink socket, {operation}: {source}")]
+    Socket {
+        /// What was attempted.
+        operation: Operation,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The kernel has such an object already (EEXIST).
+    #[error("{operation}: exists already")]
+    Exists {
+        /// What was attempted.
+        operation: Operation,
+    },
+    /// The kernel refused.
+    #[error("{operation}: {source}")]
+    Refused {
+        /// What was attempted.
+        operation: Operation,
+        /// The error number that the kernel answered.
+        source: io::Error,
+    },
+    /// The answer could not be read.
+    #[error("{operation}: answer of {length} bytes not understood: {reason}")]
+    Malformed {
+        /// What was attempted.
+        operation: Operation,
+        /// Bytes received.
+        length: usize,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The objects kept changing while they were listed.
+    #[error("{operation}: changed during each of {DUMP_ATTEMPTS} attempts to list it")]
+    Unsettled {
+        /// What was attempted.
+        operation: Operation,
+    },
+}
+
+impl NetlinkError {
+    /// The error number of the kernel's refusal; `None` for every other failure.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Exists { .. } => Some(libc::EEXIST),
+            Self::Socket { .. } | Self::Malformed { .. } | Self::Unsettled { .. } => None,
+        }
+    }
+}
+
+/// A connection to the kernel of the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    /// Opens a connection; needs no privileges.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            socket.set_netlink_get_strict_chk(true)?;
+            socket.set_cap_ack(true)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| NetlinkError::Socket {
+            operation: Operation::new("open", "NETLINK_ROUTE"),
+            source,
+        })?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+            buffer: vec![0; RECEIVE_BYTES],
+        })
+    }
+
+    /// Sends a change and waits for the kernel's word on it.
+    fn change(
+        &mut self,
+        operation: &Operation,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.send(operation, message, NLM_F_ACK | flags)?;
+        self.answers(operation, &mut Vec::new()).map(|_| ())
+    }
+
+    /// Asks for one object.
+    fn query(
+        &mut self,
+        operation: &Operation,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        // The acknowledgement marks the end, so a query reads like a change.
+        self.send(operation, message, NLM_F_ACK)?;
+        let mut answers = Vec::new();
+        self.answers(operation, &mut answers)?;
+        Ok(answers)
+    }
+
+    /// Lists all objects of one kind, from one consistent state.
+    fn dump(
+        &mut self,
+        operation: &Operation,
+        message: &RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            self.send(operation, message.clone(), NLM_F_DUMP)?;
+            let mut answers = Vec::new();
+            if self.answers(operation, &mut answers)? == Consistency::Settled {
+                return Ok(answers);
+            }
+        }
+        Err(NetlinkError::Unsettled {
+            operation: operation.clone(),
+        })
+    }
+
+    fn send(
+        &mut self,
+        operation: &Operation,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket
+            .send(&bytes, 0)
+            .map(|_| ())
+            .map_err(|source| socket_error(operation, source))
+    }
+
+    /// Collects the answers to the last request until the kernel says that it is done.
+    fn answers(
+        &mut self,
+        operation: &Operation,
+        answers: &mut Vec<RouteNetlinkMessage>,
+    ) -> Result<Consistency, NetlinkError> {
+        let mut consistency = Consistency::Settled;
+        loop {
+            let length = self.receive(operation)?;
+            let mut rest = self.buffer.get(..length).unwrap_or_default();
+            while !rest.is_empty() {
+                let (message, after) = split_message(operation, rest)?;
+                rest = after;
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                if message.header.flags & NLM_F_DUMP_INTR != 0 {
+                    consistency = Consistency::Interrupted;
+                }
+                if take(operation, message.payload, answers)? == Progress::Done {
+                    return Ok(consistency);
+                }
+            }
+        }
+    }
+
+    /// Receives one datagram into the buffer; returns its length in bytes.
+    fn receive(&mut self, operation: &Operation) -> Result<usize, NetlinkError> {
+        let length = loop {
+            let mut space = self.buffer.as_mut_slice();
+            match self.socket.recv(&mut space, libc::MSG_TRUNC) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other.map_err(|source| socket_error(operation, source))?,
+            }
+        };
+        if length > self.buffer.len() {
+            return Err(malformed(operation, length, "longer than the buffer"));
+        }
+        Ok(length)
+    }
+}
+
+/// Whether a dump shows one state of the kernel, or several mixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consistency {
+    Settled,
+    Interrupted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    More,
+    Done,
+}
+
+/// Sorts one payload: an answer, the end, or the kernel's refusal.
+fn take(
+    operation: &Operation,
+    payload: NetlinkPayload<RouteNetlinkMessage>,
+    answers: &mut Vec<RouteNetlinkMessage>,
+) -> Result<Progress, NetlinkError> {
+    match payload {
+        NetlinkPayload::InnerMessage(message) => {
+            answers.push(message);
+            Ok(Progress::More)
+        }
+        NetlinkPayload::Done(done) => check_code(operation, done.code),
+        NetlinkPayload::Error(error) => check_code(operation, error.raw_code()),
+        NetlinkPayload::Noop => Ok(Progress::More),
+        NetlinkPayload::Overrun(_) | _ => Err(malformed(operation, 0, "messages were lost")),
+    }
+}
+
+/// The end of an answer: 0, or a negative error number.
+fn check_code(operation: &Operation, code: i32) -> Result<Progress, NetlinkError> {
+    let operation = operation.clone();
+    match code.wrapping_neg() {
+        0 => Ok(Progress::Done),
+        libc::EEXIST => Err(NetlinkError::Exists { operation }),
+        errno => Err(NetlinkError::Refused {
+            operation,
+            source: io::Error::from_raw_os_error(errno),
+        }),
+    }
+}
+
+/// Cuts the first message off `bytes`; messages start at multiples of 4 bytes.
+fn split_message<'a>(
+    operation: &Operation,
+    bytes: &'a [u8],
+) -> Result<(NetlinkMessage<RouteNetlinkMessage>, &'a [u8]), NetlinkError> {
+    let length = declared_length(bytes)
+        .filter(|length| (HEADER_BYTES..=bytes.len()).contains(length))
+        .ok_or_else(|| malformed(operation, bytes.len(), "message length out of bounds"))?;
+    let message = NetlinkMessage::deserialize(&bytes[..length])
+        .map_err(|error| malformed(operation, length, &error.to_string()))?;
+    let next = length.next_multiple_of(4).min(bytes.len());
+    Ok((message, &bytes[next..]))
+}
+
+fn declared_length(bytes: &[u8]) -> Option<usize> {
+    let length = u32::from_ne_bytes(bytes.first_chunk().copied()?);
+    usize::try_from(length).ok()
+}
+
+fn socket_error(operation: &Operation, source: io::Error) -> NetlinkError {
+    NetlinkError::Socket {
+        operation: operation.clone(),
+        source,
+    }
+}
+
+fn malformed(operation: &Operation, length: usize, reason: &str) -> NetlinkError {
+    NetlinkError::Malformed {
+        operation: operation.clone(),
+        length,
+        reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn operation() -> Operation {
+        Operation::new("list", "links")
+    }
+
+    #[test]
+    fn refusals_name_operation_object_and_cause() {
+        let error = check_code(
+            &Operation::new("add route", "10.0.0.100/32 dev 4"),
+            -libc::EPERM,
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "add route 10.0.0.100/32 dev 4: Operation not permitted (os error 1)"
+        );
+        assert_eq!(error.errno(), Some(libc::EPERM));
+        let error = check_code(&operation(), -libc::EEXIST).unwrap_err();
+        assert!(matches!(error, NetlinkError::Exists { .. }));
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_are_refused() {
+        for bytes in [
+            &[20u8, 0, 0][..],
+            &[0; 16],
+            &[15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[17, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            assert!(matches!(
+                split_message(&operation(), bytes),
+                Err(NetlinkError::Malformed { .. })
+            ));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..128)) {
+            drop(split_message(&operation(), &bytes));
+            let mut framed = bytes;
+            let declared = u32::try_from(framed.len()).unwrap().to_ne_bytes();
+            framed.iter_mut().zip(declared).for_each(|(byte, declared)| *byte = declared);
+            drop(split_message(&operation(), &framed));
+        }
+    }
+}

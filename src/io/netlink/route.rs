@@ -1,0 +1,261 @@
+//! Routes: which way the kernel would send a packet, and the few routes that tunlb adds itself.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType, RouteVia,
+    },
+};
+
+use super::{Netlink, NetlinkError, Operation, address::family_of};
+
+/// Further conditions of a route look-up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// The packet's source address.
+    pub from: Option<IpAddr>,
+    /// Index of the device it would come in on: the kernel then runs its input path, `rp_filter` included.
+    pub iif: Option<u32>,
+}
+
+/// What the kernel does with a packet to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// What happens to the packet.
+    pub kind: RouteKind,
+    /// Index of the device it leaves by.
+    pub oif: Option<u32>,
+    /// The next hop where the destination is not on link; of either family.
+    pub gateway: Option<IpAddr>,
+    /// The source address that the kernel would give it.
+    pub preferred_source: Option<IpAddr>,
+    /// MTU in bytes of the route itself (set by hand, or learnt by path MTU discovery); the device has its own.
+    pub mtu: Option<u32>,
+}
+
+/// What a route does with packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteKind {
+    /// Sent on.
+    Unicast,
+    /// For this machine.
+    Local,
+    /// To all of a segment.
+    Broadcast,
+    /// To a group.
+    Multicast,
+    /// Refused with an ICMP error.
+    Unreachable,
+    /// Thrown away in silence.
+    Blackhole,
+    /// Refused by the administrator.
+    Prohibit,
+    /// Another of `rtm_type`, by its number.
+    Other(u8),
+}
+
+impl Netlink {
+    /// Asks the kernel where a packet to `destination` would go, as `ip route get` does.
+    ///
+    /// # Errors
+    /// ENETUNREACH or EHOSTUNREACH where there is no way; EINVAL (EXDEV) where `rp_filter` refuses an
+    /// input query; any other [`NetlinkError`].
+    pub fn route_to(
+        &mut self,
+        destination: IpAddr,
+        query: RouteQuery,
+    ) -> Result<Route, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(destination);
+        message.header.destination_prefix_length = prefix_length_of_host(destination);
+        message.attributes = vec![RouteAttribute::Destination(destination.into())];
+        if let Some(from) = query.from {
+            message.header.source_prefix_length = prefix_length_of_host(from);
+            message.attributes.push(RouteAttribute::Source(from.into()));
+        }
+        if let Some(iif) = query.iif {
+            message.attributes.push(RouteAttribute::Iif(iif));
+        }
+        let operation = Operation::new("look up route to", destination);
+        let answers = self.query(&operation, RouteNetlinkMessage::GetRoute(message))?;
+        answers
+            .into_iter()
+            .find_map(route_of)
+            .ok_or_else(|| super::malformed(&operation, 0, "no route in it"))
+    }
+
+    /// Adds a route for `net` through the device `oif` to the main table.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Exists`] where the table has a route for `net`; any other [`NetlinkError`].
+    pub fn add_route(&mut self, net: IpNet, oif: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("add route", format_args!("{net} dev {oif}"));
+        let message = RouteNetlinkMessage::NewRoute(device_route(net, oif));
+        self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes the route that [`Netlink::add_route`] added.
+    ///
+    /// # Errors
+    /// ESRCH where it is not there; any other [`NetlinkError`].
+    pub fn remove_route(&mut self, net: IpNet, oif: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("remove route", format_args!("{net} dev {oif}"));
+        let message = RouteNetlinkMessage::DelRoute(device_route(net, oif));
+        self.change(&operation, message, 0)
+    }
+}
+
+/// A route without a next hop: everything for `net` goes into the device.
+fn device_route(net: IpNet, oif: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family_of(net.addr()),
+        destination_prefix_length: net.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: match net {
+            IpNet::V4(_) => RouteScope::Link,
+            IpNet::V6(_) => RouteScope::Universe, // IPv6 routes have no scope
+        },
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(net.network().into()),
+        RouteAttribute::Oif(oif),
+    ];
+    message
+}
+
+fn prefix_length_of_host(address: IpAddr) -> u8 {
+    IpNet::from(address).max_prefix_len()
+}
+
+fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else {
+        return None;
+    };
+    let mut route = Route {
+        kind: kind_of(message.header.kind),
+        oif: None,
+        gateway: None,
+        preferred_source: None,
+        mtu: None,
+    };
+    for attribute in &message.attributes {
+        read_attribute(&mut route, attribute);
+    }
+    Some(route)
+}
+
+fn read_attribute(route: &mut Route, attribute: &RouteAttribute) {
+    if let RouteAttribute::Oif(oif) = attribute {
+        route.oif = Some(*oif);
+    } else if let RouteAttribute::Gateway(gateway) = attribute {
+        route.gateway = ip_of(gateway);
+    } else if let RouteAttribute::Via(via) = attribute {
+        route.gateway = via_of(via);
+    } else if let RouteAttribute::PrefSource(source) = attribute {
+        route.preferred_source = ip_of(source);
+    } else if let RouteAttribute::Metrics(metrics) = attribute {
+        route.mtu = metrics.iter().find_map(mtu_of);
+    }
+}
+
+fn mtu_of(metric: &RouteMetric) -> Option<u32> {
+    if let RouteMetric::Mtu(mtu) = metric {
+        Some(*mtu)
+    } else {
+        None
+    }
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(address) = address {
+        Some((*address).into())
+    } else if let RouteAddress::Inet6(address) = address {
+        Some((*address).into())
+    } else {
+        None
+    }
+}
+
+/// A next hop of the other family (RFC 5549).
+fn via_of(via: &RouteVia) -> Option<IpAddr> {
+    if let RouteVia::Inet(address) = via {
+        Some((*address).into())
+    } else if let RouteVia::Inet6(address) = via {
+        Some((*address).into())
+    } else {
+        None
+    }
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the crate's enum is open; what has no name here keeps its number"
+)]
+fn kind_of(kind: RouteType) -> RouteKind {
+    match kind {
+        RouteType::Unicast => RouteKind::Unicast,
+        RouteType::Local => RouteKind::Local,
+        RouteType::Broadcast => RouteKind::Broadcast,
+        RouteType::Multicast => RouteKind::Multicast,
+        RouteType::Unreachable => RouteKind::Unreachable,
+        RouteType::BlackHole => RouteKind::Blackhole,
+        RouteType::Prohibit => RouteKind::Prohibit,
+        other => RouteKind::Other(other.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_becomes_a_route() {
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![
+            RouteAttribute::Oif(4),
+            RouteAttribute::Gateway(RouteAddress::Inet("10.0.1.1".parse().unwrap())),
+            RouteAttribute::PrefSource(RouteAddress::Inet("10.0.1.2".parse().unwrap())),
+            RouteAttribute::Metrics(vec![RouteMetric::Advmss(1360), RouteMetric::Mtu(1400)]),
+        ];
+        let expected = Route {
+            kind: RouteKind::Unicast,
+            oif: Some(4),
+            gateway: Some("10.0.1.1".parse().unwrap()),
+            preferred_source: Some("10.0.1.2".parse().unwrap()),
+            mtu: Some(1400),
+        };
+        assert_eq!(
+            route_of(RouteNetlinkMessage::NewRoute(message)),
+            Some(expected)
+        );
+    }
+
+    #[test]
+    fn host_bits_are_cut_from_a_route() {
+        let message = device_route("10.0.0.100/24".parse().unwrap(), 4);
+        let network: IpAddr = "10.0.0.0".parse().unwrap();
+        assert_eq!(
+            message.attributes[0],
+            RouteAttribute::Destination(network.into())
+        );
+    }
+
+    #[test]
+    fn the_kernel_knows_its_loopback() {
+        let mut netlink = Netlink::open().unwrap();
+        let route = netlink
+            .route_to("127.0.0.1".parse().unwrap(), RouteQuery::default())
+            .unwrap();
+        assert_eq!(route.kind, RouteKind::Local);
+    }
+}

@@ -1,0 +1,346 @@
+//! The TUN device (tun-rs): opened with one queue per worker, brought up, given its MTU.
+//!
+//! A device that was there before is used as it is and stays when the queues close; one that this
+//! process created goes with its last queue. No addresses and no routes here.
+
+use std::{
+    fmt, io,
+    num::NonZeroUsize,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use log::{debug, warn};
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use super::{
+    netlink::{Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
+    sysctl::{Sysctl, is_device_name},
+};
+
+/// Why a device could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The name is none that the kernel takes.
+    #[error("tun device {0:?}: not a device name (1 to 15 bytes, no slash, colon or space)")]
+    Name(String),
+    /// A device of another kind has that name.
+    #[error(
+        "tun device {name}: there is a device of that name, but {found}; choose another name with --tun"
+    )]
+    NotTun {
+        /// The name.
+        name: String,
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// Another process reads from it.
+    #[error(
+        "tun device {0}: in use by another process; stop that one, or choose another name with --tun"
+    )]
+    InUse(String),
+    /// It was created for one queue.
+    #[error(
+        "tun device {name}: has a single queue, {wanted} are wanted; use one worker, or as root: \
+         ip tuntap del {name} mode tun && ip tuntap add {name} mode tun multi_queue"
+    )]
+    SingleQueue {
+        /// The name.
+        name: String,
+        /// Queues wanted.
+        wanted: NonZeroUsize,
+    },
+    /// The driver refused.
+    #[error("tun device {name}: {operation}: {source}")]
+    Device {
+        /// The name.
+        name: String,
+        /// What was attempted.
+        operation: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The device could not be looked up or configured.
+    #[error("tun device {name}: {source}")]
+    Netlink {
+        /// The name.
+        name: String,
+        /// What netlink says.
+        source: NetlinkError,
+    },
+    /// The device vanished while it was opened.
+    #[error("tun device {0}: vanished after it was opened")]
+    Vanished(String),
+}
+
+/// An open TUN device that is up.
+#[derive(Debug)]
+pub struct TunDevice {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// How a device that existed before is left: it stays after its queues close.
+    pub before: Option<Before>,
+    /// Its queues, as many as asked for; non-blocking.
+    pub queues: Vec<Queue>,
+}
+
+impl TunDevice {
+    /// Opens (creating it where absent) the device `name` with `queues` queues, and brings it up with
+    /// `mtu` bytes.
+    ///
+    /// # Errors
+    /// Any [`TunError`].
+    pub fn open(name: &str, queues: NonZeroUsize, mtu: u32) -> Result<Self, TunError> {
+        if !is_device_name(name) {
+            return Err(TunError::Name(name.to_owned()));
+        }
+        let netlink_error = |source| TunError::Netlink {
+            name: name.to_owned(),
+            source,
+        };
+        let mut netlink = Netlink::open().map_err(netlink_error)?;
+        let existing = netlink.link(name).map_err(netlink_error)?;
+        let queueing = queueing_for(name, existing.as_ref(), queues)?;
+        let queues = open_queues(name, queueing, queues)?;
+        let link = netlink.link(name).map_err(netlink_error)?;
+        let link = link.ok_or_else(|| TunError::Vanished(name.to_owned()))?;
+        let before = existing.map(Before);
+        if before.is_none() {
+            silence(name);
+        }
+        netlink.set_mtu(link.index, mtu).map_err(netlink_error)?;
+        netlink.set_up(link.index).map_err(netlink_error)?;
+        Ok(Self {
+            name: link.name,
+            index: link.index,
+            before,
+            queues,
+        })
+    }
+}
+
+/// A device as it was found; dropping this gives it its MTU and state back.
+#[derive(Debug)]
+pub struct Before(Link);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        let Link { index, mtu, up, .. } = self.0;
+        let restore = || -> Result<(), NetlinkError> {
+            let mut netlink = Netlink::open()?;
+            netlink.set_mtu(index, mtu)?;
+            if !up {
+                netlink.set_down(index)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = restore() {
+            warn!("tun device {}: not as it was before: {error}", self.0.name);
+        }
+    }
+}
+
+/// Keeps a new device from sending router solicitations and multicast reports of its own, which
+/// would be read from its queues: without a link-local address IPv6 has nothing to say there.
+fn silence(name: &str) {
+    const NO_LINK_LOCAL: i32 = 1; // IN6_ADDR_GEN_MODE_NONE
+    let set = Sysctl::ipv6_conf(name, "addr_gen_mode").and_then(|key| key.write(NO_LINK_LOCAL));
+    if let Err(error) = set {
+        debug!("tun device {name}: {error}"); // a kernel without IPv6 sends nothing
+    }
+}
+
+/// How the device must be opened: as it was created, or as the number of queues wants it.
+fn queueing_for(
+    name: &str,
+    existing: Option<&Link>,
+    wanted: NonZeroUsize,
+) -> Result<TunQueueing, TunError> {
+    let single = wanted.get() == 1;
+    let Some(link) = existing else {
+        return Ok(if single {
+            TunQueueing::Single
+        } else {
+            TunQueueing::Multi
+        });
+    };
+    let not_tun = |found| TunError::NotTun {
+        name: name.to_owned(),
+        found,
+    };
+    let tun = link.tun.ok_or_else(|| not_tun("not a TUN device"))?;
+    match tun {
+        TunAttributes {
+            mode: TunMode::Tap, ..
+        } => Err(not_tun("a TAP device")),
+        TunAttributes {
+            open_queues: 1.., ..
+        } => Err(TunError::InUse(name.to_owned())),
+        TunAttributes {
+            queueing: TunQueueing::Single,
+            ..
+        } if !single => Err(TunError::SingleQueue {
+            name: name.to_owned(),
+            wanted,
+        }),
+        TunAttributes { queueing, .. } => Ok(queueing),
+    }
+}
+
+fn open_queues(
+    name: &str,
+    queueing: TunQueueing,
+    wanted: NonZeroUsize,
+) -> Result<Vec<Queue>, TunError> {
+    let failed = |operation, source: io::Error| match source.raw_os_error() {
+        Some(libc::EBUSY) => TunError::InUse(name.to_owned()),
+        _ => TunError::Device {
+            name: name.to_owned(),
+            operation,
+            source,
+        },
+    };
+    let first = DeviceBuilder::new()
+        .name(name)
+        .inherit_enable_state() // up comes last, when the MTU is set
+        .with(|options| {
+            options
+                .packet_information(false)
+                .multi_queue(queueing == TunQueueing::Multi);
+        })
+        .build_sync()
+        .map_err(|source| failed("open", source))?;
+    let mut devices = vec![first];
+    while devices.len() < wanted.get() {
+        let next = devices[0]
+            .try_clone()
+            .map_err(|source| failed("open a further queue", source))?;
+        devices.push(next);
+    }
+    let queue = |device: SyncDevice| {
+        device
+            .set_nonblocking(true)
+            .map_err(|source| failed("make non-blocking", source))?;
+        Ok(Queue(device))
+    };
+    devices.into_iter().map(queue).collect()
+}
+
+/// One queue of a TUN device: whole IP packets, one per call, without blocking.
+pub struct Queue(SyncDevice);
+
+impl Queue {
+    /// Reads one packet into `buffer`; returns its length in bytes. A longer packet is cut.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; otherwise the driver's error.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.recv(buffer)
+    }
+
+    /// Gives one packet to the kernel, as if the device had received it.
+    ///
+    /// # Errors
+    /// The driver's error, such as EIO where the device is down or EINVAL where it is no IP packet.
+    pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
+        self.0.send(packet)
+    }
+}
+
+impl AsRawFd for Queue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Queue").field(&self.as_raw_fd()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queues(number: usize) -> NonZeroUsize {
+        NonZeroUsize::new(number).unwrap()
+    }
+
+    fn link(tun: Option<TunAttributes>) -> Link {
+        Link {
+            index: 4,
+            name: "tunlb0".into(),
+            mtu: 1480,
+            up: true,
+            arp: false,
+            kind: tun.map(|_| "tun".into()),
+            tun,
+        }
+    }
+
+    #[test]
+    fn a_device_is_opened_as_it_was_created() {
+        let single = TunAttributes::default();
+        let multi = TunAttributes {
+            queueing: TunQueueing::Multi,
+            ..single
+        };
+        let busy = TunAttributes {
+            open_queues: 1,
+            ..multi
+        };
+        let tap = TunAttributes {
+            mode: TunMode::Tap,
+            ..single
+        };
+        for (description, existing, wanted, expected) in [
+            ("new, one queue", None, 1, Ok(TunQueueing::Single)),
+            ("new, two queues", None, 2, Ok(TunQueueing::Multi)),
+            (
+                "single, one",
+                Some(Some(single)),
+                1,
+                Ok(TunQueueing::Single),
+            ),
+            (
+                "single, two",
+                Some(Some(single)),
+                2,
+                Err("ip tuntap add tunlb0 mode tun multi_queue"),
+            ),
+            ("multi, one", Some(Some(multi)), 1, Ok(TunQueueing::Multi)),
+            ("multi, two", Some(Some(multi)), 2, Ok(TunQueueing::Multi)),
+            (
+                "in use",
+                Some(Some(busy)),
+                2,
+                Err("in use by another process"),
+            ),
+            ("a tap", Some(Some(tap)), 1, Err("a TAP device")),
+            ("a veth", Some(None), 1, Err("not a TUN device")),
+        ] {
+            let existing = existing.map(link);
+            let result = queueing_for("tunlb0", existing.as_ref(), queues(wanted));
+            match (result, expected) {
+                (Ok(queueing), Ok(expected)) => assert_eq!(queueing, expected, "{description}"),
+                (Err(error), Err(expected)) => {
+                    assert!(
+                        error.to_string().contains(expected),
+                        "{description}: {error}"
+                    );
+                }
+                (result, _) => panic!("{description}: {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_names_are_refused_before_anything_opens() {
+        for name in ["", "a/b", "sixteen-bytes-xx"] {
+            let result = TunDevice::open(name, queues(1), 1480);
+            assert!(matches!(result, Err(TunError::Name(_))));
+        }
+    }
+}

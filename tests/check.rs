@@ -1,0 +1,508 @@
+//! `tunlb check` as an operator runs it: the built binary, its streams and its exit code.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The example of the design, with every key that it names.
+const EXAMPLE: &str = r#"[director]
+tun = "tunlb0"            # device name; created if absent, reused if it persists
+workers = 1               # TUN queues, one thread each; "auto" = cores
+datapath = "tun"          # "tun", or "xdp" (feature xdp) with interface = "eth0"
+egress = "auto"           # "raw" socket, "packet" (AF_PACKET), or the faster one that works
+api = "/run/tunlb/api.sock"
+metrics = "127.0.0.1:9810"
+hash_key = "00112233445566778899aabbccddeeff"   # the same on all directors of a VIP
+ring_size = 65537
+flows = 1_000_000         # flow table bound, for all workers together
+
+[director.encap]
+kind = "ipip"             # or "gue" (with port = 6080)
+source = "auto"           # or an address, or an entropy prefix such as "172.16.0.0/16"
+ttl = 64
+
+[[vip]]
+name = "web"
+address = "203.0.113.10"
+port = 80                 # or "any"
+protocol = "tcp"          # or "udp"
+hash = "5-tuple"          # "source-address" (client affinity), "destination-port"
+echo = "reply"            # ICMP echo to this VIP: "reply", "forward", "drop"
+all_down = "forward"      # or "drop"
+
+[vip.health]
+kind = "tcp"              # "http" (path, status), "icmp", "none"; always through the tunnel
+interval = "2s"
+timeout = "1s"
+rise = 2
+fall = 3
+
+[[vip.backend]]
+address = "10.0.1.11"     # IPv4 or IPv6, whatever the VIP's family
+weight = 100
+state = "active"          # "draining", "disabled"
+"#;
+
+const QUICK: [&str; 7] = [
+    "--vip",
+    "10.0.0.100:80/tcp",
+    "--backend",
+    "10.0.1.11",
+    "--backend",
+    "10.0.1.12,weight=2",
+    "--workers=2",
+];
+
+fn tunlb() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tunlb"));
+    command.arg("check");
+    command
+}
+
+/// A configuration file of its own; deleted with the value.
+struct File {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+fn file(content: impl AsRef<[u8]>) -> File {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tunlb.toml");
+    fs::write(&path, content).unwrap();
+    File { path, _dir: dir }
+}
+
+fn check(content: impl AsRef<[u8]>, arguments: &[&str]) -> Output {
+    let file = file(content);
+    let mut command = tunlb();
+    command.arg("-c").arg(&file.path).args(arguments);
+    command.output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The problems of an invalid file: line (0 for none), key ("" for none), message.
+fn problems(content: impl AsRef<[u8]>) -> Vec<(u64, String, String)> {
+    let output = check(content, &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let document = json(&output);
+    assert_eq!(document["valid"], false);
+    assert_eq!(document["config"], Value::Null);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let problem = |p: &Value| {
+        let line = p["line"].as_u64().unwrap_or_default();
+        (line, text(&p["key"]), text(&p["message"]))
+    };
+    let problems = document["problems"].as_array().unwrap();
+    problems.iter().map(problem).collect()
+}
+
+/// A valid file with lines added to `[director]` (line 2), the VIP (line 5) and its backend (line 8).
+fn with(director: &str, vip: &str, backend: &str) -> String {
+    format!(
+        "[director]\n{director}\n[[vip]]\naddress = \"10.0.0.100\"\n{vip}\n[[vip.backend]]\naddress = \"10.0.1.11\"\n{backend}\n"
+    )
+}
+
+#[test]
+fn one_mistake_each() {
+    let cases: [(String, u64, &str, &str); 28] = [
+        (
+            with("tnu = 1", "", ""),
+            2,
+            "director.tnu",
+            "did you mean tun?",
+        ),
+        (
+            with("ring-size = 1", "", ""),
+            2,
+            "director.ring-size",
+            "did you mean ring_size?",
+        ),
+        (
+            with("", "colour = 1", ""),
+            5,
+            "vip[0].colour",
+            "unknown key",
+        ),
+        (
+            with("workers = \"two\"", "", ""),
+            2,
+            "director.workers",
+            "wrong type (string)",
+        ),
+        (
+            with("workers = 257", "", ""),
+            2,
+            "director.workers",
+            "out of range",
+        ),
+        (
+            with("flows = 1.5", "", ""),
+            2,
+            "director.flows",
+            "wrong type (float)",
+        ),
+        (
+            with("flows = 10", "", ""),
+            2,
+            "director.flows",
+            "out of range",
+        ),
+        (
+            with("ring_size = 65536", "", ""),
+            2,
+            "director.ring_size",
+            "the nearest is 65537",
+        ),
+        (
+            with("ring_size = 7", "", ""),
+            2,
+            "director.ring_size",
+            "out of range",
+        ),
+        (
+            with("tun = \"a-name-too-long-for-linux\"", "", ""),
+            2,
+            "director.tun",
+            "longer than 15",
+        ),
+        (
+            with("hash_key = \"00\"", "", ""),
+            2,
+            "director.hash_key",
+            "not 32 hexadecimal",
+        ),
+        (
+            with("encap.ttl = 256", "", ""),
+            2,
+            "director.encap.ttl",
+            "out of range",
+        ),
+        (
+            with("encap.source = \"fd00::1\"", "", ""),
+            7,
+            "vip[0].backend[0].address",
+            "not of the family",
+        ),
+        (
+            with("encap = 1", "", ""),
+            2,
+            "director.encap",
+            "wrong type (integer)",
+        ),
+        (
+            with("", "port = 65536", ""),
+            5,
+            "vip[0].port",
+            "out of range",
+        ),
+        (
+            with("", "protocol = \"icmp\"", ""),
+            5,
+            "vip[0].protocol",
+            "unknown choice",
+        ),
+        (with("", "name = \"\"", ""), 5, "vip[0].name", "empty"),
+        (with("", "", "weight = 0"), 3, "vip[0].backend", "weight 0"),
+        (
+            with("", "", "weight = 65536"),
+            8,
+            "vip[0].backend[0].weight",
+            "out of range",
+        ),
+        (
+            with("", "", "state = \"off\""),
+            8,
+            "vip[0].backend[0].state",
+            "unknown choice",
+        ),
+        (
+            with("", "", "address = \"10.0.1.12\""),
+            8,
+            "",
+            "not TOML: duplicate key",
+        ),
+        (
+            with("", "", "[[vip.backend]]\naddress = \"10.0.0.100\""),
+            9,
+            "vip[0].backend[1].address",
+            "its tunnel would loop",
+        ),
+        (
+            with("", "", "[[vip.backend]]\naddress = \"10.0.1.11\""),
+            9,
+            "vip[0].backend[1].address",
+            "already a backend of this VIP on line 7",
+        ),
+        (
+            with("", "", "[[vip.backend]]\nweight = 1"),
+            8,
+            "vip[0].backend[1].address",
+            "missing",
+        ),
+        (
+            with(
+                "",
+                "",
+                "[[vip]]\nname = \"b\"\naddress = \"10.0.0.100\"\nbackend = [{ address = \"10.0.1.1\" }]",
+            ),
+            10,
+            "vip[1].address",
+            "already the VIP on line 4",
+        ),
+        (String::new(), 0, "vip", "there is no VIP"),
+        (
+            "[[vip]]\naddress = \"10.0.0.100\"\n".to_owned(),
+            1,
+            "vip[0].backend",
+            "no backend",
+        ),
+        (
+            "[vip]\naddress = \"10.0.0.100\"\n".to_owned(),
+            1,
+            "vip",
+            "wrong type (table)",
+        ),
+    ];
+    for (content, line, key, message) in cases {
+        let found = problems(&content);
+        assert_eq!(found.len(), 1, "{content}\n{found:?}");
+        assert_eq!(
+            (found[0].0, found[0].1.as_str()),
+            (line, key),
+            "{content}\n{found:?}"
+        );
+        assert!(found[0].2.contains(message), "{content}\n{found:?}");
+    }
+}
+
+#[test]
+fn every_mistake_at_once() {
+    let content = "\
+[director]
+tnu = \"x\"
+workers = 0
+ring_size = 1000
+hash_key = \"xyz\"
+flows = \"many\"
+egress = \"packet\"
+[director.encap]
+ttl = 0
+[[vip]]
+name = \"web\"
+address = \"10.0.0.100/32\"
+port = any
+[[vip.backend]]
+address = \"10.0.1.11:80\"
+weight = -1
+[[vip]]
+name = \"web\"
+address = \"10.0.0.101\"
+[[vip.backend]]
+address = \"10.0.0.101\"
+[[vip.backend]]
+address = \"2001:db8::1\"
+";
+    let found = problems(content);
+    let lines: Vec<_> = found.iter().map(|(line, ..)| *line).collect();
+    assert_eq!(
+        lines,
+        [2, 3, 4, 5, 6, 7, 9, 12, 13, 15, 16, 18, 21, 23],
+        "{found:?}"
+    );
+
+    let output = check(content, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let text = stderr(&output);
+    assert_eq!(
+        text.lines().count(),
+        found.len() + 1,
+        "one line each: {text}"
+    );
+    assert!(
+        text.contains(
+            "tunlb.toml:4: director.ring_size = 1000: not a prime; the nearest is 997; accepted: 997\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
+    let found = problems(EXAMPLE);
+    let found: Vec<_> = found
+        .iter()
+        .map(|(line, key, message)| (*line, key.as_str(), message.as_str()))
+        .collect();
+    let message = "not supported yet";
+    assert_eq!(
+        found,
+        [
+            (6, "director.api", message),
+            (7, "director.metrics", message),
+            (23, "vip[0].echo", message),
+            (27, "vip[0].health.kind", message),
+        ]
+    );
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_means_the_same() {
+    let output = tunlb().args(QUICK).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).starts_with("warning: director.hash_key"));
+    let text = stdout(&output);
+    assert!(
+        text.contains("# route     10.0.0.100/32 dev tunlb0\n"),
+        "{text}"
+    );
+    assert!(text.contains("10.0.1.12 66.7 %\n"), "{text}");
+    let again = check(&text, &[]);
+    assert_eq!(stdout(&again), text);
+}
+
+#[test]
+fn the_json_of_a_valid_configuration() {
+    let output = tunlb().args(QUICK).arg("--json").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let document = json(&output);
+    assert_eq!(document["schema"], 1);
+    assert_eq!(document["valid"], true);
+    assert_eq!(document["problems"], Value::Array(Vec::new()));
+    assert_eq!(document["warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(document["config"]["director"]["workers"], 2);
+    assert_eq!(document["config"]["director"]["hash_key"], "default");
+    assert_eq!(document["config"]["vip"][0]["backend"][1]["weight"], 2);
+    assert_eq!(document["plan"]["routes"][0], "10.0.0.100/32 dev tunlb0");
+    assert_eq!(document["plan"]["overhead_bytes"], 20);
+    assert_eq!(
+        document["plan"]["vip"][0]["backend"][0]["share_percent"],
+        33.33
+    );
+}
+
+#[test]
+fn idle_backends_have_no_share() {
+    let content = with(
+        "",
+        "",
+        "[[vip.backend]]\naddress = \"10.0.1.12\"\nstate = \"draining\"\nweight = 9",
+    );
+    let document = json(&check(content, &["--json"]));
+    let shares = &document["plan"]["vip"][0]["backend"];
+    assert_eq!(shares[0]["share_percent"], 100.0);
+    assert_eq!(shares[1]["share_percent"], 0.0);
+}
+
+#[test]
+fn the_hash_key_is_in_no_output() {
+    let key = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let content = with(&format!("hash_key = \"{key}\""), "", "");
+    for arguments in [&[][..], &["--json"]] {
+        let output = check(&content, arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(stderr(&output), "", "a set key is no warning");
+        assert!(!stdout(&output).contains(&key[..8]));
+        assert!(stdout(&output).contains("set"));
+    }
+}
+
+#[test]
+fn problems_of_flags_name_the_flag() {
+    let arguments = ["--vip", "10.0.0.100:80", "--backend", "10.0.0.300"];
+    let output = tunlb().args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("--vip 10.0.0.100:80: the protocol is missing"),
+        "{text}"
+    );
+    assert!(
+        text.contains("--backend 10.0.0.300: not an IPv4 or IPv6 address"),
+        "{text}"
+    );
+    let document = json(&tunlb().args(arguments).arg("--json").output().unwrap());
+    assert_eq!(document["problems"][0]["file"], Value::Null);
+    assert_eq!(document["problems"][0]["key"], "--backend");
+}
+
+#[test]
+fn what_cannot_be_judged_is_exit_code_2() {
+    let missing = ["-c", "/nonexistent/tunlb.toml"];
+    for arguments in [
+        &missing[..],
+        &["-c", "/"],
+        &[],
+        &["--vip", "10.0.0.100:80/tcp"],
+        &["--backend", "10.0.1.11"],
+        &[
+            "-c",
+            "f",
+            "--vip",
+            "10.0.0.100:80/tcp",
+            "--backend",
+            "10.0.1.11",
+        ],
+        &["-c", "f", "--tun", "x"],
+    ] {
+        let output = tunlb().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+        assert_ne!(stderr(&output), "", "{arguments:?}");
+    }
+    let text = stderr(&tunlb().args(missing).output().unwrap());
+    assert!(
+        text.starts_with("tunlb: cannot read /nonexistent/tunlb.toml: No such file"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_text_is_invalid() {
+    let found = problems(b"[director]\ntun = \"\xff\"\n");
+    assert_eq!(found, [(2, String::new(), "not UTF-8".to_owned())]);
+    assert!(!problems([0_u8; 64]).is_empty());
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let backends: String = (1..250)
+        .map(|n| format!("[[vip.backend]]\naddress = \"10.0.2.{n}\"\n"))
+        .collect();
+    let file = file(with("", "", &backends));
+    let mut child = tunlb()
+        .arg("-c")
+        .arg(&file.path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut text = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
