@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Lines of a source file before its unit tests.
+# Lines of a source file before its unit tests; files of tests only may be longer.
 MAX_LINES=500
 
 failed=0
@@ -28,6 +28,6 @@ while IFS= read -r file; do
   if [[ $lines -gt $MAX_LINES ]]; then
     complain "$file: $lines lines without its tests; $MAX_LINES are enough for one concept"
   fi
-done < <(git ls-files '*.rs' '*.sh' .ci/run)
+done < <(git ls-files '*.rs' '*.sh' .ci/run ':!tests/*.rs' ':!*/tests.rs')
 
 exit "$failed"
