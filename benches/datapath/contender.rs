@@ -71,15 +71,14 @@ impl Running<'_> {
     ///
     /// A process: the run time of its threads, which holds the softirq work that its system calls
     /// trigger, the sink's reception included (unless the kernel accounts interrupt time apart,
-    /// CONFIG_IRQ_TIME_ACCOUNTING). The kernel: the busy time of the director's core, in ticks, so
-    /// nothing else should run there.
+    /// CONFIG_IRQ_TIME_ACCOUNTING). The kernel: the interrupt time of the director's core, in ticks.
     ///
     /// # Errors
     /// The figures cannot be read.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         match self {
             Self::Process(process) => process.cpu_time(),
-            Self::Kernel(_) => core_busy_time(DIRECTOR_CORE),
+            Self::Kernel(_) => core_interrupt_time(DIRECTOR_CORE),
         }
     }
 
@@ -93,8 +92,8 @@ impl Running<'_> {
     }
 }
 
-/// Busy nanoseconds of a core: all but idle, waiting for IO and stolen (proc_stat(5)).
-fn core_busy_time(core: usize) -> Result<Duration> {
+/// What a core spent in hard and soft interrupts (proc_stat(5)): all of a forwarded packet's way.
+fn core_interrupt_time(core: usize) -> Result<Duration> {
     let stat = fs::read_to_string("/proc/stat")?;
     let prefix = format!("cpu{core} ");
     let line = stat
@@ -105,13 +104,11 @@ fn core_busy_time(core: usize) -> Result<Duration> {
         .split_whitespace()
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks.as_slice() else {
+    let [_user, _nice, _system, _idle, _iowait, irq, softirq, ..] = ticks.as_slice() else {
         bail!("/proc/stat has another shape: {line}");
     };
     // USER_HZ is 100 on every Linux that Rust runs on.
-    Ok(Duration::from_millis(
-        10 * (user + nice + system + irq + softirq),
-    ))
+    Ok(Duration::from_millis(10 * (irq + softirq)))
 }
 
 const VIP_ROUTE: &str = "10.0.0.100/32 via 10.0.2.11 dev d1";
