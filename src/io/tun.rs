@@ -355,7 +355,7 @@ mod tests {
         let link = netlink.link("tunlb0").unwrap().unwrap();
         assert_eq!((link.index, link.mtu, link.up), (device.index, 1480, true));
         assert_eq!(link.tun.unwrap().open_queues, 2);
-        assert!(!device.reused);
+        assert!(device.before.is_none());
         let error = device.queues[1].send(&[0; 20]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         for wanted in [1, 2] {
@@ -388,10 +388,11 @@ mod tests {
         add("tap1", &["tap"]);
         for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
             let device = TunDevice::open(name, queues(wanted), 1480).unwrap();
-            assert!(device.reused, "{name}");
+            assert!(device.before.is_some(), "{name}");
             assert_eq!(device.queues.len(), wanted);
             drop(device);
-            assert!(Netlink::open().unwrap().link(name).unwrap().is_some());
+            let link = Netlink::open().unwrap().link(name).unwrap().unwrap();
+            assert_eq!((link.mtu, link.up), (1500, false), "{name} is as it was");
         }
         let result = TunDevice::open("tun1", queues(2), 1480);
         assert!(
