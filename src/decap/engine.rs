@@ -133,10 +133,10 @@ impl Engine {
                     return Ok(Waiting::Nothing);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => {
+                Err(cause) => {
                     return Err(DecapError::Socket {
                         operation: "receive",
-                        source,
+                        cause,
                     });
                 }
             }
@@ -174,5 +174,5 @@ fn wait(poll: &mut Poll, events: &mut Events, waiting: Waiting) -> Result<(), De
 }
 
 fn loop_error(operation: &'static str) -> impl Fn(io::Error) -> DecapError {
-    move |source| DecapError::Loop { operation, source }
+    move |cause| DecapError::Loop { operation, cause }
 }

@@ -54,12 +54,12 @@ pub enum DecapError {
         device: String,
     },
     /// The raw socket.
-    #[error("raw socket for protocol 4: {operation}: {source}")]
+    #[error("raw socket for protocol 4: {operation}: {cause}")]
     Socket {
         /// What was attempted.
         operation: &'static str,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The TUN device.
     #[error(transparent)]
@@ -74,12 +74,12 @@ pub enum DecapError {
     #[error(transparent)]
     Setup(#[from] UndoError),
     /// The event loop.
-    #[error("event loop: {operation}: {source}")]
+    #[error("event loop: {operation}: {cause}")]
     Loop {
         /// What was attempted.
         operation: &'static str,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -95,9 +95,9 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     refuse_kernel_tunnel(&mut netlink)?;
     let socket = open_socket()?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(|source| DecapError::Loop {
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(|cause| DecapError::Loop {
         operation: "take signals",
-        source,
+        cause,
     })?;
     let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU)?;
     let mut undo = Undo::new()?;
@@ -137,7 +137,7 @@ fn refuse_kernel_tunnel(netlink: &mut Netlink) -> Result<(), DecapError> {
 }
 
 fn open_socket() -> Result<Socket, DecapError> {
-    let failed = |operation| move |source| DecapError::Socket { operation, source };
+    let failed = |operation| move |cause| DecapError::Socket { operation, cause };
     let protocol = Protocol::from(libc::IPPROTO_IPIP);
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(protocol)).map_err(failed("open"))?;
     socket

@@ -7,3 +7,6 @@ pub mod sys;
 pub mod sysctl;
 pub mod tun;
 pub mod undo;
+
+#[cfg(test)]
+mod testing;

@@ -41,12 +41,12 @@ pub enum SysctlError {
         device: String,
     },
     /// The setting could not be read.
-    #[error("read sysctl {key}: {source}")]
+    #[error("read sysctl {key}: {cause}")]
     Read {
         /// The setting.
         key: Sysctl,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The setting holds something other than an integer.
     #[error("read sysctl {key}: {text:?} is not an integer")]
@@ -57,14 +57,14 @@ pub enum SysctlError {
         text: String,
     },
     /// The setting could not be written.
-    #[error("set sysctl {key}: {source}; as root: sysctl -w {key}={value}")]
+    #[error("set sysctl {key}: {cause}; as root: sysctl -w {key}={value}")]
     Write {
         /// The setting.
         key: Sysctl,
         /// The value wanted.
         value: i32,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -123,7 +123,7 @@ impl Sysctl {
                 .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
                 .collect::<io::Result<Vec<_>>>()
         };
-        let devices = list().map_err(|source| SysctlError::Read { key, source })?;
+        let devices = list().map_err(|cause| SysctlError::Read { key, cause })?;
         devices
             .iter()
             .map(|device| Self::ipv4_conf(device, name))
@@ -135,9 +135,9 @@ impl Sysctl {
     /// # Errors
     /// [`SysctlError::Read`] (not found where the device is gone) or [`SysctlError::NotAnInteger`].
     pub fn read(&self) -> Result<i32, SysctlError> {
-        let text = fs::read_to_string(self.path()).map_err(|source| SysctlError::Read {
+        let text = fs::read_to_string(self.path()).map_err(|cause| SysctlError::Read {
             key: self.clone(),
-            source,
+            cause,
         })?;
         text.trim().parse().map_err(|_| SysctlError::NotAnInteger {
             key: self.clone(),
@@ -151,10 +151,10 @@ impl Sysctl {
     /// [`SysctlError::Write`].
     pub fn write(&self, value: i32) -> Result<(), SysctlError> {
         // One write(2) of the whole value: /proc/sys refuses or ignores a second one.
-        fs::write(self.path(), value.to_string()).map_err(|source| SysctlError::Write {
+        fs::write(self.path(), value.to_string()).map_err(|cause| SysctlError::Write {
             key: self.clone(),
             value,
-            source,
+            cause,
         })
     }
 

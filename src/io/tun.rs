@@ -24,9 +24,7 @@ pub enum TunError {
     #[error("tun device {0:?}: not a device name (1 to 15 bytes, no slash, colon or space)")]
     Name(String),
     /// A device of another kind has that name.
-    #[error(
-        "tun device {name}: there is a device of that name, but {found}; choose another name with --tun"
-    )]
+    #[error("tun device {name}: exists, but is {found}; choose another name")]
     NotTun {
         /// The name.
         name: String,
@@ -34,9 +32,7 @@ pub enum TunError {
         found: &'static str,
     },
     /// Another process reads from it.
-    #[error(
-        "tun device {0}: in use by another process; stop that one, or choose another name with --tun"
-    )]
+    #[error("tun device {0}: in use by another process; stop that one, or choose another name")]
     InUse(String),
     /// It was created for one queue.
     #[error(
@@ -50,22 +46,22 @@ pub enum TunError {
         wanted: NonZeroUsize,
     },
     /// The driver refused.
-    #[error("tun device {name}: {operation}: {source}")]
+    #[error("tun device {name}: {operation}: {cause}")]
     Device {
         /// The name.
         name: String,
         /// What was attempted.
         operation: &'static str,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The device could not be looked up or configured.
-    #[error("tun device {name}: {source}")]
+    #[error("tun device {name}: {cause}")]
     Netlink {
         /// The name.
         name: String,
         /// What netlink says.
-        source: NetlinkError,
+        cause: NetlinkError,
     },
     /// The device vanished while it was opened.
     #[error("tun device {0}: vanished after it was opened")]
@@ -95,9 +91,9 @@ impl TunDevice {
         if !is_device_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
-        let netlink_error = |source| TunError::Netlink {
+        let netlink_error = |cause| TunError::Netlink {
             name: name.to_owned(),
-            source,
+            cause,
         };
         let mut netlink = Netlink::open().map_err(netlink_error)?;
         let existing = netlink.link(name).map_err(netlink_error)?;
@@ -193,12 +189,12 @@ fn open_queues(
     queueing: TunQueueing,
     wanted: NonZeroUsize,
 ) -> Result<Vec<Queue>, TunError> {
-    let failed = |operation, source: io::Error| match source.raw_os_error() {
+    let failed = |operation, cause: io::Error| match cause.raw_os_error() {
         Some(libc::EBUSY) => TunError::InUse(name.to_owned()),
         _ => TunError::Device {
             name: name.to_owned(),
             operation,
-            source,
+            cause,
         },
     };
     let first = DeviceBuilder::new()
@@ -210,18 +206,18 @@ fn open_queues(
                 .multi_queue(queueing == TunQueueing::Multi);
         })
         .build_sync()
-        .map_err(|source| failed("open", source))?;
+        .map_err(|cause| failed("open", cause))?;
     let mut devices = vec![first];
     while devices.len() < wanted.get() {
         let next = devices[0]
             .try_clone()
-            .map_err(|source| failed("open a further queue", source))?;
+            .map_err(|cause| failed("open a further queue", cause))?;
         devices.push(next);
     }
     let queue = |device: SyncDevice| {
         device
             .set_nonblocking(true)
-            .map_err(|source| failed("make non-blocking", source))?;
+            .map_err(|cause| failed("make non-blocking", cause))?;
         Ok(Queue(device))
     };
     devices.into_iter().map(queue).collect()
@@ -263,6 +259,8 @@ impl fmt::Debug for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::testing::in_namespace;
+    use std::process::Command;
 
     fn queues(number: usize) -> NonZeroUsize {
         NonZeroUsize::new(number).unwrap()
@@ -341,6 +339,69 @@ mod tests {
         for name in ["", "a/b", "sixteen-bytes-xx"] {
             let result = TunDevice::open(name, queues(1), 1480);
             assert!(matches!(result, Err(TunError::Name(_))));
+        }
+    }
+
+    #[test]
+    fn devices_come_and_go() {
+        in_namespace("io::tun::tests::devices_come_and_go_inside");
+    }
+
+    #[test]
+    #[ignore = "run by devices_come_and_go in a namespace of its own"]
+    fn devices_come_and_go_inside() {
+        let mut netlink = Netlink::open().unwrap();
+        let device = TunDevice::open("tunlb0", queues(2), 1480).unwrap();
+        let link = netlink.link("tunlb0").unwrap().unwrap();
+        assert_eq!((link.index, link.mtu, link.up), (device.index, 1480, true));
+        assert_eq!(link.tun.unwrap().open_queues, 2);
+        assert!(device.before.is_none());
+        let error = device.queues[1].send(&[0; 20]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        for wanted in [1, 2] {
+            let result = TunDevice::open("tunlb0", queues(wanted), 1480);
+            assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
+        }
+        drop(device);
+        assert_eq!(netlink.link("tunlb0").unwrap(), None);
+        let device = TunDevice::open("tunlb0", queues(1), 65_535).unwrap();
+        let result = TunDevice::open("tunlb0", queues(1), 1480);
+        assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
+        drop(device);
+    }
+
+    #[test]
+    fn persistent_devices_stay() {
+        in_namespace("io::tun::tests::persistent_devices_stay_inside");
+    }
+
+    #[test]
+    #[ignore = "run by persistent_devices_stay in a namespace of its own"]
+    fn persistent_devices_stay_inside() {
+        let add = |name: &str, more: &[&str]| {
+            let mut command = Command::new("ip");
+            command.args(["tuntap", "add", name, "mode"]).args(more);
+            assert!(command.status().unwrap().success());
+        };
+        add("tun1", &["tun"]);
+        add("tun256", &["tun", "multi_queue"]);
+        add("tap1", &["tap"]);
+        for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
+            let device = TunDevice::open(name, queues(wanted), 1480).unwrap();
+            assert!(device.before.is_some(), "{name}");
+            assert_eq!(device.queues.len(), wanted);
+            drop(device);
+            let link = Netlink::open().unwrap().link(name).unwrap().unwrap();
+            assert_eq!((link.mtu, link.up), (1500, false), "{name} is as it was");
+        }
+        let result = TunDevice::open("tun1", queues(2), 1480);
+        assert!(
+            matches!(result, Err(TunError::SingleQueue { .. })),
+            "{result:?}"
+        );
+        for name in ["tap1", "lo"] {
+            let result = TunDevice::open(name, queues(1), 1480);
+            assert!(matches!(result, Err(TunError::NotTun { .. })), "{result:?}");
         }
     }
 }

@@ -249,7 +249,7 @@ fn changed((key, before): (Sysctl, i32)) -> Option<Change> {
 }
 
 fn is_gone(error: &SysctlError) -> bool {
-    matches!(error, SysctlError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    matches!(error, SysctlError::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
 }
 
 fn gone_is_fine(result: Result<(), NetlinkError>) -> Result<(), UndoError> {
@@ -263,7 +263,8 @@ fn gone_is_fine(result: Result<(), NetlinkError>) -> Result<(), UndoError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{collections::BTreeMap, process::Command};
+    use crate::io::testing::in_namespace;
+    use std::collections::BTreeMap;
 
     #[test]
     fn steps_as_text() {
@@ -285,22 +286,6 @@ mod tests {
         assert_eq!(step.to_string(), "address 10.0.0.100/32 on lo");
     }
 
-    /// Runs an ignored test of this file as root of a new network namespace.
-    fn in_namespace(test: &str) {
-        let output = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--net", "--"])
-            .arg(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", &format!("io::undo::tests::{test}")])
-            .output()
-            .expect("unshare(1) of util-linux is needed");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "needs user and network namespaces: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
     /// Every integer setting of IPv4 devices, and `ip_forward`.
     fn settings() -> BTreeMap<String, i32> {
         let keys = ["forwarding", "accept_redirects", "rp_filter", "arp_ignore"]
@@ -317,7 +302,7 @@ mod tests {
 
     #[test]
     fn forwarding_comes_back_exactly() {
-        in_namespace("forwarding_comes_back_exactly_inside");
+        in_namespace("io::undo::tests::forwarding_comes_back_exactly_inside");
     }
 
     #[test]
@@ -338,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_others_changed_is_kept() {
-        in_namespace("what_others_changed_is_kept_inside");
+        in_namespace("io::undo::tests::what_others_changed_is_kept_inside");
     }
 
     #[test]
@@ -358,7 +343,7 @@ mod tests {
 
     #[test]
     fn addresses_and_routes_come_and_go() {
-        in_namespace("addresses_and_routes_come_and_go_inside");
+        in_namespace("io::undo::tests::addresses_and_routes_come_and_go_inside");
     }
 
     #[test]

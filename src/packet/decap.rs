@@ -32,7 +32,7 @@ pub struct Decapsulated<'a> {
 pub enum DecapError {
     /// A header does not fit its bytes, or the packet is a fragment of a tunnel packet.
     Malformed,
-    /// The outer header carries something other than IPv4.
+    /// Something other than IPv4 is inside.
     UnsupportedProtocol,
     /// Congestion was marked on a packet whose transport is not ECN-capable (RFC 6040 §4.2).
     Ecn,
@@ -66,9 +66,12 @@ pub fn open(outer: &mut [u8]) -> Result<Decapsulated<'_>, DecapError> {
     })
 }
 
-/// Source, destination and total length in bytes. The header's checksum is left to the kernel, which
-/// checks and counts it (IpInHdrErrors) when the packet is injected.
+/// Source, destination and total length in bytes. IPv6 is told apart from nonsense. The checksum is left
+/// to the kernel, which checks and counts it (IpInHdrErrors) when the packet is injected.
 fn inner_header(inner: &[u8]) -> Result<(Ipv4Addr, Ipv4Addr, usize), DecapError> {
+    if inner.first().is_some_and(|first| first >> 4 == 6) {
+        return Err(DecapError::UnsupportedProtocol);
+    }
     let header = Ipv4HeaderSlice::from_slice(inner).map_err(|_| DecapError::Malformed)?;
     let length = usize::from(header.total_len());
     if length < header.slice().len() {
@@ -208,8 +211,9 @@ mod tests {
             (
                 "inner version 6 under protocol 4",
                 with(&[(20, 0x65)]),
-                Malformed,
+                UnsupportedProtocol,
             ),
+            ("inner version 5", with(&[(20, 0x55)]), Malformed),
             ("inner header length 16", with(&[(20, 0x44)]), Malformed),
             (
                 "inner options beyond the packet",

@@ -288,6 +288,20 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.import(item.ident.span().start().line, vec![name], alias, true);
     }
 
+    fn visit_expr_path(&mut self, expression: &'ast syn::ExprPath) {
+        if !of_a_type(expression.qself.as_ref()) {
+            return visit::visit_expr_path(self, expression);
+        }
+        expression.qself.iter().for_each(|q| self.visit_qself(q));
+    }
+
+    fn visit_type_path(&mut self, named: &'ast syn::TypePath) {
+        if !of_a_type(named.qself.as_ref()) {
+            return visit::visit_type_path(self, named);
+        }
+        named.qself.iter().for_each(|q| self.visit_qself(q));
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Segments = path.segments.iter().map(|s| s.ident.to_string()).collect();
         // One segment is a local name, or an import that was noted where it was made.
@@ -355,6 +369,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.note(item.abi.extern_token.span.start().line, Raw::Unsafe);
         visit::visit_item_foreign_mod(self, item);
     }
+}
+
+/// `<[u8]>::len`: the path names something of the type, which is visited by itself.
+fn of_a_type(qself: Option<&syn::QSelf>) -> bool {
+    qself.is_some_and(|qself| qself.position == 0)
 }
 
 /// `#[cfg(test)]`, `#[cfg(all(test, …))]` or `#[test]`.

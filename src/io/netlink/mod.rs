@@ -57,12 +57,12 @@ impl std::fmt::Display for Operation {
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The socket itself failed.
-    #[error("netlink socket, {operation}: {source}")]
+    #[error("netlink socket, {operation}: {cause}")]
     Socket {
         /// What was attempted.
         operation: Operation,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The kernel has such an object already (EEXIST).
     #[error("{operation}: exists already")]
@@ -71,12 +71,12 @@ pub enum NetlinkError {
         operation: Operation,
     },
     /// The kernel refused.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {cause}")]
     Refused {
         /// What was attempted.
         operation: Operation,
         /// The error number that the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The answer could not be read.
     #[error("{operation}: answer of {length} bytes not understood: {reason}")]
@@ -101,7 +101,7 @@ impl NetlinkError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Refused { cause, .. } => cause.raw_os_error(),
             Self::Exists { .. } => Some(libc::EEXIST),
             Self::Socket { .. } | Self::Malformed { .. } | Self::Unsettled { .. } => None,
         }
@@ -130,9 +130,9 @@ impl Netlink {
             socket.set_cap_ack(true)?;
             Ok(socket)
         };
-        let socket = open().map_err(|source| NetlinkError::Socket {
+        let socket = open().map_err(|cause| NetlinkError::Socket {
             operation: Operation::new("open", "NETLINK_ROUTE"),
-            source,
+            cause,
         })?;
         Ok(Self {
             socket,
@@ -199,7 +199,7 @@ impl Netlink {
         self.socket
             .send(&bytes, 0)
             .map(|_| ())
-            .map_err(|source| socket_error(operation, source))
+            .map_err(|cause| socket_error(operation, cause))
     }
 
     /// Collects the answers to the last request until the kernel says that it is done.
@@ -234,7 +234,7 @@ impl Netlink {
             let mut space = self.buffer.as_mut_slice();
             match self.socket.recv(&mut space, libc::MSG_TRUNC) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|source| socket_error(operation, source))?,
+                other => break other.map_err(|cause| socket_error(operation, cause))?,
             }
         };
         if length > self.buffer.len() {
@@ -283,7 +283,7 @@ fn check_code(operation: &Operation, code: i32) -> Result<Progress, NetlinkError
         libc::EEXIST => Err(NetlinkError::Exists { operation }),
         errno => Err(NetlinkError::Refused {
             operation,
-            source: io::Error::from_raw_os_error(errno),
+            cause: io::Error::from_raw_os_error(errno),
         }),
     }
 }
@@ -307,10 +307,10 @@ fn declared_length(bytes: &[u8]) -> Option<usize> {
     usize::try_from(length).ok()
 }
 
-fn socket_error(operation: &Operation, source: io::Error) -> NetlinkError {
+fn socket_error(operation: &Operation, cause: io::Error) -> NetlinkError {
     NetlinkError::Socket {
         operation: operation.clone(),
-        source,
+        cause,
     }
 }
 
@@ -325,7 +325,9 @@ fn malformed(operation: &Operation, length: usize, reason: &str) -> NetlinkError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::{testing::in_namespace, tun::TunDevice};
     use proptest::prelude::*;
+    use std::num::NonZeroUsize;
 
     fn operation() -> Operation {
         Operation::new("list", "links")
@@ -371,5 +373,67 @@ mod tests {
             framed.iter_mut().zip(declared).for_each(|(byte, declared)| *byte = declared);
             drop(split_message(&operation(), &framed));
         }
+    }
+
+    #[test]
+    fn the_kernel_takes_changes_and_tells_of_them() {
+        in_namespace("io::netlink::tests::the_kernel_takes_changes_and_tells_of_them_inside");
+    }
+
+    #[test]
+    #[ignore = "run by the_kernel_takes_changes_and_tells_of_them in a namespace of its own"]
+    fn the_kernel_takes_changes_and_tells_of_them_inside() {
+        let device = TunDevice::open("tunlb0", NonZeroUsize::MIN, 1480).unwrap();
+        let mut netlink = Netlink::open().unwrap();
+        let lo = netlink.link("lo").unwrap().unwrap().index;
+        netlink.set_up(lo).unwrap();
+
+        let mut monitor = AddressMonitor::open().unwrap();
+        assert!(!monitor.drain().unwrap());
+        for net in ["10.1.0.1/24", "2001:db8::1/64"] {
+            netlink
+                .add_address(device.index, net.parse().unwrap())
+                .unwrap();
+            assert!(monitor.drain().unwrap(), "{net}");
+            let again = netlink.add_address(device.index, net.parse().unwrap());
+            assert!(
+                matches!(again, Err(NetlinkError::Exists { .. })),
+                "{again:?}"
+            );
+        }
+
+        for (net, inside) in [
+            ("10.9.0.0/16", "10.9.1.2"),
+            ("2001:db8:9::/48", "2001:db8:9::2"),
+        ] {
+            let (net, inside) = (net.parse().unwrap(), inside.parse().unwrap());
+            netlink.add_route(net, device.index).unwrap();
+            let again = netlink.add_route(net, lo);
+            assert!(
+                matches!(again, Err(NetlinkError::Exists { .. })),
+                "{again:?}"
+            );
+            let route = netlink.route_to(inside, RouteQuery::default()).unwrap();
+            assert_eq!(
+                (route.kind, route.oif),
+                (RouteKind::Unicast, Some(device.index))
+            );
+            assert!(route.preferred_source.is_some());
+            netlink.remove_route(net, device.index).unwrap();
+            let again = netlink.remove_route(net, device.index).unwrap_err();
+            assert_eq!(again.errno(), Some(libc::ESRCH));
+        }
+
+        let outside = netlink.route_to("192.0.2.1".parse().unwrap(), RouteQuery::default());
+        assert_eq!(outside.unwrap_err().errno(), Some(libc::ENETUNREACH));
+        // The doctor's oracle: a packet to our address, as if it came in from a client there.
+        let query = RouteQuery {
+            from: Some("10.1.0.9".parse().unwrap()),
+            iif: Some(device.index),
+        };
+        let route = netlink
+            .route_to("10.1.0.1".parse().unwrap(), query)
+            .unwrap();
+        assert_eq!(route.kind, RouteKind::Local);
     }
 }

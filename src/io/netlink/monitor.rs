@@ -35,7 +35,7 @@ impl AddressMonitor {
             socket.bind(&SocketAddr::new(0, GROUPS))?;
             Ok(Self { socket })
         };
-        open().map_err(|source| socket_error(&operation(), source))
+        open().map_err(|cause| socket_error(&operation(), cause))
     }
 
     /// Reads until nothing is left; true where anything changed since the last call.

@@ -1,0 +1,20 @@
+//! For tests that change the machine: runs them in a network namespace of their own.
+
+use std::process::Command;
+
+/// Runs the ignored test `name` (its whole path) as root of new user and network namespaces.
+pub(crate) fn in_namespace(name: &str) {
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", name])
+        .output()
+        .expect("unshare(1) of util-linux is needed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{name} in a user and network namespace (allow them: sysctl -w kernel.unprivileged_userns_clone=1, \
+         or run as root; /dev/net/tun must be open to all: chmod 666 /dev/net/tun): {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
