@@ -2,7 +2,7 @@
 //! byte for byte what came out of the TUN.
 
 use crate::enter::in_lab;
-use crate::site::{BACKENDS, Site};
+use crate::site::{BACKENDS, Site, WEB};
 use crate::wire::{Capture, Packet, census};
 
 const VIP: [u8; 4] = [10, 0, 0, 100];
@@ -24,6 +24,7 @@ fn inner_packets_arrive_complete_and_unchanged() {
             ]
         });
         site.get_in_parallel(30, 20_000);
+        site.wait_until_read(site.sent_by_client());
         let totals = director.stop();
 
         let all = totals.sent().packets;
@@ -32,8 +33,7 @@ fn inner_packets_arrive_complete_and_unchanged() {
         let mut tunnelled = Vec::new();
         let mut delivered = Vec::new();
         for ([eth0, decap0], (name, address)) in at_backends.into_iter().zip(BACKENDS) {
-            let count =
-                totals.backends[&("10.0.0.100:80/tcp".to_owned(), address.to_owned())].packets;
+            let count = totals.backends[&(WEB.to_owned(), address.to_owned())].packets;
             assert!(count > 0, "{name} got nothing: {totals:?}");
             tunnelled.extend(eth0.wait_for(count, |packet| packet.protocol() == IPIP));
             delivered.extend(decap0.wait_for(count, |packet| packet.destination() == VIP));
@@ -62,7 +62,7 @@ fn inner_packets_arrive_complete_and_unchanged() {
             "in the tunnel, from the TUN"
         );
         assert_eq!(census(delivered), routed, "out of the tunnel, from the TUN");
-        let as_sent = |packets: Vec<Packet>| census(packets.into_iter().map(Packet::as_sent));
+        let as_sent = |packets: Vec<Packet>| census(packets.into_iter().map(Packet::into_sent));
         let routed = routed
             .into_iter()
             .flat_map(|(packet, count)| vec![packet; count as usize]);

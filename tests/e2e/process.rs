@@ -26,6 +26,7 @@ pub(crate) struct Ended {
 pub(crate) enum Signal {
     Int,
     Term,
+    Usr1,
 }
 
 impl Process {
@@ -108,14 +109,24 @@ impl Process {
             self.name,
             self.text()
         );
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
         let signal = match signal {
             Signal::Int => "INT",
             Signal::Term => "TERM",
+            Signal::Usr1 => "USR1",
         };
         let kill = format!("kill -{signal} {}", self.id());
-        let killed = Command::new("sh").args(["-c", &kill]).status().expect("sh");
-        assert!(killed.success(), "{kill}: {killed}");
-        self.wait()
+        let killed = Command::new("sh").args(["-c", &kill]).status();
+        assert!(
+            killed.is_ok_and(|status| status.success()),
+            "{kill}: {}",
+            self.name
+        );
     }
 
     /// Waits for the end.

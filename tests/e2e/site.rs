@@ -12,7 +12,7 @@
 //! transmit checksum offload is on, as a veth pair has it.
 
 use crate::enter::tunlb;
-use crate::lab::{Lab, Node};
+use crate::lab::{Lab, Node, wait_until};
 use crate::process::{Ended, Process, Signal};
 use crate::totals::{Totals, of_decap};
 
@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 pub(crate) const VIP: &str = "10.0.0.100";
+/// The VIP's name where none is configured.
+pub(crate) const WEB: &str = "10.0.0.100:80/tcp";
 pub(crate) const URL: &str = "http://10.0.0.100/";
 pub(crate) const CLIENT: &str = "10.0.9.2";
 pub(crate) const DIRECTOR: &str = "10.0.1.2";
@@ -93,7 +95,7 @@ impl Site {
 
     /// Starts a director for HTTP to all three backends; `more` are further flags.
     pub(crate) fn run_http(&self, more: &[&str]) -> Director {
-        let mut arguments = vec!["--vip", "10.0.0.100:80/tcp"];
+        let mut arguments = vec!["--vip", WEB];
         for (_, address) in BACKENDS {
             arguments.extend(["--backend", address]);
         }
@@ -129,6 +131,20 @@ impl Site {
         answers
     }
 
+    /// Waits until the director has read as many packets from its TUN, so that stopping it loses none.
+    pub(crate) fn wait_until_read(&self, packets: u64) {
+        let mut read = 0;
+        wait_until(&format!("{packets} packets out of tunlb0"), || {
+            read = self.director.device_counter("tunlb0", "tx_packets");
+            read >= packets
+        });
+    }
+
+    /// How many packets the client's TCP and UDP have sent.
+    pub(crate) fn sent_by_client(&self) -> u64 {
+        self.client.counter("Ip", "OutRequests")
+    }
+
     /// Stops all decapsulators; returns their totals.
     pub(crate) fn stop_backends(self) -> [BTreeMap<String, u64>; 3] {
         self.backends
@@ -143,6 +159,15 @@ fn answer(line: &str) -> (u16, String) {
         panic!("not answered 200 OK: {line}");
     };
     (port.parse().expect("a port"), backend.to_owned())
+}
+
+impl Backend {
+    /// What the decapsulator has counted until now.
+    pub(crate) fn totals_so_far(&self) -> BTreeMap<String, u64> {
+        self.decap.signal(Signal::Usr1);
+        let text = self.decap.stdout();
+        text.lines().last().map(of_decap).unwrap_or_default()
+    }
 }
 
 impl Director {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::enter::in_lab;
 use crate::lab::Lab;
-use crate::site::{BACKENDS, CLIENT, DIRECTOR, Site, URL, VIP};
+use crate::site::{BACKENDS, CLIENT, DIRECTOR, Site, URL, VIP, WEB};
 use crate::totals::Traffic;
 
 const UDP_ECHO: &str = include_str!("tools/udp_echo.py");
@@ -29,9 +29,10 @@ fn two_hundred_parallel_connections() {
         }
         // The client talks to nobody else: all that it sent went through the director, once.
         let sent = Traffic {
-            packets: site.client.counter("Ip", "OutRequests"),
+            packets: site.sent_by_client(),
             bytes: site.client.counter("IpExt", "OutOctets"),
         };
+        site.wait_until_read(sent.packets);
         let received = site.client.counter("Ip", "InReceives");
         assert!(
             received > 800,
@@ -79,11 +80,7 @@ fn two_hundred_parallel_requests_of_curl() {
             );
         }
         let totals = director.stop();
-        assert_eq!(
-            (totals.busy(&format!("{VIP}:80/tcp")), totals.dropped()),
-            (3, 0),
-            "{totals:?}"
-        );
+        assert_eq!((totals.busy(WEB), totals.dropped()), (3, 0), "{totals:?}");
     });
 }
 
@@ -158,6 +155,7 @@ fn datagrams_are_echoed_from_the_vip() {
         }
         assert_eq!(replies.lines().count(), 100, "{replies}");
         assert!(["b1", "b2", "b3"].contains(&site.get().as_str()));
+        site.wait_until_read(site.sent_by_client());
         let totals = director.stop();
         let dns = totals.backends.iter().filter(|((vip, _), _)| vip == "dns");
         // 20 bytes of IPv4, 8 of UDP, 5 digits.

@@ -102,7 +102,7 @@ impl Packet {
 
     /// The packet without what changes on the way to the director: time to live, header checksum, and
     /// the TCP checksum, which the sending host leaves to its device.
-    pub(crate) fn as_sent(mut self) -> Self {
+    pub(crate) fn into_sent(mut self) -> Self {
         let tcp_checksum = self.header_length() + 16;
         for at in [8, 10, 11, tcp_checksum, tcp_checksum + 1] {
             self.0[at] = 0;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::enter::in_lab;
+use crate::lab::wait_until;
 use crate::site::{BACKENDS, Site, VIP};
 
 #[test]
@@ -18,12 +19,11 @@ fn two_workers_share_the_flows() {
         }
         let path = lab.file("tunlb.toml", config);
         let director = site.run(&["-c", &path.display().to_string()]);
-        let before = wakeups_of_workers(director.0.id());
-        assert_eq!(
-            before.len(),
-            2,
-            "worker threads and how often each has slept: {before:?}"
-        );
+        let mut before = Vec::new();
+        wait_until("two worker threads", || {
+            before = wakeups_of_workers(director.0.id());
+            before.len() == 2
+        });
         let queues = &site.director.link("tunlb0")["linkinfo"]["info_data"]["numqueues"];
         assert_eq!(queues.as_u64(), Some(2), "queues of tunlb0");
 
@@ -36,7 +36,8 @@ fn two_workers_share_the_flows() {
                 .all(|(before, after)| *after > before + 10),
             "a worker saw no packets: how often each has slept, before {before:?}, after {after:?}"
         );
-        let sent = site.client.counter("Ip", "OutRequests");
+        let sent = site.sent_by_client();
+        site.wait_until_read(sent);
         let totals = director.stop();
         assert_eq!(
             (totals.sent().packets, totals.dropped()),
