@@ -63,7 +63,7 @@ pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
 #[derive(Debug)]
 pub(crate) enum Running<'lab> {
     Process(Process),
-    Kernel(&'lab Lab),
+    Kernel(&'lab Lab, Core),
 }
 
 impl Running<'_> {
@@ -71,14 +71,15 @@ impl Running<'_> {
     ///
     /// A process: the run time of its threads, which holds the softirq work that its system calls
     /// trigger, the sink's reception included (unless the kernel accounts interrupt time apart,
-    /// CONFIG_IRQ_TIME_ACCOUNTING). The kernel: the interrupt time of the director's core, in ticks.
+    /// CONFIG_IRQ_TIME_ACCOUNTING). The kernel: all the time
+    /// that the director's core was not idle, so nothing else should run there.
     ///
     /// # Errors
     /// The figures cannot be read.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         match self {
             Self::Process(process) => process.cpu_time(),
-            Self::Kernel(_) => core_interrupt_time(DIRECTOR_CORE),
+            Self::Kernel(_, core) => core.busy(),
         }
     }
 
@@ -87,13 +88,35 @@ impl Running<'_> {
     pub(crate) fn stop(self) -> Result<()> {
         match self {
             Self::Process(process) => process.stop(),
-            Self::Kernel(lab) => stop_kernel(lab),
+            Self::Kernel(lab, _) => stop_kernel(lab),
         }
     }
 }
 
-/// What a core spent in hard and soft interrupts (proc_stat(5)): all of a forwarded packet's way.
-fn core_interrupt_time(core: usize) -> Result<Duration> {
+/// The director's core while the kernel forwards.
+#[derive(Debug)]
+pub(crate) struct Core {
+    since: Instant,
+    idle_before: Duration,
+}
+
+impl Core {
+    fn watch() -> Result<Self> {
+        Ok(Self {
+            since: Instant::now(),
+            idle_before: idle_time(DIRECTOR_CORE)?,
+        })
+    }
+
+    /// Not the sum of the busy columns: those are sampled by the tick, idle time is measured.
+    fn busy(&self) -> Result<Duration> {
+        let idle = idle_time(DIRECTOR_CORE)?.saturating_sub(self.idle_before);
+        Ok(self.since.elapsed().saturating_sub(idle))
+    }
+}
+
+/// What a core spent idle or waiting for IO since boot (proc_stat(5)).
+fn idle_time(core: usize) -> Result<Duration> {
     let stat = fs::read_to_string("/proc/stat")?;
     let prefix = format!("cpu{core} ");
     let line = stat
@@ -104,11 +127,11 @@ fn core_interrupt_time(core: usize) -> Result<Duration> {
         .split_whitespace()
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    let [_user, _nice, _system, _idle, _iowait, irq, softirq, ..] = ticks.as_slice() else {
+    let [_user, _nice, _system, idle, iowait, ..] = ticks.as_slice() else {
         bail!("/proc/stat has another shape: {line}");
     };
     // USER_HZ is 100 on every Linux that Rust runs on.
-    Ok(Duration::from_millis(10 * (irq + softirq)))
+    Ok(Duration::from_millis(10 * (idle + iowait)))
 }
 
 const VIP_ROUTE: &str = "10.0.0.100/32 via 10.0.2.11 dev d1";
@@ -121,7 +144,7 @@ const STEERING: &str = "/sys/class/net/d0/queues/rx-0/rps_cpus";
 fn start_kernel(lab: &Lab) -> Result<Running<'_>> {
     lab.director.ip(&format!("route add {VIP_ROUTE}"))?;
     steer(1 << DIRECTOR_CORE)?;
-    Ok(Running::Kernel(lab))
+    Ok(Running::Kernel(lab, Core::watch()?))
 }
 
 fn stop_kernel(lab: &Lab) -> Result<()> {

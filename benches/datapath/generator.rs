@@ -1,7 +1,6 @@
 //! The load: a flood of equal UDP packets to the VIP, from many source ports, on a core of its own.
 
 use std::io;
-use std::mem;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::lab::{GENERATOR_CORE, Lab, PORT, VIP, pin};
+use crate::lab::{GENERATOR_CORE, Lab, PORT, VIP, pin, succeeded};
 
 /// Sizes that are measured, whole IP packets.
 pub(crate) const PACKET_BYTES: [usize; 2] = [64, 1400];
@@ -20,8 +19,10 @@ const HEADER_BYTES: usize = 28;
 
 /// Flows; each has a socket and so a source port.
 const FLOWS: usize = 64;
-/// Packets per system call.
+/// Packets per system call, at most; the kernel cuts a send into no more than 64 (UDP_MAX_SEGMENTS).
 const BATCH: usize = 64;
+/// The largest UDP payload over IPv4.
+const MAX_DATAGRAM_BYTES: usize = 65_507;
 
 /// A running flood.
 #[derive(Debug)]
@@ -83,34 +84,38 @@ pub(crate) fn connected_socket() -> io::Result<UdpSocket> {
 
 fn flood(sockets: &[UdpSocket], payload_bytes: usize, shared: &Shared) -> Result<()> {
     pin(GENERATOR_CORE).context("cannot pin the generator")?;
-    let payload = vec![0_u8; payload_bytes];
-    let mut piece = libc::iovec {
-        iov_base: payload.as_ptr().cast_mut().cast(),
-        iov_len: payload_bytes,
-    };
-    // SAFETY: an mmsghdr is plain data, for which zeros are valid.
-    let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-    for message in &mut messages {
-        message.msg_hdr.msg_iov = &raw mut piece;
-        message.msg_hdr.msg_iovlen = 1;
+    for socket in sockets {
+        cut_into(socket, payload_bytes).context("cannot set UDP_SEGMENT")?;
     }
+    let batch = BATCH.min(MAX_DATAGRAM_BYTES / payload_bytes);
+    let payload = vec![0_u8; batch * payload_bytes];
     while !shared.stop.load(Ordering::Relaxed) {
         for socket in sockets {
-            shared
-                .sent
-                .fetch_add(send(socket, &mut messages), Ordering::Relaxed);
+            // A failure is an ICMP error that a director without a route caused; the next call sends again.
+            if socket.send(&payload).is_ok() {
+                shared
+                    .sent
+                    .fetch_add(u64::try_from(batch)?, Ordering::Relaxed);
+            }
         }
     }
     Ok(())
 }
 
-/// How many of the messages left. A failure counts as none: it is an ICMP error that a director without
-/// a route caused, and the next call sends again.
-fn send(socket: &UdpSocket, messages: &mut [libc::mmsghdr; BATCH]) -> u64 {
-    const COUNT: libc::c_uint = 64;
-    const { assert!(BATCH == COUNT as usize) };
-    // SAFETY: the messages point to one piece that lives in the caller, as does its payload, which the
-    // kernel only reads.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), COUNT, 0) };
-    u64::try_from(sent).unwrap_or(0)
+/// Makes the socket cut what it is given into datagrams of this payload (udp(7), UDP_SEGMENT): one way
+/// through the stack for a batch. The lab's veth takes single packets only, so it sees no difference.
+fn cut_into(socket: &UdpSocket, payload_bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(payload_bytes).map_err(io::Error::other)?;
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
+    let value = (&raw const value).cast();
+    // SAFETY: the value lives until the call returns, which reads `length` bytes of it.
+    succeeded(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            value,
+            length,
+        )
+    })
 }

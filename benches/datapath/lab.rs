@@ -83,7 +83,10 @@ impl Lab {
     }
 
     fn route(&self) -> Result<()> {
-        for step in ["addr add 10.0.0.2/30 dev g0", "link set g0 up"] {
+        for step in [
+            "addr add 10.0.0.2/30 dev g0",
+            "link set g0 gso_max_segs 1 up",
+        ] {
             self.generator.ip(step)?;
         }
         for step in ["addr add 10.0.2.11/24 dev s0", "link set s0 up"] {
@@ -226,7 +229,8 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     }
 }
 
-fn succeeded(returned: libc::c_int) -> io::Result<()> {
+/// What a system call returned, as a result.
+pub(crate) fn succeeded(returned: libc::c_int) -> io::Result<()> {
     if returned == -1 {
         Err(io::Error::last_os_error())
     } else {
