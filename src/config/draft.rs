@@ -292,7 +292,9 @@ impl VipDraft {
             port: copy(&self.port)?,
             protocol: copy(&self.protocol)?,
             hash: copy(&self.hash)?,
+            echo: crate::director::Echo::default(),
             all_down: copy(&self.all_down)?,
+            encap: crate::packet::EncapKind::default(),
             backends: self
                 .backends
                 .iter()

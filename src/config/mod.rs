@@ -25,6 +25,7 @@ pub use problem::Problem;
 pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
 
 use crate::director::{HashKey, RingSize, VipSpec};
+use crate::packet::SourceRule;
 use draft::Draft;
 use section::Document;
 
@@ -92,6 +93,17 @@ pub enum OuterSource {
     Auto,
     /// Always this address; of the family of every backend.
     Fixed(IpAddr),
+}
+
+impl OuterSource {
+    /// The rule for tunnels to that backend; `None` leaves it to the kernel's routes.
+    #[must_use]
+    pub const fn rule_for(&self, _backend: IpAddr) -> Option<SourceRule> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(address) => Some(SourceRule::Fixed(*address)),
+        }
+    }
 }
 
 impl fmt::Display for OuterSource {

@@ -29,7 +29,7 @@ use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
-use paths::Paths;
+pub use paths::Paths;
 pub use preflight::HostSetup;
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Stopper, Worker};
@@ -98,8 +98,8 @@ impl Daemon {
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(config, &mut netlink)?;
         let paths = Paths::resolve(config, &mut netlink)?;
-        let snapshot = snapshot(config, &paths)?;
-        let mtu = paths.inner_mtu();
+        let snapshot = Arc::new(paths.snapshot(config)?);
+        let mtu = paths.inner_mtu(config);
 
         let mut undo = Undo::new()?;
         preflight::prepare_host(setup, &paths, &mut undo)?;
@@ -141,17 +141,6 @@ impl Daemon {
         let counters: Vec<_> = self.workers.into_iter().map(WorkerThread::join).collect();
         Totals::new(&self.snapshot, &counters)
     }
-}
-
-fn snapshot(config: &Config, paths: &Paths) -> Result<Arc<Snapshot>> {
-    let DirectorConfig {
-        hash_key,
-        ring_size,
-        ..
-    } = &config.director;
-    let tunnel = |backend| paths.encap(backend);
-    let snapshot = Snapshot::build(&config.vips, hash_key, *ring_size, tunnel)?;
-    Ok(Arc::new(snapshot))
 }
 
 /// One seat per worker; the bound on flows is for all of them together.

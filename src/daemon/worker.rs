@@ -24,6 +24,9 @@ const STOP: Token = Token(1);
 /// At most one line about packets that could not be sent in this time.
 const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How soon waiting fragments are looked at again when no packet comes.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// One thread of the data path.
 #[derive(Debug)]
 pub(super) struct Worker<E> {
@@ -85,12 +88,18 @@ impl<E: Egress> Worker<E> {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(2);
         while !self.stopped() {
-            match self.poll.poll(&mut events, None) {
+            let timeout = self.director.is_holding().then_some(EXPIRY_INTERVAL);
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => self.forward_until_empty()?,
             }
+            self.director.expire(self.now());
         }
         Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::after(self.started.elapsed())
     }
 
     fn stopped(&self) -> bool {
@@ -101,14 +110,16 @@ impl<E: Egress> Worker<E> {
     fn forward_until_empty(&mut self) -> io::Result<()> {
         let mut reading = Reading::More;
         while reading == Reading::More && !self.stopped() {
-            let now = Timestamp::after(self.started.elapsed());
-            reading = self.read_batch(now)?;
+            reading = self.read_batch(self.now())?;
             self.send_batch();
         }
         Ok(())
     }
 
     fn read_batch(&mut self, now: Timestamp) -> io::Result<Reading> {
+        if let Reading::More = self.queue_released() {
+            return Ok(Reading::More);
+        }
         while let Some(frame) = self.egress.frame() {
             let length = match self.queue.recv(frame.body) {
                 Ok(length) => length,
@@ -118,24 +129,58 @@ impl<E: Egress> Worker<E> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let forward = match self.director.decide(&frame.body[..length], now) {
-                Verdict::Forward(forward) => forward,
-                Verdict::Drop(reason) => {
-                    trace!("dropped {length} bytes: {}", reason.name());
-                    continue;
+            match self.director.decide(&frame.body[..length], now) {
+                Verdict::Forward(forward) => {
+                    self.queue_forward(&forward);
+                    if let Reading::More = self.queue_released() {
+                        return Ok(Reading::More);
+                    }
                 }
-            };
-            if let Ok(encap) = self.director.encapsulate(&forward, frame.headroom) {
-                let outgoing = Outgoing {
-                    overhead: encap.overhead(),
-                    length: forward.meta.length.into(),
-                    destination: encap.destination(),
-                };
-                self.egress.queue(outgoing);
-                self.pending.push(forward);
+                Verdict::Reply => self.send_reply(),
+                Verdict::Hold => {}
+                Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
             }
         }
         Ok(Reading::More)
+    }
+
+    /// Encapsulates and queues the packet in the current frame.
+    fn queue_forward(&mut self, forward: &Forward) {
+        let Some(frame) = self.egress.frame() else {
+            return;
+        };
+        let length = usize::from(forward.meta.length);
+        let inner = &frame.body[..length];
+        if let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) {
+            let outgoing = Outgoing {
+                overhead: encap.overhead(),
+                length,
+                destination: encap.destination(),
+            };
+            self.egress.queue(outgoing);
+            self.pending.push(*forward);
+        }
+    }
+
+    /// Queues fragments that waited for a first one, as far as the batch has room: `More` when
+    /// it is full.
+    fn queue_released(&mut self) -> Reading {
+        while let Some(frame) = self.egress.frame() {
+            match self.director.take_released(frame.body) {
+                Some((forward, _)) => self.queue_forward(&forward),
+                None => return Reading::Empty,
+            }
+        }
+        Reading::More
+    }
+
+    /// The kernel routes the director's own answers as if they had come from the VIP through the
+    /// TUN.
+    fn send_reply(&self) {
+        if let Err(error) = self.queue.send(self.director.reply()) {
+            trace!("reply not sent: {error}");
+            self.director.counters().count_drop(DropReason::SendFailed);
+        }
     }
 
     fn send_batch(&mut self) {
@@ -147,7 +192,7 @@ impl<E: Egress> Worker<E> {
                 return;
             };
             match result {
-                Ok(()) => counters.count_sent(forward.backend, outgoing.length),
+                Ok(()) => counters.count_sent(forward.target.backend, outgoing.length),
                 Err(error) => {
                     counters.count_drop(DropReason::SendFailed);
                     failure = Some((outgoing.destination, error));

@@ -206,7 +206,9 @@ impl FragmentTable {
             self.recycle(held.bytes);
             given_up += 1;
         }
-        while let Some((id, since)) = self.waiting.pop_front_if(|(_, since)| now.since(*since) >= WAIT)
+        while let Some((id, since)) = self
+            .waiting
+            .pop_front_if(|(_, since)| now.since(*since) >= WAIT)
         {
             if self.is_current(&id, since, |state| matches!(state, State::Waiting(_))) {
                 self.datagrams.remove(&id);

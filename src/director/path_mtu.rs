@@ -75,7 +75,11 @@ mod tests {
         let mtus = PathMtus::new(1);
         assert_eq!(mtus.of(B, at(0)), None);
         assert_eq!(mtus.lower(B, 1400, at(1)), 1400);
-        assert_eq!(mtus.lower(B, 1450, at(2)), 1400, "not raised by a later error");
+        assert_eq!(
+            mtus.lower(B, 1450, at(2)),
+            1400,
+            "not raised by a later error"
+        );
         assert_eq!(mtus.of(B, at(600)), Some(1400));
         assert_eq!(mtus.of(B, at(601)), None);
         assert_eq!(mtus.lower(B, 1450, at(700)), 1450);

@@ -198,7 +198,8 @@ mod tests {
             }
             let version = if v6 { Version::V6 } else { Version::V4 };
             if let Ok(Icmp::Error(quoted)) = Icmp::parse(version, &bytes) {
-                quoted.flow();
+                let flow = quoted.flow();
+                prop_assert!(flow.is_none_or(|flow| flow.destination == quoted.source));
             }
         }
     }

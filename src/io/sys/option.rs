@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use super::length_of;
+use crate::packet::Version;
 
 /// Asks for a receive buffer of `bytes`, beyond `net.core.rmem_max` (SO_RCVBUFFORCE, socket(7)).
 ///
@@ -15,12 +16,15 @@ pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::R
 }
 
 /// Makes a full queue on the way out an error (ENOBUFS) instead of a silent loss (IP_RECVERR,
-/// ip(7)).
+/// ip(7); IPV6_RECVERR, ipv6(7)).
 ///
 /// # Errors
-/// The kernel's, for a socket that is not an IPv4 one.
-pub fn report_full_queues(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+/// The kernel's, for a socket of another family.
+pub fn report_full_queues(socket: BorrowedFd<'_>, version: Version) -> io::Result<()> {
+    match version {
+        Version::V4 => set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+        Version::V6 => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
+    }
 }
 
 fn set(

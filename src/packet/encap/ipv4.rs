@@ -22,15 +22,11 @@ pub(super) struct Ipv4Tunnel {
 
 impl Ipv4Tunnel {
     /// `None` when the source is not IPv4.
-    pub(super) const fn new(
-        source: SourceRule,
-        destination: Ipv4Addr,
-        ttl: NonZeroU8,
-    ) -> Option<Self> {
+    pub(super) fn new(source: SourceRule, destination: Ipv4Addr, ttl: NonZeroU8) -> Option<Self> {
         match source {
             SourceRule::Fixed(IpAddr::V4(_)) => {}
             SourceRule::Entropy(prefix) if prefix.net().addr().is_ipv4() => {}
-            _ => return None,
+            SourceRule::Fixed(_) | SourceRule::Entropy(_) => return None,
         }
         Some(Self {
             source,

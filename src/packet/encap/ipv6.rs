@@ -19,7 +19,7 @@ pub(super) struct Ipv6Tunnel {
 
 impl Ipv6Tunnel {
     /// `None` when the source is not IPv6.
-    pub(super) const fn new(
+    pub(super) fn new(
         source: SourceRule,
         destination: Ipv6Addr,
         hop_limit: NonZeroU8,
@@ -27,7 +27,7 @@ impl Ipv6Tunnel {
         match source {
             SourceRule::Fixed(IpAddr::V6(_)) => {}
             SourceRule::Entropy(prefix) if prefix.net().addr().is_ipv6() => {}
-            _ => return None,
+            SourceRule::Fixed(_) | SourceRule::Entropy(_) => return None,
         }
         Some(Self {
             source,
