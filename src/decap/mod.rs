@@ -154,3 +154,6 @@ fn list(addresses: &[IpAddr]) -> String {
     let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
     texts.join(", ")
 }
+
+#[cfg(test)]
+mod tests;
