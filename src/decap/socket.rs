@@ -120,11 +120,13 @@ fn start_error(carrier: Carrier, operation: &'static str, cause: io::Error) -> D
         Carrier::Udp4(port) | Carrier::Udp6(port) if cause.kind() == io::ErrorKind::AddrInUse => {
             DecapError::PortInUse { port }
         }
-        _ => DecapError::Socket {
-            socket: carrier.to_string(),
-            operation,
-            cause,
-        },
+        Carrier::Ipv4(_) | Carrier::Ipv6(_) | Carrier::Udp4(_) | Carrier::Udp6(_) => {
+            DecapError::Socket {
+                socket: carrier.to_string(),
+                operation,
+                cause,
+            }
+        }
     }
 }
 
