@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 pub(crate) struct Totals {
     /// By VIP's name and backend's address.
     pub(crate) backends: BTreeMap<(String, String), Traffic>,
-    /// By reason; reasons that did not occur are absent.
     /// Packets that the director answered itself.
     pub(crate) answered: u64,
+    /// By reason; reasons that did not occur are absent.
     pub(crate) dropped: BTreeMap<String, u64>,
 }
 
