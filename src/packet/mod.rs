@@ -8,6 +8,7 @@ pub mod ecn;
 mod encap;
 mod flow;
 mod parse;
+mod partial;
 
 pub use encap::{Encap, HEADROOM, TooLong};
 pub use flow::{FlowKey, Protocol};
