@@ -19,7 +19,8 @@ fn full_sized_uploads_learn_the_path_mtu() {
             "the client has not learnt the path MTU: {route}"
         );
         assert!(site.director.counter("Ip", "FragFails") > 0);
-        assert_eq!(director.stop().dropped(), 0);
+        let totals = director.stop();
+        assert_eq!(totals.dropped(), 0, "{totals:?}");
     });
 }
 

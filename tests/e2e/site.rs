@@ -132,8 +132,15 @@ impl Site {
         });
     }
 
-    /// How many packets the client's TCP and UDP have sent.
+    /// How many packets the client's TCP and UDP have sent, once its last connection has closed, so
+    /// that no more follow.
     pub(crate) fn sent_by_client(&self) -> u64 {
+        wait_until("the client's connections to close", || {
+            let open = self
+                .client
+                .run("ss --no-header --numeric --tcp state connected exclude time-wait");
+            open.is_empty()
+        });
         self.client.counter("Ip", "OutRequests")
     }
 

@@ -103,7 +103,8 @@ fn download_of_100_megabytes() {
             through.iter().all(|bytes| *bytes < 10_000_000),
             "acknowledgements alone go through the director, not {through:?} bytes"
         );
-        assert_eq!(director.stop().dropped(), 0);
+        let totals = director.stop();
+        assert_eq!(totals.dropped(), 0, "{totals:?}");
     });
 }
 
