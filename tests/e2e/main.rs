@@ -13,6 +13,7 @@ mod totals;
 mod wire;
 
 mod checksums;
+mod families;
 mod hostile;
 mod leftovers;
 mod mtu;
