@@ -14,7 +14,9 @@ mod wire;
 
 mod checksums;
 mod families;
+mod fragments;
 mod hostile;
+mod icmp;
 mod leftovers;
 mod mtu;
 mod refusals;
