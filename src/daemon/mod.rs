@@ -29,6 +29,7 @@ use crate::director::{BackendIndex, Counters, Director, Seat};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
+use crate::io::sysctl::Sysctl;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
 use path_mtu::PathLearner;
@@ -217,6 +218,10 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 /// A host route for every VIP address into the TUN.
 fn add_routes(config: &Config, tun_index: u32, undo: &mut Undo) -> Result<()> {
     let tun = &config.director.tun;
+    if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+        // Some hosts switch IPv6 off for devices to come; a route into this one needs it.
+        undo.set_sysctl(Sysctl::ipv6_conf(tun, "disable_ipv6")?, 0)?;
+    }
     for vip in &config.vips {
         let net = IpNet::from(vip.address);
         undo.add_route(tun_index, tun, net)
