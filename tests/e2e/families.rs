@@ -162,6 +162,9 @@ fn every_family_in_every_family() {
             let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
             assert!(sent.packets > 200, "{name}: {totals:?}");
         }
-        assert_eq!(totals.dropped(), 0, "{totals:?}");
+        // The kernel reports its own multicast groups on every IPv6 device, this one too.
+        let own = totals.dropped.get("no_vip").copied().unwrap_or_default();
+        assert_eq!(totals.dropped(), own, "{totals:?}");
+        assert!(own < 10, "{totals:?}");
     });
 }
