@@ -16,6 +16,6 @@ pub use encap::{
     SourceRule, TooLong,
 };
 pub use flow::{FlowKey, Protocol};
-pub use icmp::{Icmp, Quoted};
+pub use icmp::{Icmp, PathMtuError, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use reply::{echo_reply, packet_too_big};
