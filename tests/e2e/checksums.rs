@@ -14,7 +14,7 @@ fn inner_packets_arrive_complete_and_unchanged() {
         let site = Site::new(lab);
         let offloads = site.client.run("ethtool -k eth0");
         assert!(offloads.contains("tx-checksumming: on"), "{offloads}");
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         let at_client = Capture::start(&site.client, "eth0");
         let at_tun = Capture::start(&site.director, "tunlb0");
         let at_backends = site.backends.each_ref().map(|backend| {

@@ -7,7 +7,6 @@ use std::any::type_name;
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -27,13 +26,19 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// Runs the body of a test in a lab of its own: as root in the machine's user namespace where the
 /// caller is root, else in a user namespace of its own.
 pub(crate) fn in_lab<F: FnOnce(&Lab)>(body: F) {
-    enter(if is_root() { Way::Root } else { Way::User }, body);
+    enter(Way::shortest(), body);
 }
 
 /// Like [`in_lab`], but never with the machine's root: where the caller is root, it becomes the user
 /// nobody first, to whom /dev/net/tun is open in a mount namespace of its own only.
 pub(crate) fn in_lab_as_nobody<F: FnOnce(&Lab)>(body: F) {
-    enter(if is_root() { Way::Nobody } else { Way::User }, body);
+    let machine_root = is_root() && is_machine();
+    let way = if machine_root {
+        Way::Nobody
+    } else {
+        Way::shortest()
+    };
+    enter(way, body);
 }
 
 /// The binary under test.
@@ -74,6 +79,10 @@ enum Way {
 }
 
 impl Way {
+    fn shortest() -> Self {
+        if is_root() { Self::Root } else { Self::User }
+    }
+
     /// Runs the arguments that are added to it inside new namespaces.
     fn command(self) -> Command {
         let mut command = Command::new("unshare");
@@ -125,7 +134,15 @@ fn this_program() -> PathBuf {
 }
 
 fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+    let status = fs::read_to_string("/proc/self/status").expect("the state of this process");
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
+}
+
+/// Whether this is the machine's own user namespace, the only one that maps every id to itself.
+pub(crate) fn is_machine() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("the map of user ids");
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The inner run holds the read end of a pipe whose other end only the outer run has.

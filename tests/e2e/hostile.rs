@@ -38,7 +38,7 @@ const ROUTER_TO_B1: Way = [[10, 0, 1, 1], [10, 0, 1, 11]];
 fn a_director_counts_what_hostile_clients_send() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         resolve_neighbours(&site);
         let sending = send(lab, &site.client, &for_the_director());
         site.get_in_parallel(100, 20_000);
@@ -59,7 +59,7 @@ fn a_director_survives_any_bytes() {
         let site = Site::new(lab);
         // It stays when the director has ended, and its counters with it.
         site.director.run("ip tuntap add dev tunlb0 mode tun");
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         let command = site.director.python(INJECT, &["1", "8000", "tunlb0"]);
         let injecting = site.director.spawn("inject", command);
         site.get_in_parallel(100, 20_000);
@@ -82,7 +82,7 @@ fn a_director_survives_any_bytes() {
 fn a_decapsulator_lets_in_nothing_but_clients_packets_from_the_director() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         resolve_neighbours(&site);
         let from_director = send(lab, &site.director, &for_the_decapsulator());
         let from_router = send(lab, &site.router, &[stray_tunnel()]);

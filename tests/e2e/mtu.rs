@@ -8,7 +8,7 @@ use crate::traffic::{noise, upload};
 fn full_sized_uploads_learn_the_path_mtu() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         assert_eq!(site.director.mtu("tunlb0"), 1480);
         let (expected, path) = noise(lab, 1_000_000);
         assert_eq!(upload(&site, &path), expected);
@@ -19,7 +19,8 @@ fn full_sized_uploads_learn_the_path_mtu() {
             "the client has not learnt the path MTU: {route}"
         );
         assert!(site.director.counter("Ip", "FragFails") > 0);
-        assert_eq!(director.stop().dropped(), 0);
+        let totals = director.stop();
+        assert_eq!(totals.dropped(), 0, "{totals:?}");
     });
 }
 
@@ -29,7 +30,7 @@ fn the_smallest_path_counts() {
         let site = Site::new(lab);
         site.director
             .run("ip route add 10.0.2.13/32 via 10.0.1.1 mtu 1400");
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         assert_eq!(site.director.mtu("tunlb0"), 1380);
         director.stop();
     });

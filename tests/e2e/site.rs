@@ -11,13 +11,12 @@
 //! The router sends 10.0.0.100, the VIP, to the director. Every host's device is `eth0`; their
 //! transmit checksum offload is on, as a veth pair has it.
 
+use std::collections::BTreeMap;
+
 use crate::enter::tunlb;
 use crate::lab::{Lab, Node, wait_until};
 use crate::process::{Ended, Process, Signal};
 use crate::totals::{Totals, of_decap};
-
-use std::collections::BTreeMap;
-use std::process::Command;
 
 pub(crate) const VIP: &str = "10.0.0.100";
 /// The VIP's name where none is configured.
@@ -89,25 +88,18 @@ impl Site {
 
     /// Starts a director; `arguments` follow `tunlb run`.
     pub(crate) fn run(&self, arguments: &[&str]) -> Director {
-        let command = self.run_command(arguments);
+        let mut command = self.director.command(tunlb());
+        command.arg("run").args(arguments);
         Director(self.director.start("run", command, "forwarding"))
     }
 
-    /// Starts a director for HTTP to all three backends; `more` are further flags.
-    pub(crate) fn run_http(&self, more: &[&str]) -> Director {
+    /// Starts a director for HTTP to all three backends.
+    pub(crate) fn run_http(&self) -> Director {
         let mut arguments = vec!["--vip", WEB];
         for (_, address) in BACKENDS {
             arguments.extend(["--backend", address]);
         }
-        arguments.extend(more);
         self.run(&arguments)
-    }
-
-    /// `tunlb run` with `arguments`, on the director.
-    pub(crate) fn run_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.director.command(tunlb());
-        command.arg("run").args(arguments);
-        command
     }
 
     /// One HTTP request through the VIP; returns the name of the backend that answered.
@@ -140,8 +132,15 @@ impl Site {
         });
     }
 
-    /// How many packets the client's TCP and UDP have sent.
+    /// How many packets the client's TCP and UDP have sent, once its last connection has closed, so
+    /// that no more follow.
     pub(crate) fn sent_by_client(&self) -> u64 {
+        wait_until("the client's connections to close", || {
+            let open = self
+                .client
+                .run("ss --no-header --numeric --tcp state connected exclude time-wait");
+            open.is_empty()
+        });
         self.client.counter("Ip", "OutRequests")
     }
 

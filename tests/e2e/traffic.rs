@@ -18,7 +18,7 @@ const MEGABYTE: usize = 1_000_000;
 fn two_hundred_parallel_connections() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         let answers = site.get_in_parallel(200, 20_000);
         for (name, _) in BACKENDS {
             let count = answers.values().filter(|backend| *backend == name).count();
@@ -58,7 +58,7 @@ fn two_hundred_parallel_connections() {
 fn two_hundred_parallel_requests_of_curl() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         let folder = lab.file("answers", "").with_file_name("");
         let output = site.client.sh(&format!(
             "cd {}
@@ -88,7 +88,7 @@ fn two_hundred_parallel_requests_of_curl() {
 fn download_of_100_megabytes() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         let pattern: Vec<u8> = (0..=250).cycle().take(100 * MEGABYTE).collect();
         let expected = sha256(&pattern);
         let found = site.client.sh(&format!(
@@ -103,7 +103,8 @@ fn download_of_100_megabytes() {
             through.iter().all(|bytes| *bytes < 10_000_000),
             "acknowledgements alone go through the director, not {through:?} bytes"
         );
-        assert_eq!(director.stop().dropped(), 0);
+        let totals = director.stop();
+        assert_eq!(totals.dropped(), 0, "{totals:?}");
     });
 }
 
@@ -111,7 +112,7 @@ fn download_of_100_megabytes() {
 fn upload_of_100_megabytes() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = site.run_http(&[]);
+        let director = site.run_http();
         let (expected, path) = noise(lab, 100 * MEGABYTE);
         assert_eq!(upload(&site, &path), expected);
         let sent = director.stop().sent();
