@@ -110,6 +110,7 @@ impl<E: Egress> Worker<E> {
             }
             self.director.expire(self.now());
         }
+        self.director.finish();
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod encap;
 mod flow;
 mod icmp;
 mod parse;
+mod partial;
 mod reply;
 
 pub use encap::{
