@@ -1,7 +1,7 @@
 //! One worker: a mio loop over one TUN queue. Read a batch, decide, send the batch.
 //!
 //! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing
-//! once it runs.
+//! once it runs, except for copies of packets where a capture is asked for ([`tee`](super::tee)).
 
 use std::io;
 use std::os::fd::AsRawFd;

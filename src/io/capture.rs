@@ -3,6 +3,9 @@
 //! Blocks are built in memory and leave whole, so the file can be read at any time while it is
 //! written. Knows nothing of why a packet is captured. Format: draft-ietf-opsawg-pcapng; link type
 //! RAW: <https://www.tcpdump.org/linktypes.html>.
+//!
+//! A file describes one interface, whatever way packets go: libpcap 1.10 refuses a second one of
+//! link type RAW, because it compares the type in the file with the one that it maps it to.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,6 +21,9 @@ const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE_DESCRIPTION: u32 = 1;
 const ENHANCED_PACKET: u32 = 6;
 
+/// The one that is described.
+const INTERFACE: u32 = 0;
+
 /// Written in the byte order of the section, by which readers know it: here little-endian.
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 
@@ -28,7 +34,6 @@ const OPT_COMMENT: u16 = 1;
 const SHB_USERAPPL: u16 = 4;
 /// Options of an interface description.
 const IF_NAME: u16 = 2;
-const IF_DESCRIPTION: u16 = 3;
 const IF_TSRESOL: u16 = 9;
 /// Options of an enhanced packet.
 const EPB_FLAGS: u16 = 2;
@@ -39,16 +44,7 @@ const NANOSECONDS: u8 = 9;
 /// Blocks leave the process when they fill this, or when [`CaptureFile::flush`] is called.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where packets are captured, as readers show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interface<'a> {
-    /// A short name.
-    pub name: &'a str,
-    /// What it is.
-    pub description: &'a str,
-}
-
-/// Which way a packet crossed its interface, seen from this process.
+/// Which way a packet went, seen from this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// It was read.
@@ -60,8 +56,6 @@ pub enum Direction {
 /// A packet to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CapturedPacket<'a> {
-    /// Position in the interfaces that the file was created with.
-    pub interface: u32,
     /// Which way it went.
     pub direction: Direction,
     /// When.
@@ -110,15 +104,12 @@ pub struct CaptureFile {
 
 impl CaptureFile {
     /// Creates the file, readable by its owner only, or empties the one that is there; `limit`
-    /// bounds its bytes. The header is in the file when this returns.
+    /// bounds its bytes. Readers show packets as those of `interface`. The header is in the file
+    /// when this returns.
     ///
     /// # Errors
     /// [`CaptureError::Create`] and [`CaptureError::Write`].
-    pub fn create(
-        path: &Path,
-        limit: u64,
-        interfaces: &[Interface<'_>],
-    ) -> Result<Self, CaptureError> {
+    pub fn create(path: &Path, limit: u64, interface: &str) -> Result<Self, CaptureError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(path).map_err(|cause| CaptureError::Create {
@@ -134,9 +125,7 @@ impl CaptureFile {
             written_packets: 0,
         };
         put_section_header(&mut capture.buffer);
-        for interface in interfaces {
-            put_interface(&mut capture.buffer, interface);
-        }
+        put_interface(&mut capture.buffer, interface);
         capture.flush()?;
         Ok(capture)
     }
@@ -206,13 +195,12 @@ fn put_section_header(out: &mut Vec<u8>) {
     });
 }
 
-fn put_interface(out: &mut Vec<u8>, interface: &Interface<'_>) {
+fn put_interface(out: &mut Vec<u8>, name: &str) {
     put_block(out, INTERFACE_DESCRIPTION, |body| {
         put_u16(body, LINKTYPE_RAW);
         put_u16(body, 0); // reserved
         put_u32(body, 0); // packets are never cut
-        put_option(body, IF_NAME, interface.name.as_bytes());
-        put_option(body, IF_DESCRIPTION, interface.description.as_bytes());
+        put_option(body, IF_NAME, name.as_bytes());
         put_option(body, IF_TSRESOL, &[NANOSECONDS]);
         put_option(body, OPT_ENDOFOPT, &[]);
     });
@@ -227,7 +215,7 @@ fn put_packet(out: &mut Vec<u8>, packet: &CapturedPacket<'_>) {
         Direction::Outbound => 2,
     };
     put_block(out, ENHANCED_PACKET, |body| {
-        for word in [packet.interface, high, low, length, length] {
+        for word in [INTERFACE, high, low, length, length] {
             put_u32(body, word);
         }
         put_padded(body, packet.bytes);
@@ -284,14 +272,8 @@ mod tests {
 
     use super::*;
 
-    const TUN: Interface<'_> = Interface {
-        name: "ingress",
-        description: "tunlb0",
-    };
-
     fn packet(comment: &str) -> CapturedPacket<'_> {
         CapturedPacket {
-            interface: 1,
             direction: Direction::Outbound,
             time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
             bytes: &[0x45, 0, 0, 5, 6],
@@ -302,16 +284,15 @@ mod tests {
     #[test]
     fn an_interface_in_bytes() {
         let mut block = Vec::new();
-        put_interface(&mut block, &TUN);
+        put_interface(&mut block, "tunlb0");
         #[rustfmt::skip]
         let expected = [
-            1, 0, 0, 0, 56, 0, 0, 0,
+            1, 0, 0, 0, 44, 0, 0, 0,
             101, 0, 0, 0, 0, 0, 0, 0,
-            2, 0, 7, 0, b'i', b'n', b'g', b'r', b'e', b's', b's', 0,
-            3, 0, 6, 0, b't', b'u', b'n', b'l', b'b', b'0', 0, 0,
+            2, 0, 6, 0, b't', b'u', b'n', b'l', b'b', b'0', 0, 0,
             9, 0, 1, 0, 9, 0, 0, 0,
             0, 0, 0, 0,
-            56, 0, 0, 0,
+            44, 0, 0, 0,
         ];
         assert_eq!(block, expected);
     }
@@ -324,7 +305,7 @@ mod tests {
         #[rustfmt::skip]
         let expected = [
             6, 0, 0, 0, 60, 0, 0, 0,
-            1, 0, 0, 0,
+            0, 0, 0, 0,
             0xfe, 0x9c, 0x97, 0x17, 0x15, 0xcd, 0x85, 0x3d,
             5, 0, 0, 0, 5, 0, 0, 0,
             0x45, 0, 0, 5, 6, 0, 0, 0,
@@ -358,7 +339,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("capture.pcapng");
         fs::write(&path, [0; 1000]).unwrap();
-        let mut file = CaptureFile::create(&path, 300, &[TUN]).unwrap();
+        let mut file = CaptureFile::create(&path, 300, "tunlb0").unwrap();
         let header = file.bytes();
         assert_eq!(fs::metadata(&path).unwrap().len(), header);
         let room = (300 - header) / 60;
@@ -379,20 +360,20 @@ mod tests {
     fn only_the_owner_reads_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("capture.pcapng");
-        CaptureFile::create(&path, 1000, &[TUN]).unwrap();
+        CaptureFile::create(&path, 1000, "tunlb0").unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
     fn what_cannot_be_written_is_an_error() {
-        let missing = CaptureFile::create(Path::new("/nowhere/capture"), 1000, &[TUN]);
+        let missing = CaptureFile::create(Path::new("/nowhere/capture"), 1000, "tunlb0");
         let message = missing.unwrap_err().to_string();
         assert!(
             message.starts_with("create capture file /nowhere/capture: No such file"),
             "{message}"
         );
-        let full = CaptureFile::create(Path::new("/dev/full"), 1000, &[TUN]);
+        let full = CaptureFile::create(Path::new("/dev/full"), 1000, "tunlb0");
         assert!(matches!(full, Err(CaptureError::Write(_))), "{full:?}");
     }
 

@@ -24,7 +24,7 @@ use crate::packet::{HEADROOM, Packet, Transport};
 use filter::Destination;
 pub use filter::{Filter, FilterError};
 pub(super) use writer::Capture;
-use writer::{Copy, Left, Record};
+use writer::{Left, PacketCopy, Record};
 
 /// What is to be captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ struct Queued {
     /// Whether it is selected only if it is dropped.
     only_if_dropped: bool,
     forward: Forward,
-    ingress: Option<Copy>,
+    ingress: Option<PacketCopy>,
     outer: Vec<u8>,
 }
 
@@ -124,7 +124,7 @@ impl Tee {
         }
     }
 
-    /// The packet in `frame` cannot be encapsulated.
+    /// A packet to be forwarded cannot be encapsulated.
     pub(super) fn too_big(&mut self, snapshot: &Snapshot, inner: &[u8], forward: &Forward) {
         let Some(tap) = &self.0 else { return };
         let destination = chosen(snapshot, forward);
@@ -184,7 +184,7 @@ impl Tee {
         self.hand_over(Record {
             verdict,
             ingress: queued.ingress,
-            left: Some(Left::Outer(Copy {
+            left: Some(Left::Outer(PacketCopy {
                 time: SystemTime::now(),
                 bytes: queued.outer,
             })),
@@ -207,8 +207,8 @@ impl Tee {
 /// Why the kernel may refuse an outer packet.
 const SEND_DROPS: [DropReason; 2] = [DropReason::TooBig, DropReason::SendFailed];
 
-fn copy(bytes: &[u8]) -> Copy {
-    Copy {
+fn copy(bytes: &[u8]) -> PacketCopy {
+    PacketCopy {
         time: SystemTime::now(),
         bytes: bytes.to_vec(),
     }

@@ -40,28 +40,37 @@ impl Bench {
         }
     }
 
-    /// Decides a packet, and queues it when it is to be forwarded.
+    /// Decides a packet, and queues what is to be forwarded then.
     fn receive(&mut self, packet: &[u8]) {
         let verdict = self.director.decide(packet, Timestamp::default());
         let snapshot = Arc::clone(self.director.snapshot());
         self.tee.decided(&snapshot, packet, &verdict);
         if let Verdict::Forward(forward) = verdict {
-            let encap = self
-                .director
-                .encapsulate(&forward, &mut self.headroom, packet);
-            let encap = encap.unwrap();
-            let outgoing = Outgoing {
-                overhead: encap.overhead(),
-                length: packet.len(),
-                destination: encap.destination(),
-            };
-            let frame = Frame {
-                headroom: &mut self.headroom,
-                body: &mut packet.to_vec(),
-            };
-            let packet = (&forward, Origin::Tun);
-            self.tee.queued(&snapshot, &frame, &outgoing, packet);
+            self.queue(packet, &forward, Origin::Tun);
+            let mut held = [0; 100];
+            while let Some((forward, length)) = self.director.take_released(&mut held) {
+                self.queue(&held[..length], &forward, Origin::Held);
+            }
         }
+    }
+
+    fn queue(&mut self, packet: &[u8], forward: &Forward, origin: Origin) {
+        let snapshot = Arc::clone(self.director.snapshot());
+        let encap = self
+            .director
+            .encapsulate(forward, &mut self.headroom, packet)
+            .unwrap();
+        let outgoing = Outgoing {
+            overhead: encap.overhead(),
+            length: packet.len(),
+            destination: encap.destination(),
+        };
+        let frame = Frame {
+            headroom: &mut self.headroom,
+            body: &mut packet.to_vec(),
+        };
+        self.tee
+            .queued(&snapshot, &frame, &outgoing, (forward, origin));
     }
 
     fn send(&mut self, result: Result<(), (DropReason, &io::Error)>) {
@@ -102,10 +111,10 @@ fn syn(port: u8) -> Vec<u8> {
     packet
 }
 
-/// A fragment of a datagram, other than its first.
-fn later_fragment() -> Vec<u8> {
+/// A fragment of a datagram; `offset` counts 8 bytes.
+fn fragment(offset: u8) -> Vec<u8> {
     let mut packet = syn(80);
-    (packet[6], packet[7]) = (0x20, 100);
+    (packet[6], packet[7]) = (0x20, offset);
     packet
 }
 
@@ -128,11 +137,29 @@ fn a_forwarded_packet_is_copied_with_and_without_its_outer_header() {
 }
 
 #[test]
+fn a_held_fragment_is_copied_when_it_comes_and_when_it_leaves() {
+    let mut bench = Bench::new("", 10);
+    bench.receive(&fragment(100));
+    bench.receive(&fragment(0));
+    bench.send(Ok(()));
+    bench.send(Ok(()));
+    let records: Vec<_> = bench.records.try_iter().collect();
+    let forward = format!("forward{NAMES}");
+    let verdicts = records.iter().map(|record| record.verdict.as_str());
+    assert!(verdicts.eq(["hold", &forward, &forward]), "{records:?}");
+    assert!(records[2].ingress.is_none());
+    let Some(Left::Outer(outer)) = &records[2].left else {
+        panic!("{records:?}");
+    };
+    assert_eq!(outer.bytes[20..], fragment(100));
+}
+
+#[test]
 fn what_does_not_leave_says_why() {
     let mut bench = Bench::new("", 10);
     bench.receive(&syn(81));
     bench.receive(&syn(80)[..30]);
-    bench.receive(&later_fragment());
+    bench.receive(&fragment(100));
     let snapshot = Arc::clone(bench.director.snapshot());
     let (packet, refused) = (syn(80), Err(io::Error::from_raw_os_error(libc::EIO)));
     bench.tee.replied(&snapshot, &packet, &[], &Ok(0));

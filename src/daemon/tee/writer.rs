@@ -14,18 +14,14 @@ use log::{info, warn};
 
 use super::filter::Filter;
 use super::{CaptureOptions, Tee};
-use crate::io::capture::{CaptureError, CaptureFile, CapturedPacket, Direction, Interface};
+use crate::io::capture::{CaptureError, CaptureFile, CapturedPacket, Direction};
 
 /// Records that may wait, one for each packet of a burst: at an MTU of 1500, 3 MB at most.
 const QUEUE: usize = 1024;
 
-/// Positions of the file's interfaces.
-const INGRESS: u32 = 0;
-const EGRESS: u32 = 1;
-
 /// A copy of a packet.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct PacketCopy {
     pub(super) time: SystemTime,
     pub(super) bytes: Vec<u8>,
 }
@@ -35,7 +31,7 @@ pub(super) struct Copy {
 pub(super) struct Record {
     pub(super) verdict: String,
     /// As it was read from the TUN; `None` for a fragment that was written when it came.
-    pub(super) ingress: Option<Copy>,
+    pub(super) ingress: Option<PacketCopy>,
     pub(super) left: Option<Left>,
 }
 
@@ -43,9 +39,9 @@ pub(super) struct Record {
 #[derive(Debug)]
 pub(super) enum Left {
     /// The packet in its tunnel, to a backend.
-    Outer(Copy),
+    Outer(PacketCopy),
     /// An answer, into the TUN.
-    Reply(Copy),
+    Reply(PacketCopy),
 }
 
 impl Record {
@@ -67,17 +63,7 @@ pub(in crate::daemon) struct Capture {
 impl Capture {
     /// Creates the file and starts the thread. `tun` is the device that packets come from.
     pub(in crate::daemon) fn start(options: &CaptureOptions, tun: &str) -> Result<Self> {
-        let interfaces = [
-            Interface {
-                name: "ingress",
-                description: tun,
-            },
-            Interface {
-                name: "egress",
-                description: "tunnels to backends",
-            },
-        ];
-        let file = CaptureFile::create(&options.path, options.limit_bytes, &interfaces)?;
+        let file = CaptureFile::create(&options.path, options.limit_bytes, tun)?;
         let (records, receiver) = sync_channel(QUEUE);
         let missed = Arc::new(AtomicU64::new(0));
         let writer = Writer {
@@ -169,29 +155,23 @@ fn append(file: &mut CaptureFile, record: &Record) -> Result<(), CaptureError> {
     let verdict = &record.verdict;
     let origin = match &record.ingress {
         Some(copy) => {
-            let packet = packet(INGRESS, Direction::Inbound, copy, verdict);
+            let packet = packet(Direction::Inbound, copy, verdict);
             format!("packet {}", file.append(&packet)?)
         }
         None => "a held fragment".to_owned(),
     };
-    let (interface, what, copy) = match &record.left {
-        Some(Left::Outer(copy)) => (EGRESS, "outer of", copy),
-        Some(Left::Reply(copy)) => (INGRESS, "answer to", copy),
+    let (what, copy) = match &record.left {
+        Some(Left::Outer(copy)) => ("outer of", copy),
+        Some(Left::Reply(copy)) => ("answer to", copy),
         None => return Ok(()),
     };
     let comment = format!("{what} {origin}: {verdict}");
-    file.append(&packet(interface, Direction::Outbound, copy, &comment))?;
+    file.append(&packet(Direction::Outbound, copy, &comment))?;
     Ok(())
 }
 
-fn packet<'a>(
-    interface: u32,
-    direction: Direction,
-    copy: &'a Copy,
-    comment: &'a str,
-) -> CapturedPacket<'a> {
+fn packet<'a>(direction: Direction, copy: &'a PacketCopy, comment: &'a str) -> CapturedPacket<'a> {
     CapturedPacket {
-        interface,
         direction,
         time: copy.time,
         bytes: &copy.bytes,
