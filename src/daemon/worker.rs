@@ -30,6 +30,9 @@ const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon waiting fragments are looked at again when no packet comes.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Packets that a TUN queue holds by default (`TUN_READQ_SIZE`, linux/drivers/net/tun.c).
+const QUEUE_LENGTH: usize = 500;
+
 /// One thread of the data path.
 #[derive(Debug)]
 pub(super) struct Worker<E> {
@@ -110,6 +113,7 @@ impl<E: Egress> Worker<E> {
             }
             self.director.expire(self.now());
         }
+        self.forward_rest()?;
         self.director.finish();
         Ok(())
     }
@@ -128,6 +132,19 @@ impl<E: Egress> Worker<E> {
         while reading == Reading::More && !self.stopped() {
             reading = self.read_batch(self.now())?;
             self.send_batch();
+        }
+        Ok(())
+    }
+
+    /// What was in the queue when the routes went is forwarded too, in a bounded number of batches:
+    /// somebody else may still send into a TUN that stays.
+    fn forward_rest(&mut self) -> io::Result<()> {
+        for _ in 0..=QUEUE_LENGTH / BATCH {
+            let reading = self.read_batch(self.now())?;
+            self.send_batch();
+            if reading == Reading::Empty {
+                break;
+            }
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ mod wire;
 
 mod capture;
 mod checksums;
+mod families;
+mod fragments;
 mod hostile;
+mod icmp;
 mod leftovers;
 mod mtu;
 mod refusals;
