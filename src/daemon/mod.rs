@@ -7,6 +7,7 @@
 mod path_mtu;
 mod paths;
 mod preflight;
+mod tee;
 mod totals;
 mod worker;
 
@@ -35,6 +36,8 @@ use crate::io::undo::Undo;
 use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
+use tee::{Capture, Tee};
+pub use tee::{CaptureOptions, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Stopper, Worker};
 
@@ -52,10 +55,14 @@ pub enum StopReason {
 /// # Errors
 /// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
 /// behind.
-pub fn run(config: &Config, setup: HostSetup) -> Result<(Totals, StopReason)> {
+pub fn run(
+    config: &Config,
+    setup: HostSetup,
+    capture: Option<&CaptureOptions>,
+) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
     stop_on_signals(events.clone()).context("cannot watch for signals")?;
-    let daemon = Daemon::start(config, setup, &events)?;
+    let daemon = Daemon::start(config, setup, capture, &events)?;
     info!("{}", summary(config, daemon.mtu));
     loop {
         match happened
@@ -98,6 +105,7 @@ struct Daemon {
     undo: Undo,
     paths: PathLearner,
     workers: Vec<WorkerThread>,
+    capture: Option<Capture>,
     /// Of the TUN, in bytes.
     mtu: u32,
     /// Gives a TUN that was there before its MTU and state back.
@@ -114,7 +122,12 @@ struct WorkerThread {
 impl Daemon {
     /// Starts the workers; when this returns, packets flow. `events` hears of what
     /// the workers cannot settle.
-    fn start(config: &Config, setup: HostSetup, events: &SyncSender<Event>) -> Result<Self> {
+    fn start(
+        config: &Config,
+        setup: HostSetup,
+        capture: Option<&CaptureOptions>,
+        events: &SyncSender<Event>,
+    ) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
         let mut netlink = Netlink::open()?;
@@ -125,6 +138,9 @@ impl Daemon {
             epoch: Instant::now(),
         };
         let mtu = paths.inner_mtu(config);
+        let capture = capture
+            .map(|options| Capture::start(options, &config.director.tun))
+            .transpose()?;
 
         let mut undo = Undo::new()?;
         preflight::prepare_host(config, setup, &paths, &mut undo)?;
@@ -139,7 +155,8 @@ impl Daemon {
             .zip(seats(config))
             .map(|(queue, seat)| {
                 let director = Director::new(Arc::clone(&learner.snapshot), &seat);
-                worker(queue, mtu, director, learner.epoch, events.clone())
+                let tee = capture.as_ref().map(Capture::tee).unwrap_or_default();
+                worker(queue, mtu, director, learner.epoch, events.clone(), tee)
             })
             .collect::<Result<Vec<_>>>()?;
         learner
@@ -155,6 +172,7 @@ impl Daemon {
             undo,
             paths: learner,
             workers,
+            capture,
             mtu,
             _before: before,
         })
@@ -171,6 +189,9 @@ impl Daemon {
             }
         }
         let counters: Vec<_> = self.workers.into_iter().map(WorkerThread::join).collect();
+        if let Some(capture) = self.capture {
+            capture.stop();
+        }
         Totals::new(&self.paths.snapshot, &counters)
     }
 }
@@ -254,10 +275,11 @@ fn worker(
     director: Director,
     epoch: Instant,
     events: SyncSender<Event>,
+    tee: Tee,
 ) -> Result<ReadyWorker> {
     let egress = RawEgress::open(mtu as usize).context("cannot open a raw socket")?;
     let counters = Arc::clone(director.counters());
-    let (worker, stopper) = Worker::new(queue, egress, director, epoch, events)
+    let (worker, stopper) = Worker::new(queue, egress, director, epoch, events, tee)
         .context("cannot set up the event loop")?;
     Ok(ReadyWorker {
         worker,

@@ -1,7 +1,7 @@
 //! One worker: a mio loop over one TUN queue. Read a batch, decide, send the batch.
 //!
 //! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing
-//! once it runs.
+//! once it runs, except for copies of packets where a capture is asked for ([`tee`](super::tee)).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,6 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Event;
+use super::tee::{Origin, Tee};
 use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
 use crate::io::egress::{Egress, Outgoing};
 use crate::io::sys::BATCH;
@@ -44,6 +45,7 @@ pub(super) struct Worker<E> {
     stop: Arc<AtomicBool>,
     /// What the egress holds queued, in its order.
     pending: Vec<Forward>,
+    tee: Tee,
     last_failure_logged: Option<Instant>,
 }
 
@@ -71,6 +73,7 @@ impl<E: Egress> Worker<E> {
         director: Director,
         epoch: Instant,
         events: SyncSender<Event>,
+        tee: Tee,
     ) -> io::Result<(Self, Stopper)> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&queue.as_raw_fd());
@@ -90,6 +93,7 @@ impl<E: Egress> Worker<E> {
             events,
             stop,
             pending: Vec::with_capacity(BATCH),
+            tee,
             last_failure_logged: None,
         };
         Ok((worker, stopper))
@@ -158,14 +162,17 @@ impl<E: Egress> Worker<E> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            match self.director.decide(&frame.body[..length], now) {
+            let packet = &frame.body[..length];
+            let verdict = self.director.decide(packet, now);
+            self.tee.decided(self.director.snapshot(), packet, &verdict);
+            match verdict {
                 Verdict::Forward(forward) => {
-                    self.queue_forward(&forward);
+                    self.queue_forward(&forward, Origin::Tun);
                     if let Reading::More = self.queue_released() {
                         return Ok(Reading::More);
                     }
                 }
-                Verdict::Reply => self.send_reply(),
+                Verdict::Reply => self.send_reply(length),
                 Verdict::Hold => {}
                 Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
             }
@@ -174,21 +181,26 @@ impl<E: Egress> Worker<E> {
     }
 
     /// Encapsulates and queues the packet in the current frame.
-    fn queue_forward(&mut self, forward: &Forward) {
+    fn queue_forward(&mut self, forward: &Forward, origin: Origin) {
         let Some(frame) = self.egress.frame() else {
             return;
         };
         let length = usize::from(forward.meta.length);
         let inner = &frame.body[..length];
-        if let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) {
-            let outgoing = Outgoing {
-                overhead: encap.overhead(),
-                length,
-                destination: encap.destination(),
-            };
-            self.egress.queue(outgoing);
-            self.pending.push(*forward);
-        }
+        let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) else {
+            self.tee.too_big(self.director.snapshot(), inner, forward);
+            return;
+        };
+        let outgoing = Outgoing {
+            overhead: encap.overhead(),
+            length,
+            destination: encap.destination(),
+        };
+        let snapshot = self.director.snapshot();
+        self.tee
+            .queued(snapshot, &frame, &outgoing, (forward, origin));
+        self.egress.queue(outgoing);
+        self.pending.push(*forward);
     }
 
     /// Queues fragments that waited for a first one, as far as the batch has room: `More` when
@@ -196,7 +208,7 @@ impl<E: Egress> Worker<E> {
     fn queue_released(&mut self) -> Reading {
         while let Some(frame) = self.egress.frame() {
             match self.director.take_released(frame.body) {
-                Some((forward, _)) => self.queue_forward(&forward),
+                Some((forward, _)) => self.queue_forward(&forward, Origin::Held),
                 None => return Reading::Empty,
             }
         }
@@ -204,17 +216,25 @@ impl<E: Egress> Worker<E> {
     }
 
     /// The kernel routes the director's own answers as if they had come from the VIP through the
-    /// TUN.
-    fn send_reply(&self) {
-        if let Err(error) = self.queue.send(self.director.reply()) {
+    /// TUN. The packet in the current frame, of `length` bytes, is what is answered.
+    fn send_reply(&mut self, length: usize) {
+        let reply = self.director.reply();
+        let sent = self.queue.send(reply);
+        if let Err(error) = &sent {
             trace!("reply not sent: {error}");
             self.director.counters().count_drop(DropReason::SendFailed);
+        }
+        if let Some(frame) = self.egress.frame() {
+            let packet = &frame.body[..length];
+            self.tee
+                .replied(self.director.snapshot(), packet, reply, &sent);
         }
     }
 
     fn send_batch(&mut self) {
         let counters = self.director.counters();
-        let events = &self.events;
+        let snapshot = self.director.snapshot();
+        let (events, tee) = (&self.events, &mut self.tee);
         let mut pending = self.pending.drain(..);
         let mut failure = None;
         self.egress.flush(|outgoing, result| {
@@ -222,9 +242,13 @@ impl<E: Egress> Worker<E> {
                 return;
             };
             match result {
-                Ok(()) => counters.count_sent(forward.target.backend, outgoing.length),
+                Ok(()) => {
+                    counters.count_sent(forward.target.backend, outgoing.length);
+                    tee.sent(snapshot, Ok(()));
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                     counters.count_drop(DropReason::TooBig);
+                    tee.sent(snapshot, Err((DropReason::TooBig, &error)));
                     // A full channel is no loss: the next such packet reports it again.
                     events
                         .try_send(Event::TooLongFor(forward.target.backend))
@@ -232,6 +256,7 @@ impl<E: Egress> Worker<E> {
                 }
                 Err(error) => {
                     counters.count_drop(DropReason::SendFailed);
+                    tee.sent(snapshot, Err((DropReason::SendFailed, &error)));
                     failure = Some((outgoing.destination, error));
                 }
             }

@@ -12,6 +12,7 @@ mod site;
 mod totals;
 mod wire;
 
+mod capture;
 mod checksums;
 mod families;
 mod fragments;
