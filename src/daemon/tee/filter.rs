@@ -157,6 +157,7 @@ mod tests {
 
     fn config() -> Config {
         Config::from_flags(&Flags {
+            encap: None,
             vips: vec![WEB.into(), "10.0.0.100:53/udp".into()],
             backends: vec!["10.0.1.11".into(), "10.0.1.12".into()],
             tun: None,

@@ -21,6 +21,7 @@ struct Bench {
 impl Bench {
     fn new(filter: &str, queue: usize) -> Self {
         let config = Config::from_flags(&Flags {
+            encap: None,
             vips: vec!["10.0.0.100:80/tcp".into()],
             backends: vec!["10.0.1.11".into()],
             tun: None,
