@@ -84,10 +84,14 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, name, address):
         self.name = name
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, Handler)
 
     def server_bind(self):
         self.socket.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         super().server_bind()
 
     def handle_error(self, request, client_address):

@@ -2,36 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
 use log::warn;
 
-use crate::config::{Config, EncapConfig, OuterSource};
+use crate::config::{Config, DirectorConfig};
+use crate::director::{Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
-use crate::packet::Encap;
+use crate::packet::{Encap, EncapKind, SourceRule};
 
 /// The MTU to assume where no backend has a route yet: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;
 
 /// The way to one backend at start.
 #[derive(Debug)]
-pub(super) struct Path {
-    pub(super) encap: Encap,
+struct Path {
+    /// Where the outer source of its tunnels comes from.
+    source: SourceRule,
     /// `None` while there is no route.
-    pub(super) link: Option<Link>,
+    link: Option<Link>,
     /// Bytes that an outer packet may have; `None` while there is no route.
     mtu: Option<u32>,
 }
 
 /// The ways to all backends, by address.
 #[derive(Debug)]
-pub(super) struct Paths(BTreeMap<IpAddr, Path>);
+pub struct Paths(BTreeMap<IpAddr, Path>);
 
 impl Paths {
     /// Asks the kernel for the way to every backend of every VIP. A backend without a route is
-    /// warned about, not refused: the route may come later.
-    pub(super) fn resolve(config: &Config, netlink: &mut Netlink) -> Result<Self> {
+    /// warned about, not refused: the route may come later. Needs no privileges.
+    ///
+    /// # Errors
+    /// A route that leads back into the TUN; a kernel that does not answer.
+    pub fn resolve(config: &Config, netlink: &mut Netlink) -> Result<Self> {
         let mut paths = BTreeMap::new();
         for backend in config.vips.iter().flat_map(|vip| &vip.backends) {
             if let Entry::Vacant(entry) = paths.entry(backend.address) {
@@ -41,19 +46,40 @@ impl Paths {
         Ok(Self(paths))
     }
 
-    /// The tunnel to a backend of the configuration that was resolved.
-    pub(super) fn encap(&self, backend: IpAddr) -> Encap {
-        self.0[&backend].encap.clone()
+    /// What the packet path of `config` reads, with tunnels along these ways.
+    ///
+    /// # Errors
+    /// What validation of the configuration would have refused.
+    pub fn snapshot(&self, config: &Config) -> Result<Snapshot> {
+        let DirectorConfig {
+            hash_key,
+            ring_size,
+            encap,
+            ..
+        } = &config.director;
+        let tunnel = |vip: &VipSpec, backend: IpAddr| {
+            let source = self.0[&backend].source;
+            Encap::new(vip.encap, source, backend, encap.ttl)
+        };
+        Ok(Snapshot::build(&config.vips, hash_key, *ring_size, tunnel)?)
     }
 
     /// The largest packet that fits every tunnel: the smallest path MTU less the outer header, so
     /// that the kernel answers larger ones itself (RFC 1191).
-    pub(super) fn inner_mtu(&self) -> u32 {
-        self.0
-            .values()
-            .filter_map(Path::inner_mtu)
+    pub(super) fn inner_mtu(&self, config: &Config) -> u32 {
+        let backends = config.vips.iter().flat_map(|vip| {
+            let encap = vip.encap;
+            vip.backends
+                .iter()
+                .map(move |backend| (encap, backend.address))
+        });
+        backends
+            .map(|(encap, backend)| {
+                let mtu = self.0[&backend].mtu.unwrap_or(ETHERNET_MTU);
+                mtu.saturating_sub(overhead(encap, backend))
+            })
             .min()
-            .unwrap_or(ETHERNET_MTU - 20)
+            .unwrap_or(ETHERNET_MTU)
     }
 
     /// The devices that packets for backends leave by, and backends' answers may come in by.
@@ -66,21 +92,17 @@ impl Paths {
     }
 }
 
-impl Path {
-    fn inner_mtu(&self) -> Option<u32> {
-        let overhead = u32::try_from(self.encap.overhead()).ok()?;
-        self.mtu.map(|mtu| mtu.saturating_sub(overhead))
-    }
+fn overhead(encap: EncapKind, backend: IpAddr) -> u32 {
+    u32::try_from(encap.overhead(&backend)).unwrap_or(u32::MAX)
 }
 
-fn resolve(address: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Path> {
-    let IpAddr::V4(backend) = address else {
-        bail!("backend {address}: IPv6 is not supported yet");
-    };
-    let Some(route) = route_to(address, netlink)? else {
-        warn!("backend {address}: no route; its packets count as send_failed until there is one");
+fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Path> {
+    let rule = config.director.encap.source.rule_for(backend);
+    let route = route_to(backend, netlink).with_context(|| format!("backend {backend}"))?;
+    let Some(route) = route else {
+        warn!("backend {backend}: no route; its packets count as send_failed until there is one");
         return Ok(Path {
-            encap: encap(backend, None, &config.director.encap)?,
+            source: rule.unwrap_or_else(|| chosen_by_kernel(backend)),
             link: None,
             mtu: None,
         });
@@ -89,49 +111,57 @@ fn resolve(address: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Pa
     let tun = &config.director.tun;
     if link.as_ref().is_some_and(|link| link.name == *tun) {
         bail!(
-            "backend {address}: its route leads into {tun}, so its packets would come back; \
-             add a route to it by another device: ip route add {address}/32 via GATEWAY"
+            "backend {backend}: its route leads into {tun}, so its packets would come back; \
+             add a route to it by another device: ip route add {backend} via GATEWAY"
         );
     }
+    let preferred = route.preferred_source.map(SourceRule::Fixed);
     Ok(Path {
-        encap: encap(backend, route.preferred_source, &config.director.encap)?,
-        mtu: route.mtu.or(link.as_ref().map(|link| link.mtu)),
+        source: rule
+            .or(preferred)
+            .unwrap_or_else(|| chosen_by_kernel(backend)),
+        mtu: mtu_of(&route, link.as_ref()),
         link,
     })
 }
 
-fn route_to(address: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>> {
+/// The unspecified address, which the raw socket replaces by one of the device that the packet
+/// leaves by (raw(7)).
+fn chosen_by_kernel(backend: IpAddr) -> SourceRule {
+    SourceRule::Fixed(match backend {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    })
+}
+
+/// The MTU of the way to a backend: the route's own, else the device's. `None` without a route.
+pub(super) fn mtu_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
+    let Some(route) = route_to(backend, netlink)? else {
+        return Ok(None);
+    };
+    let link = link_of(&route, netlink)?;
+    Ok(mtu_of(&route, link.as_ref()))
+}
+
+fn mtu_of(route: &Route, link: Option<&Link>) -> Option<u32> {
+    route.mtu.or(link.map(|link| link.mtu))
+}
+
+fn route_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>, NetlinkError> {
     const NO_WAY: [i32; 4] = [
         libc::ENETUNREACH,
         libc::EHOSTUNREACH,
         libc::EACCES,
         libc::EINVAL,
     ];
-    match netlink.route_to(address, RouteQuery::default()) {
+    match netlink.route_to(backend, RouteQuery::default()) {
         Ok(route) => Ok(Some(route)),
         Err(error) if error.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("backend {address}")),
+        Err(error) => Err(error),
     }
 }
 
 fn link_of(route: &Route, netlink: &mut Netlink) -> Result<Option<Link>, NetlinkError> {
     let links = netlink.links()?;
     Ok(links.into_iter().find(|link| Some(link.index) == route.oif))
-}
-
-/// The tunnel's outer header. Without a known source it says 0.0.0.0, which the raw socket
-/// replaces by the address of the device that the packet leaves by (raw(7)).
-fn encap(backend: Ipv4Addr, preferred: Option<IpAddr>, encap: &EncapConfig) -> Result<Encap> {
-    let source = match (encap.source, preferred) {
-        (OuterSource::Fixed(address), _) => Some(address),
-        (OuterSource::Auto, preferred) => preferred,
-    };
-    let source = match source {
-        Some(IpAddr::V4(source)) => source,
-        None => Ipv4Addr::UNSPECIFIED,
-        Some(IpAddr::V6(source)) => {
-            bail!("backend {backend}: the outer source {source} is not an IPv4 address")
-        }
-    };
-    Ok(Encap::ipip(source, backend, encap.ttl.get()))
 }

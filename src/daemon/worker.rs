@@ -1,18 +1,21 @@
 //! One worker: a mio loop over one TUN queue. Read a batch, decide, send the batch.
 //!
 //! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing
-//! once it runs.
+//! once it runs, except for copies of packets where a capture is asked for ([`tee`](super::tee)).
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use log::{trace, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::Event;
+use super::tee::{Origin, Tee};
 use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
 use crate::io::egress::{Egress, Outgoing};
 use crate::io::sys::BATCH;
@@ -24,6 +27,12 @@ const STOP: Token = Token(1);
 /// At most one line about packets that could not be sent in this time.
 const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How soon waiting fragments are looked at again when no packet comes.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Packets that a TUN queue holds by default (`TUN_READQ_SIZE`, linux/drivers/net/tun.c).
+const QUEUE_LENGTH: usize = 500;
+
 /// One thread of the data path.
 #[derive(Debug)]
 pub(super) struct Worker<E> {
@@ -31,10 +40,12 @@ pub(super) struct Worker<E> {
     queue: Queue,
     egress: E,
     director: Director,
-    started: Instant,
+    epoch: Instant,
+    events: SyncSender<Event>,
     stop: Arc<AtomicBool>,
     /// What the egress holds queued, in its order.
     pending: Vec<Forward>,
+    tee: Tee,
     last_failure_logged: Option<Instant>,
 }
 
@@ -55,7 +66,15 @@ impl Stopper {
 
 impl<E: Egress> Worker<E> {
     /// A worker that has not started to read.
-    pub(super) fn new(queue: Queue, egress: E, director: Director) -> io::Result<(Self, Stopper)> {
+    /// Its timestamps count from `epoch`; `events` hears of packets that turn out too long.
+    pub(super) fn new(
+        queue: Queue,
+        egress: E,
+        director: Director,
+        epoch: Instant,
+        events: SyncSender<Event>,
+        tee: Tee,
+    ) -> io::Result<(Self, Stopper)> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&queue.as_raw_fd());
         poll.registry()
@@ -70,9 +89,11 @@ impl<E: Egress> Worker<E> {
             queue,
             egress,
             director,
-            started: Instant::now(),
+            epoch,
+            events,
             stop,
             pending: Vec::with_capacity(BATCH),
+            tee,
             last_failure_logged: None,
         };
         Ok((worker, stopper))
@@ -85,12 +106,20 @@ impl<E: Egress> Worker<E> {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(2);
         while !self.stopped() {
-            match self.poll.poll(&mut events, None) {
+            let timeout = self.director.is_holding().then_some(EXPIRY_INTERVAL);
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => self.forward_until_empty()?,
             }
+            self.director.expire(self.now());
         }
+        self.forward_rest()?;
+        self.director.finish();
         Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::after(self.epoch.elapsed())
     }
 
     fn stopped(&self) -> bool {
@@ -101,14 +130,29 @@ impl<E: Egress> Worker<E> {
     fn forward_until_empty(&mut self) -> io::Result<()> {
         let mut reading = Reading::More;
         while reading == Reading::More && !self.stopped() {
-            let now = Timestamp::after(self.started.elapsed());
-            reading = self.read_batch(now)?;
+            reading = self.read_batch(self.now())?;
             self.send_batch();
         }
         Ok(())
     }
 
+    /// What was in the queue when the routes went is forwarded too, in a bounded number of batches:
+    /// somebody else may still send into a TUN that stays.
+    fn forward_rest(&mut self) -> io::Result<()> {
+        for _ in 0..=QUEUE_LENGTH / BATCH {
+            let reading = self.read_batch(self.now())?;
+            self.send_batch();
+            if reading == Reading::Empty {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn read_batch(&mut self, now: Timestamp) -> io::Result<Reading> {
+        if let Reading::More = self.queue_released() {
+            return Ok(Reading::More);
+        }
         while let Some(frame) = self.egress.frame() {
             let length = match self.queue.recv(frame.body) {
                 Ok(length) => length,
@@ -118,28 +162,79 @@ impl<E: Egress> Worker<E> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let forward = match self.director.decide(&frame.body[..length], now) {
-                Verdict::Forward(forward) => forward,
-                Verdict::Drop(reason) => {
-                    trace!("dropped {length} bytes: {}", reason.name());
-                    continue;
+            let packet = &frame.body[..length];
+            let verdict = self.director.decide(packet, now);
+            self.tee.decided(self.director.snapshot(), packet, &verdict);
+            match verdict {
+                Verdict::Forward(forward) => {
+                    self.queue_forward(&forward, Origin::Tun);
+                    if let Reading::More = self.queue_released() {
+                        return Ok(Reading::More);
+                    }
                 }
-            };
-            if let Ok(encap) = self.director.encapsulate(&forward, frame.headroom) {
-                let outgoing = Outgoing {
-                    overhead: encap.overhead(),
-                    length: forward.meta.length.into(),
-                    destination: encap.destination(),
-                };
-                self.egress.queue(outgoing);
-                self.pending.push(forward);
+                Verdict::Reply => self.send_reply(length),
+                Verdict::Hold => {}
+                Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
             }
         }
         Ok(Reading::More)
     }
 
+    /// Encapsulates and queues the packet in the current frame.
+    fn queue_forward(&mut self, forward: &Forward, origin: Origin) {
+        let Some(frame) = self.egress.frame() else {
+            return;
+        };
+        let length = usize::from(forward.meta.length);
+        let inner = &frame.body[..length];
+        let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) else {
+            self.tee.too_big(self.director.snapshot(), inner, forward);
+            return;
+        };
+        let outgoing = Outgoing {
+            overhead: encap.overhead(),
+            length,
+            destination: encap.destination(),
+        };
+        let snapshot = self.director.snapshot();
+        self.tee
+            .queued(snapshot, &frame, &outgoing, (forward, origin));
+        self.egress.queue(outgoing);
+        self.pending.push(*forward);
+    }
+
+    /// Queues fragments that waited for a first one, as far as the batch has room: `More` when
+    /// it is full.
+    fn queue_released(&mut self) -> Reading {
+        while let Some(frame) = self.egress.frame() {
+            match self.director.take_released(frame.body) {
+                Some((forward, _)) => self.queue_forward(&forward, Origin::Held),
+                None => return Reading::Empty,
+            }
+        }
+        Reading::More
+    }
+
+    /// The kernel routes the director's own answers as if they had come from the VIP through the
+    /// TUN. The packet in the current frame, of `length` bytes, is what is answered.
+    fn send_reply(&mut self, length: usize) {
+        let reply = self.director.reply();
+        let sent = self.queue.send(reply);
+        if let Err(error) = &sent {
+            trace!("reply not sent: {error}");
+            self.director.counters().count_drop(DropReason::SendFailed);
+        }
+        if let Some(frame) = self.egress.frame() {
+            let packet = &frame.body[..length];
+            self.tee
+                .replied(self.director.snapshot(), packet, reply, &sent);
+        }
+    }
+
     fn send_batch(&mut self) {
         let counters = self.director.counters();
+        let snapshot = self.director.snapshot();
+        let (events, tee) = (&self.events, &mut self.tee);
         let mut pending = self.pending.drain(..);
         let mut failure = None;
         self.egress.flush(|outgoing, result| {
@@ -147,9 +242,21 @@ impl<E: Egress> Worker<E> {
                 return;
             };
             match result {
-                Ok(()) => counters.count_sent(forward.backend, outgoing.length),
+                Ok(()) => {
+                    counters.count_sent(forward.target.backend, outgoing.length);
+                    tee.sent(snapshot, Ok(()));
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    counters.count_drop(DropReason::TooBig);
+                    tee.sent(snapshot, Err((DropReason::TooBig, &error)));
+                    // A full channel is no loss: the next such packet reports it again.
+                    events
+                        .try_send(Event::TooLongFor(forward.target.backend))
+                        .ok();
+                }
                 Err(error) => {
                     counters.count_drop(DropReason::SendFailed);
+                    tee.sent(snapshot, Err((DropReason::SendFailed, &error)));
                     failure = Some((outgoing.destination, error));
                 }
             }

@@ -180,6 +180,14 @@ impl FlowTable {
         Some(backend)
     }
 
+    /// The backend of a known flow, whose entry stays as it is: for packets that are not the
+    /// client's own.
+    #[must_use]
+    pub fn peek(&self, key: &FlowKey, now: Timestamp) -> Option<BackendIndex> {
+        let entry = &self.entries[self.find(key)? as usize];
+        (now.since(entry.last_used) < entry.class.idle_timeout()).then_some(entry.backend)
+    }
+
     /// Enters a flow that [`lookup`](Self::lookup) did not find; where the table is full, the
     /// oldest entry of the part it belongs to makes room.
     pub fn insert(&mut self, key: FlowKey, backend: BackendIndex, now: Timestamp) {

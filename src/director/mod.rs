@@ -9,6 +9,10 @@
 //! Each worker owns one [`Director`]; they share only the immutable [`Snapshot`].
 
 mod flow_table;
+mod fragments;
+mod identification;
+mod path_mtu;
+mod rate_limit;
 mod ring;
 mod selection;
 mod snapshot;
@@ -21,17 +25,24 @@ use std::sync::Arc;
 
 pub use crate::packet::Protocol;
 pub use flow_table::{FlowEvent, FlowTable};
+pub use path_mtu::PathMtus;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use selection::SelectionHash;
-pub use snapshot::{Backend, BackendIndex, Snapshot, SnapshotError, Vip, VipIndex};
+pub use snapshot::{Backend, BackendIndex, Choice, Snapshot, SnapshotError, Vip, VipIndex};
 pub use spec::{
-    AllDown, BackendSpec, BackendState, HashFields, HashKey, HashKeyError, PortMatch, RingSize,
-    RingSizeError, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, HashFields, HashKey, HashKeyError, PortMatch,
+    RingSize, RingSizeError, VipSpec,
 };
 pub use time::Timestamp;
-pub use verdict::{Counters, DropReason, Forward, Verdict};
+pub use verdict::{Counters, DropReason, Forward, Target, Verdict};
 
-use crate::packet::{Encap, FlowKey, HEADROOM, Packet, Transport};
+use crate::packet::{
+    Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Transport, echo_reply,
+    packet_too_big,
+};
+use fragments::{DatagramId, Decision, FragmentTable, Placement};
+use identification::Identifications;
+use rate_limit::RateLimit;
 
 /// Expired flows dropped per packet: more than the one a packet can add, so the table drains.
 const EXPIRE_PER_PACKET: usize = 2;
@@ -45,7 +56,7 @@ pub struct Seat {
     pub workers: u16,
     /// Bound of this worker's flow table.
     pub flows: NonZeroUsize,
-    /// Keys the in-memory hash of the flow table.
+    /// Keys the in-memory hashes of the tables.
     pub seed: [u64; 4],
 }
 
@@ -55,18 +66,31 @@ pub struct Director {
     snapshot: Arc<Snapshot>,
     counters: Arc<Counters>,
     flows: FlowTable,
+    fragments: FragmentTable,
     identifications: Identifications,
+    errors: RateLimit,
+    reply: Vec<u8>,
+}
+
+/// What a packet turned out to be, before anything of it is counted.
+enum Outcome {
+    Forward(Target),
+    Reply,
+    Hold,
 }
 
 impl Director {
-    /// A director with an empty flow table.
+    /// A director with empty tables.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, seat: &Seat) -> Self {
         Self {
             counters: Arc::new(Counters::new(snapshot.backends().len())),
             snapshot,
             flows: FlowTable::new(seat.flows, seat.seed),
+            fragments: FragmentTable::new(seat.seed),
             identifications: Identifications::new(seat.worker, seat.workers),
+            errors: RateLimit::new(),
+            reply: Vec::new(),
         }
     }
 
@@ -76,38 +100,101 @@ impl Director {
         &self.counters
     }
 
+    /// What this director forwards by.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
     /// The flows it knows.
     #[must_use]
     pub const fn flows(&self) -> &FlowTable {
         &self.flows
     }
 
-    /// Decides what becomes of a packet from the TUN.
-    pub fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
+    /// Whether fragments wait: [`expire`](Self::expire) should be called within a second or so,
+    /// also when no packet comes.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.fragments.is_holding()
+    }
+
+    /// Gives up what has waited too long; part of every [`decide`](Self::decide).
+    pub fn expire(&mut self, now: Timestamp) {
         self.flows.expire(now, EXPIRE_PER_PACKET);
-        match self.forward(bytes, now) {
-            Ok(forward) => Verdict::Forward(forward),
-            Err(reason) => {
-                self.counters.count_drop(reason);
-                Verdict::Drop(reason)
-            }
+        let given_up = self.fragments.expire(now);
+        if given_up > 0 {
+            self.counters
+                .count_drops(DropReason::FragmentTimeout, given_up);
         }
     }
 
-    /// Writes the outer header for a packet to be forwarded into the head-room before it, and
-    /// names the tunnel it is for.
+    /// Gives up everything that still waits, so that the counters account for every packet.
+    pub fn finish(&mut self) {
+        self.expire(Timestamp::END);
+    }
+
+    /// Decides what becomes of a packet from the TUN.
+    pub fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
+        self.expire(now);
+        let Ok(packet) = Packet::parse(bytes) else {
+            return self.dropped(DropReason::Malformed);
+        };
+        match self.outcome(&packet, bytes, now) {
+            Ok(Outcome::Forward(target)) => Verdict::Forward(Forward {
+                target,
+                meta: packet.meta(),
+            }),
+            Ok(Outcome::Reply) => {
+                self.counters.count_reply();
+                Verdict::Reply
+            }
+            Ok(Outcome::Hold) => Verdict::Hold,
+            Err(reason) => self.dropped(reason),
+        }
+    }
+
+    /// The packet that answers the one last decided with [`Verdict::Reply`].
+    #[must_use]
+    pub fn reply(&self) -> &[u8] {
+        &self.reply
+    }
+
+    /// A fragment that waited for the first fragment just decided: copied to the start of
+    /// `buffer`, with where it goes and its length. To be called until `None` after a
+    /// [`Verdict::Forward`]. What waited for a first fragment that was dropped is dropped too.
+    pub fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Forward, usize)> {
+        while let Some((decision, length)) = self.fragments.take_released(buffer) {
+            match (decision, Packet::parse(&buffer[..length])) {
+                (Ok(target), Ok(packet)) => {
+                    let meta = packet.meta();
+                    return Some((Forward { target, meta }, length));
+                }
+                (Err(reason), _) => self.counters.count_drop(reason),
+                (Ok(_), Err(_)) => self.counters.count_drop(DropReason::Malformed),
+            }
+        }
+        None
+    }
+
+    /// Writes the outer header of `inner`, a packet to be forwarded, into the head-room before it,
+    /// and names the tunnel it is for.
     ///
     /// # Errors
-    /// [`DropReason::TooBig`], counted, when the outer packet would exceed 65535 bytes.
+    /// [`DropReason::TooBig`], counted, when the outer packet would exceed its length field.
     pub fn encapsulate(
         &mut self,
         forward: &Forward,
         headroom: &mut [u8; HEADROOM],
+        inner: &[u8],
     ) -> Result<&Encap, DropReason> {
-        let encap = &self.snapshot.backend(forward.backend).encap;
-        let identification = self.identifications.take();
+        let encap = &self.snapshot.backend(forward.target.backend).encap;
+        let entropy = Entropy {
+            flow_hash: forward.target.flow_hash,
+            identification: self.identifications.take(),
+        };
         if encap
-            .write(headroom, &forward.meta, identification)
+            .write(headroom, &forward.meta, inner, entropy)
             .is_err()
         {
             self.counters.count_drop(DropReason::TooBig);
@@ -116,294 +203,201 @@ impl Director {
         Ok(encap)
     }
 
-    fn forward(&mut self, bytes: &[u8], now: Timestamp) -> Result<Forward, DropReason> {
-        let packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
-        let (key, event) = match packet.transport().map_err(|_| DropReason::Malformed)? {
-            Transport::Tcp { key, flags } => (key, FlowEvent::Tcp(flags)),
-            Transport::Udp { key } => (key, FlowEvent::Udp),
-            Transport::Fragment(_) | Transport::Other(_) => {
-                return Err(self.not_balanced(&packet));
-            }
-        };
-        Ok(Forward {
-            backend: self.backend_of(&key, event, now)?,
-            meta: packet.meta(),
-        })
+    fn dropped(&self, reason: DropReason) -> Verdict {
+        self.counters.count_drop(reason);
+        Verdict::Drop(reason)
     }
 
-    /// Why a packet without ports goes nowhere: nothing of ours, or not something we balance.
-    fn not_balanced(&self, packet: &Packet<'_>) -> DropReason {
-        if self.snapshot.has_address(packet.destination()) {
-            DropReason::UnsupportedProtocol
-        } else {
-            DropReason::NoVip
+    fn outcome(
+        &mut self,
+        packet: &Packet<'_>,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Outcome, DropReason> {
+        let Some(fragment) = packet.fragment() else {
+            return self.whole(packet, bytes, now);
+        };
+        if self.snapshot.find_address(packet.destination()).is_none() {
+            return Err(DropReason::NoVip);
+        }
+        let id = DatagramId::new(packet, fragment.identification);
+        match fragment {
+            Fragment { offset: 0, .. } => {
+                let decision = self.first_fragment(packet, now);
+                self.fragments.decide(id, decision, now);
+                decision.map(Outcome::Forward)
+            }
+            _ => match self.fragments.place(id, bytes, now)? {
+                Placement::Decided(decision) => decision.map(Outcome::Forward),
+                Placement::Held => Ok(Outcome::Hold),
+            },
         }
     }
 
-    fn backend_of(
+    fn whole(
+        &mut self,
+        packet: &Packet<'_>,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Outcome, DropReason> {
+        let target = match transport(packet)? {
+            Transport::Tcp { key, flags } => self.target(&key, FlowEvent::Tcp(flags), now)?,
+            Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now)?,
+            Transport::Icmp(Icmp::EchoRequest) => return self.echo(packet),
+            Transport::Icmp(Icmp::Error(quoted)) => {
+                return self.error(packet, &quoted, now).map(Outcome::Forward);
+            }
+            Transport::Icmp(Icmp::Other) | Transport::Other(_) => {
+                return Err(self.not_balanced(packet));
+            }
+        };
+        match self.inner_limit(packet, target.backend, now) {
+            Some(mtu) => self.too_big(packet, bytes, mtu, now),
+            None => Ok(Outcome::Forward(target)),
+        }
+    }
+
+    /// Only TCP, UDP and forwarded echo requests are balanced by a first fragment.
+    fn first_fragment(&mut self, packet: &Packet<'_>, now: Timestamp) -> Decision {
+        match transport(packet)? {
+            Transport::Tcp { key, flags } => self.target(&key, FlowEvent::Tcp(flags), now),
+            Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now),
+            Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
+                Echo::Forward => self.target_of_client(packet),
+                Echo::Reply | Echo::Drop => Err(DropReason::UnsupportedProtocol),
+            },
+            Transport::Icmp(Icmp::Error(_) | Icmp::Other) | Transport::Other(_) => {
+                Err(self.not_balanced(packet))
+            }
+        }
+    }
+
+    /// Why a packet without a flow goes nowhere: nothing of ours, or not something we balance.
+    fn not_balanced(&self, packet: &Packet<'_>) -> DropReason {
+        match self.snapshot.find_address(packet.destination()) {
+            Some(_) => DropReason::UnsupportedProtocol,
+            None => DropReason::NoVip,
+        }
+    }
+
+    /// A packet of a flow: the flow table's backend, else the ring's.
+    fn target(
         &mut self,
         key: &FlowKey,
         event: FlowEvent,
         now: Timestamp,
-    ) -> Result<BackendIndex, DropReason> {
+    ) -> Result<Target, DropReason> {
         let vip = self.snapshot.find_vip(key).ok_or(DropReason::NoVip)?;
-        if let Some(known) = self.flows.lookup(key, event, now)
-            && self.snapshot.backend(known).state != BackendState::Disabled
+        let flow_hash = self.snapshot.flow_hash(key);
+        if let Some(backend) = self.flows.lookup(key, event, now)
+            && self.keeps_flows(backend)
         {
-            return Ok(known);
+            return Ok(Target { backend, flow_hash });
         }
-        let chosen = self
-            .snapshot
-            .choose(vip, key)
-            .ok_or(DropReason::NoBackend)?;
-        self.flows.insert(*key, chosen, now);
-        Ok(chosen)
+        let chosen = self.snapshot.choose(vip, key);
+        let backend = chosen.ok_or(DropReason::NoBackend)?.backend;
+        self.flows.insert(*key, backend, now);
+        Ok(Target { backend, flow_hash })
+    }
+
+    fn keeps_flows(&self, backend: BackendIndex) -> bool {
+        self.snapshot.backend(backend).state != BackendState::Disabled
+    }
+
+    fn echo_vip(&self, packet: &Packet<'_>) -> Result<&Vip, DropReason> {
+        self.snapshot
+            .find_address(packet.destination())
+            .ok_or(DropReason::NoVip)
+    }
+
+    fn echo(&mut self, packet: &Packet<'_>) -> Result<Outcome, DropReason> {
+        match self.echo_vip(packet)?.echo {
+            Echo::Reply => {
+                echo_reply(packet, &mut self.reply);
+                Ok(Outcome::Reply)
+            }
+            Echo::Forward => self.target_of_client(packet).map(Outcome::Forward),
+            Echo::Drop => Err(DropReason::UnsupportedProtocol),
+        }
+    }
+
+    /// A packet without a flow goes where its client's address says.
+    fn target_of_client(&self, packet: &Packet<'_>) -> Result<Target, DropReason> {
+        let vip = self.echo_vip(packet)?;
+        let chosen = self.snapshot.choose_for_client(vip, packet.source());
+        Ok(Target {
+            backend: chosen.ok_or(DropReason::NoBackend)?.backend,
+            flow_hash: self.snapshot.client_hash(packet.source()),
+        })
+    }
+
+    /// An ICMP error goes to the backend whose packet it quotes. It makes no flow and keeps none
+    /// alive: anybody can send one.
+    fn error(
+        &self,
+        packet: &Packet<'_>,
+        quoted: &Quoted,
+        now: Timestamp,
+    ) -> Result<Target, DropReason> {
+        let no_flow = DropReason::IcmpNoFlow;
+        if self.snapshot.find_address(packet.destination()).is_none() {
+            return Err(DropReason::NoVip);
+        }
+        if quoted.source != packet.destination() {
+            return Err(no_flow);
+        }
+        let key = quoted.flow().ok_or(no_flow)?;
+        let vip = self.snapshot.find_vip(&key).ok_or(no_flow)?;
+        let known = self.flows.peek(&key, now).filter(|&b| self.keeps_flows(b));
+        let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
+        Ok(Target {
+            backend: known.or_else(chosen).ok_or(DropReason::NoBackend)?,
+            flow_hash: self.snapshot.flow_hash(&key),
+        })
+    }
+
+    /// The largest inner packet that this one should have been, where it is larger and may not be
+    /// fragmented on the way.
+    fn inner_limit(
+        &self,
+        packet: &Packet<'_>,
+        backend: BackendIndex,
+        now: Timestamp,
+    ) -> Option<u16> {
+        let meta = packet.meta();
+        let mtu = self.snapshot.path_mtus().of(backend, now)?;
+        let overhead = u32::try_from(self.snapshot.backend(backend).encap.overhead()).ok()?;
+        let room = mtu.saturating_sub(overhead).max(smallest_mtu(packet));
+        (meta.dont_fragment && u32::from(meta.length) > room).then(|| u16::try_from(room).ok())?
+    }
+
+    fn too_big(
+        &mut self,
+        packet: &Packet<'_>,
+        bytes: &[u8],
+        mtu: u16,
+        now: Timestamp,
+    ) -> Result<Outcome, DropReason> {
+        if !self.errors.allows(now) {
+            return Err(DropReason::RateLimited);
+        }
+        packet_too_big(packet, bytes, mtu, &mut self.reply);
+        Ok(Outcome::Reply)
     }
 }
 
-/// Outer identifications for packets that may be fragmented (RFC 6864 §4.3). Worker w of n takes
-/// every n-th from w, n rounded up to a power of two, so that workers never share one.
-#[derive(Debug)]
-struct Identifications {
-    next: u16,
-    stride: u16,
+fn transport(packet: &Packet<'_>) -> Result<Transport, DropReason> {
+    packet.transport().map_err(|_| DropReason::Malformed)
 }
 
-impl Identifications {
-    fn new(worker: u16, workers: u16) -> Self {
-        Self {
-            next: worker,
-            stride: workers.checked_next_power_of_two().unwrap_or(1 << 15),
-        }
-    }
-
-    const fn take(&mut self) -> u16 {
-        let taken = self.next;
-        self.next = self.next.wrapping_add(self.stride);
-        taken
+/// What a sender may be asked to go down to: RFC 791 §3.2 and RFC 8200 §5.
+fn smallest_mtu(packet: &Packet<'_>) -> u32 {
+    if packet.destination().is_ipv4() {
+        68
+    } else {
+        1280
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashSet;
-    use std::net::{IpAddr, Ipv4Addr};
-    use std::time::Duration;
-
-    const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-
-    fn backend(last: u8, state: BackendState) -> BackendSpec {
-        BackendSpec {
-            address: Ipv4Addr::new(10, 0, 1, last).into(),
-            weight: 1,
-            state,
-        }
-    }
-
-    fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) -> VipSpec {
-        VipSpec {
-            name: name.into(),
-            address: VIP.into(),
-            port: std::num::NonZeroU16::new(port).map_or(PortMatch::Any, PortMatch::Exact),
-            protocol,
-            hash: HashFields::FiveTuple,
-            all_down: AllDown::Forward,
-            backends,
-        }
-    }
-
-    fn snapshot(vips: &[VipSpec]) -> Arc<Snapshot> {
-        let tunnel = |address| match address {
-            IpAddr::V4(v4) => Encap::ipip(Ipv4Addr::new(10, 0, 0, 2), v4, 64),
-            IpAddr::V6(_) => unreachable!("the tests have no IPv6 backends"),
-        };
-        let key = HashKey::DEFAULT;
-        Arc::new(Snapshot::build(vips, &key, RingSize::new(251).unwrap(), tunnel).unwrap())
-    }
-
-    fn director(vips: &[VipSpec]) -> Director {
-        let seat = Seat {
-            worker: 0,
-            workers: 1,
-            flows: NonZeroUsize::new(1000).unwrap(),
-            seed: [1, 2, 3, 4],
-        };
-        Director::new(snapshot(vips), &seat)
-    }
-
-    fn web(states: &[BackendState]) -> Vec<VipSpec> {
-        let backends = (1..).zip(states).map(|(last, &state)| backend(last, state));
-        vec![vip("web", 80, Protocol::Tcp, backends.collect())]
-    }
-
-    /// TCP from 192.0.2.1 to the VIP; checksums are not looked at.
-    fn tcp(source_port: u16, port: u16, flags: u8) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1];
-        packet.extend(VIP.octets());
-        packet.extend(source_port.to_be_bytes());
-        packet.extend(port.to_be_bytes());
-        packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-        packet
-    }
-
-    const SYN: u8 = 2;
-    const ACK: u8 = 0x10;
-    const NOW: Timestamp = Timestamp::START;
-
-    fn chosen(director: &mut Director, packet: &[u8], now: Timestamp) -> Option<IpAddr> {
-        match director.decide(packet, now) {
-            Verdict::Forward(forward) => Some(director.snapshot.backend(forward.backend).address),
-            Verdict::Drop(_) => None,
-        }
-    }
-
-    #[test]
-    fn verdicts() {
-        let mut director = director(&web(&[BackendState::Active]));
-        let icmp = |destination: [u8; 4]| {
-            let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0, 0, 192, 0, 2, 1];
-            packet.extend(destination);
-            packet.extend([8, 0, 0, 0, 0, 1, 0, 1]);
-            packet
-        };
-        let mut fragment = tcp(1, 80, SYN);
-        fragment[6] = 0x20;
-        let mut elsewhere = tcp(1, 80, SYN);
-        elsewhere[19] = 99;
-        for (what, packet, reason) in [
-            ("no bytes", vec![], DropReason::Malformed),
-            (
-                "cut TCP header",
-                tcp(1, 80, SYN)[..39].to_vec(),
-                DropReason::Malformed,
-            ),
-            ("another port", tcp(1, 81, SYN), DropReason::NoVip),
-            ("another address", elsewhere, DropReason::NoVip),
-            (
-                "ICMP to the VIP",
-                icmp(VIP.octets()),
-                DropReason::UnsupportedProtocol,
-            ),
-            ("ICMP elsewhere", icmp([203, 0, 113, 99]), DropReason::NoVip),
-            (
-                "fragment to the VIP",
-                fragment,
-                DropReason::UnsupportedProtocol,
-            ),
-        ] {
-            let before = director.counters.dropped(reason);
-            assert_eq!(
-                director.decide(&packet, NOW),
-                Verdict::Drop(reason),
-                "{what}"
-            );
-            assert_eq!(director.counters.dropped(reason), before + 1, "{what}");
-        }
-        assert!(matches!(
-            director.decide(&tcp(1, 80, SYN), NOW),
-            Verdict::Forward(_)
-        ));
-        assert_eq!(
-            director.flows().len(),
-            1,
-            "only a forwarded packet makes a flow"
-        );
-    }
-
-    #[test]
-    fn exact_port_before_any_port() {
-        let only = |last| vec![backend(last, BackendState::Active)];
-        let mut director = director(&[
-            vip("rest", 0, Protocol::Tcp, only(1)),
-            vip("web", 80, Protocol::Tcp, only(2)),
-        ]);
-        assert_eq!(
-            chosen(&mut director, &tcp(1, 80, SYN), NOW),
-            Some("10.0.1.2".parse().unwrap())
-        );
-        assert_eq!(
-            chosen(&mut director, &tcp(1, 81, SYN), NOW),
-            Some("10.0.1.1".parse().unwrap())
-        );
-    }
-
-    #[test]
-    fn flows_spread_and_stay() {
-        let mut director = director(&web(&[BackendState::Active; 3]));
-        let first: Vec<_> = (1..200)
-            .map(|port| chosen(&mut director, &tcp(port, 80, SYN), NOW))
-            .collect();
-        let again: Vec<_> = (1..200)
-            .map(|port| chosen(&mut director, &tcp(port, 80, ACK), NOW))
-            .collect();
-        assert_eq!(first, again);
-        assert_eq!(first.into_iter().collect::<HashSet<_>>().len(), 3);
-    }
-
-    #[test]
-    fn draining_and_disabled_get_no_new_flows() {
-        use BackendState::{Active, Disabled, Draining};
-        let mut director = director(&web(&[Draining, Active, Disabled]));
-        for port in 1..200 {
-            let backend = chosen(&mut director, &tcp(port, 80, SYN), NOW);
-            assert_eq!(backend, Some("10.0.1.2".parse().unwrap()));
-        }
-    }
-
-    #[test]
-    fn nobody_to_forward_to() {
-        let mut director = director(&web(&[BackendState::Disabled, BackendState::Draining]));
-        let verdict = director.decide(&tcp(1, 80, SYN), NOW);
-        assert_eq!(verdict, Verdict::Drop(DropReason::NoBackend));
-        assert!(director.flows().is_empty());
-    }
-
-    #[test]
-    fn expired_flows_leave_without_being_asked_for() {
-        let mut director = director(&web(&[BackendState::Active]));
-        for port in 1..100 {
-            director.decide(&tcp(port, 80, SYN), NOW);
-        }
-        let later = Timestamp::after(Duration::from_secs(31));
-        for _ in 0..60 {
-            director.decide(&tcp(1000, 80, SYN), later);
-        }
-        assert_eq!(director.flows().len(), 1);
-    }
-
-    #[test]
-    fn encapsulated_for_the_chosen_backend() {
-        let mut director = director(&web(&[BackendState::Active]));
-        let Verdict::Forward(forward) = director.decide(&tcp(1, 80, SYN), NOW) else {
-            panic!("the VIP has a backend");
-        };
-        let mut headroom = [0; HEADROOM];
-        let encap = director.encapsulate(&forward, &mut headroom).unwrap();
-        assert_eq!(encap.destination(), Ipv4Addr::new(10, 0, 1, 1));
-        assert_eq!(headroom[HEADROOM - 4..], [10, 0, 1, 1]);
-    }
-
-    #[test]
-    fn workers_never_share_an_identification() {
-        let mut seen = HashSet::new();
-        for worker in 0..3 {
-            let mut director = director(&web(&[BackendState::Active]));
-            director.identifications = Identifications::new(worker, 3);
-            for _ in 0..65_536 / 4 {
-                assert!(seen.insert(director.identifications.take()));
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_accounted_for(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            let mut director = director(&web(&[BackendState::Active]));
-            if let Verdict::Drop(reason) = director.decide(&bytes, NOW) {
-                prop_assert_eq!(director.counters.dropped(reason), 1);
-            }
-        }
-    }
-}
+mod tests;

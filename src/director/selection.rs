@@ -47,9 +47,17 @@ impl SelectionHash {
                 input.bytes(&key.destination_port.to_be_bytes());
                 input.bytes(&[key.protocol.number()]);
             }
-            HashFields::SourceAddress => input.address(key.source),
+            HashFields::SourceAddress => return self.hash_client(key.source),
             HashFields::DestinationPort => input.bytes(&key.destination_port.to_be_bytes()),
         }
+        self.hasher.hash(&input.buffer[..input.length])
+    }
+
+    /// The hash of a client's address, as [`HashFields::SourceAddress`] has it.
+    #[must_use]
+    pub fn hash_client(&self, client: IpAddr) -> u64 {
+        let mut input = Input::default();
+        input.address(client);
         self.hasher.hash(&input.buffer[..input.length])
     }
 }

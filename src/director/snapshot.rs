@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 
 use ahash::RandomState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
-use super::ring::{MAX_MEMBERS, Ring, RingMember};
+use super::path_mtu::PathMtus;
+use super::ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 use super::selection::SelectionHash;
-use super::spec::{BackendSpec, BackendState, HashFields, HashKey, PortMatch, RingSize, VipSpec};
-use crate::packet::{Encap, FlowKey, Protocol};
+use super::spec::{
+    BackendSpec, BackendState, Echo, HashFields, HashKey, PortMatch, RingSize, VipSpec,
+};
+use crate::packet::{Encap, FamilyMismatch, FlowKey, Protocol};
 
 /// A VIP's position in [`Snapshot::vips`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +48,8 @@ impl BackendIndex {
 pub struct Vip {
     /// The operator's name for it.
     pub name: String,
+    /// What happens to echo requests for its address.
+    pub echo: Echo,
     hash: HashFields,
     /// `None` while no backend takes new flows.
     ring: Option<Ring>,
@@ -76,6 +81,9 @@ pub enum SnapshotError {
         /// How many it has.
         backends: usize,
     },
+    /// A tunnel between address families.
+    #[error(transparent)]
+    Tunnel(#[from] FamilyMismatch),
     /// Two VIPs with one address, port and protocol.
     #[error("vip {vip} has the address, port and protocol of an earlier vip")]
     DuplicateVip {
@@ -92,12 +100,14 @@ pub struct Snapshot {
     vips: Vec<Vip>,
     backends: Vec<Backend>,
     services: HashMap<VipKey, VipIndex, RandomState>,
-    addresses: HashSet<IpAddr, RandomState>,
+    /// The first VIP of each address.
+    addresses: HashMap<IpAddr, VipIndex, RandomState>,
     selection: SelectionHash,
+    path_mtus: PathMtus,
 }
 
 impl Snapshot {
-    /// Builds rings and the VIP index. `tunnel` gives the outer header for a backend's address.
+    /// Builds rings and the VIP index. `tunnel` gives the outer header for a backend of a VIP.
     ///
     /// # Errors
     /// [`SnapshotError`] for sets that validation of the configuration would have refused.
@@ -105,7 +115,7 @@ impl Snapshot {
         vips: &[VipSpec],
         key: &HashKey,
         ring_size: RingSize,
-        mut tunnel: impl FnMut(IpAddr) -> Encap,
+        mut tunnel: impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
     ) -> Result<Self, SnapshotError> {
         // Keys come from the operator, not from packets: nothing to defend against.
         let hasher = RandomState::with_seeds(0, 0, 0, 0);
@@ -113,8 +123,9 @@ impl Snapshot {
             vips: Vec::with_capacity(vips.len()),
             backends: Vec::new(),
             services: HashMap::with_hasher(hasher.clone()),
-            addresses: HashSet::with_hasher(hasher),
+            addresses: HashMap::with_hasher(hasher),
             selection: SelectionHash::new(key),
+            path_mtus: PathMtus::new(vips.iter().map(|vip| vip.backends.len()).sum()),
         };
         for spec in vips {
             let ring = Ring::build(ring_size, key, &members(spec)?);
@@ -127,7 +138,7 @@ impl Snapshot {
         &mut self,
         spec: &VipSpec,
         ring: Option<Ring>,
-        tunnel: &mut impl FnMut(IpAddr) -> Encap,
+        tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
     ) -> Result<(), SnapshotError> {
         let index = VipIndex(position(self.vips.len()));
         let key = (spec.address, spec.port, spec.protocol);
@@ -136,20 +147,22 @@ impl Snapshot {
                 vip: spec.name.clone(),
             });
         }
-        self.addresses.insert(spec.address);
+        self.addresses.entry(spec.address).or_insert(index);
         self.vips.push(Vip {
             name: spec.name.clone(),
+            echo: spec.echo,
             hash: spec.hash,
             ring,
             first_backend: position(self.backends.len()),
         });
-        self.backends
-            .extend(spec.backends.iter().map(|backend| Backend {
+        for backend in &spec.backends {
+            self.backends.push(Backend {
                 vip: index,
                 address: backend.address,
                 state: backend.state,
-                encap: tunnel(backend.address),
-            }));
+                encap: tunnel(spec, backend.address)?,
+            });
+        }
         Ok(())
     }
 
@@ -188,21 +201,58 @@ impl Snapshot {
             .map(|&index| self.vip(index))
     }
 
-    /// Whether any VIP has this address, whatever its port and protocol.
+    /// What was learnt of the paths to the backends: the one part that changes.
     #[must_use]
-    pub fn has_address(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+    pub const fn path_mtus(&self) -> &PathMtus {
+        &self.path_mtus
+    }
+
+    /// The first VIP with this address, whatever its port and protocol.
+    #[must_use]
+    pub fn find_address(&self, address: IpAddr) -> Option<&Vip> {
+        self.addresses.get(&address).map(|&index| self.vip(index))
+    }
+
+    /// The hash that a flow's packets share: entropy of the outer header, and by default the
+    /// ring's choice.
+    #[must_use]
+    pub fn flow_hash(&self, flow: &FlowKey) -> u64 {
+        self.selection.hash(flow, HashFields::FiveTuple)
+    }
+
+    /// The hash that all packets of a client for an address share, where there is no flow.
+    #[must_use]
+    pub fn client_hash(&self, client: IpAddr) -> u64 {
+        self.selection.hash_client(client)
     }
 
     /// The ring's choice for a new flow; `None` while no backend takes new flows.
     #[must_use]
-    pub fn choose(&self, vip: &Vip, flow: &FlowKey) -> Option<BackendIndex> {
-        let ring = vip.ring.as_ref()?;
-        let slot = ring.slot(self.selection.hash(flow, vip.hash));
-        Some(BackendIndex(
-            vip.first_backend + u32::from(ring.backend(slot)),
-        ))
+    pub fn choose(&self, vip: &Vip, flow: &FlowKey) -> Option<Choice> {
+        Self::choose_by(vip, self.selection.hash(flow, vip.hash))
     }
+
+    /// The ring's choice for a packet without a flow, by the hash of its client.
+    #[must_use]
+    pub fn choose_for_client(&self, vip: &Vip, client: IpAddr) -> Option<Choice> {
+        Self::choose_by(vip, self.client_hash(client))
+    }
+
+    fn choose_by(vip: &Vip, hash: u64) -> Option<Choice> {
+        let ring = vip.ring.as_ref()?;
+        let slot = ring.slot(hash);
+        let backend = BackendIndex(vip.first_backend + u32::from(ring.backend(slot)));
+        Some(Choice { backend, slot })
+    }
+}
+
+/// What a ring chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The backend in the slot.
+    pub backend: BackendIndex,
+    /// The slot that the hash names.
+    pub slot: Slot,
 }
 
 /// A VIP's backends as its ring sees them: only active ones take slots.

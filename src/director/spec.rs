@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
-use crate::packet::Protocol;
+use crate::packet::{EncapKind, Protocol};
 
 /// One virtual IP service: what clients address, and who may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,12 @@ pub struct VipSpec {
     pub protocol: Protocol,
     /// Which fields of a packet choose the ring slot.
     pub hash: HashFields,
+    /// What happens to ICMP echo requests for the address.
+    pub echo: Echo,
     /// What happens while no backend can take flows.
     pub all_down: AllDown,
+    /// How packets for its backends are encapsulated.
+    pub encap: EncapKind,
     /// The backends, in the order of the configuration (the ring does not depend on it).
     pub backends: Vec<BackendSpec>,
 }
@@ -98,6 +102,28 @@ impl fmt::Display for BackendState {
             Self::Active => "active",
             Self::Draining => "draining",
             Self::Disabled => "disabled",
+        })
+    }
+}
+
+/// What happens to an ICMP echo request for a VIP's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Echo {
+    /// The director answers.
+    #[default]
+    Reply,
+    /// It goes to a backend, always the same one for a client.
+    Forward,
+    /// Dropped, counted as `unsupported_protocol`.
+    Drop,
+}
+
+impl fmt::Display for Echo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reply => "reply",
+            Self::Forward => "forward",
+            Self::Drop => "drop",
         })
     }
 }

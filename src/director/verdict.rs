@@ -8,8 +8,14 @@ use crate::packet::Meta;
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to a backend, once encapsulated.
+    /// It goes to a backend, once encapsulated. Where it is the first fragment of a datagram,
+    /// fragments that waited for it may follow
+    /// ([`take_released`](super::Director::take_released)).
     Forward(Forward),
+    /// The director answers its sender ([`reply`](super::Director::reply)).
+    Reply,
+    /// A fragment that waits for its datagram's first one.
+    Hold,
     /// It goes nowhere; already counted.
     Drop(DropReason),
 }
@@ -18,9 +24,18 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
     /// Where it goes.
-    pub backend: BackendIndex,
+    pub target: Target,
     /// What the outer header copies of it.
     pub meta: Meta,
+}
+
+/// Where the packets of a flow go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The backend.
+    pub backend: BackendIndex,
+    /// The flow's hash, from which the outer header takes its entropy.
+    pub flow_hash: u64,
 }
 
 /// Why a packet was dropped. The names are the same in every output.
@@ -32,22 +47,34 @@ pub enum DropReason {
     NoVip,
     /// Its VIP has no backend that takes flows.
     NoBackend,
-    /// Addressed to a VIP, but neither TCP nor UDP, or a fragment.
+    /// Addressed to a VIP, but nothing that is balanced.
     UnsupportedProtocol,
-    /// Too long once encapsulated.
+    /// A fragment whose datagram's first one did not come in time.
+    FragmentTimeout,
+    /// A fragment that had to wait where no room is left.
+    FragmentTableFull,
+    /// An ICMP error for a VIP about nothing that can be found.
+    IcmpNoFlow,
+    /// Too long once encapsulated, or for the path to its backend.
     TooBig,
+    /// An answer was due, but too many were sent already.
+    RateLimited,
     /// The kernel did not take the outer packet.
     SendFailed,
 }
 
 impl DropReason {
     /// Every reason, in the order of the outputs.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::NoVip,
         Self::NoBackend,
         Self::UnsupportedProtocol,
+        Self::FragmentTimeout,
+        Self::FragmentTableFull,
+        Self::IcmpNoFlow,
         Self::TooBig,
+        Self::RateLimited,
         Self::SendFailed,
     ];
 
@@ -59,7 +86,11 @@ impl DropReason {
             Self::NoVip => "no_vip",
             Self::NoBackend => "no_backend",
             Self::UnsupportedProtocol => "unsupported_protocol",
+            Self::FragmentTimeout => "fragment_timeout",
+            Self::FragmentTableFull => "fragment_table_full",
+            Self::IcmpNoFlow => "icmp_no_flow",
             Self::TooBig => "too_big",
+            Self::RateLimited => "rate_limited",
             Self::SendFailed => "send_failed",
         }
     }
@@ -70,6 +101,7 @@ impl DropReason {
 pub struct Counters {
     backends: Box<[Traffic]>,
     drops: [AtomicU64; DropReason::ALL.len()],
+    replies: AtomicU64,
 }
 
 /// Packets and bytes that left for one backend.
@@ -86,6 +118,7 @@ impl Counters {
         Self {
             backends: (0..backends).map(|_| Traffic::default()).collect(),
             drops: Default::default(),
+            replies: AtomicU64::new(0),
         }
     }
 
@@ -98,7 +131,23 @@ impl Counters {
 
     /// Counts a dropped packet.
     pub fn count_drop(&self, reason: DropReason) {
-        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.count_drops(reason, 1);
+    }
+
+    /// Counts packets dropped together.
+    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+        self.drops[reason as usize].fetch_add(packets, Ordering::Relaxed);
+    }
+
+    /// Counts a packet that the director answered itself.
+    pub fn count_reply(&self) {
+        self.replies.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets that the director answered itself.
+    #[must_use]
+    pub fn replied(&self) -> u64 {
+        self.replies.load(Ordering::Relaxed)
     }
 
     /// Packets and inner bytes that left for the backend at `position`.

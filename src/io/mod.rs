@@ -1,7 +1,9 @@
 //! The outside world: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
 
 pub mod capability;
+pub mod capture;
 pub mod egress;
+pub mod icmp;
 pub mod netlink;
 pub mod sys;
 pub mod sysctl;
@@ -9,4 +11,4 @@ pub mod tun;
 pub mod undo;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -7,8 +7,16 @@ pub mod decap;
 pub mod ecn;
 mod encap;
 mod flow;
+mod icmp;
 mod parse;
+mod partial;
+mod reply;
 
-pub use encap::{Encap, HEADROOM, TooLong};
+pub use encap::{
+    Encap, EncapKind, Entropy, EntropyPrefix, EntropyPrefixError, FamilyMismatch, HEADROOM,
+    SourceRule, TooLong,
+};
 pub use flow::{FlowKey, Protocol};
+pub use icmp::{Icmp, PathMtuError, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
+pub use reply::{echo_reply, packet_too_big};

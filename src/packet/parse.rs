@@ -1,14 +1,15 @@
-//! A checked view of a packet as it comes out of the TUN: IPv4 or IPv6, then TCP or UDP.
+//! A checked view of a packet as it comes out of the TUN: IPv4 or IPv6, then TCP, UDP or ICMP.
 //!
 //! First step of a packet's way. [`Packet::parse`] checks every length against the bytes at hand
 //! once; what it returns can be read without further checks. Read first: RFC 791 §3.1, RFC 8200
-//! §3 and §4, RFC 9293 §3.1, RFC 768.
+//! §3 and §4, RFC 9293 §3.1, RFC 768, RFC 792, RFC 4443.
 
 use std::net::IpAddr;
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
 
 use super::flow::{FlowKey, Protocol};
+use super::icmp::Icmp;
 
 /// Extension headers walked before giving up. RFC 8200 §4.1 recommends an order that needs at
 /// most seven; a longer chain is an attack on parsers (RFC 9098).
@@ -78,8 +79,8 @@ pub enum Transport {
         /// Its 5-tuple.
         key: FlowKey,
     },
-    /// A fragment; only the first of a datagram has ports.
-    Fragment(Fragment),
+    /// An ICMP or ICMPv6 message.
+    Icmp(Icmp),
     /// Anything else, by its protocol number.
     Other(u8),
 }
@@ -127,18 +128,39 @@ impl<'a> Packet<'a> {
         self.meta
     }
 
-    /// Checks the transport header and reads what chooses a backend.
+    /// Where a fragment stands in its datagram; `None` for a whole packet.
+    #[must_use]
+    pub const fn fragment(&self) -> Option<Fragment> {
+        self.fragment
+    }
+
+    /// The protocol number after the network header and any extension headers. In a fragment of
+    /// IPv6 other than the first it is what the fragment header says.
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// What follows the network header and any extension headers.
+    #[must_use]
+    pub const fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// Checks the transport header of a whole packet or a first fragment, and reads what chooses
+    /// a backend. A later fragment has no transport header.
     ///
     /// # Errors
-    /// [`Malformed`] when a TCP or UDP header or length does not fit.
+    /// [`Malformed`] when a header or length does not fit; in a first fragment, too, the header
+    /// must be whole (RFC 8200 §4.5, RFC 3128).
     pub fn transport(&self) -> Result<Transport, Malformed> {
-        if let Some(fragment) = self.fragment {
-            return Ok(Transport::Fragment(fragment));
-        }
-        match self.protocol {
-            6 => self.tcp(),
-            17 => self.udp(),
-            other => Ok(Transport::Other(other)),
+        match (self.protocol, self.meta.version) {
+            (6, _) => self.tcp(),
+            (17, _) => self.udp(),
+            (1, Version::V4) | (58, Version::V6) => {
+                Icmp::parse(self.meta.version, self.payload).map(Transport::Icmp)
+            }
+            (other, _) => Ok(Transport::Other(other)),
         }
     }
 
@@ -158,7 +180,8 @@ impl<'a> Packet<'a> {
         let udp = UdpHeaderSlice::from_slice(self.payload).map_err(|_| Malformed)?;
         // Zero stands for "the rest" only in jumbograms (RFC 2675 §4), which no TUN delivers.
         let length = usize::from(udp.length());
-        if length < udp.slice().len() || length > self.payload.len() {
+        let too_long = self.fragment.is_none() && length > self.payload.len();
+        if length < udp.slice().len() || too_long {
             return Err(Malformed);
         }
         Ok(Transport::Udp {
@@ -225,15 +248,15 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
 }
 
 /// Where an extension chain ends.
-struct Chain<'a> {
-    protocol: u8,
-    payload: &'a [u8],
-    fragment: Option<Fragment>,
+pub(super) struct Chain<'a> {
+    pub(super) protocol: u8,
+    pub(super) payload: &'a [u8],
+    pub(super) fragment: Option<Fragment>,
 }
 
 /// Follows the extension headers to the upper-layer header, or to the end of what a non-first
 /// fragment holds.
-fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain<'_>, Malformed> {
+pub(super) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain<'_>, Malformed> {
     let mut fragment = None;
     for _ in 0..=MAX_EXTENSION_HEADERS {
         let Some(length) = extension_length(protocol, rest)? else {
@@ -402,21 +425,22 @@ mod tests {
     #[test]
     fn fragments() {
         let piece = |identification, offset, more| {
-            Ok(Transport::Fragment(Fragment {
+            Some(Fragment {
                 identification,
                 offset,
                 more,
-            }))
+            })
         };
-        assert_eq!(transport(&with(&SYN, &[(6, 0x20)])), piece(0x1234, 0, true));
+        let fragment = |bytes: &[u8]| Packet::parse(bytes).unwrap().fragment();
+        assert_eq!(fragment(&with(&SYN, &[(6, 0x20)])), piece(0x1234, 0, true));
         assert_eq!(
-            transport(&with(&SYN, &[(6, 0), (7, 2)])),
+            fragment(&with(&SYN, &[(6, 0), (7, 2)])),
             piece(0x1234, 16, false)
         );
         let first = [17, 0, 0, 1, 0, 0, 0, 9];
-        assert_eq!(transport(&udp6_behind(44, &first)), piece(9, 0, true));
+        assert_eq!(fragment(&udp6_behind(44, &first)), piece(9, 0, true));
         let second = [17, 0, 0x05, 0xa8, 0, 0, 0, 9];
-        assert_eq!(transport(&udp6_behind(44, &second)), piece(9, 1448, false));
+        assert_eq!(fragment(&udp6_behind(44, &second)), piece(9, 1448, false));
     }
 
     #[test]

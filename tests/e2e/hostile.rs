@@ -16,8 +16,9 @@ const TIMES: usize = 20;
 
 const MALFORMED: &str = "malformed";
 const UNSUPPORTED: &str = "unsupported_protocol";
-/// No reason to drop a packet.
+/// No reasons to drop a packet.
 const FORWARDED: &str = "forwarded";
+const ANSWERED: &str = "answered";
 
 const ICMP: u8 = 1;
 const IPIP: u8 = 4;
@@ -48,8 +49,11 @@ fn a_director_counts_what_hostile_clients_send() {
         site.wait_until_read(sent);
         let totals = director.stop();
         expected.remove(FORWARDED);
+        let answered = expected.remove(ANSWERED).unwrap_or_default();
+        assert_eq!(totals.answered, answered);
         assert_eq!(totals.dropped, expected);
-        assert_eq!(totals.sent().packets + totals.dropped(), sent, "{totals:?}");
+        let known = totals.sent().packets + totals.answered + totals.dropped();
+        assert_eq!(known, sent, "{totals:?}");
     });
 }
 
@@ -73,7 +77,7 @@ fn a_director_survives_any_bytes() {
             assert!(count > 50, "{reason} {count}: {totals:?}");
         }
         let read = site.director.device_counter("tunlb0", "tx_packets");
-        let known = totals.sent().packets + totals.dropped();
+        let known = totals.sent().packets + totals.answered + totals.dropped();
         assert_eq!(known, read, "packets not accounted for: {totals:?}");
     });
 }
@@ -140,9 +144,11 @@ fn for_the_director() -> Vec<Case> {
             MALFORMED,
             packet(UDP, &[0x0f, 0xa0, 0, 80, 0xff, 0xff, 0, 0]),
         ),
-        (UNSUPPORTED, with(packet(TCP, &segment), 6, 0x20)), // first fragment
-        (UNSUPPORTED, with(packet(TCP, &segment), 7, 100)),  // last fragment
-        (UNSUPPORTED, packet(ICMP, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0])),
+        (FORWARDED, with(packet(TCP, &segment), 6, 0x20)), // first fragment
+        (FORWARDED, with(packet(TCP, &segment), 7, 100)),  // last fragment of the same datagram
+        (ANSWERED, packet(ICMP, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0])),
+        (UNSUPPORTED, packet(ICMP, &[13, 0, 0xf2, 0xff, 0, 0, 0, 0])), // timestamp request
+        ("icmp_no_flow", packet(ICMP, &quoting([10, 0, 0, 99]))),      // of a host that is no VIP
         (UNSUPPORTED, packet(SCTP, &segment)),
         (UNSUPPORTED, packet(EXPERIMENT, &[])),
         ("no_vip", packet(TCP, &tcp(81))),
@@ -167,7 +173,7 @@ fn for_the_decapsulator() -> Vec<Case> {
         (MALFORMED, tunnel(&good[..10])),
         (MALFORMED, tunnel(&good[..30])),
         (MALFORMED, tunnel(&with(good.clone(), 0, 0x44))), // a header of 16 bytes
-        (UNSUPPORTED, tunnel(&with(good.clone(), 0, 0x65))), // version 6
+        (MALFORMED, tunnel(&with(good.clone(), 0, 0x65))), // version 6 in protocol 4
         ("ecn", with(tunnel(&good), 1, 3)), // CE outside, not ECN-capable inside (RFC 6040 §4.2)
     ]
 }
@@ -219,6 +225,12 @@ fn ipv4([source, destination]: Way, protocol: u8, payload: &[u8]) -> Vec<u8> {
         0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0,
     ];
     [&head[..], &source, &destination, payload].concat()
+}
+
+/// A time exceeded about a TCP segment that `sender` sent to the client.
+fn quoting(sender: [u8; 4]) -> Vec<u8> {
+    let segment = ipv4([sender, [10, 0, 9, 2]], TCP, &tcp(4000)[..8]);
+    [&[11, 0, 0, 0, 0, 0, 0, 0], &segment[..]].concat()
 }
 
 fn with(mut packet: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {

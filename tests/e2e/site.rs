@@ -31,7 +31,7 @@ pub(crate) const BACKENDS: [(&str, &str); 3] = [
 ];
 
 /// The HTTP server of the labs, on every backend.
-const HTTPD: &str = include_str!("../../netns-scripts/httpd.py");
+pub(crate) const HTTPD: &str = include_str!("../../netns-scripts/httpd.py");
 const PARALLEL_GET: &str = include_str!("tools/parallel_get.py");
 
 /// The hosts of the site and what runs on its backends.

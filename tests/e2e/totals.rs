@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Totals {
     /// By VIP's name and backend's address.
     pub(crate) backends: BTreeMap<(String, String), Traffic>,
+    /// Packets that the director answered itself.
+    pub(crate) answered: u64,
     /// By reason; reasons that did not occur are absent.
     pub(crate) dropped: BTreeMap<String, u64>,
 }
@@ -36,6 +38,7 @@ impl Totals {
                         .backends
                         .insert((vip.clone(), address.to_owned()), traffic);
                 }
+                ["answered", packets] => totals.answered = number(packets),
                 ["dropped", "nothing"] => {}
                 ["dropped", ..] => totals.dropped = reasons(&line["dropped".len()..]),
                 _ => panic!("unknown line in the totals: {line:?}\n{text}"),

@@ -8,7 +8,7 @@ mod raw;
 
 use std::fmt::Debug;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 pub use raw::RawEgress;
 
@@ -31,7 +31,7 @@ pub struct Outgoing {
     /// Bytes of the inner packet, at the start of the body.
     pub length: usize,
     /// The outer destination.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
 }
 
 /// A way out for outer packets, with frames of its own.

@@ -2,24 +2,24 @@
 
 use std::io;
 use std::mem;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use super::{BATCH, length_of};
 
-/// Sends up to [`BATCH`] packets, each to its destination; returns how many the kernel took,
-/// from the first on.
+/// Sends up to [`BATCH`] packets, each to its destination, all of the socket's address family;
+/// returns how many the kernel took, from the first on.
 ///
 /// # Errors
 /// The kernel's for the first packet that was not taken, when none before it was.
 pub fn send_batch<'a>(
     socket: BorrowedFd<'_>,
-    packets: impl Iterator<Item = (&'a [u8], Ipv4Addr)>,
+    packets: impl Iterator<Item = (&'a [u8], IpAddr)>,
 ) -> io::Result<usize> {
     // SAFETY: all three are plain C structs for which zeros are a valid value.
     let (mut names, mut pieces, mut messages): (
-        [libc::sockaddr_in; BATCH],
+        [Name; BATCH],
         [libc::iovec; BATCH],
         [libc::mmsghdr; BATCH],
     ) = unsafe { mem::zeroed() };
@@ -29,12 +29,10 @@ pub fn send_batch<'a>(
         .zip(&mut pieces)
         .zip(messages.iter_mut().zip(packets))
     {
-        name.sin_family = AF_INET;
-        name.sin_addr.s_addr = u32::from_ne_bytes(destination.octets());
+        message.msg_hdr.msg_namelen = name.set(destination);
+        message.msg_hdr.msg_name = ptr::from_mut(name).cast();
         piece.iov_base = bytes.as_ptr().cast_mut().cast();
         piece.iov_len = bytes.len();
-        message.msg_hdr.msg_name = ptr::from_mut(name).cast();
-        message.msg_hdr.msg_namelen = SOCKADDR_IN;
         message.msg_hdr.msg_iov = piece;
         message.msg_hdr.msg_iovlen = 1;
         count += 1;
@@ -45,10 +43,52 @@ pub fn send_batch<'a>(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// A socket address of either family.
+#[repr(C)]
+union Name {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+impl Name {
+    /// Becomes `address`, port 0; returns its length in bytes.
+    fn set(&mut self, address: IpAddr) -> libc::socklen_t {
+        match address {
+            IpAddr::V4(v4) => {
+                self.v4 = libc::sockaddr_in {
+                    sin_family: AF_INET,
+                    sin_port: 0,
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(v4.octets()),
+                    },
+                    sin_zero: [0; 8],
+                };
+                length_of::<libc::sockaddr_in>()
+            }
+            IpAddr::V6(v6) => {
+                self.v6 = libc::sockaddr_in6 {
+                    sin6_family: AF_INET6,
+                    sin6_port: 0,
+                    sin6_flowinfo: 0,
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: v6.octets(),
+                    },
+                    sin6_scope_id: 0,
+                };
+                length_of::<libc::sockaddr_in6>()
+            }
+        }
+    }
+}
+
+const AF_INET: libc::sa_family_t = family(libc::AF_INET);
+const AF_INET6: libc::sa_family_t = family(libc::AF_INET6);
+
 #[allow(
     clippy::cast_possible_truncation,
-    reason = "AF_INET is 2; the type differs from the constant's only in width"
+    clippy::cast_sign_loss,
+    reason = "families are small numbers; the type differs from the constants' only in width"
 )]
-const AF_INET: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
-
-const SOCKADDR_IN: libc::socklen_t = length_of::<libc::sockaddr_in>();
+const fn family(constant: libc::c_int) -> libc::sa_family_t {
+    constant as libc::sa_family_t
+}

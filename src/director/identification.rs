@@ -1,0 +1,41 @@
+//! Outer identifications for packets that may be fragmented (RFC 6864 §4.3).
+
+/// One worker's sequence. Worker w of n takes every n-th from w, n rounded up to a power of two, so
+/// that workers never share one.
+#[derive(Debug)]
+pub(super) struct Identifications {
+    next: u16,
+    stride: u16,
+}
+
+impl Identifications {
+    pub(super) fn new(worker: u16, workers: u16) -> Self {
+        Self {
+            next: worker,
+            stride: workers.checked_next_power_of_two().unwrap_or(1 << 15),
+        }
+    }
+
+    pub(super) const fn take(&mut self) -> u16 {
+        let taken = self.next;
+        self.next = self.next.wrapping_add(self.stride);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn workers_never_share_one() {
+        let mut seen = HashSet::new();
+        for worker in 0..3 {
+            let mut identifications = Identifications::new(worker, 3);
+            for _ in 0..65_536 / 4 {
+                assert!(seen.insert(identifications.take()));
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+use super::*;
+use crate::packet::{EncapKind, SourceRule};
+use proptest::prelude::*;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+
+fn backend(last: u8, state: BackendState) -> BackendSpec {
+    BackendSpec {
+        address: Ipv4Addr::new(10, 0, 1, last).into(),
+        weight: 1,
+        state,
+    }
+}
+
+fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) -> VipSpec {
+    VipSpec {
+        name: name.into(),
+        address: VIP.into(),
+        port: std::num::NonZeroU16::new(port).map_or(PortMatch::Any, PortMatch::Exact),
+        protocol,
+        hash: HashFields::FiveTuple,
+        echo: Echo::Reply,
+        all_down: AllDown::Forward,
+        encap: EncapKind::Ipip,
+        backends,
+    }
+}
+
+fn snapshot(vips: &[VipSpec]) -> Arc<Snapshot> {
+    let tunnel = |vip: &VipSpec, backend| {
+        let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
+        Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
+    };
+    let key = HashKey::DEFAULT;
+    Arc::new(Snapshot::build(vips, &key, RingSize::new(251).unwrap(), tunnel).unwrap())
+}
+
+fn director(vips: &[VipSpec]) -> Director {
+    let seat = Seat {
+        worker: 0,
+        workers: 1,
+        flows: NonZeroUsize::new(1000).unwrap(),
+        seed: [1, 2, 3, 4],
+    };
+    Director::new(snapshot(vips), &seat)
+}
+
+fn web(states: &[BackendState]) -> Vec<VipSpec> {
+    let backends = (1..).zip(states).map(|(last, &state)| backend(last, state));
+    vec![vip("web", 80, Protocol::Tcp, backends.collect())]
+}
+
+/// TCP from 192.0.2.1 to the VIP; checksums are not looked at.
+fn tcp(source_port: u16, port: u16, flags: u8) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1];
+    packet.extend(VIP.octets());
+    packet.extend(source_port.to_be_bytes());
+    packet.extend(port.to_be_bytes());
+    packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    packet
+}
+
+const SYN: u8 = 2;
+const ACK: u8 = 0x10;
+const NOW: Timestamp = Timestamp::START;
+
+fn chosen(director: &mut Director, packet: &[u8], now: Timestamp) -> Option<IpAddr> {
+    match director.decide(packet, now) {
+        Verdict::Forward(forward) => {
+            Some(director.snapshot.backend(forward.target.backend).address)
+        }
+        Verdict::Reply | Verdict::Hold | Verdict::Drop(_) => None,
+    }
+}
+
+#[test]
+fn verdicts() {
+    let mut director = director(&web(&[BackendState::Active]));
+    let icmp = |destination: [u8; 4]| {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0, 0, 192, 0, 2, 1];
+        packet.extend(destination);
+        packet.extend([13, 0, 0, 0, 0, 1, 0, 1]);
+        packet
+    };
+    let mut elsewhere = tcp(1, 80, SYN);
+    elsewhere[19] = 99;
+    for (what, packet, reason) in [
+        ("no bytes", vec![], DropReason::Malformed),
+        (
+            "cut TCP header",
+            tcp(1, 80, SYN)[..39].to_vec(),
+            DropReason::Malformed,
+        ),
+        ("another port", tcp(1, 81, SYN), DropReason::NoVip),
+        ("another address", elsewhere, DropReason::NoVip),
+        (
+            "ICMP timestamp request to the VIP",
+            icmp(VIP.octets()),
+            DropReason::UnsupportedProtocol,
+        ),
+        ("ICMP elsewhere", icmp([203, 0, 113, 99]), DropReason::NoVip),
+    ] {
+        let before = director.counters.dropped(reason);
+        assert_eq!(
+            director.decide(&packet, NOW),
+            Verdict::Drop(reason),
+            "{what}"
+        );
+        assert_eq!(director.counters.dropped(reason), before + 1, "{what}");
+    }
+    assert!(matches!(
+        director.decide(&tcp(1, 80, SYN), NOW),
+        Verdict::Forward(_)
+    ));
+    assert_eq!(
+        director.flows().len(),
+        1,
+        "only a forwarded packet makes a flow"
+    );
+}
+
+#[test]
+fn exact_port_before_any_port() {
+    let only = |last| vec![backend(last, BackendState::Active)];
+    let mut director = director(&[
+        vip("rest", 0, Protocol::Tcp, only(1)),
+        vip("web", 80, Protocol::Tcp, only(2)),
+    ]);
+    assert_eq!(
+        chosen(&mut director, &tcp(1, 80, SYN), NOW),
+        Some("10.0.1.2".parse().unwrap())
+    );
+    assert_eq!(
+        chosen(&mut director, &tcp(1, 81, SYN), NOW),
+        Some("10.0.1.1".parse().unwrap())
+    );
+}
+
+#[test]
+fn flows_spread_and_stay() {
+    let mut director = director(&web(&[BackendState::Active; 3]));
+    let first: Vec<_> = (1..200)
+        .map(|port| chosen(&mut director, &tcp(port, 80, SYN), NOW))
+        .collect();
+    let again: Vec<_> = (1..200)
+        .map(|port| chosen(&mut director, &tcp(port, 80, ACK), NOW))
+        .collect();
+    assert_eq!(first, again);
+    assert_eq!(first.into_iter().collect::<HashSet<_>>().len(), 3);
+}
+
+#[test]
+fn draining_and_disabled_get_no_new_flows() {
+    use BackendState::{Active, Disabled, Draining};
+    let mut director = director(&web(&[Draining, Active, Disabled]));
+    for port in 1..200 {
+        let backend = chosen(&mut director, &tcp(port, 80, SYN), NOW);
+        assert_eq!(backend, Some("10.0.1.2".parse().unwrap()));
+    }
+}
+
+#[test]
+fn nobody_to_forward_to() {
+    let mut director = director(&web(&[BackendState::Disabled, BackendState::Draining]));
+    let verdict = director.decide(&tcp(1, 80, SYN), NOW);
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoBackend));
+    assert!(director.flows().is_empty());
+}
+
+#[test]
+fn expired_flows_leave_without_being_asked_for() {
+    let mut director = director(&web(&[BackendState::Active]));
+    for port in 1..100 {
+        director.decide(&tcp(port, 80, SYN), NOW);
+    }
+    let later = Timestamp::after(Duration::from_secs(31));
+    for _ in 0..60 {
+        director.decide(&tcp(1000, 80, SYN), later);
+    }
+    assert_eq!(director.flows().len(), 1);
+}
+
+#[test]
+fn encapsulated_for_the_chosen_backend() {
+    let mut director = director(&web(&[BackendState::Active]));
+    let Verdict::Forward(forward) = director.decide(&tcp(1, 80, SYN), NOW) else {
+        panic!("the VIP has a backend");
+    };
+    let mut headroom = [0; HEADROOM];
+    let encap = director
+        .encapsulate(&forward, &mut headroom, &tcp(1, 80, SYN))
+        .unwrap();
+    assert_eq!(encap.destination(), Ipv4Addr::new(10, 0, 1, 1));
+    assert_eq!(headroom[HEADROOM - 4..], [10, 0, 1, 1]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_accounted_for(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+        let mut director = director(&web(&[BackendState::Active]));
+        if let Verdict::Drop(reason) = director.decide(&bytes, NOW) {
+            prop_assert_eq!(director.counters.dropped(reason), 1);
+        }
+    }
+}
