@@ -11,8 +11,10 @@ mod tee;
 mod totals;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender};
@@ -137,7 +139,8 @@ impl Daemon {
             snapshot: Arc::new(paths.snapshot(config)?),
             epoch: Instant::now(),
         };
-        let mtu = paths.inner_mtu(config);
+        let mtus = paths.inner_mtus(config);
+        let mtu = device_mtu(&mtus)?;
         let capture = capture
             .map(|options| Capture::start(options, &config.director.tun))
             .transpose()?;
@@ -149,7 +152,7 @@ impl Daemon {
             queues,
             before,
             ..
-        } = open_tun(config, mtu)?;
+        } = TunDevice::open(&config.director.tun, config.director.workers, mtu)?;
         let workers = queues
             .into_iter()
             .zip(seats(config))
@@ -163,7 +166,7 @@ impl Daemon {
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        add_routes(config, index, &mut undo)?;
+        add_routes(&config.director.tun, index, &mtus, &mut undo)?;
         let workers = workers
             .into_iter()
             .map(|ready| ready.start(events.clone()))
@@ -215,20 +218,21 @@ fn random_seed() -> [u64; 4] {
     std::array::from_fn(|word| state.hash_one(word))
 }
 
-fn open_tun(config: &Config, mtu: u32) -> Result<TunDevice> {
-    let DirectorConfig { tun, workers, .. } = &config.director;
-    let smallest = if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
-        SMALLEST_IPV6_MTU
-    } else {
-        SMALLEST_IPV4_MTU
-    };
-    if mtu < smallest {
-        bail!(
-            "the path to a backend leaves {mtu} bytes for a packet, less than the {smallest} \
-             that the VIPs' address family needs; raise the MTU of the device towards it"
-        );
+/// The MTU of the TUN: that of the VIP that allows the largest packets.
+fn device_mtu(mtus: &BTreeMap<IpAddr, u32>) -> Result<u32> {
+    for (vip, &mtu) in mtus {
+        let smallest = match vip {
+            IpAddr::V4(_) => SMALLEST_IPV4_MTU,
+            IpAddr::V6(_) => SMALLEST_IPV6_MTU,
+        };
+        if mtu < smallest {
+            bail!(
+                "vip {vip}: the path to a backend leaves {mtu} bytes for a packet, less than the \
+                 {smallest} that its address family needs; raise the MTU of the device towards it"
+            );
+        }
     }
-    Ok(TunDevice::open(tun, *workers, mtu)?)
+    Ok(mtus.values().max().copied().unwrap_or(SMALLEST_IPV6_MTU))
 }
 
 /// The smallest MTU of an IPv4 link (RFC 791 §3.2).
@@ -236,17 +240,22 @@ const SMALLEST_IPV4_MTU: u32 = 68;
 /// The smallest MTU of an IPv6 link (RFC 8200 §5).
 const SMALLEST_IPV6_MTU: u32 = 1280;
 
-/// A host route for every VIP address into the TUN.
-fn add_routes(config: &Config, tun_index: u32, undo: &mut Undo) -> Result<()> {
-    let tun = &config.director.tun;
-    if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+/// A host route for every VIP address into the TUN, with the MTU of its own tunnels: the kernel
+/// tells clients that, not the device's.
+fn add_routes(
+    tun: &str,
+    tun_index: u32,
+    mtus: &BTreeMap<IpAddr, u32>,
+    undo: &mut Undo,
+) -> Result<()> {
+    if mtus.keys().any(IpAddr::is_ipv6) {
         // Some hosts switch IPv6 off for devices to come; a route into this one needs it.
         undo.set_sysctl(Sysctl::ipv6_conf(tun, "disable_ipv6")?, 0)?;
     }
-    for vip in &config.vips {
-        let net = IpNet::from(vip.address);
-        undo.add_route(tun_index, tun, net)
-            .with_context(|| format!("vip {}: cannot route {net} into {tun}", vip.name))?;
+    for (&address, &mtu) in mtus {
+        let net = IpNet::from(address);
+        undo.add_route(tun_index, tun, net, Some(mtu))
+            .with_context(|| format!("vip {address}: cannot route it into {tun}"))?;
     }
     Ok(())
 }

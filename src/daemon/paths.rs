@@ -64,22 +64,19 @@ impl Paths {
         Ok(Snapshot::build(&config.vips, hash_key, *ring_size, tunnel)?)
     }
 
-    /// The largest packet that fits every tunnel: the smallest path MTU less the outer header, so
-    /// that the kernel answers larger ones itself (RFC 1191).
-    pub(super) fn inner_mtu(&self, config: &Config) -> u32 {
-        let backends = config.vips.iter().flat_map(|vip| {
-            let encap = vip.encap;
-            vip.backends
-                .iter()
-                .map(move |backend| (encap, backend.address))
-        });
-        backends
-            .map(|(encap, backend)| {
-                let mtu = self.0[&backend].mtu.unwrap_or(ETHERNET_MTU);
-                mtu.saturating_sub(overhead(encap, backend))
-            })
-            .min()
-            .unwrap_or(ETHERNET_MTU)
+    /// For every VIP address the largest packet that fits the tunnels to its backends: the smallest
+    /// path MTU less the outer header, so that the kernel answers larger ones itself (RFC 1191).
+    pub(super) fn inner_mtus(&self, config: &Config) -> BTreeMap<IpAddr, u32> {
+        let mut mtus = BTreeMap::new();
+        for vip in &config.vips {
+            for backend in &vip.backends {
+                let mtu = self.0[&backend.address].mtu.unwrap_or(ETHERNET_MTU);
+                let inner = mtu.saturating_sub(overhead(vip.encap, backend.address));
+                let smallest = mtus.entry(vip.address).or_insert(inner);
+                *smallest = inner.min(*smallest);
+            }
+        }
+        mtus
     }
 
     /// The devices that packets for backends leave by, and backends' answers may come in by.

@@ -140,13 +140,19 @@ impl Undo {
         Ok(())
     }
 
-    /// Adds a route through a device, given by index and name, to the main table. A route of the same
-    /// prefix that leads there already is kept.
+    /// Adds a route through a device, given by index and name, to the main table, with an MTU of its
+    /// own where one is given. A route of the same prefix that leads there already is kept.
     ///
     /// # Errors
     /// [`UndoError::Netlink`]; [`NetlinkError::Exists`] where such a route leads elsewhere.
-    pub fn add_route(&mut self, link: u32, device: &str, net: IpNet) -> Result<(), UndoError> {
-        match self.netlink.add_route(net, link) {
+    pub fn add_route(
+        &mut self,
+        link: u32,
+        device: &str,
+        net: IpNet,
+        mtu: Option<u32>,
+    ) -> Result<(), UndoError> {
+        match self.netlink.add_route(net, link, mtu) {
             Ok(()) => self.record(Step::Route {
                 link,
                 device: device.to_owned(),
@@ -361,9 +367,10 @@ mod tests {
         undo.add_address(lo, "lo", vip).unwrap();
         undo.add_address(lo, "lo", vip6).unwrap();
         for net in ["10.9.0.0/16", "2001:db8:9::/48"] {
-            undo.add_route(lo, "lo", net.parse().unwrap()).unwrap();
+            undo.add_route(lo, "lo", net.parse().unwrap(), None)
+                .unwrap();
         }
-        undo.add_route(lo, "lo", "10.9.0.0/16".parse().unwrap())
+        undo.add_route(lo, "lo", "10.9.0.0/16".parse().unwrap(), None)
             .unwrap();
         assert_eq!(undo.steps().len(), 4);
         let now = netlink.addresses().unwrap();

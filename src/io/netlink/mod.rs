@@ -407,8 +407,8 @@ mod tests {
             ("2001:db8:9::/48", "2001:db8:9::2"),
         ] {
             let (net, inside) = (net.parse().unwrap(), inside.parse().unwrap());
-            netlink.add_route(net, device.index).unwrap();
-            let again = netlink.add_route(net, lo);
+            netlink.add_route(net, device.index, Some(1300)).unwrap();
+            let again = netlink.add_route(net, lo, None);
             assert!(
                 matches!(again, Err(NetlinkError::Exists { .. })),
                 "{again:?}"

@@ -89,13 +89,24 @@ impl Netlink {
             .ok_or_else(|| super::malformed(&operation, 0, "no route in it"))
     }
 
-    /// Adds a route for `net` through the device `oif` to the main table.
+    /// Adds a route for `net` through the device `oif` to the main table, with an MTU in bytes of its
+    /// own where it is to be smaller than the device's.
     ///
     /// # Errors
     /// [`NetlinkError::Exists`] where the table has a route for `net`; any other [`NetlinkError`].
-    pub fn add_route(&mut self, net: IpNet, oif: u32) -> Result<(), NetlinkError> {
+    pub fn add_route(
+        &mut self,
+        net: IpNet,
+        oif: u32,
+        mtu: Option<u32>,
+    ) -> Result<(), NetlinkError> {
         let operation = Operation::new("add route", format_args!("{net} dev {oif}"));
-        let message = RouteNetlinkMessage::NewRoute(device_route(net, oif));
+        let mut route = device_route(net, oif);
+        if let Some(mtu) = mtu {
+            let metrics = vec![RouteMetric::Mtu(mtu)];
+            route.attributes.push(RouteAttribute::Metrics(metrics));
+        }
+        let message = RouteNetlinkMessage::NewRoute(route);
         self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
