@@ -103,10 +103,10 @@ impl<R: Read> Input<R> {
     }
 
     fn ended(&self, error: io::Error, what: &'static str) -> PcapError {
-        match error.kind() {
-            ErrorKind::UnexpectedEof => self.truncated(what),
-            _ => self.failed(error),
+        if error.kind() == ErrorKind::UnexpectedEof {
+            return self.truncated(what);
         }
+        self.failed(error)
     }
 
     const fn truncated(&self, what: &'static str) -> PcapError {

@@ -47,10 +47,10 @@ impl From<u16> for LinkType {
 
 impl LinkType {
     pub(super) const fn require_supported(self, offset: u64) -> Result<(), PcapError> {
-        match self {
-            Self::Other(link) => Err(PcapError::Link { offset, link }),
-            _ => Ok(()),
+        if let Self::Other(link) = self {
+            return Err(PcapError::Link { offset, link });
         }
+        Ok(())
     }
 
     pub(super) fn network_packet(self, frame: &[u8]) -> Result<&[u8], NotIp> {

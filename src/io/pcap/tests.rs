@@ -232,12 +232,13 @@ proptest! {
     ) {
         let resolution = if nano { Resolution::Nano } else { Resolution::Micro };
         let unit = if nano { 1 } else { 1000 };
-        let mut writer = Writer::new(Vec::new(), resolution).unwrap();
+        let mut writer = Writer::new(Vec::new());
+        writer.begin(resolution).unwrap();
         let mut expected = Vec::new();
         for (seconds, nanos, bytes, split) in packets {
             let at = Duration::new(seconds.into(), nanos);
             let (head, tail) = bytes.split_at(split.min(bytes.len()));
-            writer.write(at, head, tail).unwrap();
+            writer.write(at, Resolution::Micro, head, tail).unwrap();
             let at = Duration::new(seconds.into(), nanos / unit * unit);
             let length = u32::try_from(bytes.len()).unwrap();
             expected.push(record(Some(at), resolution, LinkType::Raw, &bytes, length));
