@@ -9,4 +9,4 @@ pub mod tun;
 pub mod undo;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

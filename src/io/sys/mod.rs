@@ -13,7 +13,7 @@ mod receive;
 mod send;
 
 pub use option::{force_receive_buffer, report_full_queues};
-pub use receive::ReceiveBatch;
+pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
