@@ -157,17 +157,14 @@ impl Director {
 
     /// A fragment that waited for the first fragment just decided: copied to the start of
     /// `buffer`, with where it goes and its length. To be called until `None` after a
-    /// [`Verdict::Forward`]. What waited for a first fragment that was dropped is dropped too.
+    /// [`Verdict::Forward`].
     pub fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Forward, usize)> {
-        while let Some((decision, length)) = self.fragments.take_released(buffer) {
-            match (decision, Packet::parse(&buffer[..length])) {
-                (Ok(target), Ok(packet)) => {
-                    let meta = packet.meta();
-                    return Some((Forward { target, meta }, length));
-                }
-                (Err(reason), _) => self.counters.count_drop(reason),
-                (Ok(_), Err(_)) => self.counters.count_drop(DropReason::Malformed),
+        while let Some((target, length)) = self.fragments.take_released(buffer) {
+            if let Ok(packet) = Packet::parse(&buffer[..length]) {
+                let meta = packet.meta();
+                return Some((Forward { target, meta }, length));
             }
+            self.counters.count_drop(DropReason::Malformed);
         }
         None
     }
@@ -219,7 +216,10 @@ impl Director {
         match fragment {
             Fragment { offset: 0, .. } => {
                 let decision = self.first_fragment(packet, now);
-                self.fragments.decide(id, decision, now);
+                let lost = self.fragments.decide(id, decision, now);
+                if let Err(reason) = decision {
+                    self.counters.count_drops(reason, lost);
+                }
                 decision.map(Outcome::Forward)
             }
             _ => match self.fragments.place(id, bytes, now)? {
