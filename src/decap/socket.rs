@@ -116,15 +116,15 @@ fn is_absent_ipv6(carrier: Carrier, cause: &io::Error) -> bool {
 }
 
 fn start_error(carrier: Carrier, operation: &'static str, cause: io::Error) -> DecapError {
-    match carrier {
-        Carrier::Udp4(port) | Carrier::Udp6(port) if cause.kind() == io::ErrorKind::AddrInUse => {
-            DecapError::PortInUse { port }
-        }
-        _ => DecapError::Socket {
-            socket: carrier.to_string(),
-            operation,
-            cause,
-        },
+    if let Carrier::Udp4(port) | Carrier::Udp6(port) = carrier
+        && cause.kind() == io::ErrorKind::AddrInUse
+    {
+        return DecapError::PortInUse { port };
+    }
+    DecapError::Socket {
+        socket: carrier.to_string(),
+        operation,
+        cause,
     }
 }
 

@@ -87,15 +87,17 @@ fn reaches_the_service(encapsulation: Encapsulation, tunnels: &[Tunnel]) {
         } else {
             socket.set_tclass_v6(CONGESTED).unwrap();
         }
-        let request = request_from(client);
         let vip = if client.contains(':') { VIP6 } else { VIP4 };
-        // Sent again and again, since the decapsulator may not listen yet.
-        let answered = || {
-            socket.send_to(&request, &to.into()).unwrap();
-            thread::sleep(Duration::from_millis(20));
-            answers(&clients, vip, client)
-        };
-        until(deadline, name, answered);
+        for checksum in [Checksum::Complete, Checksum::Partial] {
+            let request = request_from(client, checksum);
+            // Sent again and again, since the decapsulator may not listen yet.
+            let answered = || {
+                socket.send_to(&request, &to.into()).unwrap();
+                thread::sleep(Duration::from_millis(20));
+                answers(&clients, vip, client)
+            };
+            until(deadline, name, answered);
+        }
     }
     signal_hook::low_level::raise(SIGTERM).unwrap();
     let totals = decapsulator.join().unwrap().unwrap();
@@ -182,8 +184,16 @@ fn until(deadline: Instant, what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What the datagram's checksum field holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checksum {
+    Complete,
+    /// The pseudo-header's sum, as after GRO.
+    Partial,
+}
+
 /// A UDP datagram with "hello" from the client to the VIP of its family, ECN-capable.
-fn request_from(client: &str) -> Vec<u8> {
+fn request_from(client: &str, checksum: Checksum) -> Vec<u8> {
     let client: IpAddr = client.parse().unwrap();
     let [high, low] = 4000_u16.to_be_bytes();
     let mut udp = vec![high, low, 0, 53, 0, 13, 0, 0];
@@ -208,7 +218,10 @@ fn request_from(client: &str) -> Vec<u8> {
         .add_bytes(&header[addresses..])
         .add_word(17)
         .add_word(13);
-    let sum = pseudo.add_bytes(&udp).finish();
+    let sum = match checksum {
+        Checksum::Complete => pseudo.add_bytes(&udp).finish(),
+        Checksum::Partial => !pseudo.finish(),
+    };
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
     [header, udp].concat()
 }

@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod egress;
+pub mod icmp;
 pub mod netlink;
 pub mod sys;
 pub mod sysctl;

@@ -12,7 +12,7 @@ mod option;
 mod receive;
 mod send;
 
-pub use option::{force_receive_buffer, report_full_queues};
+pub use option::{force_receive_buffer, receive_only, report_full_queues};
 pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;
 
