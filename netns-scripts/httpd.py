@@ -84,6 +84,8 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, name, address):
         self.name = name
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, Handler)
 
     def server_bind(self):

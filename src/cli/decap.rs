@@ -1,19 +1,19 @@
 //! `tunlb decap`: flags in, totals out.
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{net::IpAddr, num::NonZeroU16, process::ExitCode};
 
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
 use log::warn;
 
 use super::print;
-use crate::decap::{self, Host, Settings, Totals};
+use crate::decap::{self, Encapsulation, Host, Settings, Totals};
 
 /// On a backend: decapsulate in userspace where the kernel has no tunl0
 ///
-/// Receives IP-in-IP (protocol 4), removes the outer header and hands the inner packet to the kernel
-/// through a TUN device. Runs until SIGINT or SIGTERM, then prints totals; SIGUSR1 prints them meanwhile.
-/// Needs CAP_NET_ADMIN and CAP_NET_RAW.
+/// Receives IP-in-IP (protocols 4 and 41, over IPv4 and IPv6) or GUE, removes the outer header and hands
+/// the inner packet to the kernel through a TUN device. Runs until SIGINT or SIGTERM, then prints totals;
+/// SIGUSR1 prints them meanwhile. Needs CAP_NET_ADMIN and, without --gue, CAP_NET_RAW.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Accept inner packets to this address; repeat for several
@@ -24,12 +24,16 @@ pub struct Args {
     #[arg(long = "director", value_name = "CIDR", value_parser = parse_net)]
     directors: Vec<IpNet>,
 
+    /// Take GUE on this UDP port, over IPv4 and IPv6, instead of IP-in-IP
+    #[arg(long, value_name = "PORT")]
+    gue: Option<NonZeroU16>,
+
     /// TUN device to inject through; created if absent
     #[arg(long, value_name = "NAME", default_value = "decap0")]
     tun: String,
 
-    /// Also set what the tunnel needs (VIP/32 on lo, rp_filter, arp_ignore, arp_announce), and undo
-    /// exactly that on exit
+    /// Also set what the tunnel needs (the VIP on lo; for IPv4 rp_filter, arp_ignore and arp_announce;
+    /// for IPv6 disable_ipv6), and undo exactly that on exit
     #[arg(long)]
     setup: bool,
 }
@@ -55,6 +59,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     let settings = Settings::new(
         args.vips.clone(),
         args.directors.clone(),
+        args.gue.map_or(Encapsulation::Ipip, Encapsulation::Gue),
         args.tun.clone(),
         host,
     );
@@ -80,6 +85,10 @@ mod tests {
     fn directors_are_networks_or_addresses() {
         assert_eq!(parse_net("10.0.1.0/24").unwrap().to_string(), "10.0.1.0/24");
         assert_eq!(parse_net("10.0.1.1").unwrap().to_string(), "10.0.1.1/32");
+        assert_eq!(
+            parse_net("2001:db8::1").unwrap().to_string(),
+            "2001:db8::1/128"
+        );
         assert!(parse_net("10.0.1.0/33").is_err());
         assert!(parse_net("director").is_err());
     }

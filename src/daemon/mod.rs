@@ -4,6 +4,7 @@
 //! [`Config`]), privileges, the host's state, TUN, sockets, routes, threads. Stop order is the
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
+mod path_mtu;
 mod paths;
 mod preflight;
 mod totals;
@@ -13,8 +14,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -23,12 +25,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, DirectorConfig};
-use crate::director::{Counters, Director, Seat, Snapshot};
+use crate::director::{BackendIndex, Counters, Director, Seat};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
+use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
 pub use totals::{BackendTotals, Totals, VipTotals};
@@ -49,19 +52,37 @@ pub enum StopReason {
 /// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
 /// behind.
 pub fn run(config: &Config, setup: HostSetup) -> Result<(Totals, StopReason)> {
-    let (stop, stopped) = mpsc::channel();
-    stop_on_signals(stop.clone()).context("cannot watch for signals")?;
-    let daemon = Daemon::start(config, setup, &stop)?;
+    let (events, happened) = mpsc::sync_channel(EVENTS);
+    stop_on_signals(events.clone()).context("cannot watch for signals")?;
+    let daemon = Daemon::start(config, setup, &events)?;
     info!("{}", summary(config, daemon.mtu));
-    let reason = stopped.recv().context("nobody left to stop the director")?;
-    Ok((daemon.stop(), reason))
+    loop {
+        match happened
+            .recv()
+            .context("nobody left to stop the director")?
+        {
+            Event::Stop(reason) => return Ok((daemon.stop(), reason)),
+            Event::TooLongFor(backend) => daemon.paths.ask_kernel(backend),
+        }
+    }
 }
 
-fn stop_on_signals(stop: Sender<StopReason>) -> io::Result<()> {
+/// Events that may wait; what does not fit is reported again by the next packet.
+const EVENTS: usize = 64;
+
+/// What other threads tell the main one.
+#[derive(Debug)]
+enum Event {
+    Stop(StopReason),
+    /// The kernel refused a packet for this backend as too long.
+    TooLongFor(BackendIndex),
+}
+
+fn stop_on_signals(events: SyncSender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let body = move || {
         if signals.forever().next().is_some() {
-            stop.send(StopReason::Signal).ok();
+            events.send(Event::Stop(StopReason::Signal)).ok();
         }
     };
     thread::Builder::new()
@@ -74,7 +95,7 @@ fn stop_on_signals(stop: Sender<StopReason>) -> io::Result<()> {
 #[derive(Debug)]
 struct Daemon {
     undo: Undo,
-    snapshot: Arc<Snapshot>,
+    paths: PathLearner,
     workers: Vec<WorkerThread>,
     /// Of the TUN, in bytes.
     mtu: u32,
@@ -90,19 +111,22 @@ struct WorkerThread {
 }
 
 impl Daemon {
-    /// Starts the workers; when this returns, packets flow. `stop` hears of a worker that ends
-    /// without having been asked to.
-    fn start(config: &Config, setup: HostSetup, stop: &Sender<StopReason>) -> Result<Self> {
+    /// Starts the workers; when this returns, packets flow. `events` hears of what
+    /// the workers cannot settle.
+    fn start(config: &Config, setup: HostSetup, events: &SyncSender<Event>) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(config, &mut netlink)?;
         let paths = Paths::resolve(config, &mut netlink)?;
-        let snapshot = Arc::new(paths.snapshot(config)?);
+        let learner = PathLearner {
+            snapshot: Arc::new(paths.snapshot(config)?),
+            epoch: Instant::now(),
+        };
         let mtu = paths.inner_mtu(config);
 
         let mut undo = Undo::new()?;
-        preflight::prepare_host(setup, &paths, &mut undo)?;
+        preflight::prepare_host(config, setup, &paths, &mut undo)?;
         let TunDevice {
             index,
             queues,
@@ -112,16 +136,23 @@ impl Daemon {
         let workers = queues
             .into_iter()
             .zip(seats(config))
-            .map(|(queue, seat)| worker(queue, mtu, Director::new(Arc::clone(&snapshot), &seat)))
+            .map(|(queue, seat)| {
+                let director = Director::new(Arc::clone(&learner.snapshot), &seat);
+                worker(queue, mtu, director, learner.epoch, events.clone())
+            })
             .collect::<Result<Vec<_>>>()?;
+        learner
+            .clone()
+            .listen()
+            .context("cannot listen for path MTU errors")?;
         add_routes(config, index, &mut undo)?;
         let workers = workers
             .into_iter()
-            .map(|ready| ready.start(stop.clone()))
+            .map(|ready| ready.start(events.clone()))
             .collect::<Result<_>>()?;
         Ok(Self {
             undo,
-            snapshot,
+            paths: learner,
             workers,
             mtu,
             _before: before,
@@ -139,7 +170,7 @@ impl Daemon {
             }
         }
         let counters: Vec<_> = self.workers.into_iter().map(WorkerThread::join).collect();
-        Totals::new(&self.snapshot, &counters)
+        Totals::new(&self.paths.snapshot, &counters)
     }
 }
 
@@ -164,17 +195,24 @@ fn random_seed() -> [u64; 4] {
 
 fn open_tun(config: &Config, mtu: u32) -> Result<TunDevice> {
     let DirectorConfig { tun, workers, .. } = &config.director;
-    if mtu < SMALLEST_MTU {
+    let smallest = if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+        SMALLEST_IPV6_MTU
+    } else {
+        SMALLEST_IPV4_MTU
+    };
+    if mtu < smallest {
         bail!(
-            "the path to a backend leaves {mtu} bytes for a packet, less than the {SMALLEST_MTU} \
-             that IPv4 needs; raise the MTU of the device towards it"
+            "the path to a backend leaves {mtu} bytes for a packet, less than the {smallest} \
+             that the VIPs' address family needs; raise the MTU of the device towards it"
         );
     }
     Ok(TunDevice::open(tun, *workers, mtu)?)
 }
 
 /// The smallest MTU of an IPv4 link (RFC 791 §3.2).
-const SMALLEST_MTU: u32 = 68;
+const SMALLEST_IPV4_MTU: u32 = 68;
+/// The smallest MTU of an IPv6 link (RFC 8200 §5).
+const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A host route for every VIP address into the TUN.
 fn add_routes(config: &Config, tun_index: u32, undo: &mut Undo) -> Result<()> {
@@ -205,11 +243,17 @@ struct ReadyWorker {
     counters: Arc<Counters>,
 }
 
-fn worker(queue: Queue, mtu: u32, director: Director) -> Result<ReadyWorker> {
+fn worker(
+    queue: Queue,
+    mtu: u32,
+    director: Director,
+    epoch: Instant,
+    events: SyncSender<Event>,
+) -> Result<ReadyWorker> {
     let egress = RawEgress::open(mtu as usize).context("cannot open a raw socket")?;
     let counters = Arc::clone(director.counters());
-    let (worker, stopper) =
-        Worker::new(queue, egress, director).context("cannot set up the event loop")?;
+    let (worker, stopper) = Worker::new(queue, egress, director, epoch, events)
+        .context("cannot set up the event loop")?;
     Ok(ReadyWorker {
         worker,
         stopper,
@@ -218,12 +262,12 @@ fn worker(queue: Queue, mtu: u32, director: Director) -> Result<ReadyWorker> {
 }
 
 impl ReadyWorker {
-    fn start(self, stop: Sender<StopReason>) -> Result<WorkerThread> {
+    fn start(self, events: SyncSender<Event>) -> Result<WorkerThread> {
         let worker = self.worker;
         let body = move || {
             if let Err(error) = worker.run() {
                 // Nobody listens only while the daemon is stopping anyway.
-                stop.send(StopReason::Failed(error)).ok();
+                events.send(Event::Stop(StopReason::Failed(error))).ok();
             }
         };
         let thread = thread::Builder::new()

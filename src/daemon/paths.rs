@@ -98,7 +98,8 @@ fn overhead(encap: EncapKind, backend: IpAddr) -> u32 {
 
 fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Path> {
     let rule = config.director.encap.source.rule_for(backend);
-    let Some(route) = route_to(backend, netlink)? else {
+    let route = route_to(backend, netlink).with_context(|| format!("backend {backend}"))?;
+    let Some(route) = route else {
         warn!("backend {backend}: no route; its packets count as send_failed until there is one");
         return Ok(Path {
             source: rule.unwrap_or_else(|| chosen_by_kernel(backend)),
@@ -119,7 +120,7 @@ fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Pa
         source: rule
             .or(preferred)
             .unwrap_or_else(|| chosen_by_kernel(backend)),
-        mtu: route.mtu.or(link.as_ref().map(|link| link.mtu)),
+        mtu: mtu_of(&route, link.as_ref()),
         link,
     })
 }
@@ -133,7 +134,20 @@ fn chosen_by_kernel(backend: IpAddr) -> SourceRule {
     })
 }
 
-fn route_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>> {
+/// The MTU of the way to a backend: the route's own, else the device's. `None` without a route.
+pub(super) fn mtu_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
+    let Some(route) = route_to(backend, netlink)? else {
+        return Ok(None);
+    };
+    let link = link_of(&route, netlink)?;
+    Ok(mtu_of(&route, link.as_ref()))
+}
+
+fn mtu_of(route: &Route, link: Option<&Link>) -> Option<u32> {
+    route.mtu.or(link.map(|link| link.mtu))
+}
+
+fn route_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>, NetlinkError> {
     const NO_WAY: [i32; 4] = [
         libc::ENETUNREACH,
         libc::EHOSTUNREACH,
@@ -143,7 +157,7 @@ fn route_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>> {
     match netlink.route_to(backend, RouteQuery::default()) {
         Ok(route) => Ok(Some(route)),
         Err(error) if error.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("backend {backend}")),
+        Err(error) => Err(error),
     }
 }
 

@@ -58,19 +58,41 @@ fn holder(address: IpAddr, netlink: &mut Netlink) -> Result<Option<(IpNet, Strin
     Ok(device.map(|device| (found.net, device.name)))
 }
 
-/// Forwarding on, and reverse-path filtering not strict where backends answer the director's own
-/// requests to a VIP (source VIP, whose route leads into the TUN; doctor D36).
-pub(super) fn prepare_host(setup: HostSetup, paths: &Paths, undo: &mut Undo) -> Result<()> {
-    let forward = Sysctl::ipv4_forward();
-    if forward.read()? == 0 {
-        match setup {
-            HostSetup::Apply => undo.set_sysctl(forward, 1)?,
-            HostSetup::Warn => warn!(
-                "{forward} is 0: packets of other hosts never reach the TUN; \
-                 sysctl -w {forward}=1, or run with --setup"
-            ),
-        }
+/// Forwarding on for the families of the VIPs, and reverse-path filtering not strict where it
+/// would cost the director's own requests their answers.
+pub(super) fn prepare_host(
+    config: &Config,
+    setup: HostSetup,
+    paths: &Paths,
+    undo: &mut Undo,
+) -> Result<()> {
+    if config.vips.iter().any(|vip| vip.address.is_ipv4()) {
+        prepare_forwarding(Sysctl::ipv4_forward(), setup, undo)?;
+        prepare_reverse_path(setup, paths, undo)?;
     }
+    if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+        prepare_forwarding(Sysctl::ipv6_forward(), setup, undo)?;
+    }
+    Ok(())
+}
+
+fn prepare_forwarding(forward: Sysctl, setup: HostSetup, undo: &mut Undo) -> Result<()> {
+    if forward.read()? != 0 {
+        return Ok(());
+    }
+    match setup {
+        HostSetup::Apply => undo.set_sysctl(forward, 1)?,
+        HostSetup::Warn => warn!(
+            "{forward} is 0: packets of other hosts never reach the TUN; \
+             sysctl -w {forward}=1, or run with --setup"
+        ),
+    }
+    Ok(())
+}
+
+/// Backends answer the director's own requests to a VIP with source VIP, whose route leads into
+/// the TUN: where they come in by another device, a strict filter drops them (doctor D36).
+fn prepare_reverse_path(setup: HostSetup, paths: &Paths, undo: &mut Undo) -> Result<()> {
     let all = Sysctl::ipv4_conf("all", "rp_filter")?.read()?;
     for link in paths.links().into_values() {
         let own = Sysctl::ipv4_conf(&link.name, "rp_filter")?;

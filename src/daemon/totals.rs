@@ -10,6 +10,8 @@ use crate::director::{Counters, DropReason, Snapshot};
 pub struct Totals {
     /// In the order of the configuration.
     pub vips: Vec<VipTotals>,
+    /// Packets that the director answered itself: echo requests, packets too big for a path.
+    pub replied: u64,
     /// Every reason, zeros too, in the order of [`DropReason::ALL`].
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -65,6 +67,7 @@ impl Totals {
         };
         Self {
             vips,
+            replied: workers.iter().map(|counters| counters.replied()).sum(),
             drops: DropReason::ALL
                 .map(|reason| (reason, dropped(reason)))
                 .into(),
@@ -87,6 +90,9 @@ impl fmt::Display for Totals {
                     "  backend {address:<15} {packets:>12} packets {bytes:>15} bytes"
                 )?;
             }
+        }
+        if self.replied > 0 {
+            writeln!(f, "answered {}", self.replied)?;
         }
         let dropped: Vec<_> = self
             .drops

@@ -7,12 +7,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use log::{trace, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::Event;
 use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
 use crate::io::egress::{Egress, Outgoing};
 use crate::io::sys::BATCH;
@@ -34,7 +36,8 @@ pub(super) struct Worker<E> {
     queue: Queue,
     egress: E,
     director: Director,
-    started: Instant,
+    epoch: Instant,
+    events: SyncSender<Event>,
     stop: Arc<AtomicBool>,
     /// What the egress holds queued, in its order.
     pending: Vec<Forward>,
@@ -58,7 +61,14 @@ impl Stopper {
 
 impl<E: Egress> Worker<E> {
     /// A worker that has not started to read.
-    pub(super) fn new(queue: Queue, egress: E, director: Director) -> io::Result<(Self, Stopper)> {
+    /// Its timestamps count from `epoch`; `events` hears of packets that turn out too long.
+    pub(super) fn new(
+        queue: Queue,
+        egress: E,
+        director: Director,
+        epoch: Instant,
+        events: SyncSender<Event>,
+    ) -> io::Result<(Self, Stopper)> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&queue.as_raw_fd());
         poll.registry()
@@ -73,7 +83,8 @@ impl<E: Egress> Worker<E> {
             queue,
             egress,
             director,
-            started: Instant::now(),
+            epoch,
+            events,
             stop,
             pending: Vec::with_capacity(BATCH),
             last_failure_logged: None,
@@ -95,11 +106,12 @@ impl<E: Egress> Worker<E> {
             }
             self.director.expire(self.now());
         }
+        self.director.finish();
         Ok(())
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::after(self.started.elapsed())
+        Timestamp::after(self.epoch.elapsed())
     }
 
     fn stopped(&self) -> bool {
@@ -185,6 +197,7 @@ impl<E: Egress> Worker<E> {
 
     fn send_batch(&mut self) {
         let counters = self.director.counters();
+        let events = &self.events;
         let mut pending = self.pending.drain(..);
         let mut failure = None;
         self.egress.flush(|outgoing, result| {
@@ -193,6 +206,13 @@ impl<E: Egress> Worker<E> {
             };
             match result {
                 Ok(()) => counters.count_sent(forward.target.backend, outgoing.length),
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    counters.count_drop(DropReason::TooBig);
+                    // A full channel is no loss: the next such packet reports it again.
+                    events
+                        .try_send(Event::TooLongFor(forward.target.backend))
+                        .ok();
+                }
                 Err(error) => {
                     counters.count_drop(DropReason::SendFailed);
                     failure = Some((outgoing.destination, error));

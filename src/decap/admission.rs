@@ -9,16 +9,16 @@ use std::net::IpAddr;
 use hashbrown::HashSet;
 use ipnet::IpNet;
 
-use crate::packet::decap::{self, DecapError};
+use crate::packet::decap::{DecapError, Decapsulated};
 
 type AddressSet = HashSet<IpAddr, ahash::RandomState>;
 
 /// Why a packet was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// A header does not fit its bytes.
+    /// A header does not fit its bytes, or the version that it announces.
     Malformed,
-    /// Something other than IPv4 is inside.
+    /// Something other than IP is inside, or GUE has optional fields.
     UnsupportedProtocol,
     /// The outer source is not among the directors.
     NotDirector,
@@ -94,12 +94,11 @@ impl Admission {
         self.local.extend(addresses);
     }
 
-    /// Opens a tunnel packet (outer header first) and returns the inner one, ready for injection.
+    /// Decides about a packet out of its tunnel, and returns it ready for injection.
     ///
     /// # Errors
     /// The [`Refusal`], never [`Refusal::InjectionFailed`].
-    pub fn admit<'a>(&self, outer: &'a mut [u8]) -> Result<&'a [u8], Refusal> {
-        let packet = decap::open(outer)?;
+    pub fn admit<'a>(&self, packet: Decapsulated<'a>) -> Result<&'a [u8], Refusal> {
         if !self.is_director(packet.outer_source) {
             return Err(Refusal::NotDirector);
         }
@@ -116,8 +115,10 @@ impl Admission {
         self.directors.is_empty() || self.directors.iter().any(|net| net.contains(&address))
     }
 
-    /// A VIP is local even where it is no address of a device (a local route, or not set up yet).
+    /// A VIP is local even where it is no address of a device (a local route, or not set up yet). An
+    /// IPv4 address in IPv6's clothes (`::ffff:127.0.0.1`) is one to a service that takes both families.
     fn is_local(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         address.is_loopback() || self.vips.contains(&address) || self.local.contains(&address)
     }
 }
@@ -125,6 +126,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::decap::{Outer, open_gue, open_ipv4, open_ipv6};
     use proptest::prelude::*;
 
     const OUTER: [u8; 20] = [
@@ -143,10 +145,16 @@ mod tests {
     }
 
     fn admission(directors: &[&str]) -> Admission {
+        let parse = |address: &&str| address.parse::<IpAddr>().unwrap();
         let directors: Vec<_> = directors.iter().map(|net| net.parse().unwrap()).collect();
-        let mut admission = Admission::new(&[IpAddr::from([10, 0, 0, 100])], &directors);
-        admission.set_local_addresses([IpAddr::from([10, 0, 1, 11])]);
+        let vips = ["10.0.0.100", "2001:db8::100"].each_ref().map(parse);
+        let mut admission = Admission::new(&vips, &directors);
+        admission.set_local_addresses(["10.0.1.11", "2001:db8:1::11"].each_ref().map(parse));
         admission
+    }
+
+    fn admit<'a>(rules: &Admission, packet: &'a mut [u8]) -> Result<&'a [u8], Refusal> {
+        rules.admit(open_ipv4(packet)?)
     }
 
     #[test]
@@ -189,9 +197,9 @@ mod tests {
                 Err(Refusal::LocalSource),
             ),
             (
-                "6in4",
+                "GRE",
                 &any,
-                packet(&[(8, [64, 41, 0, 0])]),
+                packet(&[(8, [64, 47, 0, 0])]),
                 Err(Refusal::UnsupportedProtocol),
             ),
             (
@@ -202,7 +210,7 @@ mod tests {
             ),
             ("cut short", &any, OUTER.to_vec(), Err(Refusal::Malformed)),
         ] {
-            assert_eq!(rules.admit(&mut packet), expected, "{description}");
+            assert_eq!(admit(rules, &mut packet), expected, "{description}");
         }
     }
 
@@ -210,17 +218,121 @@ mod tests {
     fn local_addresses_are_replaced() {
         let mut rules = admission(&[]);
         rules.set_local_addresses([IpAddr::from([192, 0, 2, 7])]);
-        assert_eq!(rules.admit(&mut packet(&[])), Err(Refusal::LocalSource));
+        let result = admit(&rules, &mut packet(&[])).map(<[u8]>::len);
+        assert_eq!(result, Err(Refusal::LocalSource));
         rules.set_local_addresses([]);
-        assert!(rules.admit(&mut packet(&[])).is_ok());
+        assert!(admit(&rules, &mut packet(&[])).is_ok());
+    }
+
+    /// An IPv6 packet without a payload.
+    fn packet6(source: &str, destination: &str) -> Vec<u8> {
+        let octets = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let fixed = [0x60, 0, 0, 0, 0, 0, 59, 64];
+        [&fixed[..], &octets(source), &octets(destination)].concat()
+    }
+
+    #[test]
+    fn the_same_rules_for_ipv6() {
+        const VIP: &str = "2001:db8::100";
+        let (any, one) = (admission(&[]), admission(&["2001:db8:2::/64"]));
+        for (description, rules, director, source, destination, expected) in [
+            ("a client's", &any, "10.0.1.1", "2001:db8:9::7", VIP, None),
+            (
+                "from a director",
+                &one,
+                "2001:db8:2::1",
+                "2001:db8:9::7",
+                VIP,
+                None,
+            ),
+            (
+                "from elsewhere",
+                &one,
+                "2001:db8:3::1",
+                "2001:db8:9::7",
+                VIP,
+                Some(Refusal::NotDirector),
+            ),
+            (
+                "from another family",
+                &one,
+                "10.0.1.1",
+                "2001:db8:9::7",
+                VIP,
+                Some(Refusal::NotDirector),
+            ),
+            (
+                "to another address",
+                &any,
+                "10.0.1.1",
+                "2001:db8:9::7",
+                "2001:db8:1::11",
+                Some(Refusal::NotVip),
+            ),
+            (
+                "from this machine",
+                &any,
+                "10.0.1.1",
+                "2001:db8:1::11",
+                VIP,
+                Some(Refusal::LocalSource),
+            ),
+            (
+                "from the VIP",
+                &any,
+                "10.0.1.1",
+                VIP,
+                VIP,
+                Some(Refusal::LocalSource),
+            ),
+            (
+                "from loopback",
+                &any,
+                "10.0.1.1",
+                "::1",
+                VIP,
+                Some(Refusal::LocalSource),
+            ),
+            (
+                "from mapped loopback",
+                &any,
+                "10.0.1.1",
+                "::ffff:127.0.0.1",
+                VIP,
+                Some(Refusal::LocalSource),
+            ),
+            (
+                "from this machine, mapped",
+                &any,
+                "10.0.1.1",
+                "::ffff:10.0.1.11",
+                VIP,
+                Some(Refusal::LocalSource),
+            ),
+        ] {
+            let outer = Outer {
+                source: director.parse().unwrap(),
+                traffic_class: 0,
+            };
+            let mut packet = packet6(source, destination);
+            let result = rules.admit(open_gue(outer, &mut packet).unwrap());
+            assert_eq!(result.err(), expected, "{description}");
+        }
     }
 
     proptest! {
         /// Whatever the bytes: no panic, and what comes out goes to the VIP.
         #[test]
         fn random_bytes_never_pass(mut bytes in prop::collection::vec(any::<u8>(), 0..128)) {
-            if let Ok(inner) = admission(&[]).admit(&mut bytes) {
+            if let Ok(inner) = admit(&admission(&[]), &mut bytes) {
                 prop_assert_eq!(&inner[16..20], [10, 0, 0, 100]);
+            }
+            let outer = Outer { source: IpAddr::from([10, 0, 1, 1]), traffic_class: 3 };
+            if let Ok(inner) = open_ipv6(outer, 41, &mut bytes)
+                .map_err(Refusal::from)
+                .and_then(|packet| admission(&[]).admit(packet))
+            {
+                prop_assert_eq!(&inner[24..40], &packet6("::", "2001:db8::100")[24..]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Moves the packets: one mio loop over the raw socket, the signals and the address changes.
+//! Moves the packets: one mio loop over the tunnel sockets, the signals and the address changes.
 //!
 //! Per packet: no allocation, no lock, one write; the reads are batched.
 
@@ -11,35 +11,36 @@ use std::{
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use signal_hook::consts::SIGUSR1;
 use signal_hook_mio::v1_0::Signals;
-use socket2::Socket;
 
 use crate::io::{
     netlink::{AddressMonitor, Netlink},
-    sys::ReceiveBatch,
+    sys::{ReceiveBatch, Received},
     tun::Queue,
 };
 
 use super::{
     DecapError, Totals,
     admission::{Admission, Refusal},
+    socket::{Carrier, TunnelSocket},
 };
 
-const SOCKET: Token = Token(0);
-const SIGNALS: Token = Token(1);
-const ADDRESSES: Token = Token(2);
+const SIGNALS: Token = Token(0);
+const ADDRESSES: Token = Token(1);
+/// The token of the first socket; the others follow.
+const SOCKETS: usize = 2;
 
 /// Packets per system call; more gains nothing (measured for the director: 64 is enough).
 const BATCH: usize = 64;
 
-/// Batches between two looks at signals and address changes while packets keep coming.
+/// Batches from one socket before the others, signals and address changes have their turn.
 const BATCHES_PER_TURN: usize = 16;
 
-/// The most that an IPv4 packet can be.
+/// The most that an IPv4 packet can be; the payload of an IPv6 one can be as much.
 const PACKET_BYTES: usize = 65_535;
 
 /// Everything that the loop works with, open and ready.
 pub(super) struct Engine {
-    pub(super) socket: Socket,
+    pub(super) sockets: Vec<TunnelSocket>,
     pub(super) queue: Queue,
     pub(super) signals: Signals,
     pub(super) monitor: AddressMonitor,
@@ -69,30 +70,39 @@ impl Engine {
         let mut events = Events::with_capacity(8);
         let mut batch = ReceiveBatch::new(BATCH, PACKET_BYTES);
         let mut totals = Totals::default();
-        let mut waiting = Waiting::Packets; // some may have come before the registration
+        // Some may have come before the registration.
+        let mut waiting = vec![Waiting::Packets; self.sockets.len()];
         loop {
-            wait(&mut poll, &mut events, waiting)?;
+            wait(&mut poll, &mut events, &waiting)?;
             for event in &events {
                 match event.token() {
-                    SOCKET => waiting = Waiting::Packets,
                     ADDRESSES => self.follow_addresses()?,
-                    _ => {
+                    SIGNALS => {
                         if self.take_signals(&totals, &mut report) == Wish::Stop {
                             return Ok(totals);
                         }
                     }
+                    Token(socket) => {
+                        if let Some(waiting) = waiting.get_mut(socket - SOCKETS) {
+                            *waiting = Waiting::Packets;
+                        }
+                    }
                 }
             }
-            if waiting == Waiting::Packets {
-                waiting = self.move_packets(&mut batch, &mut totals)?;
+            for (socket, waiting) in self.sockets.iter().zip(&mut waiting) {
+                if *waiting == Waiting::Packets {
+                    *waiting = self.move_packets(socket, &mut batch, &mut totals)?;
+                }
             }
         }
     }
 
     fn register(&mut self, poll: &Poll) -> io::Result<()> {
         let registry = poll.registry();
-        let socket = self.socket.as_raw_fd();
-        registry.register(&mut SourceFd(&socket), SOCKET, Interest::READABLE)?;
+        for (token, socket) in (SOCKETS..).zip(&self.sockets) {
+            let socket = socket.socket.as_raw_fd();
+            registry.register(&mut SourceFd(&socket), Token(token), Interest::READABLE)?;
+        }
         registry.register(&mut self.signals, SIGNALS, Interest::READABLE)?;
         registry.register(&mut self.monitor, ADDRESSES, Interest::READABLE)
     }
@@ -121,20 +131,22 @@ impl Engine {
     /// Moves what waits on the socket, for one turn at most.
     fn move_packets(
         &self,
+        TunnelSocket { socket, carrier }: &TunnelSocket,
         batch: &mut ReceiveBatch,
         totals: &mut Totals,
     ) -> Result<Waiting, DecapError> {
         for _ in 0..BATCHES_PER_TURN {
-            match batch.receive(self.socket.as_fd()) {
+            match batch.receive(socket.as_fd()) {
                 Ok(_) => batch
                     .packets_mut()
-                    .for_each(|packet| self.move_packet(packet, totals)),
+                    .for_each(|packet| self.move_packet(*carrier, packet, totals)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Waiting::Nothing);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(cause) => {
                     return Err(DecapError::Socket {
+                        socket: carrier.to_string(),
                         operation: "receive",
                         cause,
                     });
@@ -144,8 +156,9 @@ impl Engine {
         Ok(Waiting::Packets)
     }
 
-    fn move_packet(&self, packet: &mut [u8], totals: &mut Totals) {
-        let inner = match self.admission.admit(packet) {
+    fn move_packet(&self, carrier: Carrier, packet: Received<'_>, totals: &mut Totals) {
+        let opened = carrier.open(packet).map_err(Refusal::from);
+        let inner = match opened.and_then(|packet| self.admission.admit(packet)) {
             Ok(inner) => inner,
             Err(reason) => return totals.count_refused(reason),
         };
@@ -162,8 +175,10 @@ impl Engine {
 }
 
 /// Waits for events; only looks for them where packets may wait already.
-fn wait(poll: &mut Poll, events: &mut Events, waiting: Waiting) -> Result<(), DecapError> {
-    let timeout = (waiting == Waiting::Packets).then_some(Duration::ZERO);
+fn wait(poll: &mut Poll, events: &mut Events, waiting: &[Waiting]) -> Result<(), DecapError> {
+    let timeout = waiting
+        .contains(&Waiting::Packets)
+        .then_some(Duration::ZERO);
     match poll.poll(events, timeout) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             events.clear();

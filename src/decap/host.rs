@@ -1,7 +1,10 @@
 //! What the tunnel needs from this machine: facts are gathered, judged purely, and each lack is either
 //! mended (`--setup`) or told with its mend. The rows of the doctor: B5, B8, B9, B10, B11.
 //!
-//! The least change: an interface's own setting, never `conf.all`.
+//! The least change: an interface's own setting, never `conf.all`; and the settings of a family only
+//! where a VIP is of it. IPv6 needs less: it has no reverse-path filter outside of the firewall, and
+//! answers neighbour solicitations only for addresses of the very interface that hears them
+//! (`ndisc_recv_ns`, linux/net/ipv6/ndisc.c), so a VIP on lo is neither answered for nor announced.
 
 use std::{fmt, net::IpAddr};
 
@@ -28,12 +31,21 @@ const LOOPBACK_DEVICE: &str = "lo";
 struct Facts {
     /// Name of the TUN device.
     tun: String,
+    /// Where a VIP is an IPv4 address.
+    ipv4: Option<Ipv4Facts>,
+    /// Devices that an IPv6 VIP needs IPv6 on, but that have none.
+    without_ipv6: Vec<String>,
+    vips_not_local: Vec<IpAddr>,
+}
+
+/// What matters to IPv4 packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ipv4Facts {
     rp_filter_all: i32,
     rp_filter_tun: i32,
     /// Whether the TUN device has an IPv4 address.
     tun_address: Option<IpNet>,
     arp: Vec<ArpFacts>,
-    vips_not_local: Vec<IpAddr>,
 }
 
 /// An interface that speaks ARP; both values are effective ones: max(all, interface).
@@ -55,6 +67,8 @@ enum Lack {
     ArpIgnore { device: String },
     /// The interface announces the VIP in its own ARP requests.
     ArpAnnounce { device: String },
+    /// The device takes no IPv6 packets and no IPv6 address.
+    Ipv6 { device: String },
     /// The VIP is no address of this machine.
     Vip(IpAddr),
 }
@@ -85,10 +99,17 @@ impl fmt::Display for Lack {
                  sysctl -w net.ipv4.conf.{}.arp_announce=2",
                 device.replace('.', "/")
             ),
+            Self::Ipv6 { device } => write!(
+                f,
+                "IPv6 is off on {device}: packets to an IPv6 VIP are dropped; \
+                 sysctl -w net.ipv6.conf.{}.disable_ipv6=0",
+                device.replace('.', "/")
+            ),
             Self::Vip(vip) => write!(
                 f,
                 "{vip} is no address of this machine: its packets are not delivered; \
-                 ip addr add {vip}/32 dev {LOOPBACK_DEVICE}"
+                 ip addr add {} dev {LOOPBACK_DEVICE}",
+                IpNet::from(*vip)
             ),
         }
     }
@@ -121,6 +142,39 @@ fn gather(
     netlink: &mut Netlink,
     links: &[Link],
 ) -> Result<Facts, DecapError> {
+    let ipv4 = if settings.vips().iter().any(IpAddr::is_ipv4) {
+        Some(gather_ipv4(tun, netlink, links)?)
+    } else {
+        None
+    };
+    let mut vips_not_local = settings.vips().to_vec();
+    vips_not_local.retain(|vip| !is_local(*vip, netlink));
+    let mut needs_ipv6 = Vec::new();
+    if settings.vips().iter().any(IpAddr::is_ipv6) {
+        needs_ipv6.push(tun.name.as_str());
+    }
+    if vips_not_local.iter().any(IpAddr::is_ipv6) {
+        needs_ipv6.push(LOOPBACK_DEVICE); // before it can get the address
+    }
+    let mut without_ipv6 = Vec::new();
+    for device in needs_ipv6 {
+        if Sysctl::ipv6_conf(device, "disable_ipv6")?.read()? != 0 {
+            without_ipv6.push(device.to_owned());
+        }
+    }
+    Ok(Facts {
+        tun: tun.name.clone(),
+        ipv4,
+        without_ipv6,
+        vips_not_local,
+    })
+}
+
+fn gather_ipv4(
+    tun: &TunDevice,
+    netlink: &mut Netlink,
+    links: &[Link],
+) -> Result<Ipv4Facts, DecapError> {
     let addresses = netlink.addresses()?;
     let on_tun = |net: &IpNet| net.addr().is_ipv4();
     let tun_addresses = addresses.iter().filter(|address| address.link == tun.index);
@@ -129,15 +183,11 @@ fn gather(
         .filter(|link| link.arp)
         .map(arp_facts)
         .collect::<Result<_, _>>()?;
-    let mut vips_not_local = settings.vips().to_vec();
-    vips_not_local.retain(|vip| !is_local(*vip, netlink));
-    Ok(Facts {
-        tun: tun.name.clone(),
+    Ok(Ipv4Facts {
         rp_filter_all: Sysctl::ipv4_conf("all", "rp_filter")?.read()?,
         rp_filter_tun: Sysctl::ipv4_conf(&tun.name, "rp_filter")?.read()?,
         tun_address: tun_addresses.map(|address| address.net).find(on_tun),
         arp,
-        vips_not_local,
     })
 }
 
@@ -164,10 +214,21 @@ fn arp_facts(link: &Link) -> Result<ArpFacts, SysctlError> {
 /// announces it any more.
 fn judge(facts: &Facts) -> Vec<Lack> {
     let mut lacks = Vec::new();
-    lacks.extend(reverse_path(facts));
+    if let Some(ipv4) = &facts.ipv4 {
+        lacks.extend(judge_ipv4(&facts.tun, ipv4));
+    }
+    let without_ipv6 = facts.without_ipv6.iter().cloned();
+    lacks.extend(without_ipv6.map(|device| Lack::Ipv6 { device }));
+    lacks.extend(facts.vips_not_local.iter().copied().map(Lack::Vip));
+    lacks
+}
+
+fn judge_ipv4(tun: &str, facts: &Ipv4Facts) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    lacks.extend(reverse_path(tun, facts));
     if facts.rp_filter_all > 0 && facts.tun_address.is_none() {
         lacks.push(Lack::TunAddress {
-            tun: facts.tun.clone(),
+            tun: tun.to_owned(),
         });
     }
     for arp in &facts.arp {
@@ -181,20 +242,19 @@ fn judge(facts: &Facts) -> Vec<Lack> {
             lacks.push(Lack::ArpAnnounce { device });
         }
     }
-    lacks.extend(facts.vips_not_local.iter().copied().map(Lack::Vip));
     lacks
 }
 
 /// The effective value is max(all, device): with all=0 the device can be 0, which always works; else
 /// 2 is the best it can be, which works where the device has an address.
-fn reverse_path(facts: &Facts) -> Option<Lack> {
+fn reverse_path(tun: &str, facts: &Ipv4Facts) -> Option<Lack> {
     let now = facts.rp_filter_all.max(facts.rp_filter_tun);
     let wanted = if facts.rp_filter_all == 0 { 0 } else { 2 };
     let loose_works = now == 2 && (wanted == 2 || facts.tun_address.is_some());
     if now == wanted || loose_works {
         return None;
     }
-    let tun = facts.tun.clone();
+    let tun = tun.to_owned();
     Some(Lack::ReversePath { tun, now, wanted })
 }
 
@@ -209,6 +269,9 @@ fn mend(lack: &Lack, tun: &TunDevice, links: &[Link], undo: &mut Undo) -> Result
         }
         Lack::ArpAnnounce { device } => {
             undo.set_sysctl(Sysctl::ipv4_conf(device, "arp_announce")?, 2)?;
+        }
+        Lack::Ipv6 { device } => {
+            undo.set_sysctl(Sysctl::ipv6_conf(device, "disable_ipv6")?, 0)?;
         }
         Lack::Vip(vip) => add_vip(*vip, links, undo)?,
     }
@@ -228,10 +291,13 @@ mod tests {
     fn facts(rp_filter_all: i32, rp_filter_tun: i32, tun_address: Option<&str>) -> Facts {
         Facts {
             tun: "decap0".into(),
-            rp_filter_all,
-            rp_filter_tun,
-            tun_address: tun_address.map(|net| net.parse().unwrap()),
-            arp: Vec::new(),
+            ipv4: Some(Ipv4Facts {
+                rp_filter_all,
+                rp_filter_tun,
+                tun_address: tun_address.map(|net| net.parse().unwrap()),
+                arp: Vec::new(),
+            }),
+            without_ipv6: Vec::new(),
             vips_not_local: Vec::new(),
         }
     }
@@ -270,18 +336,12 @@ mod tests {
         let vip = IpAddr::from([10, 0, 0, 100]);
         let mut facts = facts(0, 0, None);
         facts.vips_not_local = vec![vip];
-        facts.arp = vec![
-            ArpFacts {
-                device: "eth0.7".into(),
-                ignore: 0,
-                announce: 1,
-            },
-            ArpFacts {
-                device: "eth1".into(),
-                ignore: 2,
-                announce: 2,
-            },
-        ];
+        let arp = |device: &str, ignore, announce| ArpFacts {
+            device: device.into(),
+            ignore,
+            announce,
+        };
+        facts.ipv4.as_mut().unwrap().arp = vec![arp("eth0.7", 0, 1), arp("eth1", 2, 2)];
         let lacks = judge(&facts);
         let device = || "eth0.7".to_owned();
         let expected = [
@@ -297,5 +357,24 @@ mod tests {
                 .to_string()
                 .ends_with("ip addr add 10.0.0.100/32 dev lo")
         );
+    }
+
+    #[test]
+    fn an_ipv6_vip_needs_ipv6_on_its_way() {
+        let vip: IpAddr = "2001:db8::100".parse().unwrap();
+        let facts = Facts {
+            tun: "decap.0".into(),
+            ipv4: None,
+            without_ipv6: vec!["decap.0".into(), "lo".into()],
+            vips_not_local: vec![vip],
+        };
+        let lacks = judge(&facts);
+        let off = |device: &str| Lack::Ipv6 {
+            device: device.into(),
+        };
+        assert_eq!(lacks, [off("decap.0"), off("lo"), Lack::Vip(vip)]);
+        let texts: Vec<_> = lacks.iter().map(Lack::to_string).collect();
+        assert!(texts[0].ends_with("sysctl -w net.ipv6.conf.decap/0.disable_ipv6=0"));
+        assert!(texts[2].ends_with("ip addr add 2001:db8::100/128 dev lo"));
     }
 }

@@ -1,25 +1,31 @@
-//! The backend's userspace decapsulator, for kernels without ipip: protocol 4 in on a raw socket,
-//! the inner packet out through a TUN device, where the kernel takes it as received.
+//! The backend's userspace decapsulator, for kernels without ipip, sit, ip6tnl or fou: IP in IP in on
+//! raw sockets, or GUE on UDP sockets; the inner packet out through a TUN device, where the kernel takes
+//! it as received.
 //!
-//! In reading order: [`admission`] decides about a packet, purely; `engine` moves packets; `host`
-//! judges the machine's settings and, where asked, sets them; [`Settings`] is what the user said.
+//! In reading order: `socket` receives and takes the outer header off; [`admission`] decides about a
+//! packet, purely; `engine` moves packets; `host` judges the machine's settings and, where asked, sets
+//! them; `kernel_tunnel` sees where the kernel does the same work; [`Settings`] is what the user said.
 
 pub mod admission;
 mod engine;
 mod host;
+mod kernel_tunnel;
 mod settings;
+mod socket;
 mod totals;
 
-use std::{io, net::IpAddr, num::NonZeroUsize, os::fd::AsFd};
+use std::{
+    io,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroUsize},
+};
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::io::{
     capability::{self, Capability, PrivilegeError},
-    netlink::{AddressMonitor, Link, Netlink, NetlinkError},
-    sys,
+    netlink::{AddressMonitor, Netlink, NetlinkError},
     sysctl::SysctlError,
     tun::{TunDevice, TunError},
     undo::{Undo, UndoError},
@@ -28,15 +34,12 @@ use crate::io::{
 use admission::Admission;
 use engine::Engine;
 
-pub use settings::{Host, Settings, SettingsError};
+pub use settings::{Encapsulation, Host, Settings, SettingsError};
 pub use totals::Totals;
 
 /// The largest MTU that the TUN driver takes: an inner packet of 65,515 bytes, the most that fits into
 /// one outer packet, passes.
 const TUN_MTU: u32 = 65_535;
-
-/// Room for bursts while the process is not running: 8 MiB, about 10,000 small packets.
-const RECEIVE_BUFFER: libc::c_int = 8 << 20;
 
 /// Why the decapsulator could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -46,16 +49,29 @@ pub enum DecapError {
     Privilege(#[from] PrivilegeError),
     /// The kernel's own tunnel would deliver each packet a second time.
     #[error(
-        "the kernel decapsulates already: {device} (kind ipip) is up, and each packet would be \
+        "the kernel decapsulates already: {device} (kind {kind}) is up, and each packet would be \
          delivered twice; use it instead of this command, or: ip link set {device} down"
     )]
     KernelTunnel {
         /// Its name.
         device: String,
+        /// Its driver kind.
+        kind: String,
     },
-    /// The raw socket.
-    #[error("raw socket for protocol 4: {operation}: {cause}")]
+    /// Somebody else listens there.
+    #[error(
+        "UDP port {port} is in use; stop who listens there (a program: ss -ulnp; the kernel: ip fou show), \
+         or choose another port"
+    )]
+    PortInUse {
+        /// The port.
+        port: NonZeroU16,
+    },
+    /// A socket for tunnel packets.
+    #[error("{socket}: {operation}: {cause}")]
     Socket {
+        /// Which one.
+        socket: String,
         /// What was attempted.
         operation: &'static str,
         /// The system's error.
@@ -89,11 +105,10 @@ pub enum DecapError {
 /// # Errors
 /// Any [`DecapError`]; everything that was set up is taken back then, too.
 pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
-    capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
-    capability::require_tun()?;
+    require_capabilities(settings.encapsulation())?;
     let mut netlink = Netlink::open()?;
-    refuse_kernel_tunnel(&mut netlink)?;
-    let socket = open_socket()?;
+    kernel_tunnel::refuse(settings, &netlink.links()?)?;
+    let sockets = socket::open_all(settings.encapsulation())?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
     let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(|cause| DecapError::Loop {
         operation: "take signals",
@@ -117,7 +132,7 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         list(settings.vips())
     );
     let engine = Engine {
-        socket,
+        sockets,
         queue,
         signals,
         monitor,
@@ -127,33 +142,18 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     engine.run(report)
 }
 
-/// An ipip device that is up takes protocol 4 as well as this process does.
-fn refuse_kernel_tunnel(netlink: &mut Netlink) -> Result<(), DecapError> {
-    let takes_it = |link: &Link| link.up && link.kind.as_deref() == Some("ipip");
-    match netlink.links()?.into_iter().find(takes_it) {
-        Some(link) => Err(DecapError::KernelTunnel { device: link.name }),
-        None => Ok(()),
-    }
-}
-
-fn open_socket() -> Result<Socket, DecapError> {
-    let failed = |operation| move |cause| DecapError::Socket { operation, cause };
-    let protocol = Protocol::from(libc::IPPROTO_IPIP);
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(protocol)).map_err(failed("open"))?;
-    socket
-        .set_nonblocking(true)
-        .map_err(failed("make non-blocking"))?;
-    if sys::force_receive_buffer(socket.as_fd(), RECEIVE_BUFFER).is_err() {
-        // Not allowed in a user namespace: up to net.core.rmem_max then.
-        let bytes = usize::try_from(RECEIVE_BUFFER).unwrap_or_default();
-        socket
-            .set_recv_buffer_size(bytes)
-            .map_err(failed("set the receive buffer"))?;
-    }
-    Ok(socket)
+fn require_capabilities(encapsulation: Encapsulation) -> Result<(), PrivilegeError> {
+    match encapsulation {
+        Encapsulation::Ipip => capability::require(&[Capability::NetAdmin, Capability::NetRaw]),
+        Encapsulation::Gue(_) => capability::require(&[Capability::NetAdmin]),
+    }?;
+    capability::require_tun()
 }
 
 fn list(addresses: &[IpAddr]) -> String {
     let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
     texts.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

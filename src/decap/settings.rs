@@ -1,6 +1,6 @@
 //! What the user asks of `tunlb decap`, checked before anything is opened.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{net::IpAddr, num::NonZeroU16};
 
 use ipnet::IpNet;
 
@@ -15,11 +15,21 @@ pub enum Host {
     Check,
 }
 
+/// What tunnel packets look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// IP in IP: protocols 4 and 41, over IPv4 and IPv6, on raw sockets.
+    Ipip,
+    /// `--gue`: GUE to that UDP port, over IPv4 and IPv6.
+    Gue(NonZeroU16),
+}
+
 /// Settings that are valid together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     vips: Vec<IpAddr>,
     directors: Vec<IpNet>,
+    encapsulation: Encapsulation,
     tun: String,
     host: Host,
 }
@@ -30,17 +40,9 @@ pub enum SettingsError {
     /// No VIP at all.
     #[error("--vip: at least one address is needed")]
     NoVip,
-    /// IPv6.
-    #[error("{flag} {value}: IPv6 is not supported yet; give an IPv4 address")]
-    Ipv6 {
-        /// The flag.
-        flag: &'static str,
-        /// Its value.
-        value: String,
-    },
     /// An address that no service can have.
     #[error(
-        "--vip {0}: not the address of one host (unspecified, loopback, multicast or broadcast)"
+        "--vip {0}: not the address of one host (unspecified, loopback, multicast, broadcast or IPv4-mapped)"
     )]
     NotUnicast(IpAddr),
     /// The same VIP again.
@@ -59,6 +61,7 @@ impl Settings {
     pub fn new(
         vips: Vec<IpAddr>,
         directors: Vec<IpNet>,
+        encapsulation: Encapsulation,
         tun: String,
         host: Host,
     ) -> Result<Self, Vec<SettingsError>> {
@@ -69,12 +72,6 @@ impl Settings {
         for (position, vip) in vips.iter().enumerate() {
             errors.extend(vip_error(*vip, vips.get(..position).unwrap_or_default()));
         }
-        for director in directors.iter().filter(|net| net.addr().is_ipv6()) {
-            errors.push(SettingsError::Ipv6 {
-                flag: "--director",
-                value: director.to_string(),
-            });
-        }
         if !is_device_name(&tun) {
             errors.push(SettingsError::Tun(tun.clone()));
         }
@@ -84,6 +81,7 @@ impl Settings {
         Ok(Self {
             vips,
             directors,
+            encapsulation,
             tun,
             host,
         })
@@ -101,6 +99,12 @@ impl Settings {
         &self.directors
     }
 
+    /// What tunnel packets look like.
+    #[must_use]
+    pub const fn encapsulation(&self) -> Encapsulation {
+        self.encapsulation
+    }
+
     /// Name of the TUN device.
     #[must_use]
     pub fn tun(&self) -> &str {
@@ -115,22 +119,20 @@ impl Settings {
 }
 
 fn vip_error(vip: IpAddr, earlier: &[IpAddr]) -> Option<SettingsError> {
-    match vip {
-        IpAddr::V6(address) => Some(SettingsError::Ipv6 {
-            flag: "--vip",
-            value: address.to_string(),
-        }),
-        IpAddr::V4(address) if !is_host(address) => Some(SettingsError::NotUnicast(vip)),
-        IpAddr::V4(_) if earlier.contains(&vip) => Some(SettingsError::Duplicate(vip)),
-        IpAddr::V4(_) => None,
+    if !is_host(vip) {
+        return Some(SettingsError::NotUnicast(vip));
     }
+    earlier
+        .contains(&vip)
+        .then_some(SettingsError::Duplicate(vip))
 }
 
-const fn is_host(address: Ipv4Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.is_broadcast())
+const fn is_host(address: IpAddr) -> bool {
+    let of_no_host = match address {
+        IpAddr::V4(address) => address.is_broadcast(),
+        IpAddr::V6(address) => address.to_ipv4_mapped().is_some(),
+    };
+    !(of_no_host || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 #[cfg(test)]
@@ -144,21 +146,39 @@ mod tests {
     ) -> Result<Settings, Vec<SettingsError>> {
         let vips = vips.iter().map(|vip| vip.parse().unwrap()).collect();
         let directors = directors.iter().map(|net| net.parse().unwrap()).collect();
-        Settings::new(vips, directors, tun.to_owned(), Host::Check)
+        Settings::new(
+            vips,
+            directors,
+            Encapsulation::Ipip,
+            tun.to_owned(),
+            Host::Check,
+        )
     }
 
     #[test]
     fn valid_settings() {
-        let settings = settings(&["10.0.0.100", "10.0.0.101"], &["10.0.1.0/24"], "decap0").unwrap();
+        let settings = settings(
+            &["10.0.0.100", "2001:db8::100"],
+            &["10.0.1.0/24", "2001:db8:1::/64"],
+            "decap0",
+        )
+        .unwrap();
         assert_eq!(settings.vips().len(), 2);
+        assert_eq!(settings.directors().len(), 2);
         assert_eq!(settings.tun(), "decap0");
     }
 
     #[test]
     fn every_problem_is_named() {
         let errors = settings(
-            &["10.0.0.100", "10.0.0.100", "127.0.0.1", "2001:db8::1"],
-            &["2001:db8::/32"],
+            &[
+                "10.0.0.100",
+                "10.0.0.100",
+                "127.0.0.1",
+                "ff02::1",
+                "::ffff:10.0.0.1",
+            ],
+            &[],
             "../decap0",
         )
         .unwrap_err();
@@ -167,9 +187,9 @@ mod tests {
             texts,
             [
                 "--vip 10.0.0.100: given twice",
-                "--vip 127.0.0.1: not the address of one host (unspecified, loopback, multicast or broadcast)",
-                "--vip 2001:db8::1: IPv6 is not supported yet; give an IPv4 address",
-                "--director 2001:db8::/32: IPv6 is not supported yet; give an IPv4 address",
+                "--vip 127.0.0.1: not the address of one host (unspecified, loopback, multicast, broadcast or IPv4-mapped)",
+                "--vip ff02::1: not the address of one host (unspecified, loopback, multicast, broadcast or IPv4-mapped)",
+                "--vip ::ffff:10.0.0.1: not the address of one host (unspecified, loopback, multicast, broadcast or IPv4-mapped)",
                 "--tun \"../decap0\": not a device name (1 to 15 bytes, no slash, colon or space)",
             ]
         );

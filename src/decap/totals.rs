@@ -7,7 +7,7 @@ use super::admission::Refusal;
 /// Counts since the start; `received` is the sum of all others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Packets of protocol 4 that arrived.
+    /// Tunnel packets that arrived.
     pub received: u64,
     /// Inner packets given to the kernel.
     pub injected: u64,

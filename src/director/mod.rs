@@ -129,6 +129,11 @@ impl Director {
         }
     }
 
+    /// Gives up everything that still waits, so that the counters account for every packet.
+    pub fn finish(&mut self) {
+        self.expire(Timestamp::END);
+    }
+
     /// Decides what becomes of a packet from the TUN.
     pub fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
         self.expire(now);

@@ -9,6 +9,8 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// The epoch itself.
     pub const START: Self = Self(0);
+    /// Later than any other.
+    pub const END: Self = Self(u64::MAX);
 
     /// `elapsed` after the epoch; saturates after 584 years.
     #[must_use]

@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod egress;
+pub mod icmp;
 pub mod netlink;
 pub mod sys;
 pub mod sysctl;
@@ -9,4 +10,4 @@ pub mod tun;
 pub mod undo;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

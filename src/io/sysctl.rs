@@ -79,6 +79,16 @@ impl Sysctl {
         }
     }
 
+    /// `net.ipv6.conf.all.forwarding`: whether this machine forwards IPv6 packets.
+    #[must_use]
+    pub fn ipv6_forward() -> Self {
+        Self {
+            family: Family::Ipv6,
+            device: Some("all".to_owned()),
+            name: "forwarding",
+        }
+    }
+
     /// `net.ipv4.conf.DEVICE.NAME`; `device` may be `all` or `default`.
     ///
     /// # Errors
@@ -113,20 +123,24 @@ impl Sysctl {
     /// # Errors
     /// [`SysctlError::Read`] where the settings cannot be listed.
     pub fn ipv4_conf_of_all(name: &'static str) -> Result<Vec<Self>, SysctlError> {
+        Self::conf_of_all(Family::Ipv4, name)
+    }
+
+    fn conf_of_all(family: Family, name: &'static str) -> Result<Vec<Self>, SysctlError> {
         let key = Self {
-            family: Family::Ipv4,
+            family,
             device: Some("*".to_owned()),
             name,
         };
         let list = || {
-            fs::read_dir("/proc/sys/net/ipv4/conf")?
+            fs::read_dir(format!("/proc/sys/net/{}/conf", family.name()))?
                 .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
                 .collect::<io::Result<Vec<_>>>()
         };
         let devices = list().map_err(|cause| SysctlError::Read { key, cause })?;
         devices
             .iter()
-            .map(|device| Self::ipv4_conf(device, name))
+            .map(|device| Self::conf(family, device, name))
             .collect()
     }
 
@@ -162,11 +176,18 @@ impl Sysctl {
     ///
     /// `ip_forward` sets `forwarding` of every device and of `default`, and turns `all.accept_redirects`
     /// over (`inet_forward_change`, linux/net/ipv4/devinet.c). It also switches large receive offload
-    /// off for good, which is no setting under `/proc/sys`.
+    /// off for good, which is no setting under `/proc/sys`. For IPv6, `all.forwarding` sets
+    /// `forwarding` of every device and of `default` (`addrconf_fixup_forwarding`,
+    /// linux/net/ipv6/addrconf.c).
     ///
     /// # Errors
     /// [`SysctlError::Read`] where the settings cannot be listed.
     pub(super) fn dependents(&self) -> Result<Vec<Self>, SysctlError> {
+        if *self == Self::ipv6_forward() {
+            let mut keys = Self::conf_of_all(Family::Ipv6, "forwarding")?;
+            keys.retain(|key| key != self);
+            return Ok(keys);
+        }
         if *self != Self::ipv4_forward() {
             return Ok(Vec::new());
         }
@@ -271,11 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn only_ip_forward_has_dependents() {
+    fn only_forwarding_has_dependents() {
         let keys = Sysctl::ipv4_forward().dependents().unwrap();
         assert!(keys.contains(&Sysctl::ipv4_conf("default", "forwarding").unwrap()));
         assert!(keys.contains(&Sysctl::ipv4_conf("all", "accept_redirects").unwrap()));
         assert!(!keys.contains(&Sysctl::ipv4_conf("all", "forwarding").unwrap()));
+        let keys = Sysctl::ipv6_forward().dependents().unwrap();
+        assert!(keys.contains(&Sysctl::ipv6_conf("lo", "forwarding").unwrap()));
+        assert!(!keys.contains(&Sysctl::ipv6_forward()));
         let keys = Sysctl::ipv4_conf("all", "rp_filter").unwrap();
         assert_eq!(keys.dependents().unwrap(), []);
     }

@@ -275,6 +275,7 @@ mod tests {
             arp: false,
             kind: tun.map(|_| "tun".into()),
             tun,
+            tunnel: None,
         }
     }
 

@@ -1,18 +1,24 @@
-//! Takes an IP packet out of its tunnel (RFC 2003): the outer header checked and removed, the inner
-//! header checked, congestion marks carried over (RFC 6040 §4.2). Who may send it is not asked here.
+//! Takes an IP packet out of its tunnel: what is in front of it checked and removed, the inner header
+//! checked, congestion marks carried over (RFC 6040 §4.2), its checksums made whole. Who may send it is
+//! not asked here.
+//!
+//! Read first: RFC 2003 (4in4), RFC 4213 (6in4), RFC 2473 (4in6, 6in6), draft-ietf-intarea-gue-09.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use etherparse::{IpNumber, Ipv4HeaderSlice};
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 
 use super::{
-    checksum,
+    Version, checksum,
     ecn::{self, Ecn},
+    partial,
 };
 
-/// Where the TOS octet and the header checksum are in an IPv4 header (RFC 791 §3.1).
-const TOS: usize = 1;
+/// Where the header checksum is in an IPv4 header (RFC 791 §3.1).
 const CHECKSUM: usize = 10;
+
+/// Bytes of a GUE header without optional fields (draft-ietf-intarea-gue-09 §3.1).
+const GUE_HEADER: usize = 4;
 
 /// A packet out of its tunnel, before the congestion marks are merged.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,91 +29,184 @@ pub struct Decapsulated<'a> {
     pub inner_source: IpAddr,
     /// Destination address of the inner packet: the VIP.
     pub inner_destination: IpAddr,
+    version: Version,
     outer_ecn: Ecn,
     inner: &'a mut [u8],
+}
+
+/// What a socket tells about an outer header that it does not deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outer {
+    /// The sender: the director.
+    pub source: IpAddr,
+    /// DSCP and ECN: TOS (IPv4) or traffic class (IPv6).
+    pub traffic_class: u8,
 }
 
 /// Why a packet cannot be taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecapError {
-    /// A header does not fit its bytes, or the packet is a fragment of a tunnel packet.
+    /// A header does not fit its bytes, the inner packet is not of the version that the outer header
+    /// says, or the packet is a fragment of a tunnel packet.
     Malformed,
-    /// Something other than IPv4 is inside.
+    /// Something other than IP is inside, or GUE has optional fields.
     UnsupportedProtocol,
     /// Congestion was marked on a packet whose transport is not ECN-capable (RFC 6040 §4.2).
     Ecn,
 }
 
-/// Opens `outer`, an IPv4 packet as a raw socket delivers it: outer header first, reassembled.
+/// Opens `packet`, an IPv4 packet as a raw socket delivers it: outer header first, reassembled.
 /// Bytes beyond the total lengths (link-layer padding) are cut.
 ///
 /// # Errors
 /// [`DecapError::Malformed`] or [`DecapError::UnsupportedProtocol`].
-pub fn open(outer: &mut [u8]) -> Result<Decapsulated<'_>, DecapError> {
-    let header = Ipv4HeaderSlice::from_slice(outer).map_err(|_| DecapError::Malformed)?;
+pub fn open_ipv4(packet: &mut [u8]) -> Result<Decapsulated<'_>, DecapError> {
+    let header = Ipv4HeaderSlice::from_slice(packet).map_err(|_| DecapError::Malformed)?;
     let payload = header.slice().len()..usize::from(header.total_len());
-    let outer_source = header.source_addr().into();
-    let outer_ecn = Ecn::of(outer_tos(&header));
+    let outer = Outer {
+        source: header.source_addr().into(),
+        traffic_class: traffic_class(Version::V4, header.slice()),
+    };
     if header.is_fragmenting_payload() {
         return Err(DecapError::Malformed); // the kernel has put these together already
     }
-    if header.protocol() != IpNumber::IPV4 {
-        return Err(DecapError::UnsupportedProtocol);
+    let version = version_of(header.protocol().0)?;
+    let inner = packet.get_mut(payload).ok_or(DecapError::Malformed)?;
+    open_inner(outer, version, inner)
+}
+
+/// Opens the payload of an IPv6 packet as a raw socket delivers it: without the outer header, which had
+/// `protocol` (4 or 41) at the end of its chain.
+///
+/// # Errors
+/// [`DecapError::Malformed`] or [`DecapError::UnsupportedProtocol`].
+pub fn open_ipv6(
+    outer: Outer,
+    protocol: u8,
+    payload: &mut [u8],
+) -> Result<Decapsulated<'_>, DecapError> {
+    open_inner(outer, version_of(protocol)?, payload)
+}
+
+/// Opens the payload of a UDP datagram: GUE variant 1 (the inner packet itself, told by its version), or
+/// variant 0 with neither flags nor optional fields, as Linux sends it.
+///
+/// # Errors
+/// [`DecapError::Malformed`] or [`DecapError::UnsupportedProtocol`].
+pub fn open_gue(outer: Outer, payload: &mut [u8]) -> Result<Decapsulated<'_>, DecapError> {
+    match *payload {
+        [] => Err(DecapError::Malformed),
+        [first, ..] if first >> 4 == 4 => open_inner(outer, Version::V4, payload),
+        [first, ..] if first >> 4 == 6 => open_inner(outer, Version::V6, payload),
+        // Variant 0, no control message, no optional fields; flags would only announce such fields.
+        [0, protocol, 0, 0, ..] => {
+            let version = version_of(protocol)?;
+            open_inner(outer, version, &mut payload[GUE_HEADER..])
+        }
+        [0..=0x3f, ..] if payload.len() < GUE_HEADER => Err(DecapError::Malformed),
+        [..] => Err(DecapError::UnsupportedProtocol),
     }
-    let inner = outer.get_mut(payload).ok_or(DecapError::Malformed)?;
-    let (inner_source, inner_destination, length) = inner_header(inner)?;
+}
+
+const fn version_of(protocol: u8) -> Result<Version, DecapError> {
+    match IpNumber(protocol) {
+        IpNumber::IPV4 => Ok(Version::V4),
+        IpNumber::IPV6 => Ok(Version::V6),
+        _ => Err(DecapError::UnsupportedProtocol),
+    }
+}
+
+fn open_inner(
+    outer: Outer,
+    version: Version,
+    inner: &mut [u8],
+) -> Result<Decapsulated<'_>, DecapError> {
+    let (inner_source, inner_destination, length) = match version {
+        Version::V4 => inner_v4(inner),
+        Version::V6 => inner_v6(inner),
+    }
+    .ok_or(DecapError::Malformed)?;
     let inner = inner.get_mut(..length).ok_or(DecapError::Malformed)?;
     Ok(Decapsulated {
-        outer_source,
-        inner_source: inner_source.into(),
-        inner_destination: inner_destination.into(),
-        outer_ecn,
+        outer_source: outer.source,
+        inner_source,
+        inner_destination,
+        version,
+        outer_ecn: Ecn::of(outer.traffic_class),
         inner,
     })
 }
 
-/// Source, destination and total length in bytes. IPv6 is told apart from nonsense. The checksum is left
-/// to the kernel, which checks and counts it (IpInHdrErrors) when the packet is injected.
-fn inner_header(inner: &[u8]) -> Result<(Ipv4Addr, Ipv4Addr, usize), DecapError> {
-    if inner.first().is_some_and(|first| first >> 4 == 6) {
-        return Err(DecapError::UnsupportedProtocol);
-    }
-    let header = Ipv4HeaderSlice::from_slice(inner).map_err(|_| DecapError::Malformed)?;
+/// Source, destination and total length in bytes. The checksum is left to the kernel, which checks and
+/// counts it (IpInHdrErrors) when the packet is injected.
+fn inner_v4(inner: &[u8]) -> Option<(IpAddr, IpAddr, usize)> {
+    let header = Ipv4HeaderSlice::from_slice(inner).ok()?;
     let length = usize::from(header.total_len());
-    if length < header.slice().len() {
-        return Err(DecapError::Malformed);
-    }
-    Ok((header.source_addr(), header.destination_addr(), length))
+    let addresses = (
+        header.source_addr().into(),
+        header.destination_addr().into(),
+    );
+    (length >= header.slice().len()).then_some((addresses.0, addresses.1, length))
 }
 
-fn outer_tos(header: &Ipv4HeaderSlice<'_>) -> u8 {
-    header.slice().get(TOS).copied().unwrap_or_default()
+/// Source, destination and total length in bytes. What follows the fixed header is left to the kernel.
+fn inner_v6(inner: &[u8]) -> Option<(IpAddr, IpAddr, usize)> {
+    let header = Ipv6HeaderSlice::from_slice(inner).ok()?;
+    let length = header.slice().len() + usize::from(header.payload_length());
+    let (source, destination) = (header.source_addr(), header.destination_addr());
+    Some((source.into(), destination.into(), length))
 }
 
 impl<'a> Decapsulated<'a> {
-    /// Merges the congestion marks into the inner header, in place, and hands the packet out.
+    /// Merges the congestion marks into the inner header, in place, completes a transport checksum that
+    /// the kernel left partial, and hands the packet out.
     ///
     /// # Errors
     /// [`DecapError::Ecn`].
     pub fn into_inner(self) -> Result<&'a mut [u8], DecapError> {
         let Self {
-            outer_ecn, inner, ..
+            outer_ecn,
+            version,
+            inner,
+            ..
         } = self;
-        let [version, tos] = word(inner, 0).to_be_bytes();
-        let merged = ecn::decapsulate(outer_ecn, Ecn::of(tos)).ok_or(DecapError::Ecn)?;
-        let marked = merged.in_traffic_class(tos);
-        if marked != tos {
-            let (old, new) = ([version, tos], [version, marked]);
-            let old_sum = word(inner, CHECKSUM);
-            let sum = checksum::update(old_sum, u16::from_be_bytes(old), u16::from_be_bytes(new));
-            set_word(inner, 0, u16::from_be_bytes(new));
-            set_word(inner, CHECKSUM, sum);
+        let class = traffic_class(version, inner);
+        let merged = ecn::decapsulate(outer_ecn, Ecn::of(class)).ok_or(DecapError::Ecn)?;
+        let marked = merged.in_traffic_class(class);
+        if marked != class {
+            set_traffic_class(version, inner, marked);
         }
+        partial::complete(version, inner);
         Ok(inner)
     }
 }
 
-/// The big-endian word at `offset`; `open` has checked that a whole header is there.
+/// DSCP and ECN.
+fn traffic_class(version: Version, header: &[u8]) -> u8 {
+    let [_, class] = (word(header, 0) >> bits_after_class(version)).to_be_bytes();
+    class
+}
+
+fn set_traffic_class(version: Version, header: &mut [u8], class: u8) {
+    let shift = bits_after_class(version);
+    let old = word(header, 0);
+    let new = old & !(0xff << shift) | u16::from(class) << shift;
+    set_word(header, 0, new);
+    if version == Version::V4 {
+        let sum = checksum::update(word(header, CHECKSUM), old, new);
+        set_word(header, CHECKSUM, sum);
+    }
+}
+
+/// Bits between the traffic class and the end of a header's first 16 bits (RFC 791 §3.1, RFC 8200 §3).
+const fn bits_after_class(version: Version) -> u32 {
+    match version {
+        Version::V4 => 0,
+        Version::V6 => 4,
+    }
+}
+
+/// The big-endian word at `offset`; only asked for where a whole header is known to be.
 fn word(bytes: &[u8], offset: usize) -> u16 {
     let pair = bytes
         .get(offset..offset + 2)
@@ -126,59 +225,152 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// 10.0.1.1 to 10.0.1.11, protocol 4, around 192.0.2.7 to 10.0.0.100, UDP 4000 to 53 with "hi";
-    /// both headers' checksums are right.
-    const PACKET: [u8; 50] = [
+    /// 10.0.1.1 to 10.0.1.11, protocol 4.
+    const OUTER4: [u8; 20] = [
         0x45, 0x00, 0x00, 0x32, 0x00, 0x00, 0x40, 0x00, 0x40, 0x04, 0x24, 0xbd, 10, 0, 1, 1, 10, 0,
-        1, 11, //
+        1, 11,
+    ];
+
+    /// 192.0.2.7 to 10.0.0.100, UDP 4000 to 53 with "hi".
+    const INNER4: [u8; 30] = [
         0x45, 0x00, 0x00, 0x1e, 0x12, 0x34, 0x00, 0x00, 0x3f, 0x11, 0x9d, 0x30, 192, 0, 2, 7, 10,
         0, 0, 100, //
         0x0f, 0xa0, 0x00, 0x35, 0x00, 0x0a, 0x00, 0x00, b'h', b'i',
     ];
 
+    /// 2001:db8:1::7 to 2001:db8::100, flow label 0x12345, no next header, two bytes after it.
+    const INNER6: [u8; 42] = [
+        0x60, 0x01, 0x23, 0x45, 0x00, 0x02, 59, 63, //
+        0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, //
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, //
+        b'h', b'i',
+    ];
+
+    const DIRECTOR6: Outer = Outer {
+        source: IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1)),
+        traffic_class: 0,
+    };
+
     fn with(changes: &[(usize, u8)]) -> Vec<u8> {
-        let mut packet = PACKET.to_vec();
+        changed([&OUTER4[..], &INNER4].concat(), changes)
+    }
+
+    fn changed(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
         for (offset, value) in changes {
             packet[*offset] = *value;
         }
         packet
     }
 
-    #[test]
-    fn the_literal_packet_is_right() {
-        assert_eq!(checksum::checksum(&PACKET[..20]), 0);
-        assert_eq!(checksum::checksum(&PACKET[20..40]), 0);
+    fn six_in_four() -> Vec<u8> {
+        let packet = [&OUTER4[..], &INNER6].concat();
+        changed(packet, &[(3, 0x3e), (9, 41)])
+    }
+
+    fn ends(packet: &Decapsulated<'_>) -> [String; 3] {
+        [
+            packet.outer_source,
+            packet.inner_source,
+            packet.inner_destination,
+        ]
+        .map(|address| address.to_string())
     }
 
     #[test]
-    fn the_inner_packet_comes_out_unchanged() {
-        let mut packet = PACKET;
-        let opened = open(&mut packet).unwrap();
-        assert_eq!(opened.outer_source, IpAddr::from([10, 0, 1, 1]));
-        assert_eq!(opened.inner_source, IpAddr::from([192, 0, 2, 7]));
-        assert_eq!(opened.inner_destination, IpAddr::from([10, 0, 0, 100]));
-        assert_eq!(opened.into_inner().unwrap(), &PACKET[20..]);
+    fn the_literal_packets_are_right() {
+        assert_eq!(checksum::checksum(&OUTER4), 0);
+        assert_eq!(checksum::checksum(&INNER4[..20]), 0);
+    }
+
+    #[test]
+    fn every_family_comes_out_unchanged() {
+        const ENDS4: [&str; 2] = ["192.0.2.7", "10.0.0.100"];
+        const ENDS6: [&str; 2] = ["2001:db8:1::7", "2001:db8::100"];
+        let gue = |protocol| [0, protocol, 0, 0];
+        let mut packets = [
+            with(&[]),
+            six_in_four(),
+            INNER4.to_vec(),
+            INNER6.to_vec(),
+            INNER4.to_vec(),
+            INNER6.to_vec(),
+            [&gue(4)[..], &INNER4].concat(),
+            [&gue(41)[..], &INNER6].concat(),
+        ];
+        let [a, b, c, d, e, f, g, h] = &mut packets;
+        for (description, opened, director, [client, vip], inner) in [
+            ("4in4", open_ipv4(a), "10.0.1.1", ENDS4, &INNER4[..]),
+            ("6in4", open_ipv4(b), "10.0.1.1", ENDS6, &INNER6),
+            (
+                "4in6",
+                open_ipv6(DIRECTOR6, 4, c),
+                "2001:db8:2::1",
+                ENDS4,
+                &INNER4,
+            ),
+            (
+                "6in6",
+                open_ipv6(DIRECTOR6, 41, d),
+                "2001:db8:2::1",
+                ENDS6,
+                &INNER6,
+            ),
+            (
+                "GUE variant 1, IPv4",
+                open_gue(DIRECTOR6, e),
+                "2001:db8:2::1",
+                ENDS4,
+                &INNER4,
+            ),
+            (
+                "GUE variant 1, IPv6",
+                open_gue(DIRECTOR6, f),
+                "2001:db8:2::1",
+                ENDS6,
+                &INNER6,
+            ),
+            (
+                "GUE variant 0, IPv4",
+                open_gue(DIRECTOR6, g),
+                "2001:db8:2::1",
+                ENDS4,
+                &INNER4,
+            ),
+            (
+                "GUE variant 0, IPv6",
+                open_gue(DIRECTOR6, h),
+                "2001:db8:2::1",
+                ENDS6,
+                &INNER6,
+            ),
+        ] {
+            let opened = opened.unwrap();
+            assert_eq!(ends(&opened), [director, client, vip], "{description}");
+            assert_eq!(opened.into_inner().unwrap(), inner, "{description}");
+        }
     }
 
     #[test]
     fn padding_is_cut() {
-        let mut padded = PACKET.to_vec();
+        let mut padded = with(&[]);
         padded.extend([0; 6]);
-        assert_eq!(open(&mut padded).unwrap().inner, &PACKET[20..]);
+        assert_eq!(open_ipv4(&mut padded).unwrap().inner, &INNER4);
         // Padding between the inner packet's end and the outer one's.
         let mut padded = with(&[(3, 0x38)]);
         padded.extend([0; 6]);
-        assert_eq!(open(&mut padded).unwrap().inner, &PACKET[20..]);
+        assert_eq!(open_ipv4(&mut padded).unwrap().inner, &INNER4);
+        let mut padded = [&INNER6[..], &[0; 6]].concat();
+        assert_eq!(open_gue(DIRECTOR6, &mut padded).unwrap().inner, &INNER6);
     }
 
     #[test]
     fn options_are_passed_over() {
         let mut packet = with(&[(0, 0x46), (3, 0x36)]);
         packet.splice(20..20, [1, 1, 1, 0]);
-        assert_eq!(open(&mut packet).unwrap().inner, &PACKET[20..]);
+        assert_eq!(open_ipv4(&mut packet).unwrap().inner, &INNER4);
         let mut packet = with(&[(3, 0x36), (20, 0x46), (23, 0x22)]);
         packet.splice(40..40, [1, 1, 1, 0]);
-        assert_eq!(open(&mut packet).unwrap().inner.len(), 34);
+        assert_eq!(open_ipv4(&mut packet).unwrap().inner.len(), 34);
     }
 
     #[test]
@@ -186,7 +378,7 @@ mod tests {
         use DecapError::{Malformed, UnsupportedProtocol};
         for (description, mut packet, expected) in [
             ("empty", vec![], Malformed),
-            ("short outer header", PACKET[..19].to_vec(), Malformed),
+            ("short outer header", OUTER4[..19].to_vec(), Malformed),
             ("outer version 6", with(&[(0, 0x65)]), Malformed),
             ("outer header length 16", with(&[(0, 0x44)]), Malformed),
             (
@@ -206,12 +398,12 @@ mod tests {
             ),
             ("a later fragment", with(&[(7, 0x01)]), Malformed),
             ("no inner packet", with(&[(3, 0x14)]), Malformed),
-            ("6in4", with(&[(9, 41)]), UnsupportedProtocol),
             ("GRE", with(&[(9, 47)]), UnsupportedProtocol),
+            ("inner version 4 under 41", with(&[(9, 41)]), Malformed),
             (
-                "inner version 6 under protocol 4",
-                with(&[(20, 0x65)]),
-                UnsupportedProtocol,
+                "inner version 6 under 4",
+                changed(six_in_four(), &[(9, 4)]),
+                Malformed,
             ),
             ("inner version 5", with(&[(20, 0x55)]), Malformed),
             ("inner header length 16", with(&[(20, 0x44)]), Malformed),
@@ -230,8 +422,65 @@ mod tests {
                 with(&[(23, 0x13)]),
                 Malformed,
             ),
+            (
+                "inner IPv6 length beyond the packet",
+                changed(six_in_four(), &[(25, 3)]),
+                Malformed,
+            ),
         ] {
-            assert_eq!(open(&mut packet).unwrap_err(), expected, "{description}");
+            assert_eq!(
+                open_ipv4(&mut packet).unwrap_err(),
+                expected,
+                "{description}"
+            );
+        }
+        for (protocol, packet, expected) in [
+            (4, &INNER6[..], Malformed),
+            (41, &INNER4, Malformed),
+            (41, &INNER6[..41], Malformed),
+            (47, &INNER4, UnsupportedProtocol),
+        ] {
+            let mut packet = packet.to_vec();
+            let error = open_ipv6(DIRECTOR6, protocol, &mut packet).unwrap_err();
+            assert_eq!(error, expected, "protocol {protocol}");
+        }
+    }
+
+    #[test]
+    fn only_plain_gue_is_taken() {
+        use DecapError::{Malformed, UnsupportedProtocol};
+        for (description, header, inner, expected) in [
+            ("empty", &[][..], &[][..], Malformed),
+            ("short header", &[0, 4, 0], &[], Malformed),
+            ("no inner packet", &[0, 4, 0, 0], &[], Malformed),
+            ("short variant 1", &[], &INNER6[..39], Malformed),
+            (
+                "version 6 announced as 4",
+                &[0, 4, 0, 0],
+                &INNER6,
+                Malformed,
+            ),
+            ("version 5", &[0x55, 0, 0, 20], &INNER4, UnsupportedProtocol),
+            (
+                "control message",
+                &[0x20, 4, 0, 0],
+                &INNER4,
+                UnsupportedProtocol,
+            ),
+            (
+                "optional fields",
+                &[1, 4, 0, 0],
+                &INNER4,
+                UnsupportedProtocol,
+            ),
+            ("flags", &[0, 4, 0, 1], &INNER4, UnsupportedProtocol),
+            ("GRE", &[0, 47, 0, 0], &INNER4, UnsupportedProtocol),
+            ("variant 2", &[0x80, 4, 0, 0], &INNER4, UnsupportedProtocol),
+            ("variant 3", &[0xc0], &[], UnsupportedProtocol),
+        ] {
+            let mut payload = [header, inner].concat();
+            let error = open_gue(DIRECTOR6, &mut payload).unwrap_err();
+            assert_eq!(error, expected, "{description}");
         }
     }
 
@@ -241,36 +490,84 @@ mod tests {
         let mut packet = with(&[(1, 0x03), (21, 0xba)]);
         let sum = checksum::update(0x9d30, 0x4500, 0x45ba).to_be_bytes();
         packet[30..32].copy_from_slice(&sum);
-        let inner = open(&mut packet).unwrap().into_inner().unwrap();
+        let inner = open_ipv4(&mut packet).unwrap().into_inner().unwrap();
         assert_eq!(inner[1], 0xbb);
         assert_eq!(checksum::checksum(&inner[..20]), 0);
+    }
+
+    /// DSCP EF (0xb8) and the flow label stay; the four by four results are the table's.
+    #[test]
+    fn congestion_over_an_inner_ipv6_packet() {
+        for outer in 0..4 {
+            for inner in 0..4 {
+                let mut packet = changed(INNER6.to_vec(), &[(0, 0x6b), (1, 0x81 | inner << 4)]);
+                let director = Outer {
+                    traffic_class: 0x20 | outer,
+                    ..DIRECTOR6
+                };
+                let expected = ecn::decapsulate(Ecn::of(outer), Ecn::of(inner)).map(|marked| {
+                    let second = 0x81 | (marked as u8) << 4;
+                    changed(INNER6.to_vec(), &[(0, 0x6b), (1, second)])
+                });
+                let result = open_ipv6(director, 41, &mut packet).unwrap().into_inner();
+                assert_eq!(
+                    result.ok().map(|inner| inner.to_vec()),
+                    expected,
+                    "{outer} over {inner}"
+                );
+            }
+        }
     }
 
     #[test]
     fn congestion_for_the_deaf_is_dropped() {
         let mut packet = with(&[(1, 0x03)]);
-        let result = open(&mut packet).unwrap().into_inner();
+        let result = open_ipv4(&mut packet).unwrap().into_inner();
         assert_eq!(result.unwrap_err(), DecapError::Ecn);
     }
 
+    type Open = fn(&mut [u8]) -> Result<Decapsulated<'_>, DecapError>;
+
+    const OPEN: [Open; 4] = [
+        open_ipv4,
+        |bytes| open_ipv6(DIRECTOR6, 4, bytes),
+        |bytes| open_ipv6(DIRECTOR6, 41, bytes),
+        |bytes| open_gue(DIRECTOR6, bytes),
+    ];
+
     proptest! {
         #[test]
-        fn random_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..128)) {
-            drop(open(&mut bytes).and_then(Decapsulated::into_inner));
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..128)) {
+            for open in OPEN {
+                drop(open(&mut bytes.clone()).and_then(Decapsulated::into_inner));
+            }
         }
 
         /// Changed literal packets reach deeper than random ones; what comes out is one whole packet.
         #[test]
         fn changed_packets_never_panic(
-            changes in prop::collection::vec((0_usize..40, any::<u8>()), 0..6),
-            length in 0_usize..=50,
+            which in 0_usize..6,
+            changes in prop::collection::vec((0_usize..30, any::<u8>()), 0..6),
+            length in 0_usize..=62,
         ) {
-            let mut packet = with(&changes);
+            let gue = [&[0, 41, 0, 0][..], &INNER6].concat();
+            let (open, packet) = [
+                (OPEN[0], with(&[])),
+                (OPEN[0], six_in_four()),
+                (OPEN[1], INNER4.to_vec()),
+                (OPEN[2], INNER6.to_vec()),
+                (OPEN[3], INNER6.to_vec()),
+                (OPEN[3], gue),
+            ][which].clone();
+            let mut packet = changed(packet, &changes);
             packet.truncate(length);
             if let Ok(inner) = open(&mut packet).and_then(Decapsulated::into_inner) {
-                prop_assert_eq!(inner[0] >> 4, 4);
-                prop_assert_eq!(usize::from(word(inner, 2)), inner.len());
-                prop_assert!(inner.len() >= usize::from(inner[0] & 0xf) * 4);
+                let view = crate::packet::Packet::parse(inner);
+                match inner[0] >> 4 {
+                    4 => prop_assert_eq!(usize::from(view.unwrap().meta().length), inner.len()),
+                    6 => prop_assert_eq!(usize::from(word(inner, 4)) + 40, inner.len()),
+                    other => prop_assert!(false, "version {}", other),
+                }
             }
         }
     }

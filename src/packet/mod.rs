@@ -9,6 +9,7 @@ mod encap;
 mod flow;
 mod icmp;
 mod parse;
+mod partial;
 mod reply;
 
 pub use encap::{
@@ -16,6 +17,6 @@ pub use encap::{
     SourceRule, TooLong,
 };
 pub use flow::{FlowKey, Protocol};
-pub use icmp::{Icmp, Quoted};
+pub use icmp::{Icmp, PathMtuError, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use reply::{echo_reply, packet_too_big};

@@ -1,9 +1,13 @@
 //! Links: network devices as netlink shows them.
 
+use std::net::IpAddr;
+
 use netlink_packet_core::Nla;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{
+        InfoData, InfoIpTunnel, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    },
 };
 
 use super::{Netlink, NetlinkError, Operation};
@@ -25,6 +29,17 @@ pub struct Link {
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
     pub tun: Option<TunAttributes>,
+    /// What an IP-in-IP tunnel (ipip, sit, ip6tnl) tells about itself.
+    pub tunnel: Option<TunnelAttributes>,
+}
+
+/// Which packets an IP-in-IP tunnel of the kernel takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelAttributes {
+    /// The only outer source that it takes packets from; none: any.
+    pub remote: Option<IpAddr>,
+    /// The only protocol that it takes, of those of its kind: 4 or 41; none: all of them.
+    pub protocol: Option<u8>,
 }
 
 /// The attributes of a TUN or TAP device that matter to those who open it.
@@ -145,6 +160,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         kind: None,
         tun: None,
+        tunnel: None,
     };
     for attribute in message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -154,6 +170,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             link.kind = infos.iter().find_map(kind_of);
             link.tun = infos.iter().find_map(tun_of);
+            link.tunnel = infos.iter().find_map(tunnel_of);
         }
     }
     Some(link)
@@ -189,6 +206,21 @@ fn tun_of(info: &LinkInfo) -> Option<TunAttributes> {
     Some(tun)
 }
 
+fn tunnel_of(info: &LinkInfo) -> Option<TunnelAttributes> {
+    let LinkInfo::Data(InfoData::IpTunnel(attributes)) = info else {
+        return None;
+    };
+    let mut tunnel = TunnelAttributes::default();
+    for attribute in attributes {
+        if let InfoIpTunnel::Remote(remote) = attribute {
+            tunnel.remote = Some(*remote).filter(|remote| !remote.is_unspecified());
+        } else if let InfoIpTunnel::Protocol(protocol) = attribute {
+            tunnel.protocol = Some(u8::from(*protocol)).filter(|protocol| *protocol != 0);
+        }
+    }
+    Some(tunnel)
+}
+
 fn value_of(attribute: &impl Nla) -> Vec<u8> {
     let mut value = vec![0; attribute.value_len()];
     attribute.emit_value(&mut value);
@@ -220,6 +252,7 @@ mod tests {
             arp: true,
             kind: Some("veth".into()),
             tun: None,
+            tunnel: None,
         };
         let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
         assert_eq!(link, Some(expected));
@@ -243,6 +276,30 @@ mod tests {
             open_queues: 2,
         };
         assert_eq!(tun_of(&info), Some(expected));
+    }
+
+    #[test]
+    fn a_tunnel_tells_what_it_takes() {
+        let tunnel = |remote: &str, protocol: u8| {
+            tunnel_of(&LinkInfo::Data(InfoData::IpTunnel(vec![
+                InfoIpTunnel::Local("10.0.1.11".parse().unwrap()),
+                InfoIpTunnel::Remote(remote.parse().unwrap()),
+                InfoIpTunnel::Protocol(protocol.into()),
+            ])))
+        };
+        let any = TunnelAttributes::default();
+        assert_eq!(tunnel("0.0.0.0", 0), Some(any));
+        assert_eq!(tunnel("::", 0), Some(any));
+        let one = TunnelAttributes {
+            remote: Some(IpAddr::from([10, 0, 1, 1])),
+            protocol: Some(41),
+        };
+        assert_eq!(tunnel("10.0.1.1", 41), Some(one));
+        assert_eq!(
+            tunnel_of(&LinkInfo::Data(InfoData::IpTunnel(vec![]))),
+            Some(any)
+        );
+        assert_eq!(tunnel_of(&LinkInfo::Kind(InfoKind::IpIp)), None);
     }
 
     #[test]

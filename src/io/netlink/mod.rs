@@ -18,7 +18,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
-pub use link::{Link, TunAttributes, TunMode, TunQueueing};
+pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::AddressMonitor;
 pub use route::{Route, RouteKind, RouteQuery};
 

@@ -12,8 +12,8 @@ mod option;
 mod receive;
 mod send;
 
-pub use option::{force_receive_buffer, report_full_queues};
-pub use receive::ReceiveBatch;
+pub use option::{force_receive_buffer, receive_only, report_full_queues};
+pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).

@@ -27,21 +27,45 @@ pub fn report_full_queues(socket: BorrowedFd<'_>, version: Version) -> io::Resul
     }
 }
 
-fn set(
+/// Lets a raw ICMP socket receive messages of one type only (ICMP_FILTER, raw(7); ICMP6_FILTER,
+/// RFC 3542 §3.2).
+///
+/// # Errors
+/// The kernel's, for a socket of another kind.
+pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_type: u8) -> io::Result<()> {
+    const ICMP_FILTER: libc::c_int = 1; // linux/icmp.h; set bits are blocked, so are types from 32 on
+    const ICMP6_FILTER: libc::c_int = 1; // linux/icmpv6.h
+    match version {
+        Version::V4 => set(
+            socket,
+            libc::SOL_RAW,
+            ICMP_FILTER,
+            !(1u32 << (icmp_type % 32)),
+        ),
+        Version::V6 => {
+            let mut blocked = [u32::MAX; 8];
+            blocked[usize::from(icmp_type / 32)] &= !(1 << (icmp_type % 32));
+            set(socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, blocked)
+        }
+    }
+}
+
+/// Sets an option whose value is plain data.
+fn set<T: Copy>(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     option: libc::c_int,
-    value: libc::c_int,
+    value: T,
 ) -> io::Result<()> {
-    // SAFETY: the value points at an integer of the length given, which outlives the call; the
-    // descriptor is open for the lifetime of `socket`.
+    // SAFETY: the value points at data of the length given, which outlives the call and is only
+    // read; the descriptor is open for the lifetime of `socket`.
     let status = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             option,
             ptr::from_ref(&value).cast(),
-            length_of::<libc::c_int>(),
+            length_of::<T>(),
         )
     };
     if status == 0 {

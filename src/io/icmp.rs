@@ -1,0 +1,73 @@
+//! A raw socket that hears one kind of ICMP: that a packet of this host was too big for its path.
+//!
+//! The kernel keeps such errors to itself where no socket of its own sent the packet, and packets of
+//! the egress have none that it would find.
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys;
+use crate::packet::{Packet, PathMtuError, Version};
+
+/// Room for one message: ICMPv6 errors are at most 1280 bytes (RFC 4443 §2.4 c), ICMP ones 576.
+const LONGEST: usize = 2048;
+
+/// Receives path MTU errors of one family, without blocking.
+#[derive(Debug)]
+pub struct PathMtuListener {
+    socket: Socket,
+    version: Version,
+    buffer: Box<[u8; LONGEST]>,
+}
+
+impl PathMtuListener {
+    /// Opens the socket; needs CAP_NET_RAW.
+    ///
+    /// # Errors
+    /// The kernel's; EAFNOSUPPORT without that family.
+    pub fn open(version: Version) -> io::Result<Self> {
+        let (domain, protocol, icmp_type) = match version {
+            Version::V4 => (Domain::IPV4, Protocol::ICMPV4, 3),
+            Version::V6 => (Domain::IPV6, Protocol::ICMPV6, 2),
+        };
+        let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+        sys::receive_only(socket.as_fd(), version, icmp_type)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            version,
+            buffer: Box::new([0; LONGEST]),
+        })
+    }
+
+    /// The next error that waits; messages of other kinds are passed over.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; otherwise the socket's error.
+    pub fn receive(&mut self) -> io::Result<PathMtuError> {
+        loop {
+            let length = (&self.socket).read(&mut self.buffer[..])?;
+            let bytes = &self.buffer[..length];
+            if let Some(error) = read_error(self.version, bytes) {
+                return Ok(error);
+            }
+        }
+    }
+}
+
+/// Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
+fn read_error(version: Version, bytes: &[u8]) -> Option<PathMtuError> {
+    let message = match version {
+        Version::V4 => Packet::parse(bytes).ok()?.payload(),
+        Version::V6 => bytes,
+    };
+    PathMtuError::parse(version, message)
+}
+
+impl AsRawFd for PathMtuListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}

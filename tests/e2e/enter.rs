@@ -1,0 +1,277 @@
+//! Entering private namespaces: the test binary runs one test again inside of them.
+//!
+//! The inner run is process 1 of its own process namespace. It ends when its standard input closes,
+//! so it cannot outlive the outer run, and the kernel ends everything else along with it.
+
+use std::any::type_name;
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::lab::Lab;
+
+/// Marks the inner run.
+const INSIDE: &str = "TUNLB_E2E_INSIDE";
+
+/// Where the inner run finds the binary under test, if not where cargo built it.
+const BINARY: &str = "TUNLB_E2E_BINARY";
+
+/// For a whole inner run; each takes a few seconds on two cores.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Runs the body of a test in a lab of its own: as root in the machine's user namespace where the
+/// caller is root, else in a user namespace of its own.
+pub(crate) fn in_lab<F: FnOnce(&Lab)>(body: F) {
+    enter(Way::shortest(), body);
+}
+
+/// Like [`in_lab`], but never with the machine's root: where the caller is root, it becomes the user
+/// nobody first, to whom /dev/net/tun is open in a mount namespace of its own only.
+pub(crate) fn in_lab_as_nobody<F: FnOnce(&Lab)>(body: F) {
+    let machine_root = is_root() && is_machine();
+    let way = if machine_root {
+        Way::Nobody
+    } else {
+        Way::shortest()
+    };
+    enter(way, body);
+}
+
+/// The binary under test.
+pub(crate) fn tunlb() -> PathBuf {
+    env::var_os(BINARY).map_or_else(|| env!("CARGO_BIN_EXE_tunlb").into(), PathBuf::from)
+}
+
+fn enter<F: FnOnce(&Lab)>(way: Way, body: F) {
+    if env::var_os(INSIDE).is_some() {
+        end_with_outer_run();
+        body(&Lab::enter());
+        return;
+    }
+    require_tun_device();
+    require_namespaces(way);
+    let test = test_of::<F>();
+    let mut command = way.command();
+    command
+        .arg(way.program())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    let (status, output) = run_with_deadline(command);
+    assert!(
+        status.is_some_and(|status| status.success()) && ran_one_test(&output),
+        "{test}, in its namespaces: {}\n{output}",
+        status.map_or_else(
+            || format!("no end after {DEADLINE:?}"),
+            |status| status.to_string()
+        ),
+    );
+}
+
+/// How the namespaces are made.
+#[derive(Clone, Copy)]
+enum Way {
+    Root,
+    User,
+    Nobody,
+}
+
+impl Way {
+    fn shortest() -> Self {
+        if is_root() { Self::Root } else { Self::User }
+    }
+
+    /// Runs the arguments that are added to it inside new namespaces.
+    fn command(self) -> Command {
+        let mut command = Command::new("unshare");
+        if matches!(self, Self::Nobody) {
+            command
+                .args(["--mount", "sh", "-euc", BECOME_NOBODY, "sh"])
+                .args([this_program(), env!("CARGO_BIN_EXE_tunlb").into()])
+                .env(BINARY, "/mnt/tunlb");
+        }
+        if matches!(self, Self::Nobody | Self::User) {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
+        command
+    }
+
+    /// This test binary, as seen from inside.
+    fn program(self) -> PathBuf {
+        match self {
+            Self::Root | Self::User => this_program(),
+            Self::Nobody => "/mnt/e2e".into(),
+        }
+    }
+}
+
+/// Arguments: the test binary, tunlb, then those of `unshare`. The two appear where nobody can reach
+/// them, whoever owns the folders above the originals.
+const BECOME_NOBODY: &str = r#"
+mount -t tmpfs -o mode=0755 tmpfs /mnt
+touch /mnt/e2e /mnt/tunlb
+mount --bind "$1" /mnt/e2e
+mount --bind "$2" /mnt/tunlb
+mount -t tmpfs -o mode=0755 tmpfs /dev/net
+mknod -m 0666 /dev/net/tun c 10 200
+shift 2
+cd /
+exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare "$@"
+"#;
+
+fn this_program() -> PathBuf {
+    env::current_exe().expect("the path of the test binary")
+}
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("the state of this process");
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
+}
+
+/// Whether this is the machine's own user namespace, the only one that maps every id to itself.
+pub(crate) fn is_machine() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("the map of user ids");
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The inner run holds the read end of a pipe whose other end only the outer run has.
+fn end_with_outer_run() {
+    thread::spawn(|| {
+        io::copy(&mut io::stdin(), &mut io::sink()).ok();
+        std::process::exit(1);
+    });
+}
+
+/// The name by which the test harness knows the test whose body `F` is: the path of the function
+/// around the closure, without the crate.
+fn test_of<F>() -> &'static str {
+    let path = type_name::<F>();
+    let path = path.strip_suffix("::{{closure}}").unwrap_or(path);
+    path.split_once("::").map_or(path, |(_, test)| test)
+}
+
+fn ran_one_test(output: &str) -> bool {
+    output.contains("test result: ok. 1 passed; 0 failed; 0 ignored;")
+}
+
+// ------------------------------------------------------------------------------ what it needs
+
+fn require_tun_device() {
+    if is_root() && !fs::exists("/dev/net/tun").unwrap_or(false) {
+        panic!("there is no /dev/net/tun; as root: modprobe tun");
+    }
+    if let Err(error) = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+    {
+        panic!(
+            "/dev/net/tun: {error}; these tests need it: run them as root, or as root: \
+             modprobe tun && chmod 0666 /dev/net/tun"
+        );
+    }
+}
+
+fn require_namespaces(way: Way) {
+    let output = way.command().arg("true").stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("unshare: {error}; on Debian or Ubuntu: sudo apt install util-linux")
+    });
+    assert!(
+        output.status.success(),
+        "these tests need network namespaces, and making them failed: {}\n{}",
+        String::from_utf8_lossy(&output.stderr).trim(),
+        mend(way),
+    );
+}
+
+/// What forbids namespaces, and what allows them.
+fn mend(way: Way) -> String {
+    let forbidden = [
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("user.max_user_namespaces", "0", "10000"),
+    ];
+    for (key, forbids, allows) in forbidden {
+        let value = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/")));
+        if value.is_ok_and(|value| value.trim() == forbids) {
+            return format!(
+                "{key} is {forbids}; run the tests as root, or as root: sysctl -w {key}={allows}"
+            );
+        }
+    }
+    match way {
+        Way::Root => "in a container: start it with --privileged".to_owned(),
+        Way::User => "run the tests as root; in a container: start it with --privileged".to_owned(),
+        Way::Nobody => "in a container: start it with --privileged, or run as a user".to_owned(),
+    }
+}
+
+// ------------------------------------------------------------------------------ the inner run
+
+/// Returns how it ended (`None`: not within [`DEADLINE`]) and all that it printed.
+fn run_with_deadline(mut command: Command) -> (Option<ExitStatus>, String) {
+    let mut output = tempfile::tempfile().expect("a temporary file");
+    let share = |file: &File| file.try_clone().expect("a second handle of a file");
+    let mut child = command
+        .env(INSIDE, "1")
+        .stdin(Stdio::piped())
+        .stdout(share(&output))
+        .stderr(share(&output))
+        .spawn()
+        .expect("unshare");
+    let status = wait(&mut child);
+    let mut bytes = Vec::new();
+    output.rewind().expect("a temporary file");
+    output.read_to_end(&mut bytes).expect("a temporary file");
+    (status, String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + DEADLINE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().expect("the state of a child process") {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().expect("a child process to end");
+    child.wait().expect("the state of a child process");
+    None
+}
+
+#[test]
+fn a_test_is_private() {
+    in_lab(|lab| {
+        let links = lab.here().run("ip -o link show");
+        assert!(
+            links.starts_with("1: lo:") && links.lines().count() == 1,
+            "{links}"
+        );
+        assert_eq!(std::process::id(), 1);
+    });
+}
+
+#[test]
+fn a_run_without_a_test_is_told_apart() {
+    assert!(ran_one_test(
+        "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured;"
+    ));
+    assert!(!ran_one_test(
+        "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured;"
+    ));
+    assert!(!ran_one_test(
+        "test result: ok. 11 passed; 0 failed; 0 ignored; 0 measured;"
+    ));
+}

@@ -1,0 +1,146 @@
+//! Every inner family in every outer one, in IPIP and in GUE, over one dual-stack site:
+//!
+//! ```text
+//! client ── 10.0.9.0/24  2001:db8:9::/64 ── director ── 10.0.1.0/24  2001:db8:1::/64 ── backend
+//!   │ .2, ::2                          .1, ::1 │ .2, ::2                    .11, ::11 │
+//!   └───────────────── 10.0.8.0/24  2001:db8:8::/64: the way of the answers ──────────┘
+//!     .2, ::2                                                                  .11, ::11
+//! ```
+//!
+//! There is a VIP for each combination, so each has its own line in the director's totals.
+
+use std::fmt::Write as _;
+
+use crate::enter::{in_lab, tunlb};
+use crate::lab::{Lab, Node};
+use crate::process::{Process, Signal};
+use crate::site::{HTTPD, succeeded};
+use crate::totals::Totals;
+
+/// Name, VIP, backend, encapsulation.
+const COMBINATIONS: [(&str, &str, &str, &str); 8] = [
+    ("4in4", "10.0.0.101", "10.0.1.11", "ipip"),
+    ("4in6", "10.0.0.102", "2001:db8:1::11", "ipip"),
+    ("6in4", "2001:db8::103", "10.0.1.11", "ipip"),
+    ("6in6", "2001:db8::104", "2001:db8:1::11", "ipip"),
+    ("4in4-gue", "10.0.0.105", "10.0.1.11", "gue"),
+    ("4in6-gue", "10.0.0.106", "2001:db8:1::11", "gue"),
+    ("6in4-gue", "2001:db8::107", "10.0.1.11", "gue"),
+    ("6in6-gue", "2001:db8::108", "2001:db8:1::11", "gue"),
+];
+
+struct DualStack {
+    client: Node,
+    director: Node,
+    _services: Vec<Process>,
+}
+
+impl DualStack {
+    fn new(lab: &Lab) -> Self {
+        let [client, director, backend] = ["client", "director", "backend"].map(|n| lab.node(n));
+        lab.cable((&client, "eth0"), (&director, "eth1"));
+        lab.cable((&director, "eth0"), (&backend, "eth0"));
+        lab.cable((&backend, "eth1"), (&client, "eth1"));
+        for (node, device, subnet, host) in [
+            (&client, "eth0", 9, "2"),
+            (&director, "eth1", 9, "1"),
+            (&director, "eth0", 1, "2"),
+            (&backend, "eth0", 1, "11"),
+            (&backend, "eth1", 8, "11"),
+            (&client, "eth1", 8, "2"),
+        ] {
+            node.sh(&format!(
+                "ip addr add 10.0.{subnet}.{host}/24 dev {device}
+                 ip addr add 2001:db8:{subnet}::{host}/64 dev {device} nodad"
+            ));
+        }
+        client.sh("ip route add 10.0.0.0/24 via 10.0.9.1
+             ip route add 2001:db8::/64 via 2001:db8:9::1");
+        backend.sh("ip route add 10.0.9.0/24 via 10.0.8.2
+             ip route add 2001:db8:9::/64 via 2001:db8:8::2");
+        Self {
+            client,
+            director,
+            _services: serve(&backend),
+        }
+    }
+
+    fn run(&self, lab: &Lab) -> Process {
+        let file = lab.file("tunlb.toml", configuration());
+        let mut command = self.director.command(tunlb());
+        command.args(["run", "--setup", "-c"]).arg(file);
+        self.director.start("run", command, "forwarding")
+    }
+
+    /// The MTU that the client has learnt for a VIP.
+    fn learnt_mtu(&self, vip: &str) -> Option<String> {
+        let route = self.client.run(&format!("ip route get {vip}"));
+        let mut words = route.split_whitespace();
+        words.find(|&word| word == "mtu")?;
+        words.next().map(str::to_owned)
+    }
+}
+
+fn configuration() -> String {
+    let mut text = String::new();
+    for (name, vip, backend, kind) in COMBINATIONS {
+        write!(
+            text,
+            "[[vip]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"tcp\"\n\
+             [vip.encap]\nkind = \"{kind}\"\n[[vip.backend]]\naddress = \"{backend}\"\n"
+        )
+        .expect("a string takes everything");
+    }
+    text
+}
+
+/// Two decapsulators and a web server per family.
+fn serve(backend: &Node) -> Vec<Process> {
+    let decap = |name: &str, arguments: &[&str]| {
+        let mut command = backend.command(tunlb());
+        command.args(["decap", "--setup", "--tun", name]).args(arguments);
+        for (_, vip, ..) in COMBINATIONS {
+            command.args(["--vip", vip]);
+        }
+        backend.start(name, command, "decapsulating")
+    };
+    let mut services = vec![decap("decap0", &[]), decap("decap1", &["--gue", "6080"])];
+    for (name, wildcard) in [("web4", "0.0.0.0"), ("web6", "::")] {
+        let command = backend.python(HTTPD, &[name, wildcard]);
+        services.push(backend.start(name, command, "listening"));
+    }
+    services
+}
+
+#[test]
+fn every_family_in_every_family() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        let director = site.run(lab);
+        let upload = lab.file("upload", vec![b'u'; 300_000]);
+        let expected = site.client.run(&format!("sha256sum {}", upload.display()));
+        let expected = expected.split(' ').next().unwrap_or_default().to_owned();
+        for (name, vip, ..) in COMBINATIONS {
+            let host = if vip.contains(':') {
+                format!("[{vip}]")
+            } else {
+                vip.to_owned()
+            };
+            let curl = "curl --silent --show-error --fail --max-time 20 --globoff";
+            let web = site.client.run(&format!("{curl} http://{host}/"));
+            let version = if vip.contains(':') { "web6" } else { "web4" };
+            assert_eq!(web.trim(), version, "{name}");
+            let file = upload.display();
+            let digest = site.client.run(&format!("{curl} -T {file} http://{host}/x"));
+            assert_eq!(digest.trim(), expected, "{name}: upload of full-sized packets");
+            // The smallest path is that of GUE over IPv6: 1500 - 40 - 8.
+            assert_eq!(site.learnt_mtu(vip).as_deref(), Some("1452"), "{name}");
+        }
+        let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
+        for (name, _, backend, _) in COMBINATIONS {
+            let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
+            assert!(sent.packets > 200, "{name}: {totals:?}");
+        }
+        assert_eq!(totals.dropped(), 0, "{totals:?}");
+    });
+}

@@ -1,0 +1,24 @@
+//! End to end: the `tunlb` binary on real kernels' TCP and UDP, in network namespaces.
+//!
+//! Every test runs its own test binary again inside new namespaces ([`enter`]), so tests run side by
+//! side, need no root where user namespaces are allowed, and leave nothing behind even when killed.
+//! Inside, a [`lab`] makes hosts and cables, a [`site`] is the usual topology with its services.
+//! Nothing sleeps to wait for something: conditions are polled with a deadline.
+
+mod enter;
+mod lab;
+mod process;
+mod site;
+mod totals;
+mod wire;
+
+mod checksums;
+mod families;
+mod hostile;
+mod leftovers;
+mod mtu;
+mod refusals;
+mod restart;
+mod traffic;
+mod unprivileged;
+mod workers;
