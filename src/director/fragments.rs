@@ -5,6 +5,8 @@
 //! fragments are the receiver's business. Everything is bounded, see the constants; one flood fills
 //! the table and nothing else. Read first: RFC 791 §3.2, RFC 8200 §4.5, RFC 1858.
 
+mod held;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,16 +17,14 @@ use hashbrown::HashMap;
 use super::time::Timestamp;
 use super::verdict::{DropReason, Target};
 use crate::packet::{Packet, Version};
+use held::{Chain, HeldFragments};
 
 /// Datagrams whose first fragment was seen; beyond it the oldest is forgotten.
 const MAX_DECIDED: usize = 4096;
 /// Datagrams whose first fragment is waited for; beyond it a new one is refused.
 const MAX_WAITING: usize = 256;
-/// Fragments kept in all, and of one datagram: a 64 KiB datagram over the smallest Ethernet path.
-const MAX_HELD: usize = 1024;
+/// Fragments kept of one datagram: 64 KiB over an Ethernet path.
 const MAX_HELD_PER_DATAGRAM: usize = 64;
-/// Bytes kept in all.
-const MAX_HELD_BYTES: usize = 1 << 20;
 
 /// Linux gives up reassembly after as long (`net.ipv4.ipfrag_time`), so nothing useful follows.
 const DECISION_LIFETIME: Duration = Duration::from_secs(30);
@@ -61,8 +61,7 @@ pub(super) type Decision = Result<Target, DropReason>;
 #[derive(Debug)]
 enum State {
     Decided(Decision),
-    /// How many of the held fragments are its own.
-    Waiting(usize),
+    Waiting(Chain),
 }
 
 #[derive(Debug)]
@@ -70,13 +69,6 @@ struct Datagram {
     state: State,
     /// Tells this datagram from a later one of the same identification.
     since: Timestamp,
-}
-
-#[derive(Debug)]
-struct Held {
-    id: DatagramId,
-    since: Timestamp,
-    bytes: Vec<u8>,
 }
 
 /// What becomes of a fragment other than the first.
@@ -97,11 +89,8 @@ pub(super) struct FragmentTable {
     decided: VecDeque<(DatagramId, Timestamp)>,
     waiting: VecDeque<(DatagramId, Timestamp)>,
     waiting_datagrams: usize,
-    held: VecDeque<Held>,
-    held_bytes: usize,
-    released: VecDeque<(Decision, Vec<u8>)>,
-    /// Buffers to use again.
-    spare: Vec<Vec<u8>>,
+    held: HeldFragments,
+    released: VecDeque<(Target, Chain)>,
 }
 
 impl FragmentTable {
@@ -112,37 +101,46 @@ impl FragmentTable {
             decided: VecDeque::new(),
             waiting: VecDeque::new(),
             waiting_datagrams: 0,
-            held: VecDeque::new(),
-            held_bytes: 0,
+            held: HeldFragments::default(),
             released: VecDeque::new(),
-            spare: Vec::new(),
         }
     }
 
     /// Whether fragments are kept that [`expire`](Self::expire) may have to give up.
-    pub(super) fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+    pub(super) const fn is_holding(&self) -> bool {
+        self.waiting_datagrams > 0
     }
 
-    /// The first fragment of a datagram was decided: those that follow go the same way, those that
-    /// were kept are released.
-    pub(super) fn decide(&mut self, id: DatagramId, decision: Decision, now: Timestamp) {
+    /// The first fragment of a datagram was decided: those that follow go the same way. Those that
+    /// were kept are released where it goes to a backend; where it is dropped they are dropped too,
+    /// and this is how many.
+    pub(super) fn decide(&mut self, id: DatagramId, decision: Decision, now: Timestamp) -> u64 {
         let datagram = Datagram {
             state: State::Decided(decision),
             since: now,
         };
         let before = self.datagrams.insert(id, datagram);
         self.decided.push_back((id, now));
-        if let Some(Datagram {
-            state: State::Waiting(held),
-            ..
-        }) = before
-        {
-            self.waiting_datagrams -= 1;
-            self.release(&id, decision, held);
-        }
         if self.decided.len() > MAX_DECIDED {
             self.forget_oldest();
+        }
+        let Some(Datagram {
+            state: State::Waiting(chain),
+            ..
+        }) = before
+        else {
+            return 0;
+        };
+        self.waiting_datagrams -= 1;
+        match decision {
+            Ok(target) => {
+                self.released.push_back((target, chain));
+                0
+            }
+            Err(_) => {
+                self.held.drop_all(chain);
+                chain.length as u64
+            }
         }
     }
 
@@ -156,63 +154,45 @@ impl FragmentTable {
         bytes: &[u8],
         now: Timestamp,
     ) -> Result<Placement, DropReason> {
-        let full = DropReason::FragmentTableFull;
-        if self.held.len() >= MAX_HELD || self.held_bytes + bytes.len() > MAX_HELD_BYTES {
-            return self.decision(&id, now).map(Placement::Decided).ok_or(full);
-        }
         if let Some(decision) = self.decision(&id, now) {
             return Ok(Placement::Decided(decision));
         }
-        match self.datagrams.get_mut(&id) {
-            Some(Datagram {
-                state: State::Waiting(held),
-                ..
-            }) => {
-                if *held >= MAX_HELD_PER_DATAGRAM {
-                    return Err(full);
-                }
-                *held += 1;
+        let kept = match self.datagrams.get_mut(&id).map(|known| &mut known.state) {
+            Some(State::Waiting(chain)) if chain.length < MAX_HELD_PER_DATAGRAM => {
+                self.held.append(chain, bytes)
             }
-            _ => {
-                if self.waiting_datagrams >= MAX_WAITING {
-                    return Err(full);
-                }
-                self.waiting_datagrams += 1;
-                self.waiting.push_back((id, now));
-                let state = State::Waiting(1);
-                self.datagrams.insert(id, Datagram { state, since: now });
-            }
-        }
-        self.hold(id, bytes, now);
-        Ok(Placement::Held)
+            Some(State::Waiting(_)) => None,
+            Some(State::Decided(_)) | None => self.wait(id, bytes, now),
+        };
+        kept.map(|()| Placement::Held)
+            .ok_or(DropReason::FragmentTableFull)
     }
 
     /// A fragment released by [`decide`](Self::decide), copied to the start of `buffer`, with its
     /// length. One that does not fit the buffer, which holds any packet of the TUN, is cut.
-    pub(super) fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Decision, usize)> {
-        let (decision, bytes) = self.released.pop_front()?;
-        let length = bytes.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&bytes[..length]);
-        self.recycle(bytes);
-        Some((decision, length))
+    pub(super) fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Target, usize)> {
+        let (target, chain) = self.released.pop_front()?;
+        let (length, rest) = self.held.take_first(chain, buffer);
+        if let Some(rest) = rest {
+            self.released.push_front((target, rest));
+        }
+        Some((target, length))
     }
 
     /// Gives up what waited too long and forgets old decisions; returns how many fragments were
-    /// given up.
+    /// given up. A datagram is given up whole: without one of its fragments the others are of no
+    /// use.
     pub(super) fn expire(&mut self, now: Timestamp) -> u64 {
         let mut given_up = 0;
-        while let Some(held) = self.held.pop_front_if(|held| now.since(held.since) >= WAIT) {
-            self.held_bytes -= held.bytes.len();
-            self.recycle(held.bytes);
-            given_up += 1;
-        }
         while let Some((id, since)) = self
             .waiting
             .pop_front_if(|(_, since)| now.since(*since) >= WAIT)
         {
-            if self.is_current(&id, since, |state| matches!(state, State::Waiting(_))) {
+            if let Some(chain) = self.waiting_chain(&id, since) {
                 self.datagrams.remove(&id);
                 self.waiting_datagrams -= 1;
+                self.held.drop_all(chain);
+                given_up += chain.length as u64;
             }
         }
         while self
@@ -235,53 +215,49 @@ impl FragmentTable {
         }
     }
 
-    fn hold(&mut self, id: DatagramId, bytes: &[u8], now: Timestamp) {
-        let mut kept = self.spare.pop().unwrap_or_default();
-        kept.extend_from_slice(bytes);
-        self.held_bytes += bytes.len();
-        self.held.push_back(Held {
-            id,
-            since: now,
-            bytes: kept,
-        });
+    /// Keeps the fragment of a datagram that was not waited for yet.
+    fn wait(&mut self, id: DatagramId, bytes: &[u8], now: Timestamp) -> Option<()> {
+        if self.waiting_datagrams >= MAX_WAITING {
+            return None;
+        }
+        let state = State::Waiting(self.held.start(bytes)?);
+        self.datagrams.insert(id, Datagram { state, since: now });
+        self.waiting_datagrams += 1;
+        if self.waiting.len() >= 2 * MAX_WAITING {
+            self.forget_replaced();
+        }
+        self.waiting.push_back((id, now));
+        Some(())
     }
 
-    fn release(&mut self, id: &DatagramId, decision: Decision, mut count: usize) {
-        let mut at = 0;
-        while count > 0 && at < self.held.len() {
-            if self.held[at].id != *id {
-                at += 1;
-                continue;
-            }
-            if let Some(held) = self.held.remove(at) {
-                self.held_bytes -= held.bytes.len();
-                self.released.push_back((decision, held.bytes));
-                count -= 1;
-            }
+    /// Datagrams that are decided soon after they began to wait leave their queue entries behind;
+    /// removed at half of the queue, that is a constant cost for each.
+    fn forget_replaced(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|(id, since)| self.waiting_chain(id, *since).is_some());
+        self.waiting = waiting;
+    }
+
+    fn waiting_chain(&self, id: &DatagramId, since: Timestamp) -> Option<Chain> {
+        match self.datagrams.get(id)? {
+            Datagram {
+                state: State::Waiting(chain),
+                since: current,
+            } if *current == since => Some(*chain),
+            _ => None,
         }
     }
 
     fn forget_oldest(&mut self) {
         if let Some((id, since)) = self.decided.pop_front()
-            && self.is_current(&id, since, |state| matches!(state, State::Decided(_)))
+            && let Some(datagram) = self.datagrams.get(&id)
+            && datagram.since == since
+            && matches!(datagram.state, State::Decided(_))
         {
             self.datagrams.remove(&id);
         }
     }
-
-    fn is_current(
-        &self,
-        id: &DatagramId,
-        since: Timestamp,
-        expected: impl Fn(&State) -> bool,
-    ) -> bool {
-        self.datagrams
-            .get(id)
-            .is_some_and(|datagram| datagram.since == since && expected(&datagram.state))
-    }
-
-    fn recycle(&mut self, mut bytes: Vec<u8>) {
-        bytes.clear();
-        self.spare.push(bytes);
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,17 +162,14 @@ impl Director {
 
     /// A fragment that waited for the first fragment just decided: copied to the start of
     /// `buffer`, with where it goes and its length. To be called until `None` after a
-    /// [`Verdict::Forward`]. What waited for a first fragment that was dropped is dropped too.
+    /// [`Verdict::Forward`].
     pub fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Forward, usize)> {
-        while let Some((decision, length)) = self.fragments.take_released(buffer) {
-            match (decision, Packet::parse(&buffer[..length])) {
-                (Ok(target), Ok(packet)) => {
-                    let meta = packet.meta();
-                    return Some((Forward { target, meta }, length));
-                }
-                (Err(reason), _) => self.counters.count_drop(reason),
-                (Ok(_), Err(_)) => self.counters.count_drop(DropReason::Malformed),
+        while let Some((target, length)) = self.fragments.take_released(buffer) {
+            if let Ok(packet) = Packet::parse(&buffer[..length]) {
+                let meta = packet.meta();
+                return Some((Forward { target, meta }, length));
             }
+            self.counters.count_drop(DropReason::Malformed);
         }
         None
     }
@@ -191,7 +188,11 @@ impl Director {
         let encap = &self.snapshot.backend(forward.target.backend).encap;
         let entropy = Entropy {
             flow_hash: forward.target.flow_hash,
-            identification: self.identifications.take(),
+            identification: if forward.meta.dont_fragment {
+                0
+            } else {
+                self.identifications.take() // not wasted above: 65536 are soon used up
+            },
         };
         if encap
             .write(headroom, &forward.meta, inner, entropy)
@@ -223,12 +224,21 @@ impl Director {
         let id = DatagramId::new(packet, fragment.identification);
         match fragment {
             Fragment { offset: 0, .. } => {
-                let decision = self.first_fragment(packet, now);
-                self.fragments.decide(id, decision, now);
-                decision.map(Outcome::Forward)
+                let target = self.first_fragment(packet, now);
+                let outcome = target.and_then(|target| self.send(packet, bytes, target, now));
+                let decision = match outcome {
+                    Ok(Outcome::Forward(_)) => target,
+                    Ok(_) => Err(DropReason::TooBig), // the datagram will not be whole
+                    Err(reason) => Err(reason),
+                };
+                let lost = self.fragments.decide(id, decision, now);
+                if let Err(reason) = decision {
+                    self.counters.count_drops(reason, lost);
+                }
+                outcome
             }
             _ => match self.fragments.place(id, bytes, now)? {
-                Placement::Decided(decision) => decision.map(Outcome::Forward),
+                Placement::Decided(decision) => self.send(packet, bytes, decision?, now),
                 Placement::Held => Ok(Outcome::Hold),
             },
         }
@@ -243,7 +253,14 @@ impl Director {
         let target = match transport(packet)? {
             Transport::Tcp { key, flags } => self.target(&key, FlowEvent::Tcp(flags), now)?,
             Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now)?,
-            Transport::Icmp(Icmp::EchoRequest) => return self.echo(packet),
+            Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
+                Echo::Reply => {
+                    echo_reply(packet, &mut self.reply);
+                    return Ok(Outcome::Reply);
+                }
+                Echo::Forward => self.target_of_client(packet)?,
+                Echo::Drop => return Err(DropReason::UnsupportedProtocol),
+            },
             Transport::Icmp(Icmp::Error(quoted)) => {
                 return self.error(packet, &quoted, now).map(Outcome::Forward);
             }
@@ -251,10 +268,7 @@ impl Director {
                 return Err(self.not_balanced(packet));
             }
         };
-        match self.inner_limit(packet, target.backend, now) {
-            Some(mtu) => self.too_big(packet, bytes, mtu, now),
-            None => Ok(Outcome::Forward(target)),
-        }
+        self.send(packet, bytes, target, now)
     }
 
     /// Only TCP, UDP and forwarded echo requests are balanced by a first fragment.
@@ -310,17 +324,6 @@ impl Director {
             .ok_or(DropReason::NoVip)
     }
 
-    fn echo(&mut self, packet: &Packet<'_>) -> Result<Outcome, DropReason> {
-        match self.echo_vip(packet)?.echo {
-            Echo::Reply => {
-                echo_reply(packet, &mut self.reply);
-                Ok(Outcome::Reply)
-            }
-            Echo::Forward => self.target_of_client(packet).map(Outcome::Forward),
-            Echo::Drop => Err(DropReason::UnsupportedProtocol),
-        }
-    }
-
     /// A packet without a flow goes where its client's address says.
     fn target_of_client(&self, packet: &Packet<'_>) -> Result<Target, DropReason> {
         let vip = self.echo_vip(packet)?;
@@ -356,6 +359,20 @@ impl Director {
         })
     }
 
+    /// Forwards a packet that fits the path to its backend; of any other its sender is told.
+    fn send(
+        &mut self,
+        packet: &Packet<'_>,
+        bytes: &[u8],
+        target: Target,
+        now: Timestamp,
+    ) -> Result<Outcome, DropReason> {
+        match self.inner_limit(packet, target.backend, now) {
+            Some(mtu) => self.too_big(packet, bytes, mtu, now),
+            None => Ok(Outcome::Forward(target)),
+        }
+    }
+
     /// The largest inner packet that this one should have been, where it is larger and may not be
     /// fragmented on the way.
     fn inner_limit(
@@ -378,6 +395,11 @@ impl Director {
         mtu: u16,
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
+        // No ICMP error about a later fragment (RFC 1122 §3.2.2); ICMPv6 knows no such rule.
+        let later = packet.fragment().is_some_and(|piece| piece.offset > 0);
+        if later && packet.source().is_ipv4() {
+            return Err(DropReason::TooBig);
+        }
         if !self.errors.allows(now) {
             return Err(DropReason::RateLimited);
         }

@@ -47,7 +47,8 @@ impl PathMtus {
         let learnt = &self.0[backend.position()];
         learnt.mtu.store(mtu, Ordering::Relaxed);
         let until = now.plus(LIFETIME).as_nanos();
-        learnt.until.store(until, Ordering::Relaxed);
+        // Whoever sees the new moment sees the MTU that belongs to it.
+        learnt.until.store(until, Ordering::Release);
         mtu
     }
 
@@ -55,7 +56,7 @@ impl PathMtus {
     #[must_use]
     pub fn of(&self, backend: BackendIndex, now: Timestamp) -> Option<u32> {
         let learnt = &self.0[backend.position()];
-        let holds = learnt.until.load(Ordering::Relaxed) > now.as_nanos();
+        let holds = learnt.until.load(Ordering::Acquire) > now.as_nanos();
         holds.then(|| learnt.mtu.load(Ordering::Relaxed))
     }
 }

@@ -198,6 +198,75 @@ fn encapsulated_for_the_chosen_backend() {
     assert_eq!(headroom[HEADROOM - 4..], [10, 0, 1, 1]);
 }
 
+fn udp6(extension: &[u8], length: usize) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(u16::try_from(length - 40).unwrap().to_be_bytes());
+    packet.extend([if extension.is_empty() { 17 } else { 44 }, 64]);
+    packet.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    packet.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10]);
+    packet.extend(extension);
+    packet.extend([0, 9, 0, 53, 8, 0, 0, 0]);
+    packet.resize(length, 0);
+    packet
+}
+
+/// Found by review: fragments and forwarded echo requests were sent into a path too small for them.
+#[test]
+fn whatever_is_too_big_for_its_path_is_answered() {
+    let mut spec = vip(
+        "dns",
+        53,
+        Protocol::Udp,
+        vec![backend(1, BackendState::Active)],
+    );
+    spec.address = "2001:db8::10".parse().unwrap();
+    let mut web = vip("web", 80, Protocol::Tcp, spec.backends.clone());
+    web.echo = Echo::Forward;
+    let mut director = director(&[spec, web]);
+    for backend in 0..2 {
+        let mtus = director.snapshot.path_mtus();
+        mtus.lower(BackendIndex::new(backend), 1400, NOW);
+    }
+    let (first, later) = ([17, 0, 0, 1, 0, 0, 0, 9], [17, 0, 5, 0, 0, 0, 0, 9]);
+    assert_eq!(director.decide(&udp6(&first, 1381), NOW), Verdict::Reply);
+    assert_eq!(director.reply()[40..42], [2, 0]);
+    assert_eq!(director.reply()[44..48], 1380u32.to_be_bytes());
+    let verdict = director.decide(&udp6(&later, 100), NOW);
+    assert_eq!(verdict, Verdict::Drop(DropReason::TooBig), "its datagram");
+    let verdict = director.decide(&udp6(&first, 1380), NOW);
+    assert!(matches!(verdict, Verdict::Forward(_)));
+    assert_eq!(director.decide(&udp6(&later, 1381), NOW), Verdict::Reply);
+    let mut ping = vec![0x45, 0, 5, 101, 0, 1, 0x40, 0, 64, 1, 0, 0, 192, 0, 2, 1];
+    ping.extend(VIP.octets());
+    ping.extend([8, 0, 0, 0, 0, 1, 0, 1]);
+    ping.resize(1381, 0);
+    assert_eq!(director.decide(&ping, NOW), Verdict::Reply);
+    ping[6] = 0;
+    assert!(matches!(director.decide(&ping, NOW), Verdict::Forward(_)));
+}
+
+#[test]
+fn identifications_are_kept_for_packets_that_may_be_fragmented() {
+    let mut director = director(&web(&[BackendState::Active]));
+    let mut identification = |dont_fragment: u8| {
+        let mut packet = tcp(1, 80, ACK);
+        packet[6] = dont_fragment;
+        let Verdict::Forward(forward) = director.decide(&packet, NOW) else {
+            panic!("the VIP has a backend");
+        };
+        let mut headroom = [0; HEADROOM];
+        director
+            .encapsulate(&forward, &mut headroom, &packet)
+            .unwrap();
+        [headroom[HEADROOM - 16], headroom[HEADROOM - 15]]
+    };
+    identification(0);
+    for _ in 0..5 {
+        assert_eq!(identification(0x40), [0, 0]);
+    }
+    assert_eq!(identification(0), [0, 1]);
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_accounted_for(bytes in prop::collection::vec(any::<u8>(), 0..120)) {

@@ -267,6 +267,9 @@ pub(super) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain
             });
         };
         if protocol == FRAGMENT {
+            if fragment.is_some() {
+                return Err(Malformed); // a fragment of a fragment has no place in a chain
+            }
             fragment = fragment_header(rest);
         }
         protocol = rest[0];
@@ -441,6 +444,8 @@ mod tests {
         assert_eq!(fragment(&udp6_behind(44, &first)), piece(9, 0, true));
         let second = [17, 0, 0x05, 0xa8, 0, 0, 0, 9];
         assert_eq!(fragment(&udp6_behind(44, &second)), piece(9, 1448, false));
+        let nested = [44, 0, 0, 1, 0, 0, 0, 9, 17, 0, 0, 0, 0, 0, 0, 9];
+        assert_eq!(Packet::parse(&udp6_behind(44, &nested)), Err(Malformed));
     }
 
     #[test]

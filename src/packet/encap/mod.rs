@@ -147,7 +147,7 @@ impl Encap {
         }
     }
 
-    /// Writes the outer header of `inner` into the last [`overhead`](Self::overhead) bytes of
+    /// Writes the outer header of `inner`, bytes after the packet's own length ignored, into the last [`overhead`](Self::overhead) bytes of
     /// `headroom`.
     ///
     /// TOS or traffic class is the inner packet's, DSCP and ECN both (RFC 6040 §4.1 normal mode).
@@ -192,6 +192,7 @@ impl Encap {
                 headroom[end - IPV6_HEADER..end].copy_from_slice(&header);
                 if protocol == gue::PROTOCOL {
                     let addresses = &header[8..];
+                    let inner = inner.get(..usize::from(meta.length)).unwrap_or(inner);
                     gue::set_checksum(&mut headroom[end..], addresses, inner);
                 }
             }

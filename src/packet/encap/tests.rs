@@ -121,6 +121,9 @@ fn gue_over_ipv6_has_one() {
         .add_bytes(&inner);
     assert_ne!(header[46..], [0, 0]);
     assert_eq!(sum.finish(), 0);
+    let padded = [&inner[..], &[9; 5]].concat();
+    let meta = meta(Version::V4, 7, 0, true);
+    assert_eq!(outer(&encap, &meta, &padded, NO_ENTROPY), header);
 }
 
 #[test]
