@@ -16,7 +16,11 @@ impl Identifications {
         }
     }
 
+    /// Never 0, which a raw socket would replace by a number of the kernel's (raw(7)).
     pub(super) const fn take(&mut self) -> u16 {
+        if self.next == 0 {
+            self.next = self.stride;
+        }
         let taken = self.next;
         self.next = self.next.wrapping_add(self.stride);
         taken
@@ -33,8 +37,9 @@ mod tests {
         let mut seen = HashSet::new();
         for worker in 0..3 {
             let mut identifications = Identifications::new(worker, 3);
-            for _ in 0..65_536 / 4 {
-                assert!(seen.insert(identifications.take()));
+            for _ in 0..65_536 / 4 - 1 {
+                let taken = identifications.take();
+                assert!(taken != 0 && seen.insert(taken), "worker {worker}: {taken}");
             }
         }
     }
