@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use log::warn;
 
-use super::source::{ConfigSource, complain_about};
+use super::source::ConfigSource;
 use super::{BAD_NEWS, print};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::daemon::{self, CaptureOptions, Filter, FilterError, HostSetup, StopReason};
 
 /// Arguments of `tunlb run`.
@@ -55,13 +55,8 @@ const SMALLEST_CAPTURE: u64 = 4096;
 /// # Errors
 /// What keeps the director from starting, or made it stop by itself.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = match args.source.load() {
-        Ok(config) => config,
-        Err(ConfigError::Invalid(problems)) => {
-            complain_about(&problems);
-            return Ok(ExitCode::from(BAD_NEWS));
-        }
-        Err(error @ ConfigError::Read { .. }) => return Err(error.into()),
+    let Some(config) = args.source.load_or_complain()? else {
+        return Ok(ExitCode::from(BAD_NEWS));
     };
     for warning in config.warnings() {
         warn!("{warning}");

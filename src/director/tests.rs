@@ -260,11 +260,11 @@ fn identifications_are_kept_for_packets_that_may_be_fragmented() {
             .unwrap();
         [headroom[HEADROOM - 16], headroom[HEADROOM - 15]]
     };
-    identification(0);
+    assert_eq!(identification(0), [0, 1]);
     for _ in 0..5 {
         assert_eq!(identification(0x40), [0, 0]);
     }
-    assert_eq!(identification(0), [0, 1]);
+    assert_eq!(identification(0), [0, 2]);
 }
 
 proptest! {
