@@ -122,7 +122,7 @@ fn with(director: &str, vip: &str, backend: &str) -> String {
 
 #[test]
 fn one_mistake_each() {
-    let cases: [(String, u64, &str, &str); 28] = [
+    let cases: [(String, u64, &str, &str); 32] = [
         (
             with("tnu = 1", "", ""),
             2,
@@ -200,6 +200,34 @@ fn one_mistake_each() {
             7,
             "vip[0].backend[0].address",
             "not of the family",
+        ),
+        (
+            with("encap.source = \"172.16.0.1/16\"", "", ""),
+            2,
+            "director.encap.source",
+            "host bits",
+        ),
+        (
+            with("encap.source = [\"10.0.1.1\", \"10.0.1.2\"]", "", ""),
+            2,
+            "director.encap.source",
+            "two sources of IPv4",
+        ),
+        (
+            with("encap.port = 6080", "", ""),
+            2,
+            "director.encap.port",
+            "only of the kind \"gue\"",
+        ),
+        (
+            with(
+                "",
+                "echo = \"drop\"",
+                "[[vip]]\naddress = \"10.0.0.100\"\nport = 1\necho = \"reply\"\nbackend = [{ address = \"10.0.1.1\" }]",
+            ),
+            11,
+            "vip[1].echo",
+            "\"drop\" on line 5",
         ),
         (
             with("encap = 1", "", ""),
@@ -318,7 +346,7 @@ address = \"10.0.0.101\"
 [[vip.backend]]
 address = \"10.0.0.101\"
 [[vip.backend]]
-address = \"2001:db8::1\"
+address = \"2001:db8::1/64\"
 ";
     let found = problems(content);
     let lines: Vec<_> = found.iter().map(|(line, ..)| *line).collect();
@@ -358,7 +386,6 @@ fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
         [
             (6, "director.api", message),
             (7, "director.metrics", message),
-            (23, "vip[0].echo", message),
             (27, "vip[0].health.kind", message),
         ]
     );
@@ -374,9 +401,91 @@ fn what_is_printed_is_a_file_that_means_the_same() {
         text.contains("# route     10.0.0.100/32 dev tunlb0\n"),
         "{text}"
     );
-    assert!(text.contains("10.0.1.12 66.7 %\n"), "{text}");
+    assert!(
+        text.contains("10.0.1.12 66.7 %, overhead 20 bytes\n"),
+        "{text}"
+    );
     let again = check(&text, &[]);
     assert_eq!(stdout(&again), text);
+}
+
+/// Both families, both kinds of tunnel, and what stands in for a key.
+const MIXED: &str = r#"
+[director]
+hash_key = "00112233445566778899aabbccddeeff"
+encap = { kind = "gue", source = ["2001:db8:e::/64", "10.0.0.2"] }
+
+[[vip]]
+address = "2001:db8::100"
+port = "any"
+hash = "source-address"
+echo = "forward"
+backend = [{ address = "10.0.1.11" }, { address = "2001:db8:1::11" }]
+
+[[vip]]
+address = "10.0.0.100"
+encap.kind = "ipip"
+backend = [{ address = "10.0.1.11" }, { address = "2001:db8:1::11" }]
+"#;
+
+#[test]
+fn families_and_tunnels_as_text() {
+    let output = check(MIXED, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let warning = "warning: director.encap.source 2001:db8:e::/64 is an entropy prefix";
+    assert!(stderr(&output).starts_with(warning), "{}", stderr(&output));
+    let text = stdout(&output);
+    for line in [
+        "source = [\"10.0.0.2\", \"2001:db8:e::/64\"]\n",
+        "echo = \"forward\"\n",
+        "port = \"any\"\n",
+        "# route     2001:db8::100/128 dev tunlb0\n",
+        "# share     [2001:db8::100]:any/tcp → 10.0.1.11 50.0 %, overhead 28 bytes\n",
+        "# share     10.0.0.100:80/tcp → 2001:db8:1::11 50.0 %, overhead 40 bytes\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert_eq!(text.matches("[vip.encap]").count(), 1, "{text}");
+    let key = "hash_key = \"00112233445566778899aabbccddeeff\"";
+    let again = check(text.replace("# hash_key: set", key), &[]);
+    assert_eq!(stdout(&again), text);
+}
+
+#[test]
+fn families_and_tunnels_as_json() {
+    let document = json(&check(MIXED, &["--json"]));
+    let config = &document["config"];
+    assert_eq!(config["director"]["encap"]["port"], 6080);
+    assert_eq!(config["director"]["encap"]["source"][0], "10.0.0.2");
+    assert_eq!(config["vip"][0]["encap"]["kind"], "gue");
+    assert_eq!(config["vip"][0]["encap"]["port"], 6080);
+    assert_eq!(config["vip"][1]["encap"]["kind"], "ipip");
+    assert_eq!(config["vip"][1]["encap"]["port"], Value::Null);
+    assert_eq!(config["vip"][1]["echo"], "reply");
+    let plan = &document["plan"];
+    let overhead = |vip: usize, backend: usize| {
+        let overhead = &plan["vip"][vip]["backend"][backend]["overhead_bytes"];
+        overhead.as_u64().unwrap()
+    };
+    assert_eq!([overhead(0, 0), overhead(0, 1)], [28, 48]);
+    assert_eq!([overhead(1, 0), overhead(1, 1)], [20, 40]);
+    assert_eq!(plan["overhead_bytes"], 48);
+}
+
+#[test]
+fn ipv6_and_gue_from_flags() {
+    let arguments = [
+        "--vip=[2001:db8::100]:any/udp",
+        "--backend=[2001:db8:1::11]",
+        "--encap=gue:7000",
+        "--json",
+    ];
+    let output = tunlb().args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let vip = &json(&output)["config"]["vip"][0];
+    assert_eq!(vip["name"], "[2001:db8::100]:any/udp");
+    assert_eq!(vip["encap"]["port"], 7000);
+    assert_eq!(vip["backend"][0]["address"], "2001:db8:1::11");
 }
 
 #[test]
@@ -390,6 +499,7 @@ fn the_json_of_a_valid_configuration() {
     assert_eq!(document["warnings"].as_array().unwrap().len(), 1);
     assert_eq!(document["config"]["director"]["workers"], 2);
     assert_eq!(document["config"]["director"]["hash_key"], "default");
+    assert_eq!(document["config"]["director"]["encap"]["source"], "auto");
     assert_eq!(document["config"]["vip"][0]["backend"][1]["weight"], 2);
     assert_eq!(document["plan"]["routes"][0], "10.0.0.100/32 dev tunlb0");
     assert_eq!(document["plan"]["overhead_bytes"], 20);
@@ -462,6 +572,7 @@ fn what_cannot_be_judged_is_exit_code_2() {
             "10.0.1.11",
         ],
         &["-c", "f", "--tun", "x"],
+        &["-c", "f", "--encap", "gue"],
     ] {
         let output = tunlb().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

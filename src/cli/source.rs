@@ -37,6 +37,10 @@ pub struct ConfigSource {
     /// Without a file: TUN queues, one thread each [default: 1]
     #[arg(long, value_name = "N|auto", conflicts_with = "config")]
     pub workers: Option<String>,
+
+    /// Without a file: the tunnel to the backends [default: ipip]
+    #[arg(long, value_name = "ipip|gue[:PORT]", conflicts_with = "config")]
+    pub encap: Option<String>,
 }
 
 impl ConfigSource {
@@ -52,6 +56,7 @@ impl ConfigSource {
                 backends: self.backend.clone(),
                 tun: self.tun.clone(),
                 workers: self.workers.clone(),
+                encap: self.encap.clone(),
             }),
         }
     }

@@ -5,20 +5,26 @@
 //! was written wrongly is `None` here and already has its problem; a value that was not written has
 //! its default.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
 
 use super::problem::{Site, Written};
-use super::value::{Choice, SourceChoice};
-use super::{Config, DirectorConfig, Egress, EncapConfig, OuterSource};
+use super::source::SourceChoice;
+use super::value::{Choice, DEFAULT_GUE_PORT};
+use super::{Config, DirectorConfig, Egress, EncapConfig};
 use crate::director::{
-    AllDown, BackendSpec, BackendState, HashFields, HashKey, PortMatch, Protocol, RingSize, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, HashFields, HashKey, PortMatch, Protocol, RingSize,
+    VipSpec,
 };
+use crate::packet::EncapKind;
 
 /// `None` where the value has a problem.
 pub(super) type Field<T> = Option<Written<T>>;
 /// `None` where the value has a problem or was left out.
 pub(super) type Extra<T> = Option<Written<T>>;
+/// `None` where the value has a problem, `Some(None)` where it was left out.
+pub(super) type Optional<T> = Option<Option<Written<T>>>;
 
 /// The whole configuration.
 #[derive(Debug)]
@@ -48,24 +54,31 @@ pub(super) struct DirectorDraft {
 /// `[director.encap]`
 #[derive(Debug)]
 pub(super) struct EncapDraft {
-    pub(super) kind: Extra<EncapKind>,
-    pub(super) port: Extra<()>,
+    pub(super) tunnel: TunnelDraft,
     pub(super) source: Field<SourceChoice>,
     pub(super) ttl: Field<NonZeroU8>,
+}
+
+/// The kind of tunnel, of `[director.encap]` or `[vip.encap]`.
+#[derive(Debug, Clone)]
+pub(super) struct TunnelDraft {
+    /// The port in it is the default one.
+    pub(super) kind: Optional<EncapKind>,
+    pub(super) port: Optional<NonZeroU16>,
 }
 
 /// `[[vip]]`
 #[derive(Debug)]
 pub(super) struct VipDraft {
     pub(super) site: Site,
-    /// `Some(None)` where the name was left out.
-    pub(super) name: Option<Option<Written<String>>>,
+    pub(super) name: Optional<String>,
     pub(super) address: Field<IpAddr>,
     pub(super) port: Field<PortMatch>,
     pub(super) protocol: Field<Protocol>,
     pub(super) hash: Field<HashFields>,
-    pub(super) echo: Extra<Echo>,
+    pub(super) echo: Optional<Echo>,
     pub(super) all_down: Field<AllDown>,
+    pub(super) encap: TunnelDraft,
     pub(super) health: Option<HealthDraft>,
     pub(super) backends: Vec<BackendDraft>,
 }
@@ -101,21 +114,6 @@ pub(super) enum EgressChoice {
     Packet,
 }
 
-/// `director.encap.kind`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EncapKind {
-    Ipip,
-    Gue,
-}
-
-/// `vip.echo`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Echo {
-    Reply,
-    Forward,
-    Drop,
-}
-
 /// `vip.health.kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthKind {
@@ -138,7 +136,15 @@ impl Choice for EgressChoice {
 }
 
 impl Choice for EncapKind {
-    const NAMES: &'static [(&'static str, Self)] = &[("ipip", Self::Ipip), ("gue", Self::Gue)];
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("ipip", Self::Ipip),
+        (
+            "gue",
+            Self::Gue {
+                port: DEFAULT_GUE_PORT,
+            },
+        ),
+    ];
 }
 
 impl Choice for Echo {
@@ -186,14 +192,28 @@ impl Choice for BackendState {
 impl Draft {
     /// The configuration; `None` if a value has a problem or is not supported.
     pub(super) fn finish(&self) -> Option<Config> {
+        let director = self.director.finish()?;
+        let echoes = self.echoes();
+        let vips = self.vips.iter().map(|vip| {
+            let echo = echoes.get(&copy(&vip.address)?);
+            let echo = echo.map_or(Echo::default(), |written| written.value);
+            vip.finish(director.encap.kind, echo)
+        });
         Some(Config {
-            director: self.director.finish()?,
-            vips: self
-                .vips
-                .iter()
-                .map(VipDraft::finish)
-                .collect::<Option<_>>()?,
+            vips: vips.collect::<Option<_>>()?,
+            director,
         })
+    }
+
+    /// What becomes of echo requests to each address, where a VIP says it; the first one counts.
+    pub(super) fn echoes(&self) -> HashMap<IpAddr, &Written<Echo>> {
+        let mut echoes = HashMap::new();
+        for vip in &self.vips {
+            if let (Some(address), Some(Some(echo))) = (&vip.address, &vip.echo) {
+                echoes.entry(address.value).or_insert(echo);
+            }
+        }
+        echoes
     }
 }
 
@@ -247,22 +267,40 @@ impl EncapDraft {
     pub(super) fn default_at(parent: &Site) -> Self {
         let site = parent.absent("encap");
         Self {
-            kind: None,
-            port: None,
+            tunnel: TunnelDraft::inherited(),
             source: default(SourceChoice::Auto, &site),
             ttl: default(EncapConfig::default().ttl, &site),
         }
     }
 
     fn finish(&self) -> Option<EncapConfig> {
-        let source = match self.source.as_ref()?.value {
-            SourceChoice::Auto => OuterSource::Auto,
-            SourceChoice::Fixed(address) => OuterSource::Fixed(address),
-            SourceChoice::Entropy => return None,
-        };
         Some(EncapConfig {
-            source,
+            kind: self.tunnel.finish(EncapKind::default())?,
+            source: copy(&self.source)?.source(),
             ttl: copy(&self.ttl)?,
+        })
+    }
+}
+
+impl TunnelDraft {
+    /// Nothing written: the kind and port of the section above.
+    pub(super) const fn inherited() -> Self {
+        Self {
+            kind: Some(None),
+            port: Some(None),
+        }
+    }
+
+    /// What is written here, over what is `inherited`.
+    pub(super) fn finish(&self, inherited: EncapKind) -> Option<EncapKind> {
+        let kind = copy(self.kind.as_ref()?);
+        let port = copy(self.port.as_ref()?);
+        Some(match (kind.unwrap_or(inherited), inherited, port) {
+            (EncapKind::Ipip, ..) => EncapKind::Ipip,
+            (EncapKind::Gue { .. }, _, Some(port)) | (_, EncapKind::Gue { port }, None) => {
+                EncapKind::Gue { port }
+            }
+            (default, EncapKind::Ipip, None) => default,
         })
     }
 }
@@ -285,16 +323,16 @@ impl VipDraft {
         }
     }
 
-    fn finish(&self) -> Option<VipSpec> {
+    fn finish(&self, inherited: EncapKind, echo: Echo) -> Option<VipSpec> {
         Some(VipSpec {
             name: self.effective_name()?,
             address: copy(&self.address)?,
             port: copy(&self.port)?,
             protocol: copy(&self.protocol)?,
             hash: copy(&self.hash)?,
-            echo: crate::director::Echo::default(),
+            echo,
             all_down: copy(&self.all_down)?,
-            encap: crate::packet::EncapKind::default(),
+            encap: self.encap.finish(inherited)?,
             backends: self
                 .backends
                 .iter()

@@ -5,11 +5,14 @@
 
 use toml::de::DeTable;
 
-use super::draft::{BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft};
-use super::draft::{HealthKind, VipDraft};
+use super::draft::{
+    BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft, HealthKind,
+    TunnelDraft, VipDraft,
+};
 use super::problem::{Fault, Problem};
 use super::section::{Document, Section};
-use super::value::{self, Raw, SourceChoice};
+use super::source::{self, SourceChoice};
+use super::value::{self, Raw};
 use super::{DirectorConfig, EncapConfig};
 use crate::director::{AllDown, BackendState, HashFields};
 
@@ -62,33 +65,42 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
 fn encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> EncapDraft {
     let ttl = EncapConfig::default().ttl;
     let draft = EncapDraft {
-        kind: section.optional("kind", problems, value::choice),
-        port: section.optional("port", problems, value::tunnel_port),
-        source: section.or_default("source", SourceChoice::Auto, problems, value::outer_source),
+        tunnel: tunnel(&mut section, problems),
+        source: section.or_default("source", SourceChoice::Auto, problems, source::read),
         ttl: section.or_default("ttl", ttl, problems, value::ttl),
     };
     section.finish(problems);
     draft
 }
 
+/// The keys that `[director.encap]` and `[vip.encap]` have in common.
+fn tunnel(section: &mut Section<'_>, problems: &mut Vec<Problem>) -> TunnelDraft {
+    TunnelDraft {
+        kind: section.absent_or("kind", problems, value::choice),
+        port: section.absent_or("port", problems, value::port),
+    }
+}
+
+fn vip_encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> TunnelDraft {
+    let draft = tunnel(&mut section, problems);
+    section.finish(problems);
+    draft
+}
+
 fn vip(mut section: Section<'_>, problems: &mut Vec<Problem>) -> VipDraft {
-    let name = if section.contains("name") {
-        section.optional("name", problems, value::name).map(Some)
-    } else {
-        section.optional("name", problems, value::name);
-        Some(None)
-    };
+    let encap = section.table("encap", problems);
     let health = section.table("health", problems);
     let backends = section.tables("backend", problems);
     let example = "an address such as \"203.0.113.10\"";
     let draft = VipDraft {
-        name,
+        name: section.absent_or("name", problems, value::name),
         address: section.required("address", example, problems, value::address),
         port: section.or_default("port", value::DEFAULT_PORT, problems, value::port_match),
         protocol: section.or_default("protocol", value::DEFAULT_PROTOCOL, problems, value::choice),
         hash: section.or_default("hash", HashFields::default(), problems, value::choice),
-        echo: section.optional("echo", problems, value::choice),
+        echo: section.absent_or("echo", problems, value::choice),
         all_down: section.or_default("all_down", AllDown::default(), problems, value::choice),
+        encap: encap.map_or_else(TunnelDraft::inherited, |s| vip_encap(s, problems)),
         health: health.map(|section| self::health(section, problems)),
         backends: backends
             .into_iter()

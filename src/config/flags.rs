@@ -1,8 +1,9 @@
 //! Quick mode: a whole configuration from command-line flags, by the rules of the file.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
-use super::draft::{BackendDraft, DirectorDraft, Draft, VipDraft};
+use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft};
 use super::problem::{Fault, Problem, Site, Written};
 use super::value::{self, Raw};
 use crate::director::{AllDown, BackendState, HashFields};
@@ -18,6 +19,8 @@ pub struct Flags {
     pub tun: Option<String>,
     /// `--workers N|auto`
     pub workers: Option<String>,
+    /// `--encap ipip|gue[:PORT]`
+    pub encap: Option<String>,
 }
 
 pub(super) fn read(flags: &Flags, problems: &mut Vec<Problem>) -> Draft {
@@ -54,7 +57,25 @@ fn director(flags: &Flags, site: &Site, problems: &mut Vec<Problem>) -> Director
         let site = Site::flag("--workers", text);
         draft.workers = Reading { site, problems }.keep(workers(text));
     }
+    if let Some(text) = &flags.encap {
+        let site = Site::flag("--encap", text);
+        draft.encap.tunnel = tunnel(text, &mut Reading { site, problems });
+    }
     draft
+}
+
+/// `ipip`, `gue` or `gue:PORT`.
+fn tunnel(text: &str, reading: &mut Reading<'_>) -> TunnelDraft {
+    let mut parts = text.splitn(2, ':');
+    let kind = value::choice(Raw::Text(parts.next().unwrap_or_default()));
+    let port = parts.next().map(|port| value::port(number_or_text(port)));
+    TunnelDraft {
+        kind: reading.keep(kind).map(Some),
+        port: match port {
+            Some(port) => reading.keep(port.map_err(about("port"))).map(Some),
+            None => Some(None),
+        },
+    }
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, Fault> {
@@ -94,8 +115,9 @@ fn vip(text: &str, problems: &mut Vec<Problem>) -> VipDraft {
         port,
         protocol,
         hash: reading.keep(Ok(HashFields::default())),
-        echo: None,
+        echo: Some(None),
         all_down: reading.keep(Ok(AllDown::default())),
+        encap: TunnelDraft::inherited(),
         health: None,
         backends: Vec::new(),
         site,
@@ -128,7 +150,7 @@ fn backend(text: &str, problems: &mut Vec<Problem>) -> BackendDraft {
     let mut parts = text.split(',');
     let address = parts.next().unwrap_or_default();
     let mut draft = BackendDraft {
-        address: reading.keep(value::address(Raw::Text(address))),
+        address: reading.keep(backend_address(address)),
         weight: reading.keep(Ok(value::DEFAULT_WEIGHT)),
         state: reading.keep(Ok(BackendState::default())),
     };
@@ -143,6 +165,15 @@ fn backend(text: &str, problems: &mut Vec<Problem>) -> BackendDraft {
         backend_option(part, &mut draft, &mut reading);
     }
     draft
+}
+
+/// IPv6 may be in brackets, as it is in `--vip`.
+fn backend_address(text: &str) -> Result<IpAddr, Fault> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let v6 = bare.filter(|bare| bare.contains(':'));
+    value::address(Raw::Text(v6.unwrap_or(text)))
 }
 
 fn backend_option(part: &str, draft: &mut BackendDraft, reading: &mut Reading<'_>) {
@@ -193,6 +224,8 @@ impl Reading<'_> {
 mod tests {
     use super::super::{Config, ConfigError};
     use super::*;
+    use crate::director::PortMatch;
+    use crate::packet::EncapKind;
 
     fn flags(vips: &[&str], backends: &[&str]) -> Flags {
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
@@ -246,10 +279,9 @@ mod tests {
                 "port: out of range",
             ),
             ("10.0.0.100:80/sctp", "protocol: unknown choice"),
-            ("10.0.0.100:any/tcp", "not supported yet; accepted: a port"),
+            ("10.0.0.100:all/tcp", "port: wrong type"),
             ("2001:db8::1:80/tcp", "an IPv6 address needs brackets"),
             ("[2001:db8::1]/tcp", "the port is missing"),
-            ("[2001:db8::1]:80/tcp", "IPv6 is not supported yet"),
             ("host:80/tcp", "not an IPv4 or IPv6 address"),
         ] {
             let found = problems(&flags(&[vip], &["10.0.1.11"]));
@@ -263,6 +295,8 @@ mod tests {
     fn backends_that_are_not() {
         for (backend, expected) in [
             ("10.0.0.300", "not an IPv4 or IPv6 address"),
+            ("[10.0.1.11]", "not an IPv4 or IPv6 address"),
+            ("[2001:db8::1]:80", "an address with a port"),
             ("10.0.1.11,", "unknown option"),
             ("10.0.1.11,weight", "unknown option"),
             ("10.0.1.11,weight=", "weight: wrong type"),
@@ -279,6 +313,62 @@ mod tests {
             assert_eq!(found.len(), 1, "{found:?}");
             let start = format!("--backend {backend}: ");
             assert!(found[0].starts_with(&start), "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn ipv6_and_any_port() {
+        let config = Config::from_flags(&flags(
+            &["[2001:db8::100]:80/tcp", "10.0.0.100:any/tcp"],
+            &["2001:db8:1::11", "[2001:db8:1::12],weight=2", "10.0.1.13"],
+        ))
+        .unwrap();
+        assert_eq!(config.vips[0].name, "[2001:db8::100]:80/tcp");
+        assert_eq!(config.vips[1].name, "10.0.0.100:any/tcp");
+        assert_eq!(config.vips[1].port, PortMatch::Any);
+        let address = |n: usize| config.vips[0].backends[n].address.to_string();
+        assert_eq!(address(0), "2001:db8:1::11");
+        assert_eq!(address(1), "2001:db8:1::12");
+        assert_eq!(config.vips[0].backends[1].weight, 2);
+    }
+
+    #[test]
+    fn tunnels() {
+        let with = |encap: &str| Flags {
+            encap: Some(encap.to_owned()),
+            ..flags(&["10.0.0.100:80/tcp"], &["10.0.1.11"])
+        };
+        for (text, port) in [
+            ("ipip", None),
+            ("gue", Some(6080)),
+            ("gue:7000", Some(7000)),
+        ] {
+            let expected = match port {
+                Some(port) => EncapKind::Gue {
+                    port: u16::try_into(port).unwrap(),
+                },
+                None => EncapKind::Ipip,
+            };
+            let config = Config::from_flags(&with(text)).unwrap();
+            assert_eq!(config.vips[0].encap, expected, "{text}");
+        }
+        for (text, expected) in [
+            (
+                "fou",
+                "--encap fou: unknown choice; accepted: \"ipip\" or \"gue\"",
+            ),
+            ("", "unknown choice"),
+            ("gue:", "--encap gue:: port: wrong type"),
+            ("gue:0", "port: out of range"),
+            ("gue:1:2", "port: wrong type"),
+            (
+                "ipip:1",
+                "--encap ipip:1: a port is only of the kind \"gue\"",
+            ),
+        ] {
+            let found = problems(&with(text));
+            assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].contains(expected), "{found:?}");
         }
     }

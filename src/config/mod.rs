@@ -1,7 +1,7 @@
 //! A TOML file or flags become one validated [`Config`], or the list of all that is wrong.
 //!
 //! The way of a configuration: `section` walks the text, `file` (or `flags`) names the keys, `value`
-//! reads each value, and the `draft` is judged by `unsupported` and `relations`.
+//! and `source` read each value, and the `draft` is judged by `unsupported` and `relations`.
 //! Nothing here needs privileges, opens a device or prints.
 
 mod draft;
@@ -10,22 +10,23 @@ mod flags;
 mod problem;
 mod relations;
 mod section;
+mod source;
 mod unsupported;
 mod value;
 
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 pub use flags::Flags;
 pub use problem::Problem;
+pub use source::OuterSource;
 pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
 
-use crate::director::{HashKey, RingSize, VipSpec};
-use crate::packet::SourceRule;
+use crate::director::{HashFields, HashKey, PortMatch, RingSize, VipSpec};
+use crate::packet::{EncapKind, EntropyPrefix, SourceRule};
 use draft::Draft;
 use section::Document;
 
@@ -79,40 +80,12 @@ impl fmt::Display for Egress {
 /// `[director.encap]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncapConfig {
+    /// The tunnel of VIPs that name none; each VIP has its own in [`VipSpec::encap`].
+    pub kind: EncapKind,
     /// The source address of the outer header.
     pub source: OuterSource,
     /// The TTL or hop limit of the outer header.
     pub ttl: NonZeroU8,
-}
-
-/// Where the source address of the outer header comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OuterSource {
-    /// The address that the kernel would use to reach the backend.
-    #[default]
-    Auto,
-    /// Always this address; of the family of every backend.
-    Fixed(IpAddr),
-}
-
-impl OuterSource {
-    /// The rule for tunnels to that backend; `None` leaves it to the kernel's routes.
-    #[must_use]
-    pub const fn rule_for(&self, _backend: IpAddr) -> Option<SourceRule> {
-        match self {
-            Self::Auto => None,
-            Self::Fixed(address) => Some(SourceRule::Fixed(*address)),
-        }
-    }
-}
-
-impl fmt::Display for OuterSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Fixed(address) => address.fmt(f),
-        }
-    }
 }
 
 impl Default for DirectorConfig {
@@ -133,7 +106,8 @@ impl Default for EncapConfig {
     /// TTL 64: RFC 2003 §3.1 wants enough to reach the tunnel's end, RFC 1700 recommends 64.
     fn default() -> Self {
         Self {
-            source: OuterSource::Auto,
+            kind: EncapKind::default(),
+            source: OuterSource::default(),
             ttl: const { NonZeroU8::new(64).expect("not 0") },
         }
     }
@@ -161,10 +135,17 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 /// Something that works, and that an operator should know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
     /// The hash key is the one in tunlb's source.
     PublicHashKey,
+    /// Errors about outer packets are not addressed to the director.
+    EntropySource(EntropyPrefix),
+    /// A VIP of one port is hashed by the port alone, so that all its flows have one hash.
+    OneHash {
+        /// The VIP's name.
+        vip: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -173,6 +154,18 @@ impl fmt::Display for Warning {
             Self::PublicHashKey => f.write_str(
                 "director.hash_key is the default, which is public: anyone can aim flows at one \
                  backend; set the output of `openssl rand -hex 16`, the same on all directors",
+            ),
+            Self::EntropySource(prefix) => write!(
+                f,
+                "director.encap.source {} is an entropy prefix: ICMP errors about tunnel packets \
+                 go to addresses in it and not to the director, which then does not learn that a \
+                 path's MTU shrank; keep the MTU on the way to backends constant",
+                prefix.net()
+            ),
+            Self::OneHash { vip } => write!(
+                f,
+                "vip {vip}: hash = \"destination-port\" sends every new flow to the same backend, \
+                 because the VIP has one port; use it with port = \"any\""
             ),
         }
     }
@@ -218,11 +211,26 @@ impl Config {
     /// What works but should be known.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        if self.director.hash_key == HashKey::DEFAULT {
-            return vec![Warning::PublicHashKey];
+        let public_key = self.director.hash_key == HashKey::DEFAULT;
+        let mut warnings: Vec<_> = public_key
+            .then_some(Warning::PublicHashKey)
+            .into_iter()
+            .collect();
+        for rule in self.director.encap.source.rules() {
+            if let SourceRule::Entropy(prefix) = rule {
+                warnings.push(Warning::EntropySource(prefix));
+            }
         }
-        Vec::new()
+        let one_hash = self.vips.iter().filter(|vip| has_one_hash(vip));
+        warnings.extend(one_hash.map(|vip| Warning::OneHash {
+            vip: vip.name.clone(),
+        }));
+        warnings
     }
+}
+
+fn has_one_hash(vip: &VipSpec) -> bool {
+    vip.hash == HashFields::DestinationPort && vip.port != PortMatch::Any
 }
 
 fn not_utf8(file: &str, bytes: &[u8], error: std::str::Utf8Error) -> Problem {

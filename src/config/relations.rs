@@ -5,22 +5,31 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::draft::{BackendDraft, Draft, VipDraft, service_text};
-use super::problem::{Fault, Problem, Site};
-use super::value::SourceChoice;
+use super::draft::{BackendDraft, Draft, TunnelDraft, VipDraft, service_text};
+use super::problem::{Fault, Problem, Site, Written};
+use super::source::{self, OuterSource, SourceChoice};
+use super::value::LEFT_OUT;
 use crate::director::BackendState;
+use crate::packet::{EncapKind, SourceRule};
 
 /// The problems between the values of `draft`.
 pub(super) fn check(draft: &Draft) -> Vec<Problem> {
     let mut problems = Vec::new();
     duplicate_names(&draft.vips, &mut problems);
     duplicate_services(&draft.vips, &mut problems);
+    echo_of_each_address(draft, &mut problems);
     let vip_addresses = vip_addresses(&draft.vips);
+    let encap = &draft.director.encap;
+    problems.extend(port_without_gue(&encap.tunnel, EncapKind::default()));
+    let inherited = encap.tunnel.finish(EncapKind::default());
     for vip in &draft.vips {
         duplicate_backends(vip, &mut problems);
         backends_that_are_vips(vip, &vip_addresses, &mut problems);
         problems.extend(more_backends_than_slots(vip, draft));
-        outer_source(vip, draft, &mut problems);
+        problems.extend(inherited.and_then(|kind| port_without_gue(&vip.encap, kind)));
+        if let Some(source) = &encap.source {
+            outer_source(vip, source.value, &mut problems);
+        }
     }
     problems
 }
@@ -157,26 +166,81 @@ fn more_backends_than_slots(vip: &VipDraft, draft: &Draft) -> Option<Problem> {
     )
 }
 
-/// The outer header has one family, and a host drops a packet that seems to come from itself.
-fn outer_source(vip: &VipDraft, draft: &Draft, problems: &mut Vec<Problem>) {
-    let Some(source) = &draft.director.encap.source else {
-        return;
-    };
-    let SourceChoice::Fixed(outer) = source.value else {
-        return;
-    };
-    for address in vip.backends.iter().filter_map(|b| b.address.as_ref()) {
-        let fault = if address.value.is_ipv4() != outer.is_ipv4() {
-            let message = format!("not of the family of director.encap.source {outer}");
-            Fault::new(message, "backends of one family, or the source \"auto\"")
-        } else if address.value == outer {
-            Fault::new(
-                "also director.encap.source; a backend drops packets from its own address",
-                "an address of the director as source, or \"auto\"",
-            )
-        } else {
+/// ICMP echo has no port, so an address has one answer to it.
+fn echo_of_each_address(draft: &Draft, problems: &mut Vec<Problem>) {
+    let first = draft.echoes();
+    for vip in &draft.vips {
+        let (Some(address), Some(Some(echo))) = (&vip.address, &vip.echo) else {
             continue;
         };
-        problems.push(address.site.problem(fault));
+        let others = first.get(&address.value);
+        let Some(other) = others.filter(|other| other.value != echo.value) else {
+            continue;
+        };
+        let message = format!(
+            "the VIP with the same address has echo \"{}\" {}, and an echo request names no port",
+            other.value, other.site
+        );
+        let accepted = format!("\"{}\", or {LEFT_OUT}", other.value);
+        problems.push(echo.site.problem(Fault::new(message, accepted)));
     }
+}
+
+/// Only GUE has a port.
+fn port_without_gue(tunnel: &TunnelDraft, inherited: EncapKind) -> Option<Problem> {
+    let port = tunnel.port.as_ref()?.as_ref()?;
+    let fault = || {
+        Fault::new(
+            "a port is only of the kind \"gue\"",
+            "the kind \"gue\", or no port",
+        )
+    };
+    let is_ipip = tunnel.finish(inherited)? == EncapKind::Ipip;
+    is_ipip.then(|| port.site.problem(fault()))
+}
+
+/// The outer header has one family, and a host drops a packet that seems to come from itself.
+fn outer_source(vip: &VipDraft, choice: SourceChoice, problems: &mut Vec<Problem>) {
+    let source = choice.source();
+    if let Some(address) = &vip.address {
+        problems.extend(source_is_own(address, &source));
+    }
+    for address in vip.backends.iter().filter_map(|b| b.address.as_ref()) {
+        problems.extend(source_of_other_family(address, choice));
+        problems.extend(source_is_own(address, &source));
+    }
+}
+
+fn source_of_other_family(backend: &Written<IpAddr>, choice: SourceChoice) -> Option<Problem> {
+    let SourceChoice::One(rule) = choice else {
+        return None;
+    };
+    if backend.value.is_ipv4() == source::is_ipv4(rule) {
+        return None;
+    }
+    let rule = source::text(rule);
+    let message = format!("not of the family of director.encap.source {rule}");
+    let accepted = format!(
+        "source = [\"{rule}\"], an array, which leaves the other family to \"auto\" or has an \
+         entry for it; or backends of one family"
+    );
+    Some(backend.site.problem(Fault::new(message, accepted)))
+}
+
+/// `address` is a backend's or a VIP's, and the backends have both as their own.
+fn source_is_own(address: &Written<IpAddr>, source: &OuterSource) -> Option<Problem> {
+    const WHY: &str = "a backend drops packets from its own address";
+    let rule = source.rule_for(address.value)?;
+    let fault = match rule {
+        SourceRule::Fixed(outer) if outer == address.value => Fault::new(
+            format!("also director.encap.source; {WHY}"),
+            "an address of the director as source, or \"auto\"",
+        ),
+        SourceRule::Entropy(prefix) if prefix.net().contains(&address.value) => Fault::new(
+            format!("within director.encap.source {}; {WHY}", prefix.net()),
+            "a prefix as source in which there is no VIP and no backend",
+        ),
+        SourceRule::Fixed(_) | SourceRule::Entropy(_) => return None,
+    };
+    Some(address.site.problem(fault))
 }

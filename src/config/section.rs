@@ -76,6 +76,9 @@ impl<'a> Document<'a> {
     /// The value as it was written; none for sections, which may contain secrets.
     fn excerpt(&self, value: &Spanned<DeValue<'_>>) -> Option<String> {
         match value.get_ref() {
+            DeValue::Array(array) if array.iter().all(|entry| entry.get_ref().is_str()) => {
+                self.text.get(value.span()).map(printable)
+            }
             DeValue::Array(_) | DeValue::Table(_) => None,
             DeValue::String(_)
             | DeValue::Integer(_)
@@ -136,6 +139,19 @@ impl<'a> Section<'a> {
     ) -> Option<Written<T>> {
         let (site, value) = self.take(key)?;
         keep(site, read(raw(value.get_ref())), problems)
+    }
+
+    /// Reads a key whose absence is known apart from a wrong value: `Some(None)`.
+    pub(super) fn absent_or<T>(
+        &mut self,
+        key: &'static str,
+        problems: &mut Vec<Problem>,
+        read: impl FnOnce(Raw<'_>) -> Result<T, Fault>,
+    ) -> Option<Option<Written<T>>> {
+        let Some((site, value)) = self.take(key) else {
+            return Some(None);
+        };
+        keep(site, read(raw(value.get_ref())), problems).map(Some)
     }
 
     /// Reads a key that has a default.
@@ -288,11 +304,12 @@ fn raw<'v>(value: &'v DeValue<'_>) -> Raw<'v> {
         DeValue::Integer(number) => {
             Raw::Whole(i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX))
         }
-        DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Array(_)
-        | DeValue::Table(_) => Raw::Other(value.type_str()),
+        DeValue::Array(array) => {
+            Raw::List(array.iter().map(|entry| raw(entry.get_ref())).collect())
+        }
+        DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
+            Raw::Other(value.type_str())
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::director::{BackendState, PortMatch, Protocol};
+use crate::director::{BackendState, Echo, Protocol};
 
 const MINIMAL: &str =
     "[[vip]]\naddress = \"10.0.0.100\"\n[[vip.backend]]\naddress = \"10.0.1.11\"\n";
@@ -20,17 +20,23 @@ ring_size = 251
 flows = 2_048
 
 [director.encap]
-kind = "ipip"
-source = "10.0.1.1"
+kind = "gue"
+port = 6081
+source = ["10.0.1.1", "2001:db8:e::/64"]
 ttl = 0x20
 
 [[vip]]
 name = "dns"
-address = "10.0.0.100"
-port = 53
+address = "2001:db8::100"
+port = "any"
 protocol = "udp"
-hash = "5-tuple"
+hash = "destination-port"
+echo = "forward"
 all_down = "forward"
+
+[vip.encap]
+kind = "gue"
+port = 6082
 
 [vip.health]
 kind = "none"
@@ -41,7 +47,7 @@ weight = 100
 state = "active"
 
 [[vip.backend]]
-address = "10.0.1.12"
+address = "2001:db8:1::12"
 state = "disabled"
 "#;
 
@@ -89,14 +95,118 @@ fn every_supported_key() {
     assert_eq!(config.director.ring_size.slots(), 251);
     assert_eq!(config.director.flows.get(), 2048);
     assert_eq!(
-        config.director.encap.source,
-        OuterSource::Fixed([10, 0, 1, 1].into())
+        config.director.encap.source.entries(),
+        ["10.0.1.1", "2001:db8:e::/64"]
     );
+    assert_eq!(config.director.encap.kind, gue(6081));
     assert_eq!(config.director.encap.ttl.get(), 32);
     assert_eq!(config.vips[0].name, "dns");
     assert_eq!(config.vips[0].protocol, Protocol::Udp);
+    assert_eq!(config.vips[0].port, PortMatch::Any);
+    assert_eq!(config.vips[0].hash, HashFields::DestinationPort);
+    assert_eq!(config.vips[0].echo, Echo::Forward);
+    assert_eq!(config.vips[0].encap, gue(6082));
     assert_eq!(config.vips[0].backends[1].state, BackendState::Disabled);
-    assert_eq!(config.warnings(), []);
+    let prefix = EntropyPrefix::new("2001:db8:e::/64".parse().unwrap()).unwrap();
+    assert_eq!(config.warnings(), [Warning::EntropySource(prefix)]);
+}
+
+fn gue(port: u16) -> EncapKind {
+    EncapKind::Gue {
+        port: port.try_into().unwrap(),
+    }
+}
+
+#[test]
+fn the_tunnel_of_a_vip() {
+    for (director, vip, expected) in [
+        ("", "", EncapKind::Ipip),
+        ("encap.kind = \"gue\"", "", gue(6080)),
+        ("encap = { kind = \"gue\", port = 1 }", "", gue(1)),
+        (
+            "encap = { kind = \"gue\", port = 1 }",
+            "encap.kind = \"gue\"",
+            gue(1),
+        ),
+        (
+            "encap = { kind = \"gue\", port = 1 }",
+            "encap.port = 2",
+            gue(2),
+        ),
+        (
+            "encap.kind = \"gue\"",
+            "encap.kind = \"ipip\"",
+            EncapKind::Ipip,
+        ),
+        ("", "encap.kind = \"gue\"", gue(6080)),
+        ("", "encap = { kind = \"gue\", port = 2 }", gue(2)),
+    ] {
+        let config = Config::parse("f", &with(director, vip, "")).unwrap();
+        assert_eq!(config.vips[0].encap, expected, "{director} {vip}");
+    }
+    for (director, vip, key) in [
+        ("encap.port = 1", "", "director.encap.port"),
+        (
+            "encap = { kind = \"ipip\", port = 1 }",
+            "encap.kind = \"gue\"",
+            "director.encap.port",
+        ),
+        ("", "encap.port = 1", "vip[0].encap.port"),
+        (
+            "encap.kind = \"gue\"",
+            "encap = { kind = \"ipip\", port = 1 }",
+            "vip[0].encap.port",
+        ),
+    ] {
+        let found = problems(&with(director, vip, ""));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].key.as_deref(), Some(key));
+        assert!(found[0].message.contains("only of the kind"), "{found:?}");
+    }
+}
+
+/// Two VIPs of one address, with these lines.
+fn two_of_one_address(first: &str, second: &str) -> String {
+    let vip = |port, line| {
+        format!(
+            "[[vip]]\naddress = \"10.0.0.100\"\nport = {port}\n{line}\nbackend = [{{ address = \"10.0.1.1\" }}]\n"
+        )
+    };
+    vip(80, first) + &vip(443, second)
+}
+
+#[test]
+fn an_address_has_one_echo() {
+    let echo = |first: &str, second: &str| {
+        let config = Config::parse("f", &two_of_one_address(first, second)).unwrap();
+        [config.vips[0].echo, config.vips[1].echo]
+    };
+    assert_eq!(echo("", ""), [Echo::Reply; 2]);
+    assert_eq!(echo("", "echo = \"drop\""), [Echo::Drop; 2]);
+    assert_eq!(echo("echo = \"forward\"", ""), [Echo::Forward; 2]);
+    assert_eq!(echo("echo = \"drop\"", "echo = \"drop\""), [Echo::Drop; 2]);
+    let found = texts(&two_of_one_address("echo = \"reply\"", "echo = \"drop\""));
+    assert_eq!(
+        found,
+        [
+            "f:9: vip[1].echo = \"drop\": the VIP with the same address has echo \"reply\" on line 4, \
+         and an echo request names no port; accepted: \"reply\", or the key left out"
+        ]
+    );
+}
+
+#[test]
+fn one_hash_for_all_flows() {
+    let config = Config::parse("f", &with("", "hash = \"destination-port\"", "")).unwrap();
+    let vip = "10.0.0.100:80/tcp".to_owned();
+    assert_eq!(
+        config.warnings(),
+        [Warning::PublicHashKey, Warning::OneHash { vip }]
+    );
+    let any = with("", "hash = \"destination-port\"\nport = \"any\"", "");
+    let config = Config::parse("f", &any).unwrap();
+    assert_eq!(config.vips[0].name, "10.0.0.100:any/tcp");
+    assert_eq!(config.warnings(), [Warning::PublicHashKey]);
 }
 
 #[test]
@@ -107,28 +217,10 @@ fn not_supported_yet() {
         ("egress = \"packet\"", "", "", "director.egress"),
         ("api = \"/run/a\"", "", "", "director.api"),
         ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
-        ("encap.kind = \"gue\"", "", "", "director.encap.kind"),
-        ("encap.port = 6080", "", "", "director.encap.port"),
-        (
-            "encap.source = \"172.16.0.0/16\"",
-            "",
-            "",
-            "director.encap.source",
-        ),
-        ("", "port = \"any\"", "", "vip[0].port"),
-        ("", "hash = \"source-address\"", "", "vip[0].hash"),
-        ("", "hash = \"destination-port\"", "", "vip[0].hash"),
-        ("", "echo = \"reply\"", "", "vip[0].echo"),
         ("", "all_down = \"drop\"", "", "vip[0].all_down"),
         ("", "health.kind = \"tcp\"", "", "vip[0].health.kind"),
         ("", "health.kind = \"http\"", "", "vip[0].health.kind"),
         ("", "health.rise = 2", "", "vip[0].health.kind"),
-        (
-            "",
-            "",
-            "[[vip.backend]]\naddress = \"2001:db8::1\"",
-            "vip[0].backend[1].address",
-        ),
     ] {
         let found = problems(&with(director, vip, backend));
         assert_eq!(found.len(), 1, "{key}: {found:?}");
@@ -136,8 +228,22 @@ fn not_supported_yet() {
         assert!(found[0].message.contains("not supported yet"), "{found:?}");
         assert!(found[0].line.is_some() && found[0].accepted.is_some());
     }
-    let vip = problems(&MINIMAL.replace("10.0.0.100", "2001:db8::100"));
-    assert_eq!(vip[0].message, "IPv6 is not supported yet");
+}
+
+#[test]
+fn any_mixture_of_families() {
+    for (vip, backend) in [
+        ("10.0.0.100", "2001:db8:1::11"),
+        ("2001:db8::100", "10.0.1.11"),
+        ("2001:db8::100", "2001:db8:1::11"),
+    ] {
+        let text = MINIMAL
+            .replace("10.0.0.100", vip)
+            .replace("10.0.1.11", backend);
+        let config = Config::parse("f", &text).unwrap();
+        assert_eq!(config.vips[0].address.to_string(), vip);
+        assert_eq!(config.vips[0].backends[0].address.to_string(), backend);
+    }
 }
 
 #[test]
@@ -149,6 +255,11 @@ fn syntax_before_support() {
         ("datapath = \"x\"", ""),
         ("encap.kind = \"x\"", ""),
         ("encap.port = 0", ""),
+        ("", "encap.port = 65536"),
+        ("", "encap.kind = \"x\""),
+        ("", "encap.ttl = 1"),
+        ("encap.source = \"0.0.0.0/0\"", ""),
+        ("encap.source = \"10.0.0.1/32\"", ""),
         ("encap.source = \"172.16.0.1/16\"", ""),
         ("", "echo = \"x\""),
         ("", "health = { kind = \"none\", rise = 0 }"),
@@ -270,12 +381,42 @@ fn the_outer_source_fits_the_backends() {
             "fd00::1",
             "not of the family of director.encap.source fd00::1",
         ),
-        ("10.0.1.11", "also director.encap.source"),
+        (
+            "fd00::/64",
+            "source = [\"fd00::/64\"], an array, which leaves the other family to \"auto\"",
+        ),
+        (
+            "10.0.1.11",
+            "f:7: vip[0].backend[0].address = \"10.0.1.11\": also director.encap.source",
+        ),
+        (
+            "10.0.1.0/24",
+            "f:7: vip[0].backend[0].address = \"10.0.1.11\": within director.encap.source",
+        ),
+        (
+            "10.0.0.100",
+            "f:4: vip[0].address = \"10.0.0.100\": also director.encap.source",
+        ),
+        (
+            "10.0.0.64/26",
+            "f:4: vip[0].address = \"10.0.0.100\": within director.encap.source 10.0.0.64/26",
+        ),
     ] {
         let found = texts(&with(&format!("encap.source = \"{source}\""), "", ""));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains(expected), "{found:?}");
     }
+    for source in ["[\"fd00::1\"]", "[\"172.16.0.0/16\", \"fd00::1\"]", "[]"] {
+        let text = with(&format!("encap.source = {source}"), "", "");
+        assert!(Config::parse("f", &text).is_ok(), "{source}");
+    }
+    let found = texts(&with("encap.source = [\"10.0.1.1\", \"10.0.1.2\"]", "", ""));
+    assert!(
+        found[0].starts_with(
+            "f:2: director.encap.source = [\"10.0.1.1\", \"10.0.1.2\"]: two sources of IPv4"
+        ),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -318,7 +459,11 @@ fn a_syntax_error_hides_no_other_problem_and_makes_none() {
 #[test]
 fn every_key_is_documented() {
     let document = include_str!("../../docs/config.md");
-    let unknown = with("x = 1\nencap.x = 1", "x = 1\nhealth.x = 1", "x = 1");
+    let unknown = with(
+        "x = 1\nencap.x = 1",
+        "x = 1\nhealth.x = 1\nencap.x = 1",
+        "x = 1",
+    );
     let mut sections = 0;
     for problem in problems(&unknown)
         .iter()
@@ -332,7 +477,7 @@ fn every_key_is_documented() {
             assert!(document.contains(&key), "docs/config.md lacks {key}");
         }
     }
-    assert_eq!(sections, 5);
+    assert_eq!(sections, 6);
 }
 
 proptest! {
@@ -360,8 +505,8 @@ proptest! {
     }
 
     #[test]
-    fn no_flag_panics(vip in ".{0,40}", backend in ".{0,40}", workers in ".{0,8}") {
-        let flags = Flags { vips: vec![vip], backends: vec![backend], tun: None, workers: Some(workers) };
+    fn no_flag_panics(vip in ".{0,40}", backend in ".{0,40}", workers in ".{0,8}", encap in ".{0,8}") {
+        let flags = Flags { vips: vec![vip], backends: vec![backend], tun: None, workers: Some(workers), encap: Some(encap) };
         prop_assert!(Config::from_flags(&flags).is_err());
     }
 }

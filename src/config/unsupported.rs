@@ -4,14 +4,11 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use std::net::IpAddr;
-
-use super::draft::{
-    Datapath, Draft, Echo, EgressChoice, EncapKind, Extra, HealthDraft, HealthKind, VipDraft,
-};
+use super::draft::{Datapath, Draft, EgressChoice, Extra, HealthDraft, HealthKind, VipDraft};
 use super::problem::{Fault, Problem, Written};
-use super::value::{Choice, LEFT_OUT, SourceChoice};
-use crate::director::{AllDown, BackendState, HashFields, PortMatch, Protocol};
+use super::value::{Choice, LEFT_OUT};
+use crate::director::{AllDown, BackendState, Echo, HashFields, Protocol};
+use crate::packet::EncapKind;
 
 /// Whether this version does what a value asks for.
 pub(super) trait Supported {
@@ -36,17 +33,11 @@ impl Supported for EgressChoice {
     }
 }
 
-impl Supported for EncapKind {
-    fn is_supported(&self) -> bool {
-        *self == Self::Ipip
-    }
-}
+impl Supported for EncapKind {}
 
-impl Supported for HashFields {
-    fn is_supported(&self) -> bool {
-        *self == Self::FiveTuple
-    }
-}
+impl Supported for HashFields {}
+
+impl Supported for Echo {}
 
 impl Supported for AllDown {
     fn is_supported(&self) -> bool {
@@ -60,31 +51,6 @@ impl Supported for HealthKind {
     }
 }
 
-impl Supported for Echo {
-    fn is_supported(&self) -> bool {
-        false
-    }
-}
-
-impl Supported for PortMatch {
-    fn is_supported(&self) -> bool {
-        *self != Self::Any
-    }
-}
-
-impl Supported for SourceChoice {
-    fn is_supported(&self) -> bool {
-        *self != Self::Entropy
-    }
-}
-
-/// IPv6 needs the encapsulations 6in4, 4in6 and 6in6.
-impl Supported for IpAddr {
-    fn is_supported(&self) -> bool {
-        self.is_ipv4()
-    }
-}
-
 /// The problems of everything in `draft` that is right but not supported yet.
 pub(super) fn refuse(draft: &Draft) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -94,10 +60,6 @@ pub(super) fn refuse(draft: &Draft) -> Vec<Problem> {
     problems.extend(choice(&director.egress));
     problems.extend(key(&director.api));
     problems.extend(key(&director.metrics));
-    problems.extend(choice(&director.encap.kind));
-    problems.extend(key(&director.encap.port));
-    let source = "\"auto\" or an address of this host such as \"10.0.1.1\"";
-    problems.extend(value(&director.encap.source, source));
     for vip in &draft.vips {
         refuse_vip(vip, &mut problems);
     }
@@ -105,16 +67,9 @@ pub(super) fn refuse(draft: &Draft) -> Vec<Problem> {
 }
 
 fn refuse_vip(vip: &VipDraft, problems: &mut Vec<Problem>) {
-    problems.extend(ipv6(&vip.address));
-    problems.extend(value(&vip.port, "a port from 1 to 65535"));
-    problems.extend(choice(&vip.hash));
-    problems.extend(key(&vip.echo));
     problems.extend(choice(&vip.all_down));
     if let Some(health) = &vip.health {
         refuse_health(health, problems);
-    }
-    for backend in &vip.backends {
-        problems.extend(ipv6(&backend.address));
     }
 }
 
@@ -138,17 +93,7 @@ fn key<T>(extra: &Extra<T>) -> Option<Problem> {
 }
 
 fn choice<T: Choice>(field: &Option<Written<T>>) -> Option<Problem> {
-    value(field, &T::accepted())
-}
-
-fn value<T: Supported>(field: &Option<Written<T>>, accepted: &str) -> Option<Problem> {
     let written = field.as_ref()?;
     let refused = !written.value.is_supported();
-    refused.then(|| written.site.problem(Fault::new(NOT_YET, accepted)))
-}
-
-fn ipv6(field: &Option<Written<IpAddr>>) -> Option<Problem> {
-    let written = field.as_ref()?;
-    let fault = || Fault::new("IPv6 is not supported yet", "an IPv4 address");
-    (!written.value.is_supported()).then(|| written.site.problem(fault()))
+    refused.then(|| written.site.problem(Fault::new(NOT_YET, T::accepted())))
 }

@@ -3,23 +3,25 @@
 //! A file and the command line use the same readers. None of them knows where the value was
 //! written, nor what else is in the configuration.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::problem::Fault;
 use super::unsupported::Supported;
 use crate::director::{HashKey, PortMatch, Protocol, RingSize, RingSizeError};
 
 /// A value before it has a meaning.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Raw<'a> {
     /// A string.
     Text(&'a str),
     /// A whole number; one too large for 128 bits is `i128::MAX`.
     Whole(i128),
+    /// An array.
+    List(Vec<Self>),
     /// Any other type of value, by its name in TOML.
     Other(&'static str),
 }
@@ -29,6 +31,7 @@ impl Raw<'_> {
         match self {
             Self::Text(_) => "string",
             Self::Whole(_) => "integer",
+            Self::List(_) => "array",
             Self::Other(name) => name,
         }
     }
@@ -46,6 +49,8 @@ pub(super) const DEFAULT_PORT: PortMatch =
     PortMatch::Exact(const { NonZeroU16::new(80).expect("not 0") });
 /// The protocol of a VIP that names none.
 pub(super) const DEFAULT_PROTOCOL: Protocol = Protocol::Tcp;
+/// The GUE port where none is named: the one that IANA assigned.
+pub(super) const DEFAULT_GUE_PORT: NonZeroU16 = const { NonZeroU16::new(6080).expect("not 0") };
 /// The weight of a backend that names none.
 pub(super) const DEFAULT_WEIGHT: u16 = 1;
 
@@ -64,15 +69,12 @@ pub(super) trait Choice: Supported + Copy + 'static {
             .filter(|(_, choice)| choice.is_supported())
             .map(|(name, _)| format!("\"{name}\""))
             .collect();
-        if names.is_empty() {
-            return LEFT_OUT.to_owned();
-        }
         names.join(" or ")
     }
 }
 
 pub(super) fn choice<T: Choice>(raw: Raw<'_>) -> Result<T, Fault> {
-    let text = text(raw, &T::accepted())?;
+    let text = text(&raw, &T::accepted())?;
     T::NAMES
         .iter()
         .find(|(name, _)| *name == text)
@@ -80,10 +82,10 @@ pub(super) fn choice<T: Choice>(raw: Raw<'_>) -> Result<T, Fault> {
         .ok_or_else(|| Fault::new("unknown choice", T::accepted()))
 }
 
-fn text<'a>(raw: Raw<'a>, accepted: &str) -> Result<&'a str, Fault> {
+pub(super) fn text<'a>(raw: &Raw<'a>, accepted: &str) -> Result<&'a str, Fault> {
     match raw {
         Raw::Text(text) => Ok(text),
-        Raw::Whole(_) | Raw::Other(_) => Err(wrong_type(&raw, accepted)),
+        Raw::Whole(_) | Raw::List(_) | Raw::Other(_) => Err(wrong_type(raw, accepted)),
     }
 }
 
@@ -108,7 +110,7 @@ const ADDRESS: &str = "an address such as \"10.0.1.11\"";
 
 /// An address that a packet can be sent to.
 pub(super) fn address(raw: Raw<'_>) -> Result<IpAddr, Fault> {
-    let text = text(raw, ADDRESS)?;
+    let text = text(&raw, ADDRESS)?;
     let address = text
         .parse()
         .map_err(|_| Fault::new(why_not_an_address(text), ADDRESS))?;
@@ -129,70 +131,59 @@ fn why_not_an_address(text: &str) -> &'static str {
 }
 
 fn usable(address: IpAddr) -> Result<IpAddr, Fault> {
-    match why_unusable(address) {
+    match why_unusable(address.into()) {
         Some(why) => Err(Fault::new(why, "a unicast address such as \"10.0.1.11\"")),
         None => Ok(address),
     }
 }
 
-fn why_unusable(address: IpAddr) -> Option<&'static str> {
-    let of_family = match address {
-        IpAddr::V4(v4) => {
-            let broadcast = v4.is_broadcast().then_some("the broadcast address");
-            let this_network = v4.octets()[0] == 0 && !v4.is_unspecified();
-            broadcast
-                .or_else(|| this_network.then_some("an address of \"this network\", 0.0.0.0/8"))
-        }
-        IpAddr::V6(v6) => {
-            let mapped = v6.to_ipv4_mapped().is_some();
-            let link_local = v6.is_unicast_link_local();
-            let mapped = mapped.then_some("an IPv4 address written as IPv6");
-            mapped.or_else(|| link_local.then_some("a link-local address"))
-        }
-    };
-    let of_both = [
-        (address.is_unspecified(), "the unspecified address"),
-        (
-            address.is_loopback(),
-            "a loopback address, which never leaves a host",
-        ),
-        (address.is_multicast(), "a multicast address"),
-    ];
-    let of_both = of_both.into_iter().find(|(is, _)| *is).map(|(_, why)| why);
-    of_family.or(of_both)
+/// What no packet of the network is from or to, by the registries of RFC 6890; of overlapping
+/// ones the narrowest first.
+const UNUSABLE: [(IpNet, &str); 10] = [
+    (v4([0, 0, 0, 0], 32), "the unspecified address"),
+    (v6([0; 8], 128), "the unspecified address"),
+    (v4([255; 4], 32), "the broadcast address"),
+    (v4([0; 4], 8), "an address of \"this network\", 0.0.0.0/8"),
+    (v4([127, 0, 0, 0], 8), LOOPBACK),
+    (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), LOOPBACK),
+    (
+        v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+        "an IPv4 address written as IPv6",
+    ),
+    (
+        v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+        "a link-local address",
+    ),
+    (v4([224, 0, 0, 0], 4), "a multicast address"),
+    (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "a multicast address"),
+];
+
+const LOOPBACK: &str = "a loopback address, which never leaves a host";
+
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
 }
 
-/// Where the source address of the outer header comes from, as the schema has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SourceChoice {
-    Auto,
-    Fixed(IpAddr),
-    Entropy,
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        length,
+    ))
 }
 
-pub(super) fn outer_source(raw: Raw<'_>) -> Result<SourceChoice, Fault> {
-    const ACCEPTED: &str = "\"auto\" or an address of this host such as \"10.0.1.1\"";
-    let text = text(raw, ACCEPTED)?;
-    if text == "auto" {
-        return Ok(SourceChoice::Auto);
-    }
-    if let Ok(prefix) = text.parse::<IpNet>() {
-        usable(prefix.addr())?;
-        if prefix != prefix.trunc() {
-            return Err(Fault::new("a prefix with host bits set", ACCEPTED));
-        }
-        return Ok(SourceChoice::Entropy);
-    }
-    address(raw).map(SourceChoice::Fixed).map_err(|fault| {
-        let message = fault.message;
-        Fault::new(message, ACCEPTED)
-    })
+/// Why not every address of `net` can be a packet's.
+pub(super) fn why_unusable(net: IpNet) -> Option<&'static str> {
+    let overlaps = |other: &IpNet| net.contains(other) || other.contains(&net);
+    UNUSABLE
+        .iter()
+        .find(|(other, _)| overlaps(other))
+        .map(|(_, why)| *why)
 }
 
 /// A device name, by the rules of Linux (`dev_valid_name`).
 pub(super) fn device(raw: Raw<'_>) -> Result<String, Fault> {
     const ACCEPTED: &str = "a device name of 1 to 15 bytes such as \"tunlb0\"";
-    let text = text(raw, ACCEPTED)?;
+    let text = text(&raw, ACCEPTED)?;
     let message = match text {
         "" => "empty",
         "." | ".." => "not a name",
@@ -245,7 +236,7 @@ pub(super) fn ring_size(raw: Raw<'_>) -> Result<RingSize, Fault> {
 
 pub(super) fn hash_key(raw: Raw<'_>) -> Result<HashKey, Fault> {
     const ACCEPTED: &str = "32 hexadecimal digits, such as `openssl rand -hex 16` prints";
-    text(raw, ACCEPTED)?
+    text(&raw, ACCEPTED)?
         .parse()
         .map_err(|_| Fault::new("not 32 hexadecimal digits (128 bits)", ACCEPTED))
 }
@@ -256,15 +247,10 @@ pub(super) fn ttl(raw: Raw<'_>) -> Result<NonZeroU8, Fault> {
     Ok(ttl.unwrap_or(NonZeroU8::MIN))
 }
 
-fn port(raw: Raw<'_>) -> Result<NonZeroU16, Fault> {
+pub(super) fn port(raw: Raw<'_>) -> Result<NonZeroU16, Fault> {
     let number = whole(raw, 1..=u64::from(u16::MAX), "")?;
     let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
     Ok(port.unwrap_or(NonZeroU16::MIN))
-}
-
-/// A UDP port of the tunnel.
-pub(super) fn tunnel_port(raw: Raw<'_>) -> Result<(), Fault> {
-    port(raw).map(|_| ())
 }
 
 pub(super) fn port_match(raw: Raw<'_>) -> Result<PortMatch, Fault> {
@@ -282,7 +268,7 @@ pub(super) fn weight(raw: Raw<'_>) -> Result<u16, Fault> {
 /// A name for outputs: short, one line.
 pub(super) fn name(raw: Raw<'_>) -> Result<String, Fault> {
     const ACCEPTED: &str = "a name of 1 to 64 bytes such as \"web\"";
-    let text = text(raw, ACCEPTED)?;
+    let text = text(&raw, ACCEPTED)?;
     let message = match text {
         "" => "empty",
         _ if text.len() > 64 => "longer than 64 bytes",
@@ -303,7 +289,7 @@ pub(super) fn http_path(raw: Raw<'_>) -> Result<(), Fault> {
 }
 
 fn absolute_path(raw: Raw<'_>, accepted: &str) -> Result<(), Fault> {
-    let text = text(raw, accepted)?;
+    let text = text(&raw, accepted)?;
     if !text.starts_with('/') || text.contains(char::is_control) {
         return Err(Fault::new("not a path that begins with '/'", accepted));
     }
@@ -312,7 +298,7 @@ fn absolute_path(raw: Raw<'_>, accepted: &str) -> Result<(), Fault> {
 
 pub(super) fn listen_address(raw: Raw<'_>) -> Result<(), Fault> {
     const ACCEPTED: &str = "an address and port such as \"127.0.0.1:9810\"";
-    let parsed = text(raw, ACCEPTED)?.parse::<SocketAddr>();
+    let parsed = text(&raw, ACCEPTED)?.parse::<SocketAddr>();
     parsed
         .map(|_| ())
         .map_err(|_| Fault::new("not an address and port", ACCEPTED))
@@ -329,7 +315,7 @@ pub(super) fn probe_count(raw: Raw<'_>) -> Result<(), Fault> {
 /// A duration such as "2s" or "500ms", from 1 ms to 1 h.
 pub(super) fn duration(raw: Raw<'_>) -> Result<(), Fault> {
     const ACCEPTED: &str = "a duration from \"1ms\" to \"1h\" such as \"2s\"";
-    let text = text(raw, ACCEPTED)?;
+    let text = text(&raw, ACCEPTED)?;
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit_ms: u64 = match &text[digits.len()..] {
         "ms" => 1,
@@ -353,7 +339,7 @@ pub(super) fn duration(raw: Raw<'_>) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::director::BackendState;
+    use crate::director::{BackendState, Echo};
 
     fn message<T: std::fmt::Debug>(outcome: Result<T, Fault>) -> String {
         outcome.unwrap_err().message
@@ -448,27 +434,6 @@ mod tests {
     }
 
     #[test]
-    fn sources() {
-        assert_eq!(outer_source(Raw::Text("auto")), Ok(SourceChoice::Auto));
-        assert_eq!(
-            outer_source(Raw::Text("10.0.1.1")),
-            Ok(SourceChoice::Fixed([10, 0, 1, 1].into()))
-        );
-        assert_eq!(
-            outer_source(Raw::Text("172.16.0.0/16")),
-            Ok(SourceChoice::Entropy)
-        );
-        for (text, expected) in [
-            ("172.16.0.1/16", "host bits"),
-            ("224.0.0.0/8", "multicast"),
-            ("eth0", "not an IPv4"),
-        ] {
-            let message = message(outer_source(Raw::Text(text)));
-            assert!(message.contains(expected), "{text}: {message}");
-        }
-    }
-
-    #[test]
     fn durations() {
         for text in ["1ms", "500ms", "2s", "60m", "1h"] {
             assert_eq!(duration(Raw::Text(text)), Ok(()), "{text}");
@@ -487,8 +452,9 @@ mod tests {
         assert_eq!(choice(Raw::Text("draining")), Ok(BackendState::Draining));
         let fault = choice::<super::super::draft::Datapath>(Raw::Text("xpd")).unwrap_err();
         assert_eq!(fault, Fault::new("unknown choice", "\"tun\""));
-        let fault = choice::<super::super::draft::Echo>(Raw::Text("maybe")).unwrap_err();
-        assert_eq!(fault, Fault::new("unknown choice", LEFT_OUT));
+        let fault = choice::<Echo>(Raw::Text("maybe")).unwrap_err();
+        let accepted = "\"reply\" or \"forward\" or \"drop\"";
+        assert_eq!(fault, Fault::new("unknown choice", accepted));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::config::{Config, Problem};
+use crate::config::{Config, OuterSource, Problem};
 use crate::director::{BackendSpec, BackendState, HashKey, PortMatch, VipSpec};
+use crate::packet::EncapKind;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
 const SCHEMA: u32 = 1;
@@ -73,9 +74,25 @@ struct DirectorView<'a> {
 
 #[derive(Debug, Serialize)]
 struct EncapView {
-    kind: &'static str,
-    source: String,
+    #[serde(flatten)]
+    tunnel: TunnelView,
+    source: SourceView,
     ttl: u8,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct TunnelView {
+    kind: &'static str,
+    /// Only GUE has one.
+    port: Option<u16>,
+}
+
+/// "auto", or one entry for each address family that is not.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum SourceView {
+    Word(&'static str),
+    Entries(Vec<String>),
 }
 
 #[derive(Debug, Serialize)]
@@ -85,7 +102,10 @@ struct VipView<'a> {
     port: PortView,
     protocol: String,
     hash: String,
+    echo: String,
     all_down: String,
+    /// The effective one.
+    encap: TunnelView,
     backend: Vec<BackendView>,
 }
 
@@ -117,8 +137,8 @@ impl<'a> ConfigView<'a> {
                 ring_size: director.ring_size.slots(),
                 flows: director.flows.get(),
                 encap: EncapView {
-                    kind: "ipip",
-                    source: director.encap.source.to_string(),
+                    tunnel: TunnelView::new(director.encap.kind),
+                    source: SourceView::new(&director.encap.source),
                     ttl: director.encap.ttl.get(),
                 },
             },
@@ -143,9 +163,36 @@ impl<'a> VipView<'a> {
             },
             protocol: vip.protocol.to_string(),
             hash: vip.hash.to_string(),
+            echo: vip.echo.to_string(),
             all_down: vip.all_down.to_string(),
+            encap: TunnelView::new(vip.encap),
             backend: vip.backends.iter().map(backend).collect(),
         }
+    }
+}
+
+impl TunnelView {
+    const fn new(encap: EncapKind) -> Self {
+        match encap {
+            EncapKind::Ipip => Self {
+                kind: "ipip",
+                port: None,
+            },
+            EncapKind::Gue { port } => Self {
+                kind: "gue",
+                port: Some(port.get()),
+            },
+        }
+    }
+}
+
+impl SourceView {
+    fn new(source: &OuterSource) -> Self {
+        let entries = source.entries();
+        if entries.is_empty() {
+            return Self::Word("auto");
+        }
+        Self::Entries(entries)
     }
 }
 
@@ -164,7 +211,8 @@ pub(super) struct Plan {
     device: String,
     queues: usize,
     routes: Vec<String>,
-    overhead_bytes: u8,
+    /// The largest of all backends.
+    overhead_bytes: usize,
     mtu: &'static str,
     needs: Vec<&'static str>,
     vip: Vec<VipPlan>,
@@ -181,6 +229,8 @@ struct Share {
     address: IpAddr,
     /// Of the VIP's new flows, 0 to 100, by weight.
     share_percent: f64,
+    /// Bytes that a packet for it grows by.
+    overhead_bytes: usize,
 }
 
 impl Plan {
@@ -193,14 +243,17 @@ impl Plan {
                 routes.push(route);
             }
         }
+        let vips: Vec<_> = config.vips.iter().map(VipPlan::new).collect();
+        let backends = vips.iter().flat_map(|vip| &vip.backend);
+        let overheads = backends.map(|backend| backend.overhead_bytes);
         Self {
             device: config.director.tun.clone(),
             queues: config.director.workers.get(),
             routes,
-            overhead_bytes: overhead_bytes(config),
-            mtu: "the smallest MTU on the way to a backend minus overhead_bytes, measured at start",
+            overhead_bytes: overheads.max().unwrap_or_default(),
+            mtu: "the smallest, over all backends, of the MTU on the way minus the overhead; measured at start",
             needs: vec!["/dev/net/tun", "CAP_NET_ADMIN", "CAP_NET_RAW"],
-            vip: config.vips.iter().map(VipPlan::new).collect(),
+            vip: vips,
         }
     }
 
@@ -210,7 +263,7 @@ impl Plan {
             "plan".to_owned(),
             format!("device    {} with {} queue(s)", self.device, self.queues),
             format!("mtu       {}", self.mtu),
-            format!("overhead  {} bytes per packet", self.overhead_bytes),
+            format!("overhead  at most {} bytes per packet", self.overhead_bytes),
             format!("needs     {}", self.needs.join(", ")),
         ];
         let routes = self.routes.iter();
@@ -219,7 +272,8 @@ impl Plan {
             let shares = vip.backend.iter().map(|backend| {
                 let name = &vip.name;
                 let (address, percent) = (backend.address, backend.share_percent);
-                format!("share     {name} → {address} {percent:.1} %")
+                let overhead = backend.overhead_bytes;
+                format!("share     {name} → {address} {percent:.1} %, overhead {overhead} bytes")
             });
             lines.extend(shares);
         }
@@ -233,6 +287,7 @@ impl VipPlan {
         let share = |backend: &BackendSpec| Share {
             address: backend.address,
             share_percent: percent(turns(backend), total),
+            overhead_bytes: vip.encap.overhead(&backend.address),
         };
         Self {
             name: vip.name.clone(),
@@ -255,22 +310,12 @@ fn percent(part: u64, total: u64) -> f64 {
     hundredths / 100.0
 }
 
-/// The largest outer header: IPv4 20 bytes (RFC 791), IPv6 40 bytes (RFC 8200).
-fn overhead_bytes(config: &Config) -> u8 {
-    let mut backends = config.vips.iter().flat_map(|vip| &vip.backends);
-    if backends.any(|backend| backend.address.is_ipv6()) {
-        40
-    } else {
-        20
-    }
-}
-
 /// The configuration as a file that means the same, but for the hash key.
 pub(super) fn config_text(config: &Config) -> String {
     let view = ConfigView::new(config);
     let mut out = director_text(&view.director);
     for vip in &view.vip {
-        out.push_str(&vip_text(vip));
+        out.push_str(&vip_text(vip, &view.director.encap.tunnel));
     }
     out
 }
@@ -285,13 +330,17 @@ fn director_text(director: &DirectorView<'_>) -> String {
     out.number("ring_size", director.ring_size);
     out.number("flows", director.flows);
     out.line("\n[director.encap]");
-    out.string("kind", director.encap.kind);
-    out.string("source", &director.encap.source);
+    out.tunnel(&director.encap.tunnel);
+    match &director.encap.source {
+        SourceView::Word(word) => out.string("source", word),
+        SourceView::Entries(entries) => out.strings("source", entries),
+    }
     out.number("ttl", director.encap.ttl);
     out.0
 }
 
-fn vip_text(vip: &VipView<'_>) -> String {
+/// Without `[vip.encap]` where it is that of the director, so that a change there has effect.
+fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     let mut out = Text::section("\n[[vip]]");
     out.string("name", vip.name);
     out.string("address", &vip.address.to_string());
@@ -301,7 +350,12 @@ fn vip_text(vip: &VipView<'_>) -> String {
     }
     out.string("protocol", &vip.protocol);
     out.string("hash", &vip.hash);
+    out.string("echo", &vip.echo);
     out.string("all_down", &vip.all_down);
+    if vip.encap != *inherited {
+        out.line("\n[vip.encap]");
+        out.tunnel(&vip.encap);
+    }
     for backend in &vip.backend {
         out.line("\n[[vip.backend]]");
         out.string("address", &backend.address.to_string());
@@ -328,6 +382,19 @@ impl Text {
     fn string(&mut self, key: &str, value: &str) {
         let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
         self.line(&format!("{key} = \"{escaped}\""));
+    }
+
+    /// Entries are addresses and prefixes: nothing to escape.
+    fn strings(&mut self, key: &str, entries: &[String]) {
+        let quoted: Vec<_> = entries.iter().map(|entry| format!("\"{entry}\"")).collect();
+        self.line(&format!("{key} = [{}]", quoted.join(", ")));
+    }
+
+    fn tunnel(&mut self, tunnel: &TunnelView) {
+        self.string("kind", tunnel.kind);
+        if let Some(port) = tunnel.port {
+            self.number("port", port);
+        }
     }
 
     fn number(&mut self, key: &str, value: impl std::fmt::Display) {
