@@ -109,8 +109,7 @@ download() {
   local received expected
   received=$(on client curl --silent --show-error --fail --max-time $((30 * LAB_SLOW)) \
     "http://$VIP/bytes/$DOWNLOAD_BYTES" | sha256sum) || fail "the download failed"
-  expected=$(python3 -c 'import sys; n = int(sys.argv[1])
-sys.stdout.buffer.write((bytes(range(251)) * (n // 251 + 1))[:n])' "$DOWNLOAD_BYTES" | sha256sum)
+  expected=$(download_digest "$DOWNLOAD_BYTES")
   [ "$received" = "$expected" ] || fail "the download arrived damaged"
 }
 

@@ -212,7 +212,8 @@ wait_for() {
 # ------------------------------------------------------------------------------- hosts and links
 
 # add_host NAME: a network namespace with lo up. IPv6 is off: its neighbour discovery would only
-# blur the counters. Reverse-path filtering starts off, whatever the machine's default.
+# blur the counters (see enable_ipv6). Reverse-path filtering starts off, whatever the machine's
+# default.
 add_host() {
   local handle=$LAB_DIR/net/$LAB-$1
   : >"$handle"
@@ -222,6 +223,12 @@ add_host() {
   fi
   set_sysctl "$1" net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
   on "$1" ip link set lo up
+}
+
+# enable_ipv6 HOST: on what it has and will have.
+enable_ipv6() {
+  [ -e /proc/sys/net/ipv6 ] || die "this kernel has no IPv6"
+  set_sysctl "$1" net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
 }
 
 # on HOST COMMAND…: runs COMMAND on a host of the lab.
@@ -309,13 +316,19 @@ stop() {
   [ "$code" = 0 ] || [ "$code" = 143 ] || fail "$1 ended with code $code"
 }
 
+# download_digest BYTES: what sha256sum says of httpd.py's /bytes/BYTES.
+download_digest() {
+  python3 -c 'import sys; n = int(sys.argv[1])
+sys.stdout.buffer.write((bytes(range(251)) * (n // 251 + 1))[:n])' "$1" | sha256sum
+}
+
 # ------------------------------------------------------------------------------------- backends
 
 # start_backend HOST VIP PORT DIRECTOR: makes HOST accept tunnels that carry VIP, and starts a
 # service there that answers with its name. Sets TUNNEL to the device that inner packets come out of.
 start_backend() {
   start "$1" "$1" "$LAB_ROOT/netns-scripts/httpd.py" "$1" "$2" "$3"
-  if [ "${TUNLB_DECAP:-0}" != 1 ] && has_tunl0 "$1"; then
+  if [ "${TUNLB_DECAP:-0}" != 1 ] && has_tunnel "$1" tunl0 ipip; then
     TUNNEL=tunl0
     kernel_backend "$1" "$2"
   else
@@ -330,9 +343,10 @@ wait_for_backends() {
   if [ "$TUNNEL" = decap0 ]; then wait_for_word decapsulating "${@/#/decap-}"; fi
 }
 
-# Asking for the device loads the module, and the module brings its own tunl0.
-has_tunl0() {
-  on "$1" ip link add tunl0 type ipip 2>/dev/null || on "$1" ip link show tunl0 >/dev/null 2>&1
+# has_tunnel HOST DEVICE KIND: asking for the device loads the module of that kind, and the module
+# brings its own device.
+has_tunnel() {
+  on "$1" ip link add "$2" type "$3" 2>/dev/null || on "$1" ip link show "$2" >/dev/null 2>&1
 }
 
 # What a real backend with the kernel's tunnel needs, and no more (see the README).

@@ -7,6 +7,7 @@ set -euo pipefail
 export TUNLB=/vm/tunlb LAB_SLOW=5 # software emulation is slow
 DEMO=/vm/netns-scripts/demo.sh
 KATRAN=/vm/netns-scripts/katran-241.sh
+FAMILIES=/vm/netns-scripts/families.sh
 KERNEL_TUNNEL="the kernel's tunl0"
 DECAP="tunlb decap"
 NOBODY=(setpriv --reuid=65534 --regid=65534 --clear-groups)
@@ -21,9 +22,14 @@ main() {
   # Before the first use of tunl0, because that loads the module ipip for good.
   check "demo with tunlb decap" uses "$DECAP" env TUNLB_DECAP=1 "$DEMO"
   check "katran-241 with tunlb decap" uses "$DECAP" env TUNLB_DECAP=1 "$KATRAN"
+  check "all families with tunlb decap" env TUNLB_DECAP=1 "$FAMILIES"
   check "demo with tunl0" uses "$KERNEL_TUNNEL" "$DEMO"
   check "katran-241 with tunl0" uses "$KERNEL_TUNNEL" "$KATRAN"
   check "demo with tunl0, without root" uses "$KERNEL_TUNNEL" "${NOBODY[@]}" "$DEMO"
+  check "all families with the kernel's tunnels and fou" ends_in_kernel 8 "$FAMILIES"
+  check "all families without root: the kernel's tunnels, and GUE in tunlb decap" \
+    ends_in_kernel 4 "${NOBODY[@]}" "$FAMILIES"
+  check "tunlb decap refuses to run beside the kernel's tunnels" /vm/refusals.sh
   check "demo with tunlb decap beside an idle tunl0" uses "$DECAP" env TUNLB_DECAP=1 "$DEMO"
   check "a killed demo leaves nothing behind" leaves_nothing_when_killed
   check "where namespaces are forbidden, the demo says what to run" says_what_to_run
@@ -55,6 +61,14 @@ uses() {
   shift
   "$@" 2>&1 | tee /tmp/output || return 1
   grep -q "in .\?$tunnel" /tmp/output
+}
+
+# ends_in_kernel COUNT COMMAND…: the lab ends well, with so many combinations in the kernel's devices.
+ends_in_kernel() {
+  local count=$1
+  shift
+  "$@" 2>&1 | tee /tmp/output || return 1
+  [ "$(grep -cE '(tunl0|sit0|ip6tnl0)$' /tmp/output)" = "$count" ]
 }
 
 # What a lab could leave on the host.

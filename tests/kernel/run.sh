@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh - the labs on Debian's stock kernel, with its real tunl0 and its rp_filter.
+# run.sh - the labs on Debian's stock kernel, with its real tunnels, its fou and its rp_filter.
 #
 # Boots the kernel of the package linux-image-cloud-amd64 in QEMU, with software emulation (no
 # /dev/kvm needed), and runs guest.sh in it. Needs no root, and a Debian machine with these packages:
@@ -29,7 +29,7 @@ find_tunlb
 
 find_image
 code=0
-run_vm "$here/guest.sh" "$LAB_ROOT/netns-scripts" "$TUNLB" || code=$?
+run_vm "$here/guest.sh" "$here/refusals.sh" "$LAB_ROOT/netns-scripts" "$TUNLB" || code=$?
 case $code in
   0 | 1) exit "$code" ;; # guest.sh's own verdict, which ended with its count
   *) say "0 passed, 1 failed (the guest ended without a verdict, code $code)"; exit 1 ;;
