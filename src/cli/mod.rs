@@ -10,6 +10,8 @@
 
 pub mod check;
 pub mod decap;
+pub mod explain;
+pub mod replay;
 pub mod run;
 pub mod source;
 
@@ -40,6 +42,10 @@ pub enum Command {
     Check(check::Args),
     /// On a backend: decapsulate in userspace where the kernel has no tunl0
     Decap(decap::Args),
+    /// Show which backend a flow gets, by which rule, and the outer header; needs no privileges
+    Explain(explain::Args),
+    /// Send a capture through the director's core, offline; needs no privileges
+    Replay(replay::Args),
     /// Run the director: packets for VIPs from a TUN device to backends in IPIP
     Run(run::Args),
 }
@@ -52,6 +58,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Decap(args) => decap::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
     }
 }

@@ -60,6 +60,22 @@ impl ConfigSource {
             }),
         }
     }
+
+    /// The configuration that the command line asks for; `None` where it is invalid, once every
+    /// problem is printed.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn load_or_complain(&self) -> anyhow::Result<Option<Config>> {
+        match self.load() {
+            Ok(config) => Ok(Some(config)),
+            Err(ConfigError::Invalid(problems)) => {
+                complain_about(&problems);
+                Ok(None)
+            }
+            Err(error @ ConfigError::Read { .. }) => Err(error.into()),
+        }
+    }
 }
 
 /// Prints every problem to stderr, one a line, and how many there were.

@@ -46,6 +46,23 @@ impl Paths {
         Ok(Self(paths))
     }
 
+    /// The ways as the configuration alone has them: no backend has a route, and an outer source
+    /// that is the kernel's choice stays the unspecified address. The same on every machine.
+    #[must_use]
+    pub fn without_routes(config: &Config) -> Self {
+        let backends = config.vips.iter().flat_map(|vip| &vip.backends);
+        let path = |backend: IpAddr| Path {
+            source: source_without_route(backend, config),
+            link: None,
+            mtu: None,
+        };
+        Self(
+            backends
+                .map(|backend| (backend.address, path(backend.address)))
+                .collect(),
+        )
+    }
+
     /// What the packet path of `config` reads, with tunnels along these ways.
     ///
     /// # Errors
@@ -66,7 +83,8 @@ impl Paths {
 
     /// The largest packet that fits every tunnel: the smallest path MTU less the outer header, so
     /// that the kernel answers larger ones itself (RFC 1191).
-    pub(super) fn inner_mtu(&self, config: &Config) -> u32 {
+    #[must_use]
+    pub fn inner_mtu(&self, config: &Config) -> u32 {
         let backends = config.vips.iter().flat_map(|vip| {
             let encap = vip.encap;
             vip.backends
@@ -80,6 +98,12 @@ impl Paths {
             })
             .min()
             .unwrap_or(ETHERNET_MTU)
+    }
+
+    /// Bytes that an outer packet to a backend may have; `None` while it has no route.
+    #[must_use]
+    pub fn mtu(&self, backend: IpAddr) -> Option<u32> {
+        self.0.get(&backend)?.mtu
     }
 
     /// The devices that packets for backends leave by, and backends' answers may come in by.
@@ -102,7 +126,7 @@ fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Pa
     let Some(route) = route else {
         warn!("backend {backend}: no route; its packets count as send_failed until there is one");
         return Ok(Path {
-            source: rule.unwrap_or_else(|| chosen_by_kernel(backend)),
+            source: source_without_route(backend, config),
             link: None,
             mtu: None,
         });
@@ -123,6 +147,11 @@ fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Pa
         mtu: mtu_of(&route, link.as_ref()),
         link,
     })
+}
+
+fn source_without_route(backend: IpAddr, config: &Config) -> SourceRule {
+    let rule = config.director.encap.source.rule_for(backend);
+    rule.unwrap_or_else(|| chosen_by_kernel(backend))
 }
 
 /// The unspecified address, which the raw socket replaces by one of the device that the packet

@@ -37,7 +37,9 @@ pub struct BackendTotals {
 }
 
 impl Totals {
-    pub(super) fn new(snapshot: &Snapshot, workers: &[Arc<Counters>]) -> Self {
+    /// Sums up what workers with that snapshot counted.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, workers: &[Arc<Counters>]) -> Self {
         let mut vips: Vec<_> = snapshot
             .vips()
             .iter()

@@ -1,9 +1,10 @@
-//! The outside world: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
+//! The outside world: TUN, egress, netlink, sysctls, capture files. Knows packets, decides nothing about flows.
 
 pub mod capability;
 pub mod egress;
 pub mod icmp;
 pub mod netlink;
+pub mod pcap;
 pub mod sys;
 pub mod sysctl;
 pub mod tun;

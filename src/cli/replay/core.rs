@@ -1,0 +1,207 @@
+//! One packet after the other through a [`Director`], as a worker of `tunlb run` would take them
+//! from its TUN. Bytes in, an answer and bytes out.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::daemon::Totals;
+use crate::director::{Director, DropReason, Forward, Seat, Snapshot, Timestamp, Verdict};
+use crate::packet::{HEADROOM, Packet};
+
+/// Room for any IP packet.
+const LONGEST_PACKET: usize = 40 + 65_535;
+
+/// Keys the tables' hashes. Decisions do not depend on it, and nobody floods a replay.
+const SEED: [u64; 4] = [0; 4];
+
+/// One worker's director, and the clock of the capture.
+#[derive(Debug)]
+pub(super) struct Core {
+    snapshot: Arc<Snapshot>,
+    director: Director,
+    clock: Clock,
+    headroom: [u8; HEADROOM],
+    released: Box<[u8]>,
+}
+
+/// What became of a packet, in the words of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer<'a> {
+    pub(super) verdict: &'static str,
+    pub(super) reason: Option<&'static str>,
+    pub(super) vip: Option<&'a str>,
+    pub(super) backend: Option<IpAddr>,
+    /// Packets that left on account of it.
+    pub(super) emitted: u64,
+}
+
+impl Core {
+    pub(super) fn new(snapshot: Arc<Snapshot>, flows: NonZeroUsize) -> Self {
+        let seat = Seat {
+            worker: 0,
+            workers: 1,
+            flows,
+            seed: SEED,
+        };
+        Self {
+            director: Director::new(Arc::clone(&snapshot), &seat),
+            snapshot,
+            clock: Clock::default(),
+            headroom: [0; HEADROOM],
+            released: vec![0; LONGEST_PACKET].into(),
+        }
+    }
+
+    /// Sets the clock to a packet's timestamp. Returns the timestamp for what the packet causes:
+    /// its own, else that of the packet before.
+    pub(super) fn advance(&mut self, captured: Option<Duration>) -> Duration {
+        self.clock.advance(captured)
+    }
+
+    /// Decides about a packet and hands what leaves on account of it to `emit`, each in two parts
+    /// to be joined.
+    ///
+    /// # Errors
+    /// Those of `emit`.
+    pub(super) fn replay(
+        &mut self,
+        bytes: &[u8],
+        mut emit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<Answer<'_>> {
+        let packet = Packet::parse(bytes).ok();
+        // Without the padding of a short Ethernet frame, which no TUN shows.
+        let bytes = packet.map_or(bytes, |packet| &bytes[..packet.meta().length.into()]);
+        let now = self.clock.now;
+        let mut answer = match self.director.decide(bytes, now) {
+            Verdict::Forward(forward) => match self.encapsulate(&forward, bytes) {
+                Ok(head) => {
+                    emit(&self.headroom[head..], bytes)?;
+                    forwarded(&self.snapshot, &forward)
+                }
+                Err(reason) => dropped(reason),
+            },
+            Verdict::Reply => {
+                emit(self.director.reply(), &[])?;
+                replied(&self.snapshot, packet.as_ref())
+            }
+            Verdict::Hold => HELD,
+            Verdict::Drop(reason) => dropped(reason),
+        };
+        while let Some((forward, length)) = self.director.take_released(&mut self.released) {
+            let length = length.min(forward.meta.length.into());
+            let released = &self.released[..length];
+            if let Ok(head) =
+                encapsulate(&mut self.director, &mut self.headroom, &forward, released)
+            {
+                emit(&self.headroom[head..], released)?;
+                answer.emitted += 1;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// What went where, so far.
+    pub(super) fn totals(&self) -> Totals {
+        Totals::new(&self.snapshot, &[Arc::clone(self.director.counters())])
+    }
+
+    fn encapsulate(&mut self, forward: &Forward, inner: &[u8]) -> Result<usize, DropReason> {
+        encapsulate(&mut self.director, &mut self.headroom, forward, inner)
+    }
+}
+
+/// Writes the outer header into the head-room; returns where it begins.
+fn encapsulate(
+    director: &mut Director,
+    headroom: &mut [u8; HEADROOM],
+    forward: &Forward,
+    inner: &[u8],
+) -> Result<usize, DropReason> {
+    let overhead = director.encapsulate(forward, headroom, inner)?.overhead();
+    let counters = director.counters();
+    counters.count_sent(forward.target.backend, inner.len());
+    Ok(HEADROOM - overhead)
+}
+
+const HELD: Answer<'_> = Answer {
+    verdict: "hold",
+    reason: None,
+    vip: None,
+    backend: None,
+    emitted: 0,
+};
+
+const fn dropped(reason: DropReason) -> Answer<'static> {
+    Answer {
+        verdict: "drop",
+        reason: Some(reason.name()),
+        ..HELD
+    }
+}
+
+fn forwarded<'a>(snapshot: &'a Snapshot, forward: &Forward) -> Answer<'a> {
+    let backend = snapshot.backend(forward.target.backend);
+    Answer {
+        verdict: "forward",
+        reason: None,
+        vip: Some(&snapshot.vip(backend.vip).name),
+        backend: Some(backend.address),
+        emitted: 1,
+    }
+}
+
+fn replied<'a>(snapshot: &'a Snapshot, packet: Option<&Packet<'_>>) -> Answer<'a> {
+    let vip = packet.and_then(|packet| snapshot.find_address(packet.destination()));
+    Answer {
+        verdict: "reply",
+        vip: vip.map(|vip| vip.name.as_str()),
+        emitted: 1,
+        ..HELD
+    }
+}
+
+/// Time of the core: since the first timestamp of the capture, never backwards.
+#[derive(Debug, Default)]
+struct Clock {
+    first: Option<Duration>,
+    last: Duration,
+    now: Timestamp,
+}
+
+impl Clock {
+    fn advance(&mut self, captured: Option<Duration>) -> Duration {
+        if let Some(captured) = captured {
+            let first = *self.first.get_or_insert(captured);
+            let elapsed = Timestamp::after(captured.saturating_sub(first));
+            self.now = self.now.max(elapsed);
+            self.last = captured;
+        }
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_runs_backwards() {
+        let seconds = Duration::from_secs;
+        let mut clock = Clock::default();
+        let mut now = |captured: Option<u64>| {
+            let written = clock.advance(captured.map(seconds));
+            (written, clock.now.since(Timestamp::START))
+        };
+        assert_eq!(now(None), (seconds(0), seconds(0)));
+        assert_eq!(now(Some(100)), (seconds(100), seconds(0)));
+        assert_eq!(now(Some(103)), (seconds(103), seconds(3)));
+        assert_eq!(now(Some(101)), (seconds(101), seconds(3)));
+        assert_eq!(now(None), (seconds(101), seconds(3)));
+        assert_eq!(now(Some(50)), (seconds(50), seconds(3)));
+        assert_eq!(now(Some(104)), (seconds(104), seconds(4)));
+    }
+}
