@@ -245,6 +245,23 @@ fn whatever_is_too_big_for_its_path_is_answered() {
     assert!(matches!(director.decide(&ping, NOW), Verdict::Forward(_)));
 }
 
+/// Found by fuzzing: a fragment that waited came back with the padding that followed it.
+#[test]
+fn padding_does_not_wait() {
+    let mut director = director(&web(&[BackendState::Active]));
+    let mut later = tcp(1, 80, ACK);
+    later[6..8].copy_from_slice(&[0, 5]);
+    let padded = [&later[..], &[0; 6]].concat();
+    assert_eq!(director.decide(&padded, NOW), Verdict::Hold);
+    let mut first = tcp(1, 80, ACK);
+    first[6] = 0x20;
+    director.decide(&first, NOW);
+    let mut buffer = [0; 100];
+    let (forward, length) = director.take_released(&mut buffer).unwrap();
+    assert_eq!(length, usize::from(forward.meta.length));
+    assert_eq!(buffer[..length], later);
+}
+
 #[test]
 fn identifications_are_kept_for_packets_that_may_be_fragmented() {
     let mut director = director(&web(&[BackendState::Active]));
