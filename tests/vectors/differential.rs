@@ -31,9 +31,9 @@ impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     fn below(&mut self, bound: usize) -> usize {
@@ -110,7 +110,7 @@ fn packet(random: &mut Random, ip: &Ip, source_port: u16, port: u16, protocol: u
     if protocol == TCP {
         let options = random.below(11);
         transport.extend(random.bytes(8));
-        transport.push(u8::try_from(5 + options).unwrap() << 4 | random.byte() & 0xf);
+        transport.push((u8::try_from(5 + options).unwrap() << 4) | (random.byte() & 0xf));
         transport.extend(random.bytes(7 + options * 4));
     } else {
         transport.extend(u16::try_from(8 + length).unwrap().to_be_bytes());

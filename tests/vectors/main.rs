@@ -1,7 +1,13 @@
 //! What becomes of each kind of packet, as a table: description, input bytes, verdict, output bytes.
 //! The table runs through the core itself, and through `tunlb replay` as a capture file.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "what cannot be built or run fails the test"
+)]
+
 mod core;
+mod corpus;
 mod differential;
 mod forwarding;
 mod fragments;

@@ -53,7 +53,7 @@ fn replay(table: &Table, folder: &Path) -> Vec<Seen> {
 }
 
 /// A pcap file (little-endian, microseconds) of a table's packets at their times.
-fn capture(table: &Table) -> Vec<u8> {
+pub(crate) fn capture(table: &Table) -> Vec<u8> {
     let header = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 0x0004_0000, RAW];
     let mut file = header.map(u32::to_le_bytes).concat();
     let mut now = Duration::from_secs(1_700_000_000);

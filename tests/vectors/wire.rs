@@ -64,7 +64,7 @@ impl Ip {
     /// A fragment of IPv4, at an offset in bytes.
     pub(crate) fn piece(mut self, identification: u16, offset: u16, more: bool) -> Self {
         self.identification = identification;
-        self.fragment = u16::from(more) << 13 | offset / 8;
+        self.fragment = (u16::from(more) << 13) | (offset / 8);
         self
     }
 
@@ -116,7 +116,7 @@ impl Ip {
                 header
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let mut header = vec![0x60 | self.class >> 4, self.class << 4, 0, 0];
+                let mut header = vec![0x60 | (self.class >> 4), self.class << 4, 0, 0];
                 header.extend(two(payload));
                 header.extend([protocol, self.ttl]);
                 header.extend(source.octets());
@@ -181,7 +181,7 @@ impl Tunnel {
     pub(crate) fn around(&self, inner: &[u8], identification: u16) -> Vec<u8> {
         let (class, dont_fragment, protocol) = match inner[0] >> 4 {
             4 => (inner[1], inner[6] & 0x40 != 0, 4),
-            _ => (inner[0] << 4 | inner[1] >> 4, true, 41),
+            _ => ((inner[0] << 4) | (inner[1] >> 4), true, 41),
         };
         let outer = Ip {
             source: self.source,
@@ -221,7 +221,7 @@ pub(crate) fn flow_hash(ip: &Ip, source_port: u16, port: u16, protocol: u8) -> u
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        sum += (u32::from(pair[0]) << 8) | u32::from(*pair.get(1).unwrap_or(&0));
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !u16::try_from(sum).unwrap()
