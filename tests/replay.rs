@@ -315,7 +315,7 @@ fn pcapng_of_both_byte_orders() {
 fn output_is_what_the_director_emits() {
     let [head, tail] = fragments();
     let mut input = pcap(101, &[(1000, &tail), (2, &syn()), (1001, &head)]);
-    // Nanoseconds: the fraction of the third packet is 1000 ns.
+    // The magic number of nanoseconds: 2 ms as `pcap` writes them become 2000 ns.
     input[..4].copy_from_slice(&[0x4d, 0x3c, 0xb2, 0xa1]);
     let site = Site::new(&input);
     let output = site.run(&["replay", "in.pcap", "--output", "out.pcap", "--json"]);
@@ -323,38 +323,30 @@ fn output_is_what_the_director_emits() {
 
     let mut expected = vec![0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0];
     expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 101, 0, 0, 0]);
-    let mut emitted = |at: [u8; 8], outer: [u8; 20], inner: &[u8]| {
-        let length = u8::try_from(20 + inner.len()).unwrap();
-        expected.extend(at);
-        expected.extend([length, 0, 0, 0, length, 0, 0, 0]);
+    let mut emitted = |seconds: u32, nanos: u32, outer: [u8; 20], inner: &[u8]| {
+        let length = u32::try_from(20 + inner.len()).unwrap();
+        for word in [seconds, nanos, length, length] {
+            expected.extend(word.to_le_bytes());
+        }
         expected.extend(outer);
         expected.extend(inner);
     };
     #[rustfmt::skip]
-    emitted(
-        [0, 0, 0, 0, 0x80, 0x84, 0x1e, 0],
-        [0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 4, 0x26, 0xba, 10, 0, 0, 2, 10, 0, 0, 3],
-        &syn(),
-    );
-    // Without DF the outer identification counts.
-    let time = [1, 0, 0, 0, 0x40, 0x42, 0x0f, 0];
+    let syn_outer = [
+        0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 4, 0x26, 0xba, 10, 0, 0, 2, 10, 0, 0, 3,
+    ];
+    // Without DF the outer identification counts, from 0.
     #[rustfmt::skip]
-    emitted(
-        time,
-        [0x45, 0, 0, 56, 0, 1, 0, 0, 64, 4, 0x66, 0xbc, 10, 0, 0, 2, 10, 0, 0, 4],
-        &head,
-    );
+    let head_outer = [
+        0x45, 0, 0, 56, 0, 0, 0, 0, 64, 4, 0x66, 0xbd, 10, 0, 0, 2, 10, 0, 0, 4,
+    ];
     #[rustfmt::skip]
-    emitted(
-        time,
-        [0x45, 0, 0, 48, 0, 2, 0, 0, 64, 4, 0x66, 0xc3, 10, 0, 0, 2, 10, 0, 0, 4],
-        &tail,
-    );
-    // The time in nanoseconds of `pcap` above is its microseconds.
-    expected[24 + 4..24 + 8].copy_from_slice(&2000u32.to_le_bytes());
-    for record in [24 + 16 + 60, 24 + 2 * 16 + 60 + 56] {
-        expected[record + 4..record + 8].copy_from_slice(&1000u32.to_le_bytes());
-    }
+    let tail_outer = [
+        0x45, 0, 0, 48, 0, 1, 0, 0, 64, 4, 0x66, 0xc4, 10, 0, 0, 2, 10, 0, 0, 4,
+    ];
+    emitted(0, 2000, syn_outer, &syn());
+    emitted(1, 1000, head_outer, &head);
+    emitted(1, 1000, tail_outer, &tail);
     assert_eq!(fs::read(site.path("out.pcap")).unwrap(), expected);
 }
 

@@ -24,11 +24,11 @@ pub struct Args {
     #[command(flatten)]
     pub source: ConfigSource,
 
-    /// The client, such as 192.0.2.1:40000 or [2001:db8::1]:40000
+    /// The client, such as `192.0.2.1:40000` or `[2001:db8::1]:40000`
     #[arg(value_name = "SRC:PORT", value_parser = parse_client)]
     pub client: SocketAddr,
 
-    /// What it addresses, such as 203.0.113.10:80/tcp or [2001:db8::10]:80/tcp
+    /// What it addresses, such as `203.0.113.10:80/tcp` or `[2001:db8::10]:80/tcp`
     #[arg(value_name = "DST:PORT/PROTO", value_parser = parse_service)]
     pub service: Service,
 

@@ -153,7 +153,12 @@ impl<E: Egress> Worker<E> {
         if let Reading::More = self.queue_released() {
             return Ok(Reading::More);
         }
-        while let Some(frame) = self.egress.frame() {
+        // Counted by what is read: packets that are dropped or answered take no frame, and a flood of
+        // them must not hold back the batch, the clock or a stop.
+        for _ in 0..BATCH {
+            let Some(frame) = self.egress.frame() else {
+                break;
+            };
             let length = match self.queue.recv(frame.body) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

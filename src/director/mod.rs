@@ -140,6 +140,7 @@ impl Director {
         let Ok(packet) = Packet::parse(bytes) else {
             return self.dropped(DropReason::Malformed);
         };
+        let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
         match self.outcome(&packet, bytes, now) {
             Ok(Outcome::Forward(target)) => Verdict::Forward(Forward {
                 target,

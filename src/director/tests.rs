@@ -245,6 +245,76 @@ fn whatever_is_too_big_for_its_path_is_answered() {
     assert!(matches!(director.decide(&ping, NOW), Verdict::Forward(_)));
 }
 
+/// An error (host unreachable) about what the VIP sent from its port 80 to 192.0.2.1.
+fn unreachable(client_port: u16) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 56, 0, 1, 0, 0, 64, 1, 0, 0, 198, 51, 100, 1];
+    packet.extend(VIP.octets());
+    packet.extend([3, 1, 0, 0, 0, 0, 0, 0]);
+    packet.extend([0x45, 0, 0, 60, 0, 1, 0, 0, 64, 6, 0, 0]);
+    packet.extend(VIP.octets());
+    packet.extend([192, 0, 2, 1, 0, 80]);
+    packet.extend(client_port.to_be_bytes());
+    packet.extend([0, 0, 0, 1]);
+    packet
+}
+
+#[test]
+fn errors_find_flows_and_keep_none_alive() {
+    let at = |seconds| Timestamp::after(Duration::from_secs(seconds));
+    let mut director = director(&web(&[BackendState::Active; 3]));
+    let backend = chosen(&mut director, &tcp(7, 80, SYN), at(0));
+    assert!(backend.is_some());
+    assert_eq!(chosen(&mut director, &unreachable(7), at(29)), backend);
+    assert_eq!(director.flows().len(), 1);
+    director.expire(at(30));
+    assert!(director.flows().is_empty(), "refreshed by an error");
+}
+
+#[test]
+fn a_flood_of_icmp_leaves_nothing_behind() {
+    let mut director = director(&web(&[BackendState::Active; 3]));
+    let mut echo = unreachable(1);
+    echo[20] = 8;
+    for port in 0..20_000 {
+        assert!(chosen(&mut director, &unreachable(port), NOW).is_some());
+        assert_eq!(director.decide(&echo, NOW), Verdict::Reply);
+    }
+    assert!(director.flows().is_empty() && !director.is_holding());
+    assert!(director.reply.capacity() < 4096);
+}
+
+#[test]
+fn own_errors_are_rate_limited() {
+    let mut director = director(&web(&[BackendState::Active]));
+    let mtus = director.snapshot.path_mtus();
+    mtus.lower(BackendIndex::new(0), 600, NOW);
+    let mut packet = tcp(1, 80, ACK);
+    packet.resize(1000, 0);
+    packet[2..4].copy_from_slice(&1000u16.to_be_bytes());
+    for _ in 0..100 {
+        assert_eq!(director.decide(&packet, NOW), Verdict::Reply);
+    }
+    let limited = Verdict::Drop(DropReason::RateLimited);
+    assert_eq!(director.decide(&packet, NOW), limited);
+}
+
+/// Found by fuzzing: a fragment that waited came back with the padding that followed it.
+#[test]
+fn padding_does_not_wait() {
+    let mut director = director(&web(&[BackendState::Active]));
+    let mut later = tcp(1, 80, ACK);
+    later[6..8].copy_from_slice(&[0, 5]);
+    let padded = [&later[..], &[0; 6]].concat();
+    assert_eq!(director.decide(&padded, NOW), Verdict::Hold);
+    let mut first = tcp(1, 80, ACK);
+    first[6] = 0x20;
+    director.decide(&first, NOW);
+    let mut buffer = [0; 100];
+    let (forward, length) = director.take_released(&mut buffer).unwrap();
+    assert_eq!(length, usize::from(forward.meta.length));
+    assert_eq!(buffer[..length], later);
+}
+
 #[test]
 fn identifications_are_kept_for_packets_that_may_be_fragmented() {
     let mut director = director(&web(&[BackendState::Active]));

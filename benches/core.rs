@@ -1,0 +1,262 @@
+//! What the core costs: parse, decide, encapsulate, in nanoseconds of one core per packet.
+//!
+//! `cargo bench --bench core` needs no privileges and no network. Each figure is the median of
+//! [`ROUNDS`]; compare figures of one run on an idle machine only.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "printing the figures is what this program does"
+)]
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tunlb::director::{
+    AllDown, BackendSpec, BackendState, Director, Echo, HashFields, HashKey, PortMatch, Protocol,
+    Ring, RingMember, RingSize, Seat, Snapshot, Timestamp, Verdict, VipSpec,
+};
+use tunlb::packet::{Encap, EncapKind, HEADROOM, SourceRule};
+
+/// Rounds of a measurement; odd, for the median.
+const ROUNDS: usize = 7;
+/// Packets in a round.
+const PACKETS: u32 = 1_000_000;
+
+const GUE: EncapKind = EncapKind::Gue {
+    port: NonZeroU16::new(6080).expect("not 0"),
+};
+
+fn main() {
+    println!(
+        "{:<52} {:>10}",
+        "UDP, 64 bytes of data, DF set", "ns/packet"
+    );
+    for (kind, name) in [(EncapKind::Ipip, "ipip"), (GUE, "gue")] {
+        for (inner, outer) in [(4, 4), (6, 4), (4, 6), (6, 6)] {
+            let mut bench = Bench::new(inner, outer, kind, 10);
+            let figure = bench.whole(1000);
+            report(
+                &format!("{inner}in{outer} {name}, 1000 flows, 10 backends"),
+                figure,
+            );
+        }
+    }
+    for flows in [1000, 100_000, 1_000_000] {
+        let figure = Bench::new(4, 4, EncapKind::Ipip, 10).whole(flows);
+        report(&format!("4in4 ipip, {flows} flows, 10 backends"), figure);
+    }
+    for backends in [1, 10, 100, 1000] {
+        let figure = Bench::new(4, 4, EncapKind::Ipip, backends).whole(100_000);
+        report(
+            &format!("4in4 ipip, 100000 flows, {backends} backends"),
+            figure,
+        );
+    }
+    for (order, name) in [
+        (Order::FirstFirst, "in order"),
+        (Order::FirstLast, "first one last"),
+    ] {
+        let figure = Bench::new(4, 4, EncapKind::Ipip, 10).fragments(order);
+        report(
+            &format!("4in4 ipip, fragments of 1480 bytes, {name}"),
+            figure,
+        );
+    }
+    println!("\n{:<52} {:>10}", "ring of 65537 slots", "ms");
+    for backends in [10, 1000] {
+        report(
+            &format!("built for {backends} backends"),
+            ring_build(backends),
+        );
+    }
+}
+
+fn report(what: &str, figure: f64) {
+    println!("{what:<52} {figure:>10.1}");
+}
+
+/// Where the first fragment of a datagram stands among its two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    FirstFirst,
+    FirstLast,
+}
+
+struct Bench {
+    director: Director,
+    packet: Vec<u8>,
+    /// Where the client's address ends in a packet; flows differ in its last three bytes.
+    client_end: usize,
+    clock: u32,
+}
+
+impl Bench {
+    fn new(inner: u8, outer: u8, encap: EncapKind, backends: u16) -> Self {
+        let address: IpAddr = match inner {
+            4 => [203, 0, 113, 10].into(),
+            _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10].into(),
+        };
+        let vip = VipSpec {
+            name: "bench".to_owned(),
+            address,
+            port: PortMatch::Any,
+            protocol: Protocol::Udp,
+            hash: HashFields::FiveTuple,
+            echo: Echo::Reply,
+            all_down: AllDown::Forward,
+            encap,
+            backends: (0..backends).map(|number| backend(outer, number)).collect(),
+        };
+        let snapshot = Snapshot::build(&[vip], &HashKey::DEFAULT, RingSize::DEFAULT, |vip, to| {
+            let source = match outer {
+                4 => [10, 0, 0, 2].into(),
+                _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into(),
+            };
+            Encap::new(vip.encap, SourceRule::Fixed(source), to, NonZeroU8::MAX)
+        });
+        let seat = Seat {
+            worker: 0,
+            workers: 1,
+            flows: NonZeroUsize::new(4_000_000).expect("not 0"),
+            seed: [1, 2, 3, 4],
+        };
+        let (packet, client_end) = packet(inner, address);
+        Self {
+            director: Director::new(Arc::new(snapshot.expect("a valid site")), &seat),
+            packet,
+            client_end,
+            clock: 0,
+        }
+    }
+
+    /// Whole packets of that many flows, all known, in an order that caches cannot foresee.
+    fn whole(&mut self, flows: u32) -> f64 {
+        for flow in 0..flows {
+            self.from(flow);
+            self.forward();
+        }
+        let mut flow = 0_u32;
+        median(|| {
+            let started = Instant::now();
+            for _ in 0..PACKETS {
+                flow = flow.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let scaled = (u64::from(flow) * u64::from(flows)) >> 32;
+                self.from(u32::try_from(scaled).unwrap_or(0));
+                self.forward();
+            }
+            per_packet(started.elapsed(), PACKETS)
+        })
+    }
+
+    /// Datagrams of two fragments from one client, each with its own identification.
+    fn fragments(&mut self, order: Order) -> f64 {
+        self.packet.resize(1500, 0);
+        self.packet[2..4].copy_from_slice(&1500_u16.to_be_bytes());
+        let first = [0x20, 0];
+        let last = (1480_u16 / 8).to_be_bytes();
+        let flags = match order {
+            Order::FirstFirst => [first, last],
+            Order::FirstLast => [last, first],
+        };
+        let mut buffer = vec![0; 2048];
+        median(|| {
+            let started = Instant::now();
+            for datagram in 0..PACKETS / 8 {
+                let [.., high, low] = datagram.to_be_bytes();
+                self.packet[4..6].copy_from_slice(&[high, low]);
+                for flags in flags {
+                    self.packet[6..8].copy_from_slice(&flags);
+                    self.forward();
+                    while let Some((forward, length)) = self.director.take_released(&mut buffer) {
+                        let mut headroom = [0; HEADROOM];
+                        let inner = &buffer[..length];
+                        black_box(self.director.encapsulate(&forward, &mut headroom, inner)).ok();
+                    }
+                }
+            }
+            per_packet(started.elapsed(), PACKETS / 4)
+        })
+    }
+
+    fn from(&mut self, flow: u32) {
+        let [_, bytes @ ..] = flow.to_be_bytes();
+        self.packet[self.client_end - 3..self.client_end].copy_from_slice(&bytes);
+    }
+
+    /// A microsecond passes, as under load.
+    fn forward(&mut self) {
+        self.clock += 1;
+        let now = Timestamp::after(Duration::from_micros(self.clock.into()));
+        if let Verdict::Forward(forward) = self.director.decide(black_box(&self.packet), now) {
+            let mut headroom = [0; HEADROOM];
+            let written = self
+                .director
+                .encapsulate(&forward, &mut headroom, &self.packet);
+            black_box(written.is_ok());
+            black_box(&headroom);
+        }
+    }
+}
+
+fn backend(family: u8, number: u16) -> BackendSpec {
+    let [high, low] = number.to_be_bytes();
+    BackendSpec {
+        address: match family {
+            4 => [10, 1, high, low].into(),
+            _ => [0x2001, 0xdb8, 1, 0, 0, 0, 0, number + 1].into(),
+        },
+        weight: 1,
+        state: BackendState::Active,
+    }
+}
+
+/// A UDP packet for the VIP, and where its source address ends.
+fn packet(family: u8, vip: IpAddr) -> (Vec<u8>, usize) {
+    let mut packet = match vip {
+        IpAddr::V4(vip) => {
+            let mut header = vec![0x45, 0, 0, 92, 0, 0, 0x40, 0, 64, 17, 0, 0, 11, 0, 0, 0];
+            header.extend(vip.octets());
+            header
+        }
+        IpAddr::V6(vip) => {
+            let mut header = vec![0x60, 0, 0, 0, 0, 72, 17, 64, 0x20, 1, 0xd, 0xb8];
+            header.extend([0; 12]);
+            header.extend(vip.octets());
+            header
+        }
+    };
+    packet.extend([0x9c, 0x40, 0, 53, 0, 72, 0, 0]);
+    packet.extend([0; 64]);
+    (packet, if family == 4 { 16 } else { 24 })
+}
+
+fn ring_build(backends: u16) -> f64 {
+    let member = |index| RingMember {
+        address: backend(4, index).address,
+        weight: 1,
+        index,
+    };
+    let members: Vec<_> = (0..backends).map(member).collect();
+    median(|| {
+        let started = Instant::now();
+        black_box(Ring::build(
+            RingSize::DEFAULT,
+            &HashKey::DEFAULT,
+            black_box(&members),
+        ));
+        started.elapsed().as_secs_f64() * 1000.0
+    })
+}
+
+fn per_packet(elapsed: Duration, packets: u32) -> f64 {
+    elapsed.as_secs_f64() * 1e9 / f64::from(packets)
+}
+
+fn median(mut measure: impl FnMut() -> f64) -> f64 {
+    let mut figures: [f64; ROUNDS] = std::array::from_fn(|_| measure());
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[ROUNDS / 2]
+}

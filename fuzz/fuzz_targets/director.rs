@@ -1,0 +1,8 @@
+//! A stream of any packets at any times: every packet is accounted for, bounds hold, and whatever is
+//! forwarded is a packet with an outer header of its own.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tunlb_fuzz::{Stream, director, drive};
+
+fuzz_target!(|data: &[u8]| drive(&mut director(), Stream(data)));

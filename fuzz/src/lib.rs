@@ -1,0 +1,172 @@
+//! What the fuzz targets share: a site with every kind of VIP, and streams of packets with times.
+
+use std::net::IpAddr;
+use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tunlb::director::{
+    AllDown, BackendSpec, BackendState, Director, DropReason, Echo, Forward, HashFields, HashKey,
+    PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, Verdict, VipSpec,
+};
+use tunlb::packet::{
+    Encap, EncapKind, EntropyPrefix, FamilyMismatch, HEADROOM, Packet, SourceRule,
+};
+
+/// The VIPs' addresses, one of each family; a stream's packets are for one of them half of the time.
+pub const VIP4: [u8; 4] = [203, 0, 113, 10];
+/// 2001:db8::10.
+pub const VIP6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+
+/// The bound of the fuzzed directors' flow tables: small, so that a short stream fills it.
+pub const FLOWS: usize = 16;
+
+/// A director for TCP port 80, UDP port 53 (GUE), and any UDP port, at both addresses.
+#[must_use]
+pub fn director() -> Director {
+    let mut vips = Vec::new();
+    for address in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
+        let gue = EncapKind::Gue {
+            port: NonZeroU16::new(6080).expect("not 0"),
+        };
+        vips.push(vip(address, 80, Protocol::Tcp, EncapKind::Ipip));
+        vips.push(vip(address, 53, Protocol::Udp, gue));
+        vips.push(vip(address, 0, Protocol::Udp, EncapKind::Ipip));
+    }
+    let size = RingSize::new(251).expect("a prime");
+    let snapshot = Snapshot::build(&vips, &HashKey::DEFAULT, size, tunnel).expect("a valid site");
+    let seat = Seat {
+        worker: 0,
+        workers: 1,
+        flows: NonZeroUsize::new(FLOWS).expect("not 0"),
+        seed: [1, 2, 3, 4],
+    };
+    Director::new(Arc::new(snapshot), &seat)
+}
+
+fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipSpec {
+    VipSpec {
+        name: format!("{address} {port}/{protocol}"),
+        address,
+        port: NonZeroU16::new(port).map_or(PortMatch::Any, PortMatch::Exact),
+        protocol,
+        hash: if port == 53 {
+            HashFields::SourceAddress
+        } else {
+            HashFields::FiveTuple
+        },
+        echo: if address.is_ipv4() {
+            Echo::Reply
+        } else {
+            Echo::Forward
+        },
+        all_down: AllDown::Forward,
+        encap,
+        backends: ["10.0.1.11", "2001:db8:1::11", "10.0.1.12", "2001:db8:1::12"]
+            .into_iter()
+            .map(|backend| BackendSpec {
+                address: backend.parse().expect("an address"),
+                weight: 1,
+                state: BackendState::Active,
+            })
+            .collect(),
+    }
+}
+
+fn tunnel(vip: &VipSpec, backend: IpAddr) -> Result<Encap, FamilyMismatch> {
+    let prefix = if backend.is_ipv4() {
+        "172.16.0.0/16"
+    } else {
+        "100::/64"
+    };
+    let prefix = EntropyPrefix::new(prefix.parse().expect("a prefix")).expect("free bits");
+    let ttl = NonZeroU8::new(64).expect("not 0");
+    Encap::new(vip.encap, SourceRule::Entropy(prefix), backend, ttl)
+}
+
+/// A stream of packets: per packet a byte of time, two of length (big-endian), and the packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Stream<'a> {
+    type Item = (Duration, &'a [u8]);
+
+    /// The time since the packet before: 0 to 50 s, in steps that meet every timeout of the core.
+    fn next(&mut self) -> Option<Self::Item> {
+        let ([time, high, low], rest) = self.0.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+        let (packet, rest) = rest.split_at(length);
+        self.0 = rest;
+        let pause = match time {
+            0..128 => Duration::ZERO,
+            128..192 => Duration::from_millis(u64::from(time - 128) * 20),
+            192..=255 => Duration::from_millis(u64::from(time - 192) * 800),
+        };
+        Some((pause, packet))
+    }
+}
+
+/// Feeds a director a stream, and checks after every packet that it was accounted for.
+///
+/// # Panics
+/// When it was not: that is what the fuzzer looks for.
+pub fn drive(director: &mut Director, stream: Stream<'_>) {
+    let mut now = Duration::ZERO;
+    let mut buffer = vec![0; 65_535];
+    let (mut seen, mut answered, mut forwarded, mut waiting) = (0, 0, 0, 0_i64);
+    for (pause, bytes) in stream {
+        now += pause;
+        seen += 1;
+        match director.decide(bytes, Timestamp::after(now)) {
+            Verdict::Forward(forward) => {
+                let length = usize::from(forward.meta.length);
+                forwarded += tunnelled(director, &forward, &bytes[..length]);
+            }
+            Verdict::Reply => {
+                answered += 1;
+                let reply = Packet::parse(director.reply()).expect("our own answer");
+                assert!(reply.transport().is_ok());
+            }
+            Verdict::Hold => waiting += 1,
+            Verdict::Drop(_) => {}
+        }
+        while let Some((forward, length)) = director.take_released(&mut buffer) {
+            waiting -= 1;
+            forwarded += tunnelled(director, &forward, &buffer[..length]);
+        }
+        assert!(director.flows().len() <= FLOWS && waiting >= 0);
+        // What waits is forwarded or dropped in the end, so the sums meet once nothing waits.
+        if !director.is_holding() {
+            assert_eq!(seen, answered + forwarded + dropped(director));
+            waiting = 0;
+        }
+    }
+}
+
+fn dropped(director: &Director) -> u64 {
+    let counters = director.counters();
+    DropReason::ALL
+        .iter()
+        .map(|&reason| counters.dropped(reason))
+        .sum()
+}
+
+/// One if the packet left, none if it was dropped.
+fn tunnelled(director: &mut Director, forward: &Forward, inner: &[u8]) -> u64 {
+    assert_eq!(usize::from(forward.meta.length), inner.len());
+    let mut headroom = [0; HEADROOM];
+    match director.encapsulate(forward, &mut headroom, inner) {
+        Ok(encap) => {
+            let outer = [&headroom[HEADROOM - encap.overhead()..], inner].concat();
+            let view = Packet::parse(&outer);
+            assert!(
+                outer.len() > 65_535 || view.is_ok_and(|v| v.destination() == encap.destination())
+            );
+            1
+        }
+        Err(_) => {
+            assert!(inner.len() > 65_000);
+            0
+        }
+    }
+}
