@@ -335,14 +335,14 @@ fn output_is_what_the_director_emits() {
     let syn_outer = [
         0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 4, 0x26, 0xba, 10, 0, 0, 2, 10, 0, 0, 3,
     ];
-    // Without DF the outer identification counts, from 0.
+    // Without DF the outer identification counts.
     #[rustfmt::skip]
     let head_outer = [
-        0x45, 0, 0, 56, 0, 0, 0, 0, 64, 4, 0x66, 0xbd, 10, 0, 0, 2, 10, 0, 0, 4,
+        0x45, 0, 0, 56, 0, 1, 0, 0, 64, 4, 0x66, 0xbc, 10, 0, 0, 2, 10, 0, 0, 4,
     ];
     #[rustfmt::skip]
     let tail_outer = [
-        0x45, 0, 0, 48, 0, 1, 0, 0, 64, 4, 0x66, 0xc4, 10, 0, 0, 2, 10, 0, 0, 4,
+        0x45, 0, 0, 48, 0, 2, 0, 0, 64, 4, 0x66, 0xc3, 10, 0, 0, 2, 10, 0, 0, 4,
     ];
     emitted(0, 2000, syn_outer, &syn());
     emitted(1, 1000, head_outer, &head);
