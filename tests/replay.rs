@@ -335,7 +335,7 @@ fn output_is_what_the_director_emits() {
     let syn_outer = [
         0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 4, 0x26, 0xba, 10, 0, 0, 2, 10, 0, 0, 3,
     ];
-    // Without DF the outer identification counts.
+    // Without DF the outer identification counts, from 1: the kernel would replace a 0.
     #[rustfmt::skip]
     let head_outer = [
         0x45, 0, 0, 56, 0, 1, 0, 0, 64, 4, 0x66, 0xbc, 10, 0, 0, 2, 10, 0, 0, 4,
