@@ -35,7 +35,7 @@ impl Table {
             site,
             vectors: Vec::new(),
             pause: Duration::ZERO,
-            next_identification: 0,
+            next_identification: 1,
         }
     }
 
@@ -115,7 +115,7 @@ impl Table {
         });
     }
 
-    /// Outer identifications count up from 0, over the packets that may be fragmented.
+    /// Outer identifications count up from 1, over the packets that may be fragmented.
     fn around(&mut self, tunnel: &Tunnel, inner: &[u8]) -> Vec<u8> {
         let outer = tunnel.around(inner, self.next_identification);
         if inner[0] >> 4 == 4 && inner[6] & 0x40 == 0 {
