@@ -47,12 +47,13 @@ main() {
   enter_lab "$0" "$@"
 
   build_network
-  start backend backend "$LAB_ROOT/netns-scripts/httpd.py" backend :: # which takes IPv4, too
+  start web4 backend "$LAB_ROOT/netns-scripts/httpd.py" web4 0.0.0.0
+  start web6 backend "$LAB_ROOT/netns-scripts/httpd.py" web6 ::
   end_ipip
   end_gue
   start watch backend "$LAB_ROOT/netns-scripts/watch.py" eth0
   start_director
-  wait_for_word listening backend
+  wait_for_word listening web4 web6
   wait_for_word watching watch
   wait_for_word forwarding director
 
@@ -180,7 +181,7 @@ exchange() {
   local host=${VIP[$1]} answer
   if [[ $host = *:* ]]; then host="[$host]"; fi
   answer=$(ask "http://$host/") || fail "$1: no answer (curl's code $?)"
-  [ "$answer" = backend ] || fail "$1: \"$answer\" answered"
+  [ "$answer" = "web${1%%in*}" ] || fail "$1: \"$answer\" answered"
   answer=$(ask "http://$host/bytes/$DOWNLOAD_BYTES" | sha256sum) || fail "$1: the download failed"
   [ "$answer" = "$expected_download" ] || fail "$1: the download arrived damaged"
   answer=$(ask --upload-file "$LAB_DIR/upload" "http://$host/upload") || fail "$1: the upload failed"

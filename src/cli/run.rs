@@ -1,5 +1,6 @@
 //! `tunlb run`: the director, until SIGINT or SIGTERM.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
@@ -7,8 +8,8 @@ use log::warn;
 
 use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, print};
-use crate::config::ConfigError;
-use crate::daemon::{self, HostSetup, StopReason};
+use crate::config::{Config, ConfigError};
+use crate::daemon::{self, CaptureOptions, Filter, FilterError, HostSetup, StopReason};
 
 /// Arguments of `tunlb run`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +21,34 @@ pub struct Args {
     /// Also set what the host needs (ip_forward, rp_filter) and set it back on exit
     #[arg(long)]
     pub setup: bool,
+
+    /// Write ingress, outer and dropped packets to a pcapng file, the verdict in each one's comment
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+
+    /// Which packets; terms with one key are alternatives: vip=NAME, backend=ADDR, drop=REASON
+    /// (drop=any: all that are dropped) [default: every packet]
+    #[arg(
+        long,
+        value_name = "KEY=VALUE,…",
+        value_delimiter = ',',
+        requires = "capture"
+    )]
+    pub capture_filter: Vec<String>,
+
+    /// The most that the file may grow to; when full, the capture ends and the director goes on
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 64 * 1024 * 1024,
+        value_parser = clap::value_parser!(u64).range(SMALLEST_CAPTURE..),
+        requires = "capture"
+    )]
+    pub capture_size: u64,
 }
+
+/// Room for the file's own headers and a packet or two.
+const SMALLEST_CAPTURE: u64 = 4096;
 
 /// Forwards until told to stop, then prints what was forwarded and dropped.
 ///
@@ -43,7 +71,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         HostSetup::Warn
     };
-    let (totals, reason) = daemon::run(&config, setup)?;
+    let capture = capture(args, &config)?;
+    let (totals, reason) = daemon::run(&config, setup, capture.as_ref())?;
     print(&totals.to_string())?;
     match reason {
         StopReason::Signal => Ok(ExitCode::SUCCESS),
@@ -52,4 +81,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }
     }
+}
+
+fn capture(args: &Args, config: &Config) -> Result<Option<CaptureOptions>, FilterError> {
+    let Some(path) = args.capture.clone() else {
+        return Ok(None);
+    };
+    Ok(Some(CaptureOptions {
+        path,
+        filter: Filter::parse(&args.capture_filter, config)?,
+        limit_bytes: args.capture_size,
+    }))
 }

@@ -7,6 +7,7 @@
 mod path_mtu;
 mod paths;
 mod preflight;
+mod tee;
 mod totals;
 mod worker;
 
@@ -29,11 +30,14 @@ use crate::director::{BackendIndex, Counters, Director, Seat};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
+use crate::io::sysctl::Sysctl;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
 use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
+use tee::{Capture, Tee};
+pub use tee::{CaptureOptions, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Stopper, Worker};
 
@@ -51,10 +55,14 @@ pub enum StopReason {
 /// # Errors
 /// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
 /// behind.
-pub fn run(config: &Config, setup: HostSetup) -> Result<(Totals, StopReason)> {
+pub fn run(
+    config: &Config,
+    setup: HostSetup,
+    capture: Option<&CaptureOptions>,
+) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
     stop_on_signals(events.clone()).context("cannot watch for signals")?;
-    let daemon = Daemon::start(config, setup, &events)?;
+    let daemon = Daemon::start(config, setup, capture, &events)?;
     info!("{}", summary(config, daemon.mtu));
     loop {
         match happened
@@ -97,6 +105,7 @@ struct Daemon {
     undo: Undo,
     paths: PathLearner,
     workers: Vec<WorkerThread>,
+    capture: Option<Capture>,
     /// Of the TUN, in bytes.
     mtu: u32,
     /// Gives a TUN that was there before its MTU and state back.
@@ -113,7 +122,12 @@ struct WorkerThread {
 impl Daemon {
     /// Starts the workers; when this returns, packets flow. `events` hears of what
     /// the workers cannot settle.
-    fn start(config: &Config, setup: HostSetup, events: &SyncSender<Event>) -> Result<Self> {
+    fn start(
+        config: &Config,
+        setup: HostSetup,
+        capture: Option<&CaptureOptions>,
+        events: &SyncSender<Event>,
+    ) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
         let mut netlink = Netlink::open()?;
@@ -124,6 +138,9 @@ impl Daemon {
             epoch: Instant::now(),
         };
         let mtu = paths.inner_mtu(config);
+        let capture = capture
+            .map(|options| Capture::start(options, &config.director.tun))
+            .transpose()?;
 
         let mut undo = Undo::new()?;
         preflight::prepare_host(config, setup, &paths, &mut undo)?;
@@ -138,7 +155,8 @@ impl Daemon {
             .zip(seats(config))
             .map(|(queue, seat)| {
                 let director = Director::new(Arc::clone(&learner.snapshot), &seat);
-                worker(queue, mtu, director, learner.epoch, events.clone())
+                let tee = capture.as_ref().map(Capture::tee).unwrap_or_default();
+                worker(queue, mtu, director, learner.epoch, events.clone(), tee)
             })
             .collect::<Result<Vec<_>>>()?;
         learner
@@ -154,6 +172,7 @@ impl Daemon {
             undo,
             paths: learner,
             workers,
+            capture,
             mtu,
             _before: before,
         })
@@ -170,6 +189,9 @@ impl Daemon {
             }
         }
         let counters: Vec<_> = self.workers.into_iter().map(WorkerThread::join).collect();
+        if let Some(capture) = self.capture {
+            capture.stop();
+        }
         Totals::new(&self.paths.snapshot, &counters)
     }
 }
@@ -217,6 +239,10 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 /// A host route for every VIP address into the TUN.
 fn add_routes(config: &Config, tun_index: u32, undo: &mut Undo) -> Result<()> {
     let tun = &config.director.tun;
+    if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
+        // Some hosts switch IPv6 off for devices to come; a route into this one needs it.
+        undo.set_sysctl(Sysctl::ipv6_conf(tun, "disable_ipv6")?, 0)?;
+    }
     for vip in &config.vips {
         let net = IpNet::from(vip.address);
         undo.add_route(tun_index, tun, net)
@@ -249,10 +275,11 @@ fn worker(
     director: Director,
     epoch: Instant,
     events: SyncSender<Event>,
+    tee: Tee,
 ) -> Result<ReadyWorker> {
     let egress = RawEgress::open(mtu as usize).context("cannot open a raw socket")?;
     let counters = Arc::clone(director.counters());
-    let (worker, stopper) = Worker::new(queue, egress, director, epoch, events)
+    let (worker, stopper) = Worker::new(queue, egress, director, epoch, events, tee)
         .context("cannot set up the event loop")?;
     Ok(ReadyWorker {
         worker,

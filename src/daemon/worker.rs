@@ -1,7 +1,7 @@
 //! One worker: a mio loop over one TUN queue. Read a batch, decide, send the batch.
 //!
 //! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing
-//! once it runs.
+//! once it runs, except for copies of packets where a capture is asked for ([`tee`](super::tee)).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,6 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Event;
+use super::tee::{Origin, Tee};
 use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
 use crate::io::egress::{Egress, Outgoing};
 use crate::io::sys::BATCH;
@@ -29,6 +30,9 @@ const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon waiting fragments are looked at again when no packet comes.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Packets that a TUN queue holds by default (`TUN_READQ_SIZE`, linux/drivers/net/tun.c).
+const QUEUE_LENGTH: usize = 500;
+
 /// One thread of the data path.
 #[derive(Debug)]
 pub(super) struct Worker<E> {
@@ -41,6 +45,7 @@ pub(super) struct Worker<E> {
     stop: Arc<AtomicBool>,
     /// What the egress holds queued, in its order.
     pending: Vec<Forward>,
+    tee: Tee,
     last_failure_logged: Option<Instant>,
 }
 
@@ -68,6 +73,7 @@ impl<E: Egress> Worker<E> {
         director: Director,
         epoch: Instant,
         events: SyncSender<Event>,
+        tee: Tee,
     ) -> io::Result<(Self, Stopper)> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&queue.as_raw_fd());
@@ -87,6 +93,7 @@ impl<E: Egress> Worker<E> {
             events,
             stop,
             pending: Vec::with_capacity(BATCH),
+            tee,
             last_failure_logged: None,
         };
         Ok((worker, stopper))
@@ -106,6 +113,7 @@ impl<E: Egress> Worker<E> {
             }
             self.director.expire(self.now());
         }
+        self.forward_rest()?;
         self.director.finish();
         Ok(())
     }
@@ -128,6 +136,19 @@ impl<E: Egress> Worker<E> {
         Ok(())
     }
 
+    /// What was in the queue when the routes went is forwarded too, in a bounded number of batches:
+    /// somebody else may still send into a TUN that stays.
+    fn forward_rest(&mut self) -> io::Result<()> {
+        for _ in 0..=QUEUE_LENGTH / BATCH {
+            let reading = self.read_batch(self.now())?;
+            self.send_batch();
+            if reading == Reading::Empty {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn read_batch(&mut self, now: Timestamp) -> io::Result<Reading> {
         if let Reading::More = self.queue_released() {
             return Ok(Reading::More);
@@ -141,14 +162,17 @@ impl<E: Egress> Worker<E> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            match self.director.decide(&frame.body[..length], now) {
+            let packet = &frame.body[..length];
+            let verdict = self.director.decide(packet, now);
+            self.tee.decided(self.director.snapshot(), packet, &verdict);
+            match verdict {
                 Verdict::Forward(forward) => {
-                    self.queue_forward(&forward);
+                    self.queue_forward(&forward, Origin::Tun);
                     if let Reading::More = self.queue_released() {
                         return Ok(Reading::More);
                     }
                 }
-                Verdict::Reply => self.send_reply(),
+                Verdict::Reply => self.send_reply(length),
                 Verdict::Hold => {}
                 Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
             }
@@ -157,21 +181,26 @@ impl<E: Egress> Worker<E> {
     }
 
     /// Encapsulates and queues the packet in the current frame.
-    fn queue_forward(&mut self, forward: &Forward) {
+    fn queue_forward(&mut self, forward: &Forward, origin: Origin) {
         let Some(frame) = self.egress.frame() else {
             return;
         };
         let length = usize::from(forward.meta.length);
         let inner = &frame.body[..length];
-        if let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) {
-            let outgoing = Outgoing {
-                overhead: encap.overhead(),
-                length,
-                destination: encap.destination(),
-            };
-            self.egress.queue(outgoing);
-            self.pending.push(*forward);
-        }
+        let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) else {
+            self.tee.too_big(self.director.snapshot(), inner, forward);
+            return;
+        };
+        let outgoing = Outgoing {
+            overhead: encap.overhead(),
+            length,
+            destination: encap.destination(),
+        };
+        let snapshot = self.director.snapshot();
+        self.tee
+            .queued(snapshot, &frame, &outgoing, (forward, origin));
+        self.egress.queue(outgoing);
+        self.pending.push(*forward);
     }
 
     /// Queues fragments that waited for a first one, as far as the batch has room: `More` when
@@ -179,7 +208,7 @@ impl<E: Egress> Worker<E> {
     fn queue_released(&mut self) -> Reading {
         while let Some(frame) = self.egress.frame() {
             match self.director.take_released(frame.body) {
-                Some((forward, _)) => self.queue_forward(&forward),
+                Some((forward, _)) => self.queue_forward(&forward, Origin::Held),
                 None => return Reading::Empty,
             }
         }
@@ -187,17 +216,25 @@ impl<E: Egress> Worker<E> {
     }
 
     /// The kernel routes the director's own answers as if they had come from the VIP through the
-    /// TUN.
-    fn send_reply(&self) {
-        if let Err(error) = self.queue.send(self.director.reply()) {
+    /// TUN. The packet in the current frame, of `length` bytes, is what is answered.
+    fn send_reply(&mut self, length: usize) {
+        let reply = self.director.reply();
+        let sent = self.queue.send(reply);
+        if let Err(error) = &sent {
             trace!("reply not sent: {error}");
             self.director.counters().count_drop(DropReason::SendFailed);
+        }
+        if let Some(frame) = self.egress.frame() {
+            let packet = &frame.body[..length];
+            self.tee
+                .replied(self.director.snapshot(), packet, reply, &sent);
         }
     }
 
     fn send_batch(&mut self) {
         let counters = self.director.counters();
-        let events = &self.events;
+        let snapshot = self.director.snapshot();
+        let (events, tee) = (&self.events, &mut self.tee);
         let mut pending = self.pending.drain(..);
         let mut failure = None;
         self.egress.flush(|outgoing, result| {
@@ -205,9 +242,13 @@ impl<E: Egress> Worker<E> {
                 return;
             };
             match result {
-                Ok(()) => counters.count_sent(forward.target.backend, outgoing.length),
+                Ok(()) => {
+                    counters.count_sent(forward.target.backend, outgoing.length);
+                    tee.sent(snapshot, Ok(()));
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                     counters.count_drop(DropReason::TooBig);
+                    tee.sent(snapshot, Err((DropReason::TooBig, &error)));
                     // A full channel is no loss: the next such packet reports it again.
                     events
                         .try_send(Event::TooLongFor(forward.target.backend))
@@ -215,6 +256,7 @@ impl<E: Egress> Worker<E> {
                 }
                 Err(error) => {
                     counters.count_drop(DropReason::SendFailed);
+                    tee.sent(snapshot, Err((DropReason::SendFailed, &error)));
                     failure = Some((outgoing.destination, error));
                 }
             }

@@ -1,6 +1,7 @@
 //! The outside world: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
 
 pub mod capability;
+pub mod capture;
 pub mod egress;
 pub mod icmp;
 pub mod netlink;

@@ -10,12 +10,14 @@
 //! There is a VIP for each combination, so each has its own line in the director's totals.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Lab, Node};
 use crate::process::{Process, Signal};
 use crate::site::{HTTPD, succeeded};
 use crate::totals::Totals;
+use crate::traffic::noise;
 
 /// Name, VIP, backend, encapsulation.
 const COMBINATIONS: [(&str, &str, &str, &str); 8] = [
@@ -29,15 +31,20 @@ const COMBINATIONS: [(&str, &str, &str, &str); 8] = [
     ("6in6-gue", "2001:db8::108", "2001:db8:1::11", "gue"),
 ];
 
-struct DualStack {
-    client: Node,
-    director: Node,
+pub(crate) struct DualStack {
+    pub(crate) client: Node,
+    pub(crate) director: Node,
     _services: Vec<Process>,
 }
 
 impl DualStack {
-    fn new(lab: &Lab) -> Self {
+    pub(crate) fn new(lab: &Lab) -> Self {
         let [client, director, backend] = ["client", "director", "backend"].map(|n| lab.node(n));
+        for node in [&client, &director, &backend] {
+            // Some hosts switch IPv6 off for devices to come.
+            node.set_sysctl("ipv6/conf/default/disable_ipv6", 0);
+            node.set_sysctl("ipv6/conf/all/disable_ipv6", 0);
+        }
         lab.cable((&client, "eth0"), (&director, "eth1"));
         lab.cable((&director, "eth0"), (&backend, "eth0"));
         lab.cable((&backend, "eth1"), (&client, "eth1"));
@@ -65,19 +72,40 @@ impl DualStack {
         }
     }
 
-    fn run(&self, lab: &Lab) -> Process {
+    pub(crate) fn run(&self, lab: &Lab) -> Process {
         let file = lab.file("tunlb.toml", configuration());
         let mut command = self.director.command(tunlb());
         command.args(["run", "--setup", "-c"]).arg(file);
         self.director.start("run", command, "forwarding")
     }
 
+    /// Uploads a file to a VIP; returns the SHA-256 that the service found, as [`noise`] has it.
+    pub(crate) fn upload(&self, vip: &str, path: &Path) -> String {
+        let digest = self.client.run(&format!(
+            "{CURL} -T {} http://{}/x",
+            path.display(),
+            host(vip)
+        ));
+        format!("{}  -\n", digest.trim()) // as sha256sum prints it
+    }
+
     /// The MTU that the client has learnt for a VIP.
-    fn learnt_mtu(&self, vip: &str) -> Option<String> {
+    pub(crate) fn learnt_mtu(&self, vip: &str) -> Option<String> {
         let route = self.client.run(&format!("ip route get {vip}"));
         let mut words = route.split_whitespace();
         words.find(|&word| word == "mtu")?;
         words.next().map(str::to_owned)
+    }
+}
+
+const CURL: &str = "curl --silent --show-error --fail --max-time 20 --globoff";
+
+/// An address as a URL has it.
+fn host(vip: &str) -> String {
+    if vip.contains(':') {
+        format!("[{vip}]")
+    } else {
+        vip.to_owned()
     }
 }
 
@@ -98,7 +126,9 @@ fn configuration() -> String {
 fn serve(backend: &Node) -> Vec<Process> {
     let decap = |name: &str, arguments: &[&str]| {
         let mut command = backend.command(tunlb());
-        command.args(["decap", "--setup", "--tun", name]).args(arguments);
+        command
+            .args(["decap", "--setup", "--tun", name])
+            .args(arguments);
         for (_, vip, ..) in COMBINATIONS {
             command.args(["--vip", vip]);
         }
@@ -117,22 +147,13 @@ fn every_family_in_every_family() {
     in_lab(|lab| {
         let site = DualStack::new(lab);
         let director = site.run(lab);
-        let upload = lab.file("upload", vec![b'u'; 300_000]);
-        let expected = site.client.run(&format!("sha256sum {}", upload.display()));
-        let expected = expected.split(' ').next().unwrap_or_default().to_owned();
+        let (expected, path) = noise(lab, 300_000);
         for (name, vip, ..) in COMBINATIONS {
-            let host = if vip.contains(':') {
-                format!("[{vip}]")
-            } else {
-                vip.to_owned()
-            };
-            let curl = "curl --silent --show-error --fail --max-time 20 --globoff";
-            let web = site.client.run(&format!("{curl} http://{host}/"));
+            let web = site.client.run(&format!("{CURL} http://{}/", host(vip)));
             let version = if vip.contains(':') { "web6" } else { "web4" };
             assert_eq!(web.trim(), version, "{name}");
-            let file = upload.display();
-            let digest = site.client.run(&format!("{curl} -T {file} http://{host}/x"));
-            assert_eq!(digest.trim(), expected, "{name}: upload of full-sized packets");
+            let digest = site.upload(vip, &path);
+            assert_eq!(digest, expected, "{name}: upload of full-sized packets");
             // The smallest path is that of GUE over IPv6: 1500 - 40 - 8.
             assert_eq!(site.learnt_mtu(vip).as_deref(), Some("1452"), "{name}");
         }
@@ -141,6 +162,9 @@ fn every_family_in_every_family() {
             let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
             assert!(sent.packets > 200, "{name}: {totals:?}");
         }
-        assert_eq!(totals.dropped(), 0, "{totals:?}");
+        // The kernel reports its own multicast groups on every IPv6 device, this one too.
+        let own = totals.dropped.get("no_vip").copied().unwrap_or_default();
+        assert_eq!(totals.dropped(), own, "{totals:?}");
+        assert!(own < 10, "{totals:?}");
     });
 }

@@ -12,9 +12,12 @@ mod site;
 mod totals;
 mod wire;
 
+mod capture;
 mod checksums;
 mod families;
+mod fragments;
 mod hostile;
+mod icmp;
 mod leftovers;
 mod mtu;
 mod refusals;

@@ -80,6 +80,37 @@ fn an_invalid_configuration() {
 }
 
 #[test]
+fn a_capture_that_cannot_be() {
+    in_lab(|lab| {
+        let host = host(lab);
+        for (flags, words) in [
+            (
+                &["--capture", "/nowhere/capture"][..],
+                &["create capture file /nowhere/capture", "No such file"][..],
+            ),
+            (
+                &[
+                    "--capture",
+                    "/dev/null",
+                    "--capture-filter",
+                    "drop=any,vip=web",
+                ],
+                &["vip=web", "no such VIP", "10.0.0.100:80/tcp"],
+            ),
+            (&["--capture-filter", "drop=any"], &["--capture <FILE>"]),
+            (&["--capture-size", "1000000"], &["--capture <FILE>"]),
+            (
+                &["--capture", "/dev/null", "--capture-size", "1"],
+                &["4096"],
+            ),
+        ] {
+            let arguments = [&RUN[..], flags].concat();
+            assert_refused(&host, run(&host, &arguments), 2, words);
+        }
+    });
+}
+
+#[test]
 fn forwarding_that_is_off_is_warned_about() {
     in_lab(|lab| {
         let host = host(lab);

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 
 use crate::enter::in_lab;
 use crate::lab::Lab;
+use crate::process::Process;
 use crate::site::{BACKENDS, CLIENT, DIRECTOR, Site, URL, VIP, WEB};
 use crate::totals::Traffic;
 
 const UDP_ECHO: &str = include_str!("tools/udp_echo.py");
-const UDP_ASK: &str = include_str!("tools/udp_ask.py");
+pub(crate) const UDP_ASK: &str = include_str!("tools/udp_ask.py");
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -124,11 +125,7 @@ fn upload_of_100_megabytes() {
 fn datagrams_are_echoed_from_the_vip() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let echoes = site.backends.each_ref().map(|backend| {
-            let node = &backend.node;
-            let command = node.python(UDP_ECHO, &[node.name(), VIP, "53"]);
-            node.start(&format!("echo-{}", node.name()), command, "listening")
-        });
+        let _echoes = echo_datagrams(&site);
         let mut config = String::new();
         for (name, port, protocol) in [("web", 80, "tcp"), ("dns", 53, "udp")] {
             config += &format!("[[vip]]\nname = \"{name}\"\naddress = \"{VIP}\"\n");
@@ -173,7 +170,6 @@ fn datagrams_are_echoed_from_the_vip() {
             "{totals:?}"
         );
         assert_eq!((totals.busy("dns"), totals.dropped()), (3, 0), "{totals:?}");
-        drop(echoes);
     });
 }
 
@@ -192,6 +188,15 @@ fn the_site_is_as_drawn() {
                 .contains("tx-checksumming: on")
         );
     });
+}
+
+/// A UDP echo service on the VIP's port 53 of every backend.
+pub(crate) fn echo_datagrams(site: &Site) -> [Process; 3] {
+    site.backends.each_ref().map(|backend| {
+        let node = &backend.node;
+        let command = node.python(UDP_ECHO, &[node.name(), VIP, "53"]);
+        node.start(&format!("echo-{}", node.name()), command, "listening")
+    })
 }
 
 /// A file of bytes without a pattern, and the SHA-256 of it as `sha256sum` prints it.

@@ -1,0 +1,388 @@
+//! Capture files: packets with comments as pcapng, never more bytes than allowed.
+//!
+//! Blocks are built in memory and leave whole, so the file can be read at any time while it is
+//! written. Knows nothing of why a packet is captured. Format: draft-ietf-opsawg-pcapng; link type
+//! RAW: <https://www.tcpdump.org/linktypes.html>.
+//!
+//! A file describes one interface, whatever way packets go: libpcap 1.10 refuses a second one of
+//! link type RAW, because it compares the type in the file with the one that it maps it to.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Packets begin with their IPv4 or IPv6 header.
+const LINKTYPE_RAW: u16 = 101;
+
+/// Types of blocks.
+const SECTION_HEADER: u32 = 0x0a0d_0d0a;
+const INTERFACE_DESCRIPTION: u32 = 1;
+const ENHANCED_PACKET: u32 = 6;
+
+/// The one that is described.
+const INTERFACE: u32 = 0;
+
+/// Written in the byte order of the section, by which readers know it: here little-endian.
+const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
+
+/// Options of any block.
+const OPT_ENDOFOPT: u16 = 0;
+const OPT_COMMENT: u16 = 1;
+/// Options of a section header.
+const SHB_USERAPPL: u16 = 4;
+/// Options of an interface description.
+const IF_NAME: u16 = 2;
+const IF_TSRESOL: u16 = 9;
+/// Options of an enhanced packet.
+const EPB_FLAGS: u16 = 2;
+
+/// Timestamps count 10⁻⁹ s.
+const NANOSECONDS: u8 = 9;
+
+/// Blocks leave the process when they fill this, or when [`CaptureFile::flush`] is called.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Which way a packet went, seen from this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// It was read.
+    Inbound,
+    /// It was written.
+    Outbound,
+}
+
+/// A packet to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CapturedPacket<'a> {
+    /// Which way it went.
+    pub direction: Direction,
+    /// When.
+    pub time: SystemTime,
+    /// From its IP header on.
+    pub bytes: &'a [u8],
+    /// Shown with the packet; cut at 65535 bytes.
+    pub comment: &'a str,
+}
+
+/// Why a capture cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The file could not be created.
+    #[error("create capture file {}: {cause}", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// The file could not be written.
+    #[error("write capture file: {0}")]
+    Write(#[source] io::Error),
+    /// The next packet would exceed the file's bound.
+    #[error("the capture file is full: a further packet would exceed {limit} bytes")]
+    Full {
+        /// The bound in bytes.
+        limit: u64,
+    },
+}
+
+/// A pcapng file that grows up to a bound.
+#[derive(Debug)]
+pub struct CaptureFile {
+    file: File,
+    /// Whole blocks that are not in the file yet.
+    buffer: Vec<u8>,
+    /// Bytes in the file, whole blocks all of them.
+    written: u64,
+    limit: u64,
+    packets: u64,
+    /// Packets in the file.
+    written_packets: u64,
+}
+
+impl CaptureFile {
+    /// Creates the file, readable by its owner only, or empties the one that is there; `limit`
+    /// bounds its bytes. Readers show packets as those of `interface`. The header is in the file
+    /// when this returns.
+    ///
+    /// # Errors
+    /// [`CaptureError::Create`] and [`CaptureError::Write`].
+    pub fn create(path: &Path, limit: u64, interface: &str) -> Result<Self, CaptureError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(path).map_err(|cause| CaptureError::Create {
+            path: path.to_owned(),
+            cause,
+        })?;
+        let mut capture = Self {
+            file,
+            buffer: Vec::with_capacity(2 * BUFFER_BYTES),
+            written: 0,
+            limit,
+            packets: 0,
+            written_packets: 0,
+        };
+        put_section_header(&mut capture.buffer);
+        put_interface(&mut capture.buffer, interface);
+        capture.flush()?;
+        Ok(capture)
+    }
+
+    /// Packets of the file, those included that are still to be written.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Bytes of the file, those included that are still to be written.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Appends a packet and returns its number in the file, from 1 on.
+    ///
+    /// # Errors
+    /// [`CaptureError::Full`], and the file is as before; [`CaptureError::Write`].
+    pub fn append(&mut self, packet: &CapturedPacket<'_>) -> Result<u64, CaptureError> {
+        let before = self.buffer.len();
+        put_packet(&mut self.buffer, packet);
+        if self.bytes() > self.limit {
+            self.buffer.truncate(before);
+            return Err(CaptureError::Full { limit: self.limit });
+        }
+        self.packets += 1;
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(self.packets)
+    }
+
+    /// Writes what is buffered, so that others can read it.
+    ///
+    /// # Errors
+    /// [`CaptureError::Write`]: what was buffered is lost, what was written before is readable.
+    pub fn flush(&mut self) -> Result<(), CaptureError> {
+        let result = self.file.write_all(&self.buffer);
+        if result.is_ok() {
+            self.written = self.bytes();
+            self.written_packets = self.packets;
+        } else {
+            // Part of a block at the end would be an error to readers. Where it stays, they have
+            // read everything before it.
+            self.file.set_len(self.written).ok();
+            self.packets = self.written_packets;
+        }
+        self.buffer.clear();
+        result.map_err(CaptureError::Write)
+    }
+}
+
+fn put_section_header(out: &mut Vec<u8>) {
+    put_block(out, SECTION_HEADER, |body| {
+        put_u32(body, BYTE_ORDER_MAGIC);
+        put_u16(body, 1); // version 1.0
+        put_u16(body, 0);
+        body.extend([0xff; 8]); // the section's length is not given
+        put_option(
+            body,
+            SHB_USERAPPL,
+            concat!("tunlb ", env!("CARGO_PKG_VERSION")).as_bytes(),
+        );
+        put_option(body, OPT_ENDOFOPT, &[]);
+    });
+}
+
+fn put_interface(out: &mut Vec<u8>, name: &str) {
+    put_block(out, INTERFACE_DESCRIPTION, |body| {
+        put_u16(body, LINKTYPE_RAW);
+        put_u16(body, 0); // reserved
+        put_u32(body, 0); // packets are never cut
+        put_option(body, IF_NAME, name.as_bytes());
+        put_option(body, IF_TSRESOL, &[NANOSECONDS]);
+        put_option(body, OPT_ENDOFOPT, &[]);
+    });
+}
+
+fn put_packet(out: &mut Vec<u8>, packet: &CapturedPacket<'_>) {
+    let since_epoch = packet.time.duration_since(SystemTime::UNIX_EPOCH);
+    let [high, low] = nanoseconds(since_epoch.unwrap_or_default());
+    let length = u32::try_from(packet.bytes.len()).unwrap_or(u32::MAX);
+    let flags: u32 = match packet.direction {
+        Direction::Inbound => 1,
+        Direction::Outbound => 2,
+    };
+    put_block(out, ENHANCED_PACKET, |body| {
+        for word in [INTERFACE, high, low, length, length] {
+            put_u32(body, word);
+        }
+        put_padded(body, packet.bytes);
+        put_option(body, OPT_COMMENT, packet.comment.as_bytes());
+        put_option(body, EPB_FLAGS, &flags.to_le_bytes());
+        put_option(body, OPT_ENDOFOPT, &[]);
+    });
+}
+
+/// Upper and lower half of the 64-bit timestamp, which lasts until the year 2554.
+fn nanoseconds(since_epoch: Duration) -> [u32; 2] {
+    let count = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+    let [a, b, c, d, e, f, g, h] = count.to_be_bytes();
+    [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes)
+}
+
+/// A block carries its length at both ends, so that it can be skipped either way.
+fn put_block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    put_u32(out, kind);
+    put_u32(out, 0);
+    body(out);
+    let length = u32::try_from(out.len() + 4 - start).unwrap_or(u32::MAX);
+    out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
+    put_u32(out, length);
+}
+
+fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    put_u16(out, code);
+    put_u16(out, length);
+    put_padded(out, &value[..usize::from(length)]);
+}
+
+/// Everything in a block is padded to 32 bits.
+fn put_padded(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(bytes);
+    let padding = bytes.len().next_multiple_of(4) - bytes.len();
+    out.resize(out.len() + padding, 0);
+}
+
+fn put_u16(out: &mut Vec<u8>, value: u16) {
+    out.extend(value.to_le_bytes());
+}
+
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.extend(value.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn packet(comment: &str) -> CapturedPacket<'_> {
+        CapturedPacket {
+            direction: Direction::Outbound,
+            time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789),
+            bytes: &[0x45, 0, 0, 5, 6],
+            comment,
+        }
+    }
+
+    #[test]
+    fn an_interface_in_bytes() {
+        let mut block = Vec::new();
+        put_interface(&mut block, "tunlb0");
+        #[rustfmt::skip]
+        let expected = [
+            1, 0, 0, 0, 44, 0, 0, 0,
+            101, 0, 0, 0, 0, 0, 0, 0,
+            2, 0, 6, 0, b't', b'u', b'n', b'l', b'b', b'0', 0, 0,
+            9, 0, 1, 0, 9, 0, 0, 0,
+            0, 0, 0, 0,
+            44, 0, 0, 0,
+        ];
+        assert_eq!(block, expected);
+    }
+
+    #[test]
+    fn a_packet_in_bytes() {
+        let mut block = Vec::new();
+        put_packet(&mut block, &packet("drop"));
+        // 1700000000123456789 = 0x1797_9cfe_3d85_cd15
+        #[rustfmt::skip]
+        let expected = [
+            6, 0, 0, 0, 60, 0, 0, 0,
+            0, 0, 0, 0,
+            0xfe, 0x9c, 0x97, 0x17, 0x15, 0xcd, 0x85, 0x3d,
+            5, 0, 0, 0, 5, 0, 0, 0,
+            0x45, 0, 0, 5, 6, 0, 0, 0,
+            1, 0, 4, 0, b'd', b'r', b'o', b'p',
+            2, 0, 4, 0, 2, 0, 0, 0,
+            0, 0, 0, 0,
+            60, 0, 0, 0,
+        ];
+        assert_eq!(block, expected);
+    }
+
+    #[test]
+    fn a_section_begins_with_its_byte_order() {
+        let mut block = Vec::new();
+        put_section_header(&mut block);
+        let start = [0x0a, 0x0d, 0x0d, 0x0a];
+        assert_eq!(block[..4], start);
+        assert_eq!(
+            block[8..24],
+            [
+                0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255
+            ]
+        );
+        let length = u32::try_from(block.len()).unwrap().to_le_bytes();
+        assert_eq!(block[4..8], length);
+        assert_eq!(block[block.len() - 4..], length);
+    }
+
+    #[test]
+    fn a_full_file_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("capture.pcapng");
+        fs::write(&path, [0; 1000]).unwrap();
+        let mut file = CaptureFile::create(&path, 300, "tunlb0").unwrap();
+        let header = file.bytes();
+        assert_eq!(fs::metadata(&path).unwrap().len(), header);
+        let room = (300 - header) / 60;
+        for number in 1..=room {
+            assert_eq!(file.append(&packet("drop")).unwrap(), number);
+        }
+        for _ in 0..2 {
+            let full = file.append(&packet("drop"));
+            assert!(matches!(full, Err(CaptureError::Full { limit: 300 })));
+        }
+        file.flush().unwrap();
+        assert_eq!(file.packets(), room);
+        assert_eq!(file.bytes(), header + 60 * room);
+        assert_eq!(fs::metadata(&path).unwrap().len(), file.bytes());
+    }
+
+    #[test]
+    fn only_the_owner_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("capture.pcapng");
+        CaptureFile::create(&path, 1000, "tunlb0").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        let missing = CaptureFile::create(Path::new("/nowhere/capture"), 1000, "tunlb0");
+        let message = missing.unwrap_err().to_string();
+        assert!(
+            message.starts_with("create capture file /nowhere/capture: No such file"),
+            "{message}"
+        );
+        let full = CaptureFile::create(Path::new("/dev/full"), 1000, "tunlb0");
+        assert!(matches!(full, Err(CaptureError::Write(_))), "{full:?}");
+    }
+
+    #[test]
+    fn a_comment_longer_than_an_option_is_cut() {
+        let long = "x".repeat(70_000);
+        let mut block = Vec::new();
+        put_packet(&mut block, &packet(&long));
+        assert_eq!(block.len(), 60 - 4 + 65_536);
+        assert_eq!(block.len() % 4, 0);
+    }
+}
