@@ -26,8 +26,7 @@ DOWNLOAD_BYTES=1000000
 UPLOAD_BYTES=300000
 DIRECTOR4=10.0.1.2 DIRECTOR6=2001:db8:1::2
 BACKEND4=10.0.1.11 BACKEND6=2001:db8:1::11
-# The smallest path of all: 1500, less the headers of IPv6 (40) and UDP (8).
-TUN_MTU=1452
+LINK_MTU=1500
 
 COMBINATIONS=(4in4 4in6 6in4 6in6 4in4-gue 4in6-gue 6in4-gue 6in6-gue)
 declare -A VIP=(
@@ -47,12 +46,12 @@ main() {
   enter_lab "$0" "$@"
 
   build_network
-  start backend backend "$LAB_ROOT/netns-scripts/httpd.py" backend :: # which takes IPv4, too
+  start web backend "$LAB_ROOT/netns-scripts/httpd.py" backend :: # which takes IPv4, too
   end_ipip
   end_gue
   start watch backend "$LAB_ROOT/netns-scripts/watch.py" eth0
   start_director
-  wait_for_word listening backend
+  wait_for_word listening web
   wait_for_word watching watch
   wait_for_word forwarding director
 
@@ -186,8 +185,17 @@ exchange() {
   answer=$(ask --upload-file "$LAB_DIR/upload" "http://$host/upload") || fail "$1: the upload failed"
   [ "$answer" = "${expected_upload%% *}" ] || fail "$1: the upload arrived damaged"
   # Its first packets were too long, else the client would not have been told this.
-  on client ip route get "${VIP[$1]}" | grep -qw "mtu $TUN_MTU" ||
-    fail "$1: the client was not told the path's MTU, $TUN_MTU"
+  local mtu=$((LINK_MTU - $(overhead_of "$1")))
+  on client ip route get "${VIP[$1]}" | grep -qw "mtu $mtu" ||
+    fail "$1: the client was not told the path's MTU, $mtu"
+}
+
+# overhead_of COMBINATION: bytes that its tunnel adds, the outer IP header and UDP's for GUE.
+overhead_of() {
+  local bytes=20
+  [[ $1 = ?in4* ]] || bytes=40
+  ! is_gue "$1" || bytes=$((bytes + 8))
+  echo "$bytes"
 }
 
 # judge COMBINATION: what the backend's eth0 saw, as a row of the table.

@@ -4,10 +4,10 @@
 # Boots the kernel of the package linux-image-cloud-amd64 in QEMU, with software emulation (no
 # /dev/kvm needed), and runs guest.sh in it. Needs no root, and a Debian machine with these packages:
 # qemu-system-x86 e2fsprogs cpio. The first run downloads the guest's packages and keeps the disk
-# image in ${XDG_CACHE_HOME:-~/.cache}/tunlb-vm; later runs take well under a minute.
+# image in ${XDG_CACHE_HOME:-~/.cache}/tunlb-vm; later runs take about two minutes on two idle CPUs.
 #
 # Environment: TUNLB, a built binary to use instead of `cargo build --release`;
-# VM_TIMEOUT, seconds that the guest may take (300).
+# VM_TIMEOUT, seconds that the guest may take (900).
 # Ends with the line "N passed, N failed". Exit codes: 0 all passed; 1 not; 2 it could not be run.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

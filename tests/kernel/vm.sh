@@ -4,7 +4,7 @@
 # The guest has no network card: only what its script makes. The root disk is a snapshot, so every
 # run starts from the same bytes. Software emulation, because /dev/kvm is rare where CI runs.
 
-VM_TIMEOUT=${VM_TIMEOUT:-300}
+VM_TIMEOUT=${VM_TIMEOUT:-900}
 VM_CPUS=2
 VM_MEMORY_MIB=1024
 
