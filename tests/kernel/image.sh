@@ -101,6 +101,7 @@ write_root() {
   echo '127.0.0.1 localhost' >"$root/etc/hosts"
   chroot "$root" /usr/sbin/ldconfig
   chroot "$root" /usr/sbin/depmod "$version"
+  chroot "$root" python3 -m compileall -q /usr/lib/python3* # else each boot would compile anew
   install -m 755 "$IMAGE_SOURCES/guest-init.sh" "$root/sbin/guest-init"
 }
 
