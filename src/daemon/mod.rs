@@ -24,7 +24,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use log::{info, warn};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, DirectorConfig};
@@ -46,7 +46,7 @@ use worker::{Stopper, Worker};
 /// Why a director stopped.
 #[derive(Debug)]
 pub enum StopReason {
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Signal,
     /// The TUN cannot be read any more, above all because it was deleted.
     Failed(io::Error),
@@ -89,7 +89,7 @@ enum Event {
 }
 
 fn stop_on_signals(events: SyncSender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let body = move || {
         if signals.forever().next().is_some() {
             events.send(Event::Stop(StopReason::Signal)).ok();

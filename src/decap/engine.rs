@@ -63,7 +63,7 @@ enum Wish {
 }
 
 impl Engine {
-    /// Runs until SIGINT or SIGTERM. `report` is called at each SIGUSR1.
+    /// Runs until SIGINT, SIGTERM or SIGHUP. `report` is called at each SIGUSR1.
     pub(super) fn run(mut self, mut report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
         let mut poll = Poll::new().map_err(loop_error("open"))?;
         self.register(&poll).map_err(loop_error("register"))?;

@@ -20,7 +20,7 @@ use std::{
     num::{NonZeroU16, NonZeroUsize},
 };
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::io::{
@@ -99,7 +99,7 @@ pub enum DecapError {
     },
 }
 
-/// Runs until SIGINT or SIGTERM, and returns what happened to the packets. `report` is called with the
+/// Runs until SIGINT, SIGTERM or SIGHUP, and returns what happened to the packets. `report` is called with the
 /// totals so far at each SIGUSR1.
 ///
 /// # Errors
@@ -110,10 +110,11 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     kernel_tunnel::refuse(settings, &netlink.links()?)?;
     let sockets = socket::open_all(settings.encapsulation())?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(|cause| DecapError::Loop {
-        operation: "take signals",
-        cause,
-    })?;
+    let signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(|cause| DecapError::Loop {
+            operation: "take signals",
+            cause,
+        })?;
     let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU)?;
     let mut undo = Undo::new()?;
     host::prepare(settings, &tun, &mut netlink, &mut undo)?;

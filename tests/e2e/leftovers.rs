@@ -21,7 +21,7 @@ fn the_directors_setup_is_undone() {
         // One device forwards already: `ip_forward` sets and clears them all.
         host.set_sysctl("ipv4/conf/eth0/forwarding", 1);
         let before = dump(&host);
-        for signal in [Signal::Term, Signal::Int] {
+        for signal in [Signal::Term, Signal::Int, Signal::Hup] {
             let mut command = host.command(tunlb());
             command.args(RUN);
             let director = host.start("run", command, "forwarding");
@@ -48,7 +48,7 @@ fn the_backends_setup_is_undone() {
     in_lab(|lab| {
         let host = host(lab);
         let before = dump(&host);
-        for signal in [Signal::Term, Signal::Int] {
+        for signal in [Signal::Term, Signal::Int, Signal::Hup] {
             let mut command = host.command(tunlb());
             command.args(["decap", "--vip", VIP, "--setup"]);
             let decap = host.start("decap", command, "decapsulating");

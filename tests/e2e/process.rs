@@ -24,6 +24,7 @@ pub(crate) struct Ended {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
+    Hup,
     Int,
     Term,
     Usr1,
@@ -116,6 +117,7 @@ impl Process {
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let signal = match signal {
+            Signal::Hup => "HUP",
             Signal::Int => "INT",
             Signal::Term => "TERM",
             Signal::Usr1 => "USR1",
