@@ -303,16 +303,26 @@ impl Director {
         now: Timestamp,
     ) -> Result<Target, DropReason> {
         let vip = self.snapshot.find_vip(key).ok_or(DropReason::NoVip)?;
-        let flow_hash = self.snapshot.flow_hash(key);
         if let Some(backend) = self.flows.lookup(key, event, now)
             && self.keeps_flows(backend)
         {
-            return Ok(Target { backend, flow_hash });
+            return Ok(self.target_of_flow(key, backend));
         }
         let chosen = self.snapshot.choose(vip, key);
         let backend = chosen.ok_or(DropReason::NoBackend)?.backend;
         self.flows.insert(*key, backend, now);
-        Ok(Target { backend, flow_hash })
+        Ok(self.target_of_flow(key, backend))
+    }
+
+    /// The hash costs as much as the rest of a known flow's look-up, so it is made only where the
+    /// tunnel shows it.
+    fn target_of_flow(&self, key: &FlowKey, backend: BackendIndex) -> Target {
+        let flow_hash = if self.snapshot.backend(backend).encap.takes_entropy() {
+            self.snapshot.flow_hash(key)
+        } else {
+            0
+        };
+        Target { backend, flow_hash }
     }
 
     fn keeps_flows(&self, backend: BackendIndex) -> bool {
@@ -354,10 +364,8 @@ impl Director {
         let vip = self.snapshot.find_vip(&key).ok_or(no_flow)?;
         let known = self.flows.peek(&key, now).filter(|&b| self.keeps_flows(b));
         let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
-        Ok(Target {
-            backend: known.or_else(chosen).ok_or(DropReason::NoBackend)?,
-            flow_hash: self.snapshot.flow_hash(&key),
-        })
+        let backend = known.or_else(chosen).ok_or(DropReason::NoBackend)?;
+        Ok(self.target_of_flow(&key, backend))
     }
 
     /// Forwards a packet that fits the path to its backend; of any other its sender is told.

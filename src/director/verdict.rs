@@ -34,7 +34,7 @@ pub struct Forward {
 pub struct Target {
     /// The backend.
     pub backend: BackendIndex,
-    /// The flow's hash, from which the outer header takes its entropy.
+    /// The flow's hash, from which the outer header takes its entropy; 0 where it takes none.
     pub flow_hash: u64,
 }
 

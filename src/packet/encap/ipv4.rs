@@ -10,6 +10,9 @@ use crate::packet::parse::Meta;
 /// Length in bytes; the outer header carries no options.
 pub(super) const IPV4_HEADER: usize = 20;
 
+/// Version 4, and a header of five 32-bit words.
+const VERSION_AND_LENGTH: u8 = 0x45;
+
 /// The DF bit in the fourth 16-bit word of an IPv4 header (RFC 791 §3.1).
 const DONT_FRAGMENT: u16 = 0x4000;
 
@@ -18,6 +21,8 @@ pub(super) struct Ipv4Tunnel {
     source: SourceRule,
     destination: Ipv4Addr,
     ttl: u8,
+    /// Sum over the destination, the same in every packet.
+    constant: Sum,
 }
 
 impl Ipv4Tunnel {
@@ -32,7 +37,12 @@ impl Ipv4Tunnel {
             source,
             destination,
             ttl: ttl.get(),
+            constant: Sum::default().add_bytes(&destination.octets()),
         })
+    }
+
+    pub(super) const fn takes_entropy(&self) -> bool {
+        matches!(self.source, SourceRule::Entropy(_))
     }
 
     pub(super) const fn source(&self, flow_hash: u64) -> Ipv4Addr {
@@ -60,21 +70,27 @@ impl Ipv4Tunnel {
         } else {
             (entropy.identification, 0)
         };
-        let words = [
-            u16::from_be_bytes([0x45, inner.traffic_class]),
-            total,
-            identification,
-            fragment,
-            u16::from_be_bytes([self.ttl, payload.protocol]),
-        ];
+        let [class, ttl] = [inner.traffic_class, self.ttl];
+        let source = self.source(entropy.flow_hash).octets();
+        let checksum = self
+            .constant
+            .add_word(u16::from_be_bytes([VERSION_AND_LENGTH, class]))
+            .add_word(total)
+            .add_word(identification)
+            .add_word(fragment)
+            .add_word(u16::from_be_bytes([ttl, payload.protocol]))
+            .add_word(u16::from_be_bytes([source[0], source[1]]))
+            .add_word(u16::from_be_bytes([source[2], source[3]]))
+            .finish();
         let mut header = [0; IPV4_HEADER];
-        for (field, word) in header.chunks_exact_mut(2).zip(words) {
-            field.copy_from_slice(&word.to_be_bytes());
-        }
-        header[12..16].copy_from_slice(&self.source(entropy.flow_hash).octets());
-        header[16..].copy_from_slice(&self.destination.octets());
-        let checksum = Sum::default().add_bytes(&header).finish();
+        header[..2].copy_from_slice(&[VERSION_AND_LENGTH, class]);
+        header[2..4].copy_from_slice(&total.to_be_bytes());
+        header[4..6].copy_from_slice(&identification.to_be_bytes());
+        header[6..8].copy_from_slice(&fragment.to_be_bytes());
+        header[8..10].copy_from_slice(&[ttl, payload.protocol]);
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        header[12..16].copy_from_slice(&source);
+        header[16..].copy_from_slice(&self.destination.octets());
         Some(header)
     }
 }

@@ -36,6 +36,10 @@ impl Ipv6Tunnel {
         })
     }
 
+    pub(super) const fn takes_entropy(&self) -> bool {
+        matches!(self.source, SourceRule::Entropy(_))
+    }
+
     pub(super) const fn source(&self, flow_hash: u64) -> Ipv6Addr {
         let address = match self.source {
             SourceRule::Fixed(address) => address,

@@ -138,6 +138,16 @@ impl Encap {
         self.kind
     }
 
+    /// Whether the flow hash shows in the outer header at all.
+    #[must_use]
+    pub const fn takes_entropy(&self) -> bool {
+        let source = match &self.outer {
+            Outer::V4(tunnel) => tunnel.takes_entropy(),
+            Outer::V6(tunnel) => tunnel.takes_entropy(),
+        };
+        source || matches!(self.kind, EncapKind::Gue { .. })
+    }
+
     /// The outer source of a flow.
     #[must_use]
     pub const fn source(&self, flow_hash: u64) -> IpAddr {
