@@ -107,6 +107,7 @@ impl Bench {
             hash: HashFields::FiveTuple,
             echo: Echo::Reply,
             all_down: AllDown::Forward,
+            new_flows_per_second: None,
             encap,
             backends: (0..backends).map(|number| backend(outer, number)).collect(),
         };

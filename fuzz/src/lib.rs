@@ -61,6 +61,7 @@ fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipS
             Echo::Forward
         },
         all_down: AllDown::Forward,
+        new_flows_per_second: None,
         encap,
         backends: ["10.0.1.11", "2001:db8:1::11", "10.0.1.12", "2001:db8:1::12"]
             .into_iter()

@@ -332,6 +332,7 @@ impl VipDraft {
             hash: copy(&self.hash)?,
             echo,
             all_down: copy(&self.all_down)?,
+            new_flows_per_second: None,
             encap: self.encap.finish(inherited)?,
             backends: self
                 .backends

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::director::{Counters, DropReason, Snapshot};
+use crate::director::{BackendIndex, Counters, DropReason, Snapshot, Traffic};
 
 /// Packets and bytes per backend, drops per reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,12 +49,9 @@ impl Totals {
             })
             .collect();
         for (position, backend) in snapshot.backends().iter().enumerate() {
-            let (packets, bytes) = workers
-                .iter()
-                .map(|counters| counters.sent(position))
-                .fold((0, 0), |sum, (packets, bytes)| {
-                    (sum.0 + packets, sum.1 + bytes)
-                });
+            let index = BackendIndex::new(u32::try_from(position).unwrap_or(u32::MAX));
+            let Traffic { packets, bytes, .. } =
+                workers.iter().map(|counters| counters.traffic(index)).sum();
             vips[backend.vip.position()].backends.push(BackendTotals {
                 address: backend.address.to_string(),
                 packets,

@@ -14,6 +14,7 @@ mod identification;
 mod path_mtu;
 mod rate_limit;
 mod ring;
+mod segments;
 mod selection;
 mod snapshot;
 mod spec;
@@ -30,11 +31,11 @@ pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use selection::SelectionHash;
 pub use snapshot::{Backend, BackendIndex, Choice, Snapshot, SnapshotError, Vip, VipIndex};
 pub use spec::{
-    AllDown, BackendSpec, BackendState, Echo, HashFields, HashKey, HashKeyError, PortMatch,
-    RingSize, RingSizeError, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
+    HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
 };
 pub use time::Timestamp;
-pub use verdict::{Counters, DropReason, Forward, Target, Verdict};
+pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 
 use crate::packet::{
     Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Transport, echo_reply,

@@ -5,8 +5,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::packet::{EncapKind, Protocol};
 
@@ -27,6 +28,9 @@ pub struct VipSpec {
     pub echo: Echo,
     /// What happens while no backend can take flows.
     pub all_down: AllDown,
+    /// How many flows a second may enter the flow table, for all workers together; packets of
+    /// further ones go by the ring alone. `None`: no limit.
+    pub new_flows_per_second: Option<NonZeroU32>,
     /// How packets for its backends are encapsulated.
     pub encap: EncapKind,
     /// The backends, in the order of the configuration (the ring does not depend on it).
@@ -144,6 +148,62 @@ impl fmt::Display for AllDown {
             Self::Forward => "forward",
             Self::Drop => "drop",
         })
+    }
+}
+
+/// How many flows are remembered, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// Bound of the flow table in flows, for all workers together.
+    pub bound: NonZeroUsize,
+    /// How long a flow is remembered without a packet.
+    pub timeouts: FlowTimeouts,
+}
+
+/// How long a flow is remembered without a packet, by protocol and TCP state as the client's side
+/// shows it. From [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowTimeouts {
+    /// TCP of which one packet was seen, or only SYNs.
+    pub half_open: Duration,
+    /// TCP after more than that.
+    pub established: Duration,
+    /// TCP after a FIN.
+    pub closing: Duration,
+    /// TCP after a RST.
+    pub reset: Duration,
+    /// UDP.
+    pub udp: Duration,
+}
+
+impl FlowTimeouts {
+    /// Less would forget flows between two of their packets.
+    pub const MIN: Duration = Duration::from_secs(1);
+    /// A week: longer than any keep-alive interval in use.
+    pub const MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+}
+
+impl Default for FlowTimeouts {
+    /// Established is below the 2 h 4 min that RFC 5382 §5 asks of NATs: a forgotten flow falls
+    /// back to the ring, where it finds the same backend unless the set changed. Half-open is what
+    /// five SYNs of Linux take (1 + 2 + 4 + 8 + 16 s).
+    fn default() -> Self {
+        Self {
+            half_open: Duration::from_secs(30),
+            established: Duration::from_secs(15 * 60),
+            closing: Duration::from_secs(60),
+            reset: Duration::from_secs(10),
+            udp: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self {
+            bound: const { NonZeroUsize::new(1_000_000).expect("not 0") },
+            timeouts: FlowTimeouts::default(),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) ->
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
         all_down: AllDown::Forward,
+        new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends,
     }

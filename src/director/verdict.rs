@@ -1,7 +1,10 @@
 //! What becomes of a packet, and the counters that account for every one.
 
+use std::iter::Sum;
+use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::segments::Segments;
 use super::snapshot::BackendIndex;
 use crate::packet::Meta;
 
@@ -99,34 +102,89 @@ impl DropReason {
 /// What one worker counted. Written by that worker alone, read by anybody, in any order.
 #[derive(Debug)]
 pub struct Counters {
-    backends: Box<[Traffic]>,
+    backends: Segments<BackendCounters>,
     drops: [AtomicU64; DropReason::ALL.len()],
     replies: AtomicU64,
+    /// The epoch of the snapshot that the worker forwards by.
+    adopted: AtomicU64,
 }
 
-/// Packets and bytes that left for one backend.
 #[derive(Debug, Default)]
-struct Traffic {
+struct BackendCounters {
     packets: AtomicU64,
     bytes: AtomicU64,
+    untracked: AtomicU64,
+    flows: AtomicU64,
+}
+
+/// What one backend got; all of it only grows, but the flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Packets that left for it.
+    pub packets: u64,
+    /// Their inner bytes, without the outer headers.
+    pub bytes: u64,
+    /// Packets that the ring alone chose it for, beyond their VIP's
+    /// [`new_flows_per_second`](super::VipSpec::new_flows_per_second).
+    pub untracked: u64,
+    /// Flows in the table now.
+    pub flows: u64,
 }
 
 impl Counters {
-    /// Zeros for `backends` backends.
+    /// Zeros, with room for `backends` backends.
     #[must_use]
     pub fn new(backends: usize) -> Self {
-        Self {
-            backends: (0..backends).map(|_| Traffic::default()).collect(),
+        let counters = Self {
+            backends: Segments::new(),
             drops: Default::default(),
             replies: AtomicU64::new(0),
-        }
+            adopted: AtomicU64::new(0),
+        };
+        counters.backends.reserve(backends);
+        counters
+    }
+
+    /// The worker forwards by the snapshot of this epoch from now on, which has indices below
+    /// `backends`. What it counts for backends that are not in it ends before.
+    pub(super) fn adopt(&self, epoch: u64, backends: usize) {
+        self.backends.reserve(backends);
+        self.adopted.store(epoch, Ordering::Release);
+    }
+
+    /// The epoch of the snapshot that the worker forwards by.
+    #[must_use]
+    pub fn adopted(&self) -> u64 {
+        self.adopted.load(Ordering::Acquire)
     }
 
     /// Counts a packet of `bytes` inner bytes that left for a backend.
     pub fn count_sent(&self, backend: BackendIndex, bytes: usize) {
-        let traffic = &self.backends[backend.position()];
-        traffic.packets.fetch_add(1, Ordering::Relaxed);
-        traffic.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(counters) = self.backends.get(backend.position()) {
+            counters.packets.fetch_add(1, Ordering::Relaxed);
+            counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a packet that the ring chose a backend for, without a flow that remembers it.
+    pub(super) fn count_untracked(&self, backend: BackendIndex) {
+        if let Some(counters) = self.backends.get(backend.position()) {
+            counters.untracked.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a flow that entered the table.
+    pub(super) fn count_flow(&self, backend: BackendIndex) {
+        if let Some(counters) = self.backends.get(backend.position()) {
+            counters.flows.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes back the count of a flow that left the table.
+    pub(super) fn uncount_flow(&self, backend: BackendIndex) {
+        if let Some(counters) = self.backends.get(backend.position()) {
+            counters.flows.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a dropped packet.
@@ -150,20 +208,56 @@ impl Counters {
         self.replies.load(Ordering::Relaxed)
     }
 
-    /// Packets and inner bytes that left for the backend at `position`.
+    /// What the backend at `index` got.
     #[must_use]
-    pub fn sent(&self, position: usize) -> (u64, u64) {
-        let traffic = &self.backends[position];
-        (
-            traffic.packets.load(Ordering::Relaxed),
-            traffic.bytes.load(Ordering::Relaxed),
-        )
+    pub fn traffic(&self, index: BackendIndex) -> Traffic {
+        self.backends
+            .get(index.position())
+            .map(BackendCounters::read)
+            .unwrap_or_default()
+    }
+
+    /// What all backends got together, those that have left among them.
+    #[must_use]
+    pub fn all_traffic(&self) -> Traffic {
+        self.backends.iter().map(BackendCounters::read).sum()
     }
 
     /// Packets dropped for `reason`.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl BackendCounters {
+    fn read(&self) -> Traffic {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Traffic {
+            packets: load(&self.packets),
+            bytes: load(&self.bytes),
+            untracked: load(&self.untracked),
+            flows: load(&self.flows),
+        }
+    }
+}
+
+impl Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            untracked: self.untracked + other.untracked,
+            flows: self.flows + other.flows,
+        }
+    }
+}
+
+impl Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(traffic: I) -> Self {
+        traffic.fold(Self::default(), Add::add)
     }
 }
 
