@@ -78,6 +78,7 @@ impl Site {
                 "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
             ));
         }
+        meet(&client, &director);
         Self {
             client,
             router,
@@ -196,6 +197,16 @@ fn set_up_router(router: &Node) {
          ip addr add 10.0.2.1/24 dev b3
          ip addr add 10.0.9.1/24 dev client
          ip route add 10.0.0.100/32 via 10.0.1.2");
+}
+
+/// All neighbours are known before the traffic: a burst towards one that is not yet loses what does
+/// not fit its queue (`unres_qlen_bytes`), and tests count packets.
+fn meet(client: &Node, director: &Node) {
+    client.run(&format!("ping -c 1 -W 5 {DIRECTOR}"));
+    for (_, address) in BACKENDS {
+        director.run(&format!("ping -c 1 -W 5 {address}"));
+        client.run(&format!("ping -c 1 -W 5 {address}"));
+    }
 }
 
 /// All programs of one kind start before the first is waited for.
