@@ -78,7 +78,11 @@ impl Site {
                 "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
             ));
         }
-        meet(&client, &director);
+        meet(&client, "eth0", &["10.0.9.1"]);
+        meet(&director, "eth0", &["10.0.1.1", "10.0.1.11", "10.0.1.12"]);
+        meet(&router, "segment", &[DIRECTOR, "10.0.1.11", "10.0.1.12"]);
+        meet(&router, "b3", &["10.0.2.13"]);
+        meet(&router, "client", &[CLIENT]);
         Self {
             client,
             router,
@@ -199,14 +203,16 @@ fn set_up_router(router: &Node) {
          ip route add 10.0.0.100/32 via 10.0.1.2");
 }
 
-/// All neighbours are known before the traffic: a burst towards one that is not yet loses what does
-/// not fit its queue (`unres_qlen_bytes`), and tests count packets.
-fn meet(client: &Node, director: &Node) {
-    client.run(&format!("ping -c 1 -W 5 {DIRECTOR}"));
-    for (_, address) in BACKENDS {
-        director.run(&format!("ping -c 1 -W 5 {address}"));
-        client.run(&format!("ping -c 1 -W 5 {address}"));
+/// Resolves neighbours before the traffic comes, without a packet that a test would count: a burst
+/// towards one that is not yet resolved loses what does not fit its queue (`unres_qlen_bytes`).
+fn meet(node: &Node, device: &str, neighbours: &[&str]) {
+    for neighbour in neighbours {
+        node.run(&format!("ip neigh replace {neighbour} dev {device} use"));
     }
+    wait_until("the neighbours' answers", || {
+        let known = node.run(&format!("ip neigh show dev {device} nud reachable"));
+        known.lines().count() >= neighbours.len()
+    });
 }
 
 /// All programs of one kind start before the first is waited for.
