@@ -28,7 +28,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, DirectorConfig};
-use crate::director::{BackendIndex, Director, Roster, Seat};
+use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
@@ -253,18 +253,21 @@ impl Daemon {
     fn summary(&self) -> String {
         let DirectorConfig { tun, workers, .. } = &self.config.director;
         let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
-        let vips: Vec<_> = self
-            .config
-            .vips
-            .iter()
-            .map(|vip| vip.name.as_str())
-            .collect();
+        let vips = match self.config.vips.as_slice() {
+            many if many.len() > NAMED => format!("{} VIPs", many.len()),
+            few => names(few),
+        };
         let mtu = self.routes.device_mtu();
-        format!(
-            "{tun}: forwarding {} to {backends} backend(s), {workers} worker(s), MTU {mtu}",
-            vips.join(", ")
-        )
+        format!("{tun}: forwarding {vips} to {backends} backend(s), {workers} worker(s), MTU {mtu}")
     }
+}
+
+/// More VIPs than this are counted in the log, not named.
+const NAMED: usize = 8;
+
+fn names(vips: &[VipSpec]) -> String {
+    let names: Vec<_> = vips.iter().map(|vip| vip.name.as_str()).collect();
+    names.join(", ")
 }
 
 /// What all threads of the data path share.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result, bail};
 use log::warn;
 
+use super::NAMED;
 use crate::config::Config;
 use crate::director::{Health, Roster, Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
@@ -50,6 +51,7 @@ impl Paths {
                 entry.insert(resolve(backend.address, config, &links, netlink)?);
             }
         }
+        warn_of_no_route(&paths);
         Ok(Self { paths, links })
     }
 
@@ -129,7 +131,6 @@ fn resolve(
     let rule = config.director.encap.source.rule_for(backend);
     let route = route_to(backend, netlink).with_context(|| format!("backend {backend}"))?;
     let Some(route) = route else {
-        warn!("backend {backend}: no route; its packets count as send_failed until there is one");
         return Ok(Path {
             source: source_without_route(backend, config),
             link: None,
@@ -152,6 +153,19 @@ fn resolve(
         mtu: mtu_of(&route, link),
         link: link.map(|link| link.index),
     })
+}
+
+/// One line each for a few backends, and one for all further ones: without a default route it may
+/// be every one of thousands.
+fn warn_of_no_route(paths: &BTreeMap<IpAddr, Path>) {
+    let stranded = || paths.iter().filter(|(_, path)| path.mtu.is_none());
+    for (backend, _) in stranded().take(NAMED) {
+        warn!("backend {backend}: no route; its packets count as send_failed until there is one");
+    }
+    let further = stranded().skip(NAMED).count();
+    if further > 0 {
+        warn!("{further} more backends have no route");
+    }
 }
 
 fn source_without_route(backend: IpAddr, config: &Config) -> SourceRule {
