@@ -32,6 +32,7 @@ use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
+use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
 use drains::Drains;
@@ -79,11 +80,15 @@ pub fn run(
     hear_signals(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
     info!("{}", daemon.summary());
+    release_freed_memory();
     loop {
         match (daemon.wait(&happened)?, reload) {
             (Event::Stop(reason), _) => return Ok((daemon.stop(), reason)),
             (Event::HangUp, None) => return Ok((daemon.stop(), StopReason::Signal)),
-            (Event::HangUp, Some(read)) => daemon.reload(read),
+            (Event::HangUp, Some(read)) => {
+                daemon.reload(read);
+                release_freed_memory();
+            }
             (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
         }
     }
