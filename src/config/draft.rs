@@ -283,19 +283,13 @@ impl TimeoutsDraft {
     /// The defaults, for a section that `parent` does not have.
     pub(super) fn default_at(parent: &Site) -> Self {
         let site = parent.absent("timeouts");
-        let FlowTimeouts {
-            half_open,
-            established,
-            closing,
-            reset,
-            udp,
-        } = FlowTimeouts::default();
+        let timeouts = FlowTimeouts::default();
         Self {
-            half_open: default(half_open, &site),
-            established: default(established, &site),
-            closing: default(closing, &site),
-            reset: default(reset, &site),
-            udp: default(udp, &site),
+            half_open: default(timeouts.half_open, &site),
+            established: default(timeouts.established, &site),
+            closing: default(timeouts.closing, &site),
+            reset: default(timeouts.reset, &site),
+            udp: default(timeouts.udp, &site),
         }
     }
 

@@ -68,20 +68,14 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
 }
 
 fn timeouts(mut section: Section<'_>, problems: &mut Vec<Problem>) -> TimeoutsDraft {
-    let FlowTimeouts {
-        half_open,
-        established,
-        closing,
-        reset,
-        udp,
-    } = FlowTimeouts::default();
+    let default = FlowTimeouts::default();
     let mut read = |key, default| section.or_default(key, default, problems, value::flow_timeout);
     let draft = TimeoutsDraft {
-        half_open: read("half_open", half_open),
-        established: read("established", established),
-        closing: read("closing", closing),
-        reset: read("reset", reset),
-        udp: read("udp", udp),
+        half_open: read("half_open", default.half_open),
+        established: read("established", default.established),
+        closing: read("closing", default.closing),
+        reset: read("reset", default.reset),
+        udp: read("udp", default.udp),
     };
     section.finish(problems);
     draft
