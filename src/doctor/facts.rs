@@ -1,6 +1,7 @@
 //! What was seen of a machine, as plain values: the doctor's whole input, and the content of a bundle.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -25,6 +26,15 @@ impl<T> Observed<T> {
         match self {
             Self::Seen(value) => Some(value),
             Self::Unseen(_) => None,
+        }
+    }
+}
+
+impl<T, E: fmt::Display> From<Result<T, E>> for Observed<T> {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(value) => Self::Seen(value),
+            Err(error) => Self::Unseen(error.to_string()),
         }
     }
 }
@@ -54,20 +64,21 @@ pub struct Facts {
     pub addresses: Observed<Vec<Address>>,
     /// Neighbour entries.
     pub neighbours: Observed<Vec<Neighbour>>,
-    /// Policy rules (`ip rule`), in the order of their priority.
+    /// Policy rules (`ip rule`): those of IPv4, then those of IPv6, each in the order of their priority.
     pub rules: Observed<Vec<PolicyRule>>,
     /// Settings by dotted name, `/` in device names (`net.ipv4.conf.eth0.rp_filter`); of the names
     /// that checks ask for, those that exist.
     pub sysctls: BTreeMap<String, i64>,
     /// What configures settings at boot, in the order in which it is applied (sysctl.d(5)).
     pub sysctl_files: Observed<Vec<SysctlSetting>>,
-    /// `/proc/net/snmp` and `/proc/net/netstat`, as `nstat` names them (`IpInAddrErrors`).
+    /// `/proc/net/snmp`, `netstat` and `snmp6`, as `nstat` names them (`IpInAddrErrors`, `Ip6InDiscards`).
     pub counters: BTreeMap<String, u64>,
     /// Sockets of this namespace that are bound: TCP that listen, UDP, raw.
     pub sockets: Observed<Vec<Socket>>,
     /// Packet filters.
     pub firewall: FirewallFacts,
-    /// Kernel modules that decapsulate, by name (`ipip`, `sit`, `ip6_tunnel`, `fou`, `tunnel4`).
+    /// Kernel modules that decapsulate, by name (`ipip`, `sit`, `ip6_tunnel`, `fou`, `tunnel4`); without
+    /// those of which it cannot be told whether the kernel has them.
     pub modules: BTreeMap<String, ModuleState>,
     /// Running `tunlb decap` processes in this network namespace.
     pub decapsulators: Observed<Vec<Decapsulator>>,
@@ -153,8 +164,12 @@ pub struct Neighbour {
 /// A policy rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRule {
+    /// Of the rules for IPv6 packets.
+    pub ipv6: bool,
     /// Lower goes first.
     pub priority: u32,
+    /// Selects what does *not* match (`not`).
+    pub inverted: bool,
     /// Selects by source.
     pub from: Option<IpNet>,
     /// Selects by destination.
@@ -209,7 +224,8 @@ pub struct SysctlSetting {
     pub file: String,
     /// Its line, from 1.
     pub line: usize,
-    /// Dotted name, globs kept (`net.ipv4.conf.*.rp_filter`).
+    /// Dotted name, `/` in device names, globs kept (`net.ipv4.conf.*.rp_filter`). With `-` before it,
+    /// and without a value: the globs of all files leave this name out (sysctl.d(5)).
     pub name: String,
     /// As written.
     pub value: String,
@@ -224,13 +240,14 @@ pub struct Socket {
     pub address: IpAddr,
     /// The local port; of a raw socket its protocol.
     pub port: u16,
-    /// An IPv6 socket that takes no IPv4 (IPV6_V6ONLY).
+    /// An IPv6 socket that takes no IPv4 (IPV6_V6ONLY). A kernel without tables for sock_diag(7) does
+    /// not tell; it is false then, which is the default of sockets.
     pub v6_only: bool,
     /// Only of this device (SO_BINDTODEVICE), by name.
     pub device: Option<String>,
     /// TCP: connections that wait to be accepted; UDP: bytes that wait.
     pub queued: u32,
-    /// TCP: the most that may wait.
+    /// TCP: the most that may wait; 0 where the kernel does not tell.
     pub queue_limit: u32,
     /// The program, where it could be found.
     pub program: Option<String>,

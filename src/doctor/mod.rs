@@ -2,7 +2,7 @@
 //!
 //! Three steps, each of which can be looked at alone:
 //!
-//! 1. `gather`: one read-only look at the machine becomes [`Facts`], which serialise (a bundle is
+//! 1. [`gather`]: one read-only look at the machine becomes [`Facts`], which serialise (a bundle is
 //!    nothing else);
 //! 2. `judge`: pure functions over the facts; each row of the tables of failure modes is a check;
 //! 3. `report`: findings as text or JSON.
@@ -12,6 +12,7 @@
 pub mod facts;
 pub mod finding;
 pub mod firewall;
+pub mod gather;
 
 pub use facts::{Facts, Observed, Target};
 pub use finding::{Code, Diagnosis, Finding, Status};

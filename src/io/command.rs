@@ -176,6 +176,9 @@ mod tests {
         let error = output("no-such-program", &[], SECOND).unwrap_err();
         assert_eq!(error.to_string(), "no-such-program is not installed");
         let error = output("sleep", &["60"], SECOND / 20).unwrap_err();
-        assert_eq!(error.to_string(), "sleep gave no answer within 0.05 seconds");
+        assert_eq!(
+            error.to_string(),
+            "sleep gave no answer within 0.05 seconds"
+        );
     }
 }

@@ -7,8 +7,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-        RouteScope, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+        RouteProtocol, RouteScope, RouteType, RouteVia,
     },
 };
 
@@ -60,7 +60,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// The largest segment in bytes that TCP announces over it, where that is set by hand (`advmss`).
     pub advmss: Option<u32>,
-    /// The table that it was found in.
+    /// The table that it was found in; the kernel keeps the local table inside the main one, and says
+    /// so, until a policy rule is added.
     pub table: Option<u32>,
 }
 

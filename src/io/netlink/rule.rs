@@ -52,11 +52,10 @@ fn rule_of(message: RouteNetlinkMessage) -> Option<PolicyRule> {
         return None;
     };
     let header = &message.header;
-    let ipv6 = match header.family {
-        AddressFamily::Inet => false,
-        AddressFamily::Inet6 => true,
-        _ => return None, // multicast routing has rules, too
-    };
+    let ipv6 = header.family == AddressFamily::Inet6;
+    if !ipv6 && header.family != AddressFamily::Inet {
+        return None; // multicast routing has rules, too
+    }
     let mut rule = PolicyRule {
         ipv6,
         inverted: header.flags.contains(RuleFlags::Invert),
@@ -127,7 +126,9 @@ fn text_of(rule: &PolicyRule, header: &RuleHeader, attributes: &[RuleAttribute])
     }
     words.extend(rule.iif.as_ref().map(|name| format!("iif {name}")));
     words.extend(rule.oif.as_ref().map(|name| format!("oif {name}")));
-    words.extend(attributes.iter().filter_map(further_condition));
+    for condition in [uids, protocol, source_ports, destination_ports, tunnel_id] {
+        words.extend(attributes.iter().find_map(condition));
+    }
     words.extend(action_text(rule, header, attributes));
     words.extend(attributes.iter().filter_map(suppression));
     words.join(" ")
@@ -142,20 +143,43 @@ fn net_text(net: Option<IpNet>) -> String {
     }
 }
 
-fn further_condition(attribute: &RuleAttribute) -> Option<String> {
+fn uids(attribute: &RuleAttribute) -> Option<String> {
     if let RuleAttribute::UidRange(range) = attribute {
         Some(format!("uidrange {}-{}", range.start, range.end))
-    } else if let RuleAttribute::IpProtocol(protocol) = attribute {
-        Some(match u8::from(*protocol) {
-            6 => "ipproto tcp".to_owned(),
-            17 => "ipproto udp".to_owned(),
-            number => format!("ipproto {number}"),
-        })
-    } else if let RuleAttribute::SourcePortRange(range) = attribute {
+    } else {
+        None
+    }
+}
+
+fn protocol(attribute: &RuleAttribute) -> Option<String> {
+    let RuleAttribute::IpProtocol(protocol) = attribute else {
+        return None;
+    };
+    Some(match u8::from(*protocol) {
+        6 => "ipproto tcp".to_owned(),
+        17 => "ipproto udp".to_owned(),
+        number => format!("ipproto {number}"),
+    })
+}
+
+fn source_ports(attribute: &RuleAttribute) -> Option<String> {
+    if let RuleAttribute::SourcePortRange(range) = attribute {
         Some(format!("sport {}", ports_text(range.start, range.end)))
-    } else if let RuleAttribute::DestinationPortRange(range) = attribute {
+    } else {
+        None
+    }
+}
+
+fn destination_ports(attribute: &RuleAttribute) -> Option<String> {
+    if let RuleAttribute::DestinationPortRange(range) = attribute {
         Some(format!("dport {}", ports_text(range.start, range.end)))
-    } else if let RuleAttribute::TunId(id) = attribute {
+    } else {
+        None
+    }
+}
+
+fn tunnel_id(attribute: &RuleAttribute) -> Option<String> {
+    if let RuleAttribute::TunId(id) = attribute {
         Some(format!("tun_id {id}"))
     } else {
         None
@@ -179,18 +203,26 @@ fn action_text(
     if attributes.iter().any(l3mdev) {
         return Some("lookup [l3mdev-table]".to_owned());
     }
-    let goto = attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Goto(priority) => Some(*priority),
-        _ => None,
-    });
     match header.action {
-        RuleAction::ToTable => rule.table.map(|table| format!("lookup {}", table_text(table))),
-        RuleAction::Goto => goto.map(|priority| format!("goto {priority}")),
+        RuleAction::ToTable => rule
+            .table
+            .map(|table| format!("lookup {}", table_text(table))),
+        RuleAction::Goto => attributes.iter().find_map(goto),
         RuleAction::Nop => Some("nop".to_owned()),
         RuleAction::Blackhole => Some("blackhole".to_owned()),
         RuleAction::Unreachable => Some("unreachable".to_owned()),
         RuleAction::Prohibit => Some("prohibit".to_owned()),
-        other => Some(format!("action {}", u8::from(other))),
+        RuleAction::Unspec | RuleAction::Other(_) | _ => {
+            Some(format!("action {}", u8::from(header.action)))
+        }
+    }
+}
+
+fn goto(attribute: &RuleAttribute) -> Option<String> {
+    if let RuleAttribute::Goto(priority) = attribute {
+        Some(format!("goto {priority}"))
+    } else {
+        None
     }
 }
 
@@ -268,7 +300,10 @@ mod tests {
         let mut prohibit = message(vec![RuleAttribute::Priority(7)]);
         prohibit.header.action = RuleAction::Prohibit;
         let rule = read(prohibit);
-        assert_eq!((rule.table, rule.text.as_str()), (None, "from all prohibit"));
+        assert_eq!(
+            (rule.table, rule.text.as_str()),
+            (None, "from all prohibit")
+        );
         let mut goto = message(vec![RuleAttribute::Goto(32766)]);
         goto.header.action = RuleAction::Goto;
         assert_eq!(read(goto).text, "from all goto 32766");

@@ -81,7 +81,10 @@ impl SocketTables {
     pub fn bound(&mut self, protocol: SocketProtocol) -> Result<Vec<BoundSocket>, NetlinkError> {
         let operation = Operation::new("list sockets of protocol", protocol.number());
         let mut sockets = Vec::new();
-        for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        for (family, id) in [
+            (AF_INET, SocketId::new_v4()),
+            (AF_INET6, SocketId::new_v6()),
+        ] {
             let request = SockDiagMessage::InetRequest(InetRequest {
                 family,
                 protocol: protocol.number(),
