@@ -123,10 +123,7 @@ pub fn find_role() -> FoundRole {
     let seen = |(process, _): &(&Process, _)| process.namespace.is_some();
     let is_director = look.processes.tunlbs("run").iter().any(seen) || tun.is_some();
     let mut links = look.network.devices().iter();
-    let is_backend = decapsulators
-        .seen()
-        .is_none_or(|running| !running.is_empty())
-        || links.any(|link| link.up && link.tunnel.is_some())
+    let is_backend = links.any(|link| link.up && link.tunnel.is_some())
         || !targets::vips(&look.network, &decapsulators).is_empty();
     match (is_director, is_backend) {
         (true, true) => FoundRole::Both,
