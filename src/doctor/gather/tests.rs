@@ -56,10 +56,10 @@ fn decapsulator(folder: &Path) -> Child {
 }
 
 fn route(answer: &RouteAnswer) -> &Route {
-    match answer {
-        RouteAnswer::Route(route) => route,
-        other => panic!("{other:?}"),
-    }
+    let RouteAnswer::Route(route) = answer else {
+        panic!("{answer:?}");
+    };
+    route
 }
 
 #[test]
