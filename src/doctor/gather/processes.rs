@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 /// How long the owners of sockets are looked for: a machine may have a million open files.
 const SEARCH: Duration = Duration::from_millis(200);
 
+/// When a search for owners that begins now is given up.
+pub(super) fn end_of_search() -> Instant {
+    Instant::now() + SEARCH
+}
+
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
@@ -92,13 +97,13 @@ impl Processes {
     }
 
     /// The processes that hold sockets open, by the sockets' inodes; as far as they may be seen, and
-    /// as far as the time for it goes.
+    /// those found before `end`.
     pub(super) fn owners<'a>(
         &self,
         among: impl Iterator<Item = &'a Process>,
         mut inodes: BTreeSet<u32>,
+        end: Instant,
     ) -> BTreeMap<u32, &'a Process> {
-        let end = Instant::now() + SEARCH;
         let mut owners = BTreeMap::new();
         for process in among {
             if inodes.is_empty() || Instant::now() > end {
@@ -226,7 +231,7 @@ mod tests {
         symlink("socket:[17]", folder.join("3")).unwrap();
         symlink("/dev/null", folder.join("4")).unwrap();
         let processes = Processes::read(root.path());
-        let owners = processes.owners(processes.here(), BTreeSet::from([17, 18]));
+        let owners = processes.owners(processes.here(), BTreeSet::from([17, 18]), end_of_search());
         let owners: Vec<_> = owners.iter().map(|(inode, p)| (*inode, p.pid)).collect();
         assert_eq!(owners, [(17, 7)]);
     }

@@ -101,6 +101,8 @@ const BACKEND: &str = "
     ip rule add from 10.0.0.100 ipproto tcp sport 80 lookup 100
     ip route add default via 10.0.1.253 dev eth0 table 100 mtu 1400 advmss 1360
     nft add table inet filter
+    iptables-nft -A INPUT -p 94 -j DROP
+    iptables-legacy -A INPUT -p 4 -j DROP
 ";
 
 #[test]
@@ -151,6 +153,13 @@ fn common_facts_are_seen(facts: &Facts) {
     let text = "from 10.0.0.100 ipproto tcp sport 80 lookup 100";
     assert!(rules.iter().any(|rule| rule.text == text), "{rules:?}");
     assert!(facts.firewall.nft.seen().unwrap().contains("\"filter\""));
+    for (program, rule) in [
+        ("iptables-nft-save", "-A INPUT -p ipip -j DROP"),
+        ("iptables-legacy-save", "-A INPUT -p ipencap -j DROP"),
+    ] {
+        let rules = facts.firewall.iptables[program].seen().unwrap();
+        assert!(rules.contains(rule), "{program}: {rules}");
+    }
     let own = &facts.sysctls["net.ipv4.conf.decap0.rp_filter"];
     assert_eq!(*own, 2);
 }
