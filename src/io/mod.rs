@@ -1,4 +1,4 @@
-//! The outside world: TUN, egress, netlink, sysctls, capture files, other
+//! The outside world: TUN, egress, netlink, sysctls, captures, tracing, other
 //! programs. Knows packets, decides nothing about flows.
 
 pub mod capability;
@@ -7,9 +7,11 @@ pub mod command;
 pub mod egress;
 pub mod icmp;
 pub mod netlink;
+pub mod packet_socket;
 pub mod pcap;
 pub mod sys;
 pub mod sysctl;
+pub mod tracing;
 pub mod tun;
 pub mod undo;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 /// The counters of this network namespace; without those of a file that cannot be read.
-pub(super) fn read() -> BTreeMap<String, u64> {
+pub(in crate::doctor) fn read() -> BTreeMap<String, u64> {
     let text = |file: &str| fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
     let mut counters = in_tables(&text("snmp"));
     counters.extend(in_tables(&text("netstat")));

@@ -6,7 +6,7 @@
 //! `/proc`, `targets` finds what is to be examined, `director` is a director's own part; the other files
 //! read one kind of source each.
 
-mod counters;
+pub(super) mod counters;
 mod decapsulators;
 mod director;
 mod firewall;

@@ -51,7 +51,7 @@ pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_type: u8) -> 
 }
 
 /// Sets an option whose value is plain data.
-fn set<T: Copy>(
+pub(super) fn set<T: Copy>(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     option: libc::c_int,

@@ -1,0 +1,318 @@
+//! The filter in the kernel: of all packets of the machine those of one service on its VIP, with a
+//! tunnel's header around them or without, the replies, and ICMP errors.
+//!
+//! It is coarse where that is harmless: `sighting` reads what comes through again. A packet that is
+//! shorter than what the program looks at is refused by the kernel.
+
+use std::net::IpAddr;
+
+use super::Watched;
+use super::assembler::{ADDRESSING, Assembler, DEVICE, ETHERTYPE, Label, Target};
+use crate::doctor::facts::Encap;
+use crate::io::packet_socket::Instruction;
+
+const IPV4: u32 = 0x0800;
+const IPV6: u32 = 0x86dd;
+
+/// Protocol numbers.
+const ICMP: u32 = 1;
+const IPIP: u32 = 4;
+const UDP: u32 = 17;
+const IPV6_IN_IP: u32 = 41;
+const ICMPV6: u32 = 58;
+
+/// `sll_pkttype` (linux/if_packet.h).
+const TO_ANOTHER_HOST: u32 = 3;
+const OUTGOING: u32 = 4;
+
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// All of a packet.
+const WHOLE: u32 = 0xffff;
+
+/// Where the fields of an IP header are.
+struct Header {
+    ethertype: u32,
+    /// The protocol of the tunnel that carries it.
+    tunnelled_as: u32,
+    protocol: u32,
+    source: u32,
+    destination: u32,
+    /// Length in bytes without options; of IPv4 the header tells its own.
+    length: u32,
+}
+
+const HEADER_V4: Header = Header {
+    ethertype: IPV4,
+    tunnelled_as: IPIP,
+    protocol: 9,
+    source: 12,
+    destination: 16,
+    length: 20,
+};
+const HEADER_V6: Header = Header {
+    ethertype: IPV6,
+    tunnelled_as: IPV6_IN_IP,
+    protocol: 6,
+    source: 8,
+    destination: 24,
+    length: 40,
+};
+
+impl Header {
+    const fn of(address: IpAddr) -> &'static Self {
+        if address.is_ipv4() {
+            &HEADER_V4
+        } else {
+            &HEADER_V6
+        }
+    }
+
+    const fn is_v4(&self) -> bool {
+        self.ethertype == IPV4
+    }
+}
+
+/// The program for one service; packets of other clients than `client` are refused where it is given.
+pub(super) fn program(watched: &Watched, client: Option<IpAddr>) -> Vec<Instruction> {
+    let mut writer = Writer::new(watched, client);
+    writer.entrance();
+    writer.outer(&HEADER_V4);
+    writer.outer(&HEADER_V6);
+    writer.plain();
+    writer.packet_of_the_service();
+    writer.end();
+    writer.code.finish()
+}
+
+struct Writer<'a> {
+    watched: &'a Watched,
+    client: Option<IpAddr>,
+    inner: &'static Header,
+    code: Assembler,
+    outer_v4: Label,
+    outer_v6: Label,
+    /// A packet without a tunnel around it, or none that matters.
+    plain: Label,
+    /// X is where the packet of the service begins.
+    service: Label,
+    take: Label,
+    refuse: Label,
+}
+
+impl<'a> Writer<'a> {
+    fn new(watched: &'a Watched, client: Option<IpAddr>) -> Self {
+        let mut code = Assembler::default();
+        Self {
+            watched,
+            client,
+            inner: Header::of(watched.vip),
+            outer_v4: code.label(),
+            outer_v6: code.label(),
+            plain: code.label(),
+            service: code.label(),
+            take: code.label(),
+            refuse: code.label(),
+            code,
+        }
+    }
+
+    /// Neither loopback, which shows a packet twice, nor what a switch sends to others.
+    fn entrance(&mut self) {
+        let (v4, v6, refuse) = (
+            Target::To(self.outer_v4),
+            Target::To(self.outer_v6),
+            Target::To(self.refuse),
+        );
+        self.code.load_word(ADDRESSING);
+        self.code.if_equal(TO_ANOTHER_HOST, refuse, Target::Next);
+        self.code.load_word(DEVICE);
+        self.code.if_equal(LOOPBACK, refuse, Target::Next);
+        self.code.load_word(ETHERTYPE);
+        self.code.if_equal(IPV4, v4, Target::Next);
+        self.code.if_equal(IPV6, v6, refuse);
+    }
+
+    /// What the packet is, by its first header. X becomes the length of that header.
+    fn outer(&mut self, header: &Header) {
+        let (plain, service) = (Target::To(self.plain), Target::To(self.service));
+        let icmp = self.code.label();
+        let here = if header.is_v4() {
+            self.outer_v4
+        } else {
+            self.outer_v6
+        };
+        self.code.here(here);
+        self.code.set_x(0);
+        if header.is_v4() {
+            self.refuse_later_fragment();
+        }
+        self.skip_header(header);
+        self.code.load_byte(header.protocol);
+        self.code
+            .if_equal(self.inner.tunnelled_as, service, Target::Next);
+        let icmp_number = if header.is_v4() { ICMP } else { ICMPV6 };
+        self.code
+            .if_equal(icmp_number, Target::To(icmp), Target::Next);
+        if let Encap::Gue(port) = self.watched.encap {
+            self.code.if_equal(UDP, Target::Next, plain);
+            self.gue(port.into());
+        } else {
+            self.code.go_to(self.plain);
+        }
+        self.code.here(icmp);
+        self.code.load_byte_from_x(0);
+        let errors: &[u32] = if header.is_v4() {
+            &[3, 11, 12]
+        } else {
+            &[1, 2, 3, 4]
+        };
+        for kind in errors {
+            let take = Target::To(self.take);
+            self.code.if_equal(*kind, take, Target::Next);
+        }
+        self.code.go_to(self.refuse);
+    }
+
+    /// GUE: the header of variant 0 says its length in words beyond the first, variant 1 has none
+    /// (draft-ietf-intarea-gue-09 §3).
+    fn gue(&mut self, port: u32) {
+        const UDP_HEADER: u32 = 8;
+        let variant_1 = self.code.label();
+        self.code.load_half_from_x(2);
+        self.code
+            .if_equal(port, Target::Next, Target::To(self.plain));
+        self.code.load_byte_from_x(UDP_HEADER);
+        self.code
+            .if_any(0xc0, Target::To(variant_1), Target::Next);
+        self.code.and(0x1f);
+        self.code.shift_left(2);
+        self.code.add(UDP_HEADER + 4);
+        self.code.add_x();
+        self.code.move_to_x();
+        self.code.go_to(self.service);
+        self.code.here(variant_1);
+        self.move_x_by(UDP_HEADER);
+        self.code.go_to(self.service);
+    }
+
+    fn plain(&mut self) {
+        let refuse = Target::To(self.refuse);
+        self.code.here(self.plain);
+        self.code.load_word(ETHERTYPE);
+        self.code
+            .if_equal(self.inner.ethertype, Target::Next, refuse);
+        self.code.set_x(0);
+    }
+
+    /// To V and its port, or from there; from any address of this machine where it leaves by that port,
+    /// for a service that answers from the wrong one.
+    fn packet_of_the_service(&mut self) {
+        let refuse = Target::To(self.refuse);
+        let header = self.inner;
+        let (to_vip, from_vip, not_to_vip) =
+            (self.code.label(), self.code.label(), self.code.label());
+        self.code.here(self.service);
+        if header.is_v4() {
+            self.refuse_later_fragment();
+        }
+        let protocol = self.watched.protocol.number();
+        self.code.load_byte_from_x(header.protocol);
+        self.code
+            .if_equal(protocol.into(), Target::Next, refuse);
+        self.address(header.destination, self.watched.vip, not_to_vip);
+        self.code.go_to(to_vip);
+        self.code.here(not_to_vip);
+        self.reply(from_vip);
+        self.code.here(from_vip);
+        self.client_and_port(header.destination, 0);
+        self.code.here(to_vip);
+        self.client_and_port(header.source, 2);
+    }
+
+    /// Source V, or any other of this machine where the port tells the service.
+    fn reply(&mut self, from_vip: Label) {
+        let refuse = Target::To(self.refuse);
+        let other_source = self.code.label();
+        self.address(self.inner.source, self.watched.vip, other_source);
+        self.code.go_to(from_vip);
+        self.code.here(other_source);
+        match self.watched.port {
+            Some(_) => {
+                self.code.load_word(ADDRESSING);
+                self.code.if_equal(OUTGOING, Target::Next, refuse);
+            }
+            None => self.code.go_to(self.refuse),
+        }
+    }
+
+    /// Ends: takes it where the client is the wanted one, its address being at `client`, and the
+    /// service's port, which is at `port` of the transport header.
+    fn client_and_port(&mut self, client: u32, port: u32) {
+        if let Some(wanted) = self.client.filter(|one| one.is_ipv4() == self.inner.is_v4()) {
+            self.address(client, wanted, self.refuse);
+        }
+        if let Some(number) = self.watched.port {
+            self.skip_header(self.inner);
+            self.code.load_half_from_x(port);
+            self.code
+                .if_equal(number.into(), Target::Next, Target::To(self.refuse));
+        }
+        self.code.take(WHOLE);
+    }
+
+    /// Goes on where the address at X + `at` is that one.
+    fn address(&mut self, at: u32, address: IpAddr, otherwise: Label) {
+        let (words, count) = words(address);
+        for (offset, word) in (at..).step_by(4).zip(&words[..count]) {
+            self.code.load_word_from_x(offset);
+            self.code
+                .if_equal(*word, Target::Next, Target::To(otherwise));
+        }
+    }
+
+    /// Of the IPv4 header at X.
+    fn refuse_later_fragment(&mut self) {
+        self.code.load_half_from_x(6);
+        self.code
+            .if_any(0x1fff, Target::To(self.refuse), Target::Next);
+    }
+
+    /// X goes past the header that is there.
+    fn skip_header(&mut self, header: &Header) {
+        if header.is_v4() {
+            self.code.load_byte_from_x(0);
+            self.code.and(0x0f);
+            self.code.shift_left(2);
+            self.code.add_x();
+            self.code.move_to_x();
+        } else {
+            self.move_x_by(header.length);
+        }
+    }
+
+    fn move_x_by(&mut self, bytes: u32) {
+        self.code.move_from_x();
+        self.code.add(bytes);
+        self.code.move_to_x();
+    }
+
+    fn end(&mut self) {
+        self.code.here(self.take);
+        self.code.take(WHOLE);
+        self.code.here(self.refuse);
+        self.code.take(0);
+    }
+}
+
+fn words(address: IpAddr) -> ([u32; 4], usize) {
+    match address {
+        IpAddr::V4(v4) => ([v4.to_bits(), 0, 0, 0], 1),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            let word = |shift: u32| u32::try_from((bits >> shift) & 0xffff_ffff).unwrap_or_default();
+            ([word(96), word(64), word(32), word(0)], 4)
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! One flow among what is seen: which packet begins it, what belongs to it, and when enough was seen.
+
+use std::net::IpAddr;
+
+use super::Watched;
+use super::observation::{Kind, Outer, Quotation, Segment, Sighting, Way};
+use crate::doctor::facts::Encap;
+
+/// A client's connection, or its datagrams from one port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub(super) client: IpAddr,
+    pub(super) client_port: u16,
+    vip: IpAddr,
+    service_port: u16,
+}
+
+/// How a packet belongs to a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// From the client to V.
+    Request,
+    /// To the client, from V or another address.
+    Reply,
+    /// An ICMP error about the tunnel's packet.
+    TunnelError,
+    /// An ICMP error about a request or a reply.
+    Error,
+}
+
+impl Flow {
+    /// That which the packet begins: a SYN or a datagram that comes in for V.
+    pub(super) fn begun_by(sighting: &Sighting, watched: &Watched) -> Option<Self> {
+        Self::of(sighting, watched).filter(|_| opens(&sighting.packet.kind))
+    }
+
+    /// That of a packet to V.
+    pub(super) fn of(sighting: &Sighting, watched: &Watched) -> Option<Self> {
+        let (client_port, service_port) = ports(&sighting.packet.kind)?;
+        let packet = &sighting.packet;
+        (sighting.way == Way::In && packet.destination == watched.vip).then_some(Self {
+            client: packet.source,
+            client_port,
+            vip: watched.vip,
+            service_port,
+        })
+    }
+
+    pub(super) fn part(&self, sighting: &Sighting) -> Option<Part> {
+        let packet = &sighting.packet;
+        let request = (self.client_port, self.service_port);
+        match &packet.kind {
+            Kind::Error { about, .. } => self.error(about),
+            kind => match ports(kind)? {
+                ports if ports == request => (packet.source == self.client
+                    && packet.destination == self.vip)
+                    .then_some(Part::Request),
+                (from, to) if (to, from) == request => {
+                    (packet.destination == self.client).then_some(Part::Reply)
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// Errors about tunnels are those of any director and any flow: they quote too little to tell.
+    fn error(&self, about: &Quotation) -> Option<Part> {
+        let request = (self.client_port, self.service_port);
+        let (source, destination) = (about.source, about.destination);
+        match about.ports {
+            Some(ports) if ports == request && destination == self.vip => Some(Part::Error),
+            Some((from, to)) if (to, from) == request && source == self.vip => Some(Part::Error),
+            Some(_) | None => Some(Part::TunnelError),
+        }
+    }
+}
+
+/// Whether an error is about the tunnel's packets: of the addresses, and of the kind.
+pub(super) fn is_about_tunnel(about: &Quotation, outer: &Outer) -> bool {
+    let same_ends = (about.source, about.destination) == (outer.source, outer.destination);
+    let same_kind = match outer.encap {
+        Encap::Ipip => matches!(about.protocol, 4 | 41),
+        Encap::Gue(port) => about.protocol == 17 && about.ports.is_none_or(|(_, to)| to == port),
+    };
+    same_ends && same_kind
+}
+
+pub(super) const fn opens(kind: &Kind) -> bool {
+    match kind {
+        Kind::Tcp { segment, .. } => matches!(segment, Segment::Syn),
+        Kind::Udp { .. } => true,
+        Kind::Error { .. } => false,
+    }
+}
+
+const fn ports(kind: &Kind) -> Option<(u16, u16)> {
+    match kind {
+        Kind::Tcp { ports, .. } | Kind::Udp { ports } => Some(*ports),
+        Kind::Error { .. } => None,
+    }
+}
+
+/// Whether what was seen of a flow decides what becomes of it: it was answered and the client went on,
+/// it was refused, or the client begins again.
+pub(super) fn is_settled(seen: &[Sighting]) -> bool {
+    let mut replied = false;
+    let mut first_request: Option<&Sighting> = None;
+    for sighting in seen {
+        match (&sighting.packet.kind, sighting.way) {
+            (Kind::Error { .. }, _)
+            | (
+                Kind::Tcp {
+                    segment: Segment::Rst,
+                    ..
+                },
+                _,
+            )
+            | (Kind::Udp { .. }, Way::Out) => return true,
+            (Kind::Tcp { segment, .. }, Way::In) => {
+                let goes_on = *segment == Segment::Other;
+                let again = first_request.is_some_and(|first| {
+                    first.packet == sighting.packet && first.device == sighting.device
+                });
+                if again || (replied && goes_on) {
+                    return true;
+                }
+                first_request.get_or_insert(sighting);
+            }
+            (Kind::Tcp { segment, .. }, Way::Out) => replied |= *segment != Segment::Syn,
+            (Kind::Udp { .. }, Way::In) => {}
+        }
+    }
+    false
+}
