@@ -98,7 +98,8 @@ fn trapped(firewall: &Firewall, packet: &FilteredPacket) -> bool {
         protocol: IPIP_94,
         ..packet.clone()
     };
-    packet.protocol != 17 && firewall.judge(&misnamed) == FilterVerdict::Accept
+    let by_name = !firewall.rules_naming_protocol(IPIP_94).is_empty();
+    by_name && packet.protocol != 17 && firewall.judge(&misnamed) == FilterVerdict::Accept
 }
 
 /// The firewall checks the way back to the source itself.
