@@ -5,6 +5,8 @@
 //! to in a base chain is collected in order; the last of these takes all that is left. If all are of one
 //! kind, doubt decides nothing; else the answer is unknown, and the rule that doubt began with is quoted.
 
+use std::cmp::Reverse;
+
 use super::evaluate::{Sight, Truth};
 use super::model::{
     Base, Change, Element, Family, Hook, Register, Rule, Step, Table, Value, Verdict,
@@ -108,7 +110,7 @@ fn entries<'t>(tables: &'t [Table], hook: Hook, packet: &FilteredPacket) -> Vec<
             }
         }
     }
-    entries.sort_by_key(|entry| entry.base.priority);
+    entries.sort_by_key(|entry| (entry.base.priority, Reverse(entry.base.added)));
     entries
 }
 
@@ -377,8 +379,14 @@ impl<'t> Pass<'_, 't, '_> {
             }
             Step::Set(register, change) => {
                 let certain = matches!(at.here, Place::Here(None));
-                let value = self.walk.changed(*change).filter(|_| certain);
-                self.walk.set(*register, value);
+                let sight = self.walk.sight(self.base);
+                let of_conntrack = *register == Register::CtMark || change.is_from_conntrack();
+                // Without an entry of conntrack, there is no mark of one to set or to take.
+                if !of_conntrack || sight.is_tracked() {
+                    let certain = certain && (!of_conntrack || sight.state.is_some());
+                    let value = self.walk.changed(*change).filter(|_| certain);
+                    self.walk.set(*register, value);
+                }
             }
             Step::Notrack => {
                 self.walk.notrack = match (&at.here, &self.walk.notrack) {
