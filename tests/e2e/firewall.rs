@@ -154,7 +154,7 @@ fn nft_ruleset(dice: &mut Dice) -> String {
     text
 }
 
-/// `reject` is allowed at the hooks of the filter table only.
+/// A `reject` is allowed at some hooks only; there and elsewhere, it is a drop.
 fn nft_rules(text: &mut String, dice: &mut Dice, ends: &[&'static str]) {
     for _ in 0..=dice.below(4) {
         let (first, second) = (dice.pick(NFT_MATCHES), dice.pick(NFT_MATCHES));
@@ -249,9 +249,10 @@ fn rules(text: &mut String, dice: &mut Dice, chain: &str, ends: &[&'static str])
 /// The packets of the program, in its order.
 fn packets() -> Vec<FilteredPacket> {
     let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let length = |protocol| if protocol == 17 { 28 } else { 40 };
     let to = |protocol, source, port| FilteredPacket {
         iif: Some("eth0".to_owned()),
-        length: if protocol == 17 { 28 } else { 40 },
+        length: length(protocol),
         ports: (protocol != 4).then_some((0, port)),
         tcp_flags: (protocol == 6).then_some(2),
         reverse_path_found: Some(source == "10.0.0.1"),
@@ -262,7 +263,7 @@ fn packets() -> Vec<FilteredPacket> {
     };
     let from = |protocol, source| FilteredPacket {
         oif: Some("eth0".to_owned()),
-        length: if protocol == 17 { 28 } else { 40 },
+        length: length(protocol),
         ports: Some((0, 9)),
         tcp_flags: (protocol == 6).then_some(2),
         source_is_local: Some(source == "10.0.0.2"),
@@ -300,8 +301,7 @@ fn what_the_doctor_says_of_a_packet_the_kernel_does() {
             "cases.json",
             serde_json::Value::from(cases.clone()).to_string(),
         );
-        let namespace = lab.file("host.netns.path", "").with_file_name("host.netns");
-        let arguments = [namespace, file].map(|path| path.display().to_string());
+        let arguments = [host.namespace(), &file].map(|path| path.display().to_string());
         let output = peer.run_python(PROGRAM, &arguments.each_ref().map(String::as_str));
         let mut tally = [0; 3];
         for (case, line) in cases.iter().zip(output.lines()) {
@@ -357,10 +357,11 @@ fn compare(case: &serde_json::Value, line: &str, tally: &mut [usize; 3]) {
             "{verdict:?}, but it arrived as {arrived:?}: {packet:?}\n{}",
             rules.unwrap_or_default()
         );
-        tally[match verdict {
-            FilterVerdict::Unknown(_) => 2,
-            _ if arrived.is_some() => 0,
-            _ => 1,
-        }] += 1;
+        let kind = if matches!(verdict, FilterVerdict::Unknown(_)) {
+            2
+        } else {
+            usize::from(arrived.is_none())
+        };
+        tally[kind] += 1;
     }
 }

@@ -15,6 +15,7 @@ mod nft_operand;
 mod nft_rule;
 mod nft_text;
 mod nft_value;
+mod pass;
 mod queries;
 #[cfg(test)]
 mod tests;

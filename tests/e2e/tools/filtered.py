@@ -106,6 +106,7 @@ def load_nft(text):
 
 def main():
     namespace, cases = sys.argv[1:]
+    os.environ["XTABLES_LOCKFILE"] = cases + ".lock"  # the usual one is the whole machine's
     peer_out, peer_in = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW), listeners()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(os.open(namespace, os.O_RDONLY), 0) != 0:
