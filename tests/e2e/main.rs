@@ -15,6 +15,7 @@ mod wire;
 mod capture;
 mod checksums;
 mod families;
+mod firewall;
 mod fragments;
 mod hostile;
 mod icmp;
