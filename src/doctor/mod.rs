@@ -19,6 +19,7 @@ pub mod judge;
 pub mod lang;
 pub mod peer;
 pub mod report;
+pub mod watch;
 
 pub use facts::{Facts, Observed, Target};
 pub use finding::{Code, Diagnosis, Finding, Status};

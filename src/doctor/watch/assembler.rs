@@ -54,11 +54,6 @@ impl Assembler {
         self.plain(0x20, at);
     }
 
-    /// A = the 16 bits at `at`.
-    pub(super) fn load_half(&mut self, at: u32) {
-        self.plain(0x28, at);
-    }
-
     /// A = the byte at `at`.
     pub(super) fn load_byte(&mut self, at: u32) {
         self.plain(0x30, at);

@@ -14,6 +14,7 @@ mod live;
 mod observation;
 mod sighting;
 mod texts;
+mod trail;
 #[cfg(test)]
 mod tests;
 
