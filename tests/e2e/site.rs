@@ -69,14 +69,7 @@ impl Site {
         director.sh("ip addr add 10.0.1.2/24 dev eth0; ip route add default via 10.0.1.1");
         director.set_sysctl("ipv4/ip_forward", 1);
         for (backend, (_, address)) in backends.iter().zip(BACKENDS) {
-            let gateway = if address.starts_with("10.0.1.") {
-                "10.0.1.1"
-            } else {
-                "10.0.2.1"
-            };
-            backend.sh(&format!(
-                "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
-            ));
+            set_up_backend(backend, address);
         }
         Self {
             client,
@@ -84,6 +77,23 @@ impl Site {
             director,
             backends: serve(backends),
         }
+    }
+
+    /// One more backend beside b1 and b2, on an address of their segment.
+    pub(crate) fn join_backend(&self, lab: &Lab, name: &str, address: &str) -> Backend {
+        let node = lab.node(name);
+        lab.cable((&node, "eth0"), (&self.router, name));
+        self.router
+            .run(&format!("ip link set {name} master segment"));
+        set_up_backend(&node, address);
+        let [backend] = serve([node]);
+        backend
+    }
+
+    /// The client and the backends, where TCP connections end.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let backends = self.backends.iter().map(|backend| &backend.node);
+        backends.chain([&self.client])
     }
 
     /// Starts a director; `arguments` follow `tunlb run`.
@@ -198,8 +208,19 @@ fn set_up_router(router: &Node) {
          ip route add 10.0.0.100/32 via 10.0.1.2");
 }
 
+fn set_up_backend(backend: &Node, address: &str) {
+    let gateway = if address.starts_with("10.0.1.") {
+        "10.0.1.1"
+    } else {
+        "10.0.2.1"
+    };
+    backend.sh(&format!(
+        "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
+    ));
+}
+
 /// All programs of one kind start before the first is waited for.
-fn serve(nodes: [Node; 3]) -> [Backend; 3] {
+fn serve<const N: usize>(nodes: [Node; N]) -> [Backend; N] {
     let decaps = nodes.each_ref().map(|node| {
         let mut command = node.command(tunlb());
         command.args([

@@ -9,6 +9,8 @@ pub(crate) struct Totals {
     pub(crate) backends: BTreeMap<(String, String), Traffic>,
     /// Packets that the director answered itself.
     pub(crate) answered: u64,
+    /// Packets for which the ring alone chose the backend, beyond a VIP's limit of new flows.
+    pub(crate) untracked: u64,
     /// By reason; reasons that did not occur are absent.
     pub(crate) dropped: BTreeMap<String, u64>,
 }
