@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Director, Echo, HashFields, HashKey, PortMatch, Protocol,
-    Ring, RingMember, RingSize, Seat, Snapshot, Timestamp, Verdict, VipSpec,
+    AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
+    HashKey, Plan, PortMatch, Protocol, Ring, RingMember, RingSize, Seat, Snapshot, Timestamp,
+    Verdict, VipSpec,
 };
 use tunlb::packet::{Encap, EncapKind, HEADROOM, SourceRule};
 
@@ -111,7 +112,16 @@ impl Bench {
             encap,
             backends: (0..backends).map(|number| backend(outer, number)).collect(),
         };
-        let snapshot = Snapshot::build(&[vip], &HashKey::DEFAULT, RingSize::DEFAULT, |vip, to| {
+        let plan = Plan {
+            vips: &[vip],
+            hash_key: HashKey::DEFAULT,
+            ring_size: RingSize::DEFAULT,
+            flows: FlowLimits {
+                bound: NonZeroUsize::new(4_000_000).expect("not 0"),
+                timeouts: FlowTimeouts::default(),
+            },
+        };
+        let snapshot = Snapshot::build(&plan, |vip, to| {
             let source = match outer {
                 4 => [10, 0, 0, 2].into(),
                 _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into(),
@@ -121,7 +131,6 @@ impl Bench {
         let seat = Seat {
             worker: 0,
             workers: 1,
-            flows: NonZeroUsize::new(4_000_000).expect("not 0"),
             seed: [1, 2, 3, 4],
         };
         let (packet, client_end) = packet(inner, address);

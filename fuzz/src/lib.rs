@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Director, DropReason, Echo, Forward, HashFields, HashKey,
-    PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, Verdict, VipSpec,
+    AllDown, BackendSpec, BackendState, Director, DropReason, Echo, FlowLimits, FlowTimeouts,
+    Forward, HashFields, HashKey, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, Verdict, VipSpec,
 };
 use tunlb::packet::{
     Encap, EncapKind, EntropyPrefix, FamilyMismatch, HEADROOM, Packet, SourceRule,
@@ -33,12 +33,19 @@ pub fn director() -> Director {
         vips.push(vip(address, 53, Protocol::Udp, gue));
         vips.push(vip(address, 0, Protocol::Udp, EncapKind::Ipip));
     }
-    let size = RingSize::new(251).expect("a prime");
-    let snapshot = Snapshot::build(&vips, &HashKey::DEFAULT, size, tunnel).expect("a valid site");
+    let plan = Plan {
+        vips: &vips,
+        hash_key: HashKey::DEFAULT,
+        ring_size: RingSize::new(251).expect("a prime"),
+        flows: FlowLimits {
+            bound: NonZeroUsize::new(FLOWS).expect("not 0"),
+            timeouts: FlowTimeouts::default(),
+        },
+    };
+    let snapshot = Snapshot::build(&plan, tunnel).expect("a valid site");
     let seat = Seat {
         worker: 0,
         workers: 1,
-        flows: NonZeroUsize::new(FLOWS).expect("not 0"),
         seed: [1, 2, 3, 4],
     };
     Director::new(Arc::new(snapshot), &seat)

@@ -10,13 +10,11 @@ mod report;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
 use super::source::ConfigSource;
 use super::{BAD_NEWS, complain, print};
-use crate::daemon::Paths;
 use crate::io::pcap::Reader;
 use core::Core;
 use output::Output;
@@ -54,8 +52,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(config) = args.source.load_or_complain()? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
-    let snapshot = Paths::without_routes(&config).snapshot(&config)?;
-    let mut core = Core::new(Arc::new(snapshot), config.director.flows);
+    let mut core = Core::new(&config)?;
     let file = File::open(&args.input).with_context(|| cannot("open", &args.input))?;
     let mut output = args
         .output

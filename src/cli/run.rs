@@ -9,7 +9,9 @@ use log::warn;
 use super::source::ConfigSource;
 use super::{BAD_NEWS, print};
 use crate::config::Config;
-use crate::daemon::{self, CaptureOptions, Filter, FilterError, HostSetup, StopReason};
+use crate::daemon::{
+    self, CaptureOptions, Filter, FilterError, HostSetup, Reload, RunOptions, StopReason,
+};
 
 /// Arguments of `tunlb run`.
 #[derive(Debug, clap::Args)]
@@ -66,13 +68,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         HostSetup::Warn
     };
-    let capture = capture(args, &config)?;
-    let (totals, reason) = daemon::run(&config, setup, capture.as_ref())?;
+    let options = RunOptions {
+        setup,
+        capture: capture(args, &config)?,
+    };
+    let tun = config.director.tun.clone();
+    let read = || args.source.load();
+    let reload: Option<Reload<'_>> = args.source.config.is_some().then_some(&read);
+    let (totals, reason) = daemon::run(config, &options, reload)?;
     print(&totals.to_string())?;
     match reason {
         StopReason::Signal => Ok(ExitCode::SUCCESS),
         StopReason::Failed(error) => {
-            let tun = &config.director.tun;
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }
     }

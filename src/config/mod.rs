@@ -9,6 +9,7 @@ mod file;
 mod flags;
 mod problem;
 mod relations;
+mod restart;
 mod section;
 mod source;
 mod unsupported;
@@ -22,10 +23,11 @@ use std::path::{Path, PathBuf};
 
 pub use flags::Flags;
 pub use problem::Problem;
+pub use restart::RestartNeeded;
 pub use source::OuterSource;
 pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
 
-use crate::director::{HashFields, HashKey, PortMatch, RingSize, VipSpec};
+use crate::director::{FlowLimits, HashFields, HashKey, Plan, PortMatch, RingSize, VipSpec};
 use crate::packet::{EncapKind, EntropyPrefix, SourceRule};
 use draft::Draft;
 use section::Document;
@@ -206,6 +208,21 @@ impl Config {
         let mut problems = Vec::new();
         let draft = flags::read(flags, &mut problems);
         judge(&draft, problems, Vec::new())
+    }
+
+    /// What the packet path is built from.
+    #[must_use]
+    pub fn plan(&self) -> Plan<'_> {
+        let flows = FlowLimits {
+            bound: self.director.flows,
+            ..FlowLimits::default()
+        };
+        Plan {
+            vips: &self.vips,
+            hash_key: self.director.hash_key,
+            ring_size: self.director.ring_size,
+            flows,
+        }
     }
 
     /// What works but should be known.

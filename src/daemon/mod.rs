@@ -4,75 +4,87 @@
 //! [`Config`]), privileges, the host's state, TUN, sockets, routes, threads. Stop order is the
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
+mod drains;
 mod path_mtu;
 mod paths;
 mod preflight;
+mod published;
+mod reload;
+mod routes;
 mod tee;
 mod totals;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use ipnet::IpNet;
 use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, DirectorConfig};
-use crate::director::{BackendIndex, Counters, Director, Seat};
+use crate::director::{BackendIndex, Director, Roster, Seat};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
-use crate::io::sysctl::Sysctl;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
+use drains::Drains;
 use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
+use published::{Current, Published, Publisher};
+pub use reload::Reload;
+use routes::Routes;
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
-use worker::{Stopper, Worker};
+use worker::{Remote, Worker};
+
+/// How a director runs, apart from its configuration.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// What is done about a host that is not set up for it.
+    pub setup: HostSetup,
+    /// What is captured.
+    pub capture: Option<CaptureOptions>,
+}
 
 /// Why a director stopped.
 #[derive(Debug)]
 pub enum StopReason {
-    /// SIGINT, SIGTERM or SIGHUP.
+    /// SIGINT, SIGTERM, or SIGHUP where nothing can be reloaded.
     Signal,
     /// The TUN cannot be read any more, above all because it was deleted.
     Failed(io::Error),
 }
 
-/// Forwards packets until a signal comes or the TUN is gone.
+/// Forwards packets until a signal comes or the TUN is gone. SIGHUP reads the configuration again
+/// by `reload`; without it, it stops the director as well.
 ///
 /// # Errors
 /// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
 /// behind.
 pub fn run(
-    config: &Config,
-    setup: HostSetup,
-    capture: Option<&CaptureOptions>,
+    config: Config,
+    options: &RunOptions,
+    reload: Option<Reload<'_>>,
 ) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
-    stop_on_signals(events.clone()).context("cannot watch for signals")?;
-    let daemon = Daemon::start(config, setup, capture, &events)?;
-    info!("{}", summary(config, daemon.mtu));
+    hear_signals(events.clone()).context("cannot watch for signals")?;
+    let mut daemon = Daemon::start(config, options, &events)?;
+    info!("{}", daemon.summary());
     loop {
-        match happened
-            .recv()
-            .context("nobody left to stop the director")?
-        {
-            Event::Stop(reason) => return Ok((daemon.stop(), reason)),
-            Event::TooLongFor(backend) => daemon.paths.ask_kernel(backend),
+        match (daemon.wait(&happened)?, reload) {
+            (Event::Stop(reason), _) => return Ok((daemon.stop(), reason)),
+            (Event::HangUp, None) => return Ok((daemon.stop(), StopReason::Signal)),
+            (Event::HangUp, Some(read)) => daemon.reload(read),
+            (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
         }
     }
 }
@@ -84,15 +96,24 @@ const EVENTS: usize = 64;
 #[derive(Debug)]
 enum Event {
     Stop(StopReason),
+    /// SIGHUP.
+    HangUp,
     /// The kernel refused a packet for this backend as too long.
     TooLongFor(BackendIndex),
 }
 
-fn stop_on_signals(events: SyncSender<Event>) -> io::Result<()> {
+/// How often draining backends are looked at.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
+
+fn hear_signals(events: SyncSender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let body = move || {
-        if signals.forever().next().is_some() {
-            events.send(Event::Stop(StopReason::Signal)).ok();
+        for signal in signals.forever() {
+            let event = match signal {
+                SIGHUP => Event::HangUp,
+                _ => Event::Stop(StopReason::Signal),
+            };
+            events.send(event).ok(); // nobody listens when the director stops already
         }
     };
     thread::Builder::new()
@@ -105,80 +126,110 @@ fn stop_on_signals(events: SyncSender<Event>) -> io::Result<()> {
 #[derive(Debug)]
 struct Daemon {
     undo: Undo,
-    paths: PathLearner,
+    /// What it runs by.
+    config: Config,
+    paths: Paths,
+    setup: HostSetup,
+    roster: Roster,
+    publisher: Publisher,
+    routes: Routes,
+    drains: Drains,
+    learner: PathLearner,
     workers: Vec<WorkerThread>,
     capture: Option<Capture>,
-    /// Of the TUN, in bytes.
-    mtu: u32,
     /// Gives a TUN that was there before its MTU and state back.
     _before: Option<Before>,
 }
 
 #[derive(Debug)]
 struct WorkerThread {
-    counters: Arc<Counters>,
-    stopper: Stopper,
+    remote: Remote,
     thread: JoinHandle<()>,
 }
 
 impl Daemon {
     /// Starts the workers; when this returns, packets flow. `events` hears of what
     /// the workers cannot settle.
-    fn start(
-        config: &Config,
-        setup: HostSetup,
-        capture: Option<&CaptureOptions>,
-        events: &SyncSender<Event>,
-    ) -> Result<Self> {
+    fn start(config: Config, options: &RunOptions, events: &SyncSender<Event>) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
         let mut netlink = Netlink::open()?;
-        preflight::refuse_local_vips(config, &mut netlink)?;
-        let paths = Paths::resolve(config, &mut netlink)?;
-        let learner = PathLearner {
-            snapshot: Arc::new(paths.snapshot(config)?),
-            epoch: Instant::now(),
-        };
-        let mtus = paths.inner_mtus(config);
-        let mtu = device_mtu(&mtus)?;
+        preflight::refuse_local_vips(&config, &mut netlink)?;
+        let paths = Paths::resolve(&config, &mut netlink)?;
+        let mut roster = Roster::default();
+        let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
+        let mtus = paths.inner_mtus(&config);
+        let mtu = routes::device_mtu(&mtus)?;
+        let tun = &config.director.tun;
+        let capture = options.capture.as_ref();
         let capture = capture
-            .map(|options| Capture::start(options, &config.director.tun))
+            .map(|options| Capture::start(options, tun))
             .transpose()?;
 
         let mut undo = Undo::new()?;
-        preflight::prepare_host(config, setup, &paths, &mut undo)?;
-        let TunDevice {
-            index,
-            queues,
-            before,
-            ..
-        } = TunDevice::open(&config.director.tun, config.director.workers, mtu)?;
-        let workers = queues
+        preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
+        let device = TunDevice::open(tun, config.director.workers, mtu)?;
+        let mut drains = Drains::default();
+        drains.follow(&snapshot);
+        let publisher = Publisher::new(Published {
+            snapshot,
+            longest: mtu as usize,
+        });
+        let shared = Shared {
+            current: Arc::clone(publisher.current()),
+            epoch: Instant::now(),
+            events: events.clone(),
+        };
+        let workers = device
+            .queues
             .into_iter()
-            .zip(seats(config))
+            .zip(seats(&config))
             .map(|(queue, seat)| {
-                let director = Director::new(Arc::clone(&learner.snapshot), &seat);
                 let tee = capture.as_ref().map(Capture::tee).unwrap_or_default();
-                worker(queue, mtu, director, learner.epoch, events.clone(), tee)
+                ready_worker(queue, &seat, &shared, tee, &mut roster)
             })
             .collect::<Result<Vec<_>>>()?;
+        let learner = PathLearner::new(&shared);
         learner
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        add_routes(&config.director.tun, index, &mtus, &mut undo)?;
+        let mut routes = Routes::new(device.name, device.index);
+        routes.follow(&mtus, &mut undo)?;
         let workers = workers
             .into_iter()
             .map(|ready| ready.start(events.clone()))
             .collect::<Result<_>>()?;
         Ok(Self {
             undo,
-            paths: learner,
+            paths,
+            setup: options.setup,
+            roster,
+            publisher,
+            routes,
+            drains,
+            learner,
             workers,
             capture,
-            mtu,
-            _before: before,
+            config,
+            _before: device.before,
         })
+    }
+
+    /// The next event; meanwhile draining backends are looked after.
+    fn wait(&mut self, happened: &Receiver<Event>) -> Result<Event> {
+        const DEAF: &str = "nobody left to stop the director";
+        while self.drains.is_waiting() {
+            match happened.recv_timeout(DRAIN_INTERVAL) {
+                Ok(event) => return Ok(event),
+                Err(RecvTimeoutError::Timeout) => {
+                    let current = self.publisher.current().load();
+                    self.drains.report(&current.snapshot, &self.roster);
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!(DEAF),
+            }
+        }
+        happened.recv().context(DEAF)
     }
 
     /// Takes back routes and settings, ends the workers and sums up what they did.
@@ -187,27 +238,50 @@ impl Daemon {
             warn!("not undone: {step}: {error}");
         }
         for worker in &self.workers {
-            if let Err(error) = worker.stopper.stop() {
+            if let Err(error) = worker.remote.stop() {
                 warn!("cannot wake a worker: {error}");
             }
         }
-        let counters: Vec<_> = self.workers.into_iter().map(WorkerThread::join).collect();
+        self.workers.into_iter().for_each(WorkerThread::join);
         if let Some(capture) = self.capture {
             capture.stop();
         }
-        Totals::new(&self.paths.snapshot, &counters)
+        Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+    }
+
+    /// Says that packets flow; scripts wait for the word "forwarding".
+    fn summary(&self) -> String {
+        let DirectorConfig { tun, workers, .. } = &self.config.director;
+        let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
+        let vips: Vec<_> = self
+            .config
+            .vips
+            .iter()
+            .map(|vip| vip.name.as_str())
+            .collect();
+        let mtu = self.routes.device_mtu();
+        format!(
+            "{tun}: forwarding {} to {backends} backend(s), {workers} worker(s), MTU {mtu}",
+            vips.join(", ")
+        )
     }
 }
 
-/// One seat per worker; the bound on flows is for all of them together.
+/// What all threads of the data path share.
+#[derive(Debug, Clone)]
+struct Shared {
+    current: Current,
+    /// Of all timestamps of this run.
+    epoch: Instant,
+    events: SyncSender<Event>,
+}
+
+/// One seat per worker.
 fn seats(config: &Config) -> impl Iterator<Item = Seat> {
-    let DirectorConfig { workers, flows, .. } = config.director;
-    let flows = NonZeroUsize::new(flows.get() / workers).unwrap_or(NonZeroUsize::MIN);
-    let workers = u16::try_from(workers.get()).unwrap_or(u16::MAX);
+    let workers = u16::try_from(config.director.workers.get()).unwrap_or(u16::MAX);
     (0..workers).map(move |worker| Seat {
         worker,
         workers,
-        flows,
         seed: random_seed(),
     })
 }
@@ -218,83 +292,29 @@ fn random_seed() -> [u64; 4] {
     std::array::from_fn(|word| state.hash_one(word))
 }
 
-/// The MTU of the TUN: that of the VIP that allows the largest packets.
-fn device_mtu(mtus: &BTreeMap<IpAddr, u32>) -> Result<u32> {
-    for (vip, &mtu) in mtus {
-        let smallest = match vip {
-            IpAddr::V4(_) => SMALLEST_IPV4_MTU,
-            IpAddr::V6(_) => SMALLEST_IPV6_MTU,
-        };
-        if mtu < smallest {
-            bail!(
-                "vip {vip}: the path to a backend leaves {mtu} bytes for a packet, less than the \
-                 {smallest} that its address family needs; raise the MTU of the device towards it"
-            );
-        }
-    }
-    Ok(mtus.values().max().copied().unwrap_or(SMALLEST_IPV6_MTU))
-}
-
-/// The smallest MTU of an IPv4 link (RFC 791 §3.2).
-const SMALLEST_IPV4_MTU: u32 = 68;
 /// The smallest MTU of an IPv6 link (RFC 8200 §5).
 const SMALLEST_IPV6_MTU: u32 = 1280;
-
-/// A host route for every VIP address into the TUN, with the MTU of its own tunnels: the kernel
-/// tells clients that, not the device's.
-fn add_routes(
-    tun: &str,
-    tun_index: u32,
-    mtus: &BTreeMap<IpAddr, u32>,
-    undo: &mut Undo,
-) -> Result<()> {
-    if mtus.keys().any(IpAddr::is_ipv6) {
-        // Some hosts switch IPv6 off for devices to come; a route into this one needs it.
-        undo.set_sysctl(Sysctl::ipv6_conf(tun, "disable_ipv6")?, 0)?;
-    }
-    for (&address, &mtu) in mtus {
-        let net = IpNet::from(address);
-        undo.add_route(tun_index, tun, net, Some(mtu))
-            .with_context(|| format!("vip {address}: cannot route it into {tun}"))?;
-    }
-    Ok(())
-}
-
-/// Says that packets flow; scripts wait for the word "forwarding".
-fn summary(config: &Config, mtu: u32) -> String {
-    let DirectorConfig { tun, workers, .. } = &config.director;
-    let backends: usize = config.vips.iter().map(|vip| vip.backends.len()).sum();
-    let vips: Vec<_> = config.vips.iter().map(|vip| vip.name.as_str()).collect();
-    format!(
-        "{tun}: forwarding {} to {backends} backend(s), {workers} worker(s), MTU {mtu}",
-        vips.join(", ")
-    )
-}
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
     worker: Worker<RawEgress>,
-    stopper: Stopper,
-    counters: Arc<Counters>,
+    remote: Remote,
 }
 
-fn worker(
+fn ready_worker(
     queue: Queue,
-    mtu: u32,
-    director: Director,
-    epoch: Instant,
-    events: SyncSender<Event>,
+    seat: &Seat,
+    shared: &Shared,
     tee: Tee,
+    roster: &mut Roster,
 ) -> Result<ReadyWorker> {
-    let egress = RawEgress::open(mtu as usize).context("cannot open a raw socket")?;
-    let counters = Arc::clone(director.counters());
-    let (worker, stopper) = Worker::new(queue, egress, director, epoch, events, tee)
+    let current = shared.current.load();
+    let egress = RawEgress::open(current.longest).context("cannot open a raw socket")?;
+    let director = Director::new(Arc::clone(&current.snapshot), seat);
+    roster.attach(Arc::clone(director.counters()));
+    let (worker, remote) = Worker::new(queue, egress, director, shared.clone(), tee)
         .context("cannot set up the event loop")?;
-    Ok(ReadyWorker {
-        worker,
-        stopper,
-        counters,
-    })
+    Ok(ReadyWorker { worker, remote })
 }
 
 impl ReadyWorker {
@@ -311,18 +331,16 @@ impl ReadyWorker {
             .spawn(body)
             .context("cannot start a worker thread")?;
         Ok(WorkerThread {
-            counters: self.counters,
-            stopper: self.stopper,
+            remote: self.remote,
             thread,
         })
     }
 }
 
 impl WorkerThread {
-    fn join(self) -> Arc<Counters> {
+    fn join(self) {
         if self.thread.join().is_err() {
             warn!("a worker panicked");
         }
-        self.counters
     }
 }

@@ -12,7 +12,8 @@ use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::SMALLEST_IPV6_MTU;
+use super::published::Current;
+use super::{SMALLEST_IPV6_MTU, Shared};
 use crate::director::{BackendIndex, Snapshot, Timestamp};
 use crate::io::icmp::PathMtuListener;
 use crate::io::netlink::Netlink;
@@ -21,12 +22,18 @@ use crate::packet::{EncapKind, PathMtuError, Version};
 /// What is learnt about paths, and when.
 #[derive(Debug, Clone)]
 pub(super) struct PathLearner {
-    pub(super) snapshot: Arc<Snapshot>,
-    /// Of all timestamps of this run.
-    pub(super) epoch: Instant,
+    current: Current,
+    epoch: Instant,
 }
 
 impl PathLearner {
+    pub(super) fn new(shared: &Shared) -> Self {
+        Self {
+            current: Arc::clone(&shared.current),
+            epoch: shared.epoch,
+        }
+    }
+
     /// Listens for errors until the process ends.
     ///
     /// # Errors
@@ -80,11 +87,11 @@ impl PathLearner {
 
     /// Lowers the MTU of the backend whose tunnel packet the error quotes, if it does.
     fn learn(&self, error: &PathMtuError) {
-        let backends = self.snapshot.backends();
-        for (position, backend) in (0u32..).zip(backends) {
+        let snapshot = &self.current.load().snapshot;
+        for (index, backend) in snapshot.backends() {
             let kind = backend.encap.kind();
             if backend.address == error.quoted.destination && is_tunnel(error, kind) {
-                self.lower(BackendIndex::new(position), error.mtu);
+                self.lower(snapshot, index, error.mtu);
             }
         }
     }
@@ -92,24 +99,29 @@ impl PathLearner {
     /// The kernel refused a packet for this backend as too long: the device or the route has a
     /// smaller MTU than at the start.
     pub(super) fn ask_kernel(&self, backend: BackendIndex) {
-        let address = self.snapshot.backend(backend).address;
+        let snapshot = &self.current.load().snapshot;
+        let Some(address) = snapshot.backend(backend).map(|backend| backend.address) else {
+            return; // it left
+        };
         let mtu =
             Netlink::open().and_then(|mut netlink| super::paths::mtu_to(address, &mut netlink));
         match mtu {
-            Ok(Some(mtu)) => self.lower(backend, mtu),
+            Ok(Some(mtu)) => self.lower(snapshot, backend, mtu),
             Ok(None) => debug!("backend {address}: no route any more"),
             Err(error) => warn!("backend {address}: path MTU unknown: {error}"),
         }
     }
 
-    fn lower(&self, backend: BackendIndex, mtu: u32) {
-        let address = self.snapshot.backend(backend).address;
+    fn lower(&self, snapshot: &Snapshot, backend: BackendIndex, mtu: u32) {
+        let Some(address) = snapshot.backend(backend).map(|backend| backend.address) else {
+            return;
+        };
         let mtu = match address {
             IpAddr::V4(_) => mtu,
             IpAddr::V6(_) => mtu.max(SMALLEST_IPV6_MTU),
         };
         let now = Timestamp::after(self.epoch.elapsed());
-        let mtus = self.snapshot.path_mtus();
+        let mtus = snapshot.path_mtus();
         let before = mtus.of(backend, now);
         let holds = mtus.lower(backend, mtu, now);
         if before != Some(holds) {

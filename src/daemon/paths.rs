@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result, bail};
 use log::warn;
 
-use crate::config::{Config, DirectorConfig};
-use crate::director::{Snapshot, VipSpec};
+use crate::config::Config;
+use crate::director::{Health, Roster, Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
 use crate::packet::{Encap, EncapKind, SourceRule};
 
@@ -16,7 +16,7 @@ use crate::packet::{Encap, EncapKind, SourceRule};
 const ETHERNET_MTU: u32 = 1500;
 
 /// The way to one backend at start.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Path {
     /// Where the outer source of its tunnels comes from.
     source: SourceRule,
@@ -27,7 +27,7 @@ struct Path {
 }
 
 /// The ways to all backends, by address.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Paths(BTreeMap<IpAddr, Path>);
 
 impl Paths {
@@ -63,22 +63,19 @@ impl Paths {
         )
     }
 
-    /// What the packet path of `config` reads, with tunnels along these ways.
+    /// What the packet path of `config` reads, with tunnels along these ways; it follows the last
+    /// snapshot of `roster`.
     ///
     /// # Errors
     /// What validation of the configuration would have refused.
-    pub fn snapshot(&self, config: &Config) -> Result<Snapshot> {
-        let DirectorConfig {
-            hash_key,
-            ring_size,
-            encap,
-            ..
-        } = &config.director;
+    pub fn snapshot(&self, config: &Config, roster: &mut Roster) -> Result<Snapshot> {
+        let ttl = config.director.encap.ttl;
         let tunnel = |vip: &VipSpec, backend: IpAddr| {
             let source = self.0[&backend].source;
-            Encap::new(vip.encap, source, backend, encap.ttl)
+            Encap::new(vip.encap, source, backend, ttl)
         };
-        Ok(Snapshot::build(&config.vips, hash_key, *ring_size, tunnel)?)
+        let health = |_: &VipSpec, _| Health::Healthy;
+        Ok(roster.build(&config.plan(), health, tunnel)?)
     }
 
     /// For every VIP address the largest packet that fits the tunnels to its backends: the smallest

@@ -1,15 +1,16 @@
 //! What a director did, summed over its workers.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::director::{BackendIndex, Counters, DropReason, Snapshot, Traffic};
+use crate::director::{DropReason, Roster, Snapshot, Traffic};
 
 /// Packets and bytes per backend, drops per reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
     /// In the order of the configuration.
     pub vips: Vec<VipTotals>,
+    /// Of all backends that are not configured any more.
+    pub left: Traffic,
     /// Packets that the director answered itself: echo requests, packets too big for a path.
     pub replied: u64,
     /// Every reason, zeros too, in the order of [`DropReason::ALL`].
@@ -30,16 +31,15 @@ pub struct VipTotals {
 pub struct BackendTotals {
     /// Its address.
     pub address: String,
-    /// Packets that the kernel took.
-    pub packets: u64,
-    /// Inner bytes of those packets, without the outer headers.
-    pub bytes: u64,
+    /// What the kernel took for it.
+    pub traffic: Traffic,
 }
 
 impl Totals {
-    /// Sums up what workers with that snapshot counted.
+    /// Sums up what the roster's workers counted, for the VIPs and backends of `snapshot`.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, workers: &[Arc<Counters>]) -> Self {
+    pub fn new(snapshot: &Snapshot, roster: &Roster) -> Self {
+        let workers = roster.workers();
         let mut vips: Vec<_> = snapshot
             .vips()
             .iter()
@@ -48,14 +48,13 @@ impl Totals {
                 backends: Vec::new(),
             })
             .collect();
-        for (position, backend) in snapshot.backends().iter().enumerate() {
-            let index = BackendIndex::new(u32::try_from(position).unwrap_or(u32::MAX));
-            let Traffic { packets, bytes, .. } =
-                workers.iter().map(|counters| counters.traffic(index)).sum();
+        let mut here = Traffic::default();
+        for (index, backend) in snapshot.backends() {
+            let traffic = roster.traffic(index);
+            here = here + traffic;
             vips[backend.vip.position()].backends.push(BackendTotals {
                 address: backend.address.to_string(),
-                packets,
-                bytes,
+                traffic,
             });
         }
         let dropped = |reason| {
@@ -66,6 +65,7 @@ impl Totals {
         };
         Self {
             vips,
+            left: roster.all_traffic() - here,
             replied: workers.iter().map(|counters| counters.replied()).sum(),
             drops: DropReason::ALL
                 .map(|reason| (reason, dropped(reason)))
@@ -79,16 +79,12 @@ impl fmt::Display for Totals {
         for vip in &self.vips {
             writeln!(f, "vip {}", vip.name)?;
             for backend in &vip.backends {
-                let BackendTotals {
-                    address,
-                    packets,
-                    bytes,
-                } = backend;
-                writeln!(
-                    f,
-                    "  backend {address:<15} {packets:>12} packets {bytes:>15} bytes"
-                )?;
+                let BackendTotals { address, traffic } = backend;
+                write_traffic(f, &format!("  backend {address:<15}"), traffic)?;
             }
+        }
+        if self.left.packets > 0 {
+            write_traffic(f, "backends that left       ", &self.left)?;
         }
         if self.replied > 0 {
             writeln!(f, "answered {}", self.replied)?;
@@ -105,4 +101,19 @@ impl fmt::Display for Totals {
             writeln!(f, "dropped {}", dropped.join(", "))
         }
     }
+}
+
+/// Packets that no flow remembers are told only where there are some.
+fn write_traffic(f: &mut fmt::Formatter<'_>, what: &str, traffic: &Traffic) -> fmt::Result {
+    let Traffic {
+        packets,
+        bytes,
+        untracked,
+        ..
+    } = traffic;
+    write!(f, "{what} {packets:>12} packets {bytes:>15} bytes")?;
+    if *untracked > 0 {
+        write!(f, " {untracked:>12} untracked")?;
+    }
+    writeln!(f)
 }

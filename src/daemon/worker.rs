@@ -7,15 +7,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use log::{trace, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::Event;
 use super::tee::{Origin, Tee};
+use super::{Event, Shared};
 use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
 use crate::io::egress::{Egress, Outgoing};
 use crate::io::sys::BATCH;
@@ -27,8 +26,11 @@ const STOP: Token = Token(1);
 /// At most one line about packets that could not be sent in this time.
 const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How soon waiting fragments are looked at again when no packet comes.
+/// How soon waiting fragments and idle flows are looked at again when no packet comes.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Flows that may expire before the TUN is looked at again: some 100 µs of work.
+const EXPIRE_PER_PAUSE: usize = 512;
 
 /// Packets that a TUN queue holds by default (`TUN_READQ_SIZE`, linux/drivers/net/tun.c).
 const QUEUE_LENGTH: usize = 500;
@@ -40,8 +42,7 @@ pub(super) struct Worker<E> {
     queue: Queue,
     egress: E,
     director: Director,
-    epoch: Instant,
-    events: SyncSender<Event>,
+    shared: Shared,
     stop: Arc<AtomicBool>,
     /// What the egress holds queued, in its order.
     pending: Vec<Forward>,
@@ -49,14 +50,19 @@ pub(super) struct Worker<E> {
     last_failure_logged: Option<Instant>,
 }
 
-/// Stops a worker from another thread.
+/// A worker's end for other threads.
 #[derive(Debug)]
-pub(super) struct Stopper {
+pub(super) struct Remote {
     stop: Arc<AtomicBool>,
     waker: Waker,
 }
 
-impl Stopper {
+impl Remote {
+    /// The worker looks at what is published, also when no packet comes.
+    pub(super) fn wake(&self) -> io::Result<()> {
+        self.waker.wake()
+    }
+
     /// The worker returns after the batch it is at.
     pub(super) fn stop(&self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
@@ -66,21 +72,19 @@ impl Stopper {
 
 impl<E: Egress> Worker<E> {
     /// A worker that has not started to read.
-    /// Its timestamps count from `epoch`; `events` hears of packets that turn out too long.
     pub(super) fn new(
         queue: Queue,
         egress: E,
         director: Director,
-        epoch: Instant,
-        events: SyncSender<Event>,
+        shared: Shared,
         tee: Tee,
-    ) -> io::Result<(Self, Stopper)> {
+    ) -> io::Result<(Self, Remote)> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&queue.as_raw_fd());
         poll.registry()
             .register(&mut source, TUN, Interest::READABLE)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopper = Stopper {
+        let remote = Remote {
             stop: Arc::clone(&stop),
             waker: Waker::new(poll.registry(), STOP)?,
         };
@@ -89,14 +93,13 @@ impl<E: Egress> Worker<E> {
             queue,
             egress,
             director,
-            epoch,
-            events,
+            shared,
             stop,
             pending: Vec::with_capacity(BATCH),
             tee,
             last_failure_logged: None,
         };
-        Ok((worker, stopper))
+        Ok((worker, remote))
     }
 
     /// Forwards packets until it is stopped.
@@ -105,13 +108,16 @@ impl<E: Egress> Worker<E> {
     /// When the TUN cannot be read any more, above all because the device is gone.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(2);
+        let mut pause = None;
         while !self.stopped() {
-            let timeout = self.director.is_holding().then_some(EXPIRY_INTERVAL);
-            match self.poll.poll(&mut events, timeout) {
+            match self.poll.poll(&mut events, pause) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => self.forward_until_empty()?,
             }
-            self.director.expire(self.now());
+            pause = match self.director.expire(self.now(), EXPIRE_PER_PAUSE) {
+                EXPIRE_PER_PAUSE.. => Some(Duration::ZERO),
+                _ => self.director.is_waiting().then_some(EXPIRY_INTERVAL),
+            };
         }
         self.forward_rest()?;
         self.director.finish();
@@ -119,7 +125,7 @@ impl<E: Egress> Worker<E> {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::after(self.epoch.elapsed())
+        Timestamp::after(self.shared.epoch.elapsed())
     }
 
     fn stopped(&self) -> bool {
@@ -130,10 +136,20 @@ impl<E: Egress> Worker<E> {
     fn forward_until_empty(&mut self) -> io::Result<()> {
         let mut reading = Reading::More;
         while reading == Reading::More && !self.stopped() {
+            self.adopt();
             reading = self.read_batch(self.now())?;
             self.send_batch();
         }
         Ok(())
+    }
+
+    /// Takes over what was published, if anything: between two batches.
+    fn adopt(&mut self) {
+        let published = self.shared.current.load();
+        if !Arc::ptr_eq(&published.snapshot, self.director.snapshot()) {
+            self.egress.fit(published.longest);
+            self.director.adopt(Arc::clone(&published.snapshot));
+        }
     }
 
     /// What was in the queue when the routes went is forwarded too, in a bounded number of batches:
@@ -239,7 +255,7 @@ impl<E: Egress> Worker<E> {
     fn send_batch(&mut self) {
         let counters = self.director.counters();
         let snapshot = self.director.snapshot();
-        let (events, tee) = (&self.events, &mut self.tee);
+        let (events, tee) = (&self.shared.events, &mut self.tee);
         let mut pending = self.pending.drain(..);
         let mut failure = None;
         self.egress.flush(|outgoing, result| {

@@ -9,7 +9,9 @@
 //! packet moves it on, so a flood of first packets (SYN flood, spoofed UDP) pushes out other
 //! first packets and no flow that lasts.
 
-use std::num::NonZeroUsize;
+use super::{Counters, FlowLimits};
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -119,13 +121,15 @@ pub struct FlowTable {
     free: Vec<u32>,
     lists: [List; 5],
     bound: usize,
+    counters: Arc<Counters>,
 }
 
 impl FlowTable {
     /// A table of at most `bound` flows (and never more than 2³² − 1). `seed` keys the in-memory
     /// index against chosen collisions; it changes no decision.
     #[must_use]
-    pub fn new(bound: NonZeroUsize, seed: [u64; 4]) -> Self {
+    pub fn new(limits: FlowLimits, seed: [u64; 4], counters: Arc<Counters>) -> Self {
+        let bound = limits.bound;
         let [a, b, c, d] = seed;
         Self {
             index: HashTable::new(),
@@ -138,6 +142,7 @@ impl FlowTable {
                 length: 0,
             }; 5],
             bound: bound.get().min(NONE as usize),
+            counters,
         }
     }
 
@@ -190,7 +195,14 @@ impl FlowTable {
 
     /// Enters a flow that [`lookup`](Self::lookup) did not find; where the table is full, the
     /// oldest entry of the part it belongs to makes room.
-    pub fn insert(&mut self, key: FlowKey, backend: BackendIndex, now: Timestamp) {
+    pub fn insert(
+        &mut self,
+        key: FlowKey,
+        backend: BackendIndex,
+        _event: FlowEvent,
+        now: Timestamp,
+    ) {
+        self.counters.count_flow(backend);
         if let Some(at) = self.find(&key) {
             self.remove_at(at);
         }
@@ -214,6 +226,21 @@ impl FlowTable {
             hasher.hash_one(entries[other as usize].key)
         });
         self.push(at, Class::Fresh, now);
+    }
+
+    /// Moved.
+    pub fn reassign(&mut self, key: &FlowKey, backend: BackendIndex) {
+        if let Some(at) = self.find(key) {
+            let entry = &mut self.entries[at as usize];
+            self.counters.uncount_flow(entry.backend);
+            self.counters.count_flow(backend);
+            entry.backend = backend;
+        }
+    }
+
+    /// Limits.
+    pub fn set_limits(&mut self, limits: FlowLimits) {
+        self.bound = limits.bound.get();
     }
 
     /// Forgets a flow.
@@ -279,6 +306,8 @@ impl FlowTable {
     }
 
     fn remove_at(&mut self, at: u32) {
+        self.counters
+            .uncount_flow(self.entries[at as usize].backend);
         self.unlink(at);
         let hash = self.hasher.hash_one(self.entries[at as usize].key);
         if let Ok(found) = self.index.find_entry(hash, |&other| other == at) {
@@ -337,6 +366,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::net::Ipv4Addr;
+    use std::num::NonZeroUsize;
 
     const ACK: FlowEvent = tcp(false, false, false);
     const SYN: FlowEvent = tcp(true, false, false);
@@ -362,7 +392,14 @@ mod tests {
     }
 
     fn table(bound: usize) -> FlowTable {
-        FlowTable::new(NonZeroUsize::new(bound).unwrap(), [1, 2, 3, 4])
+        FlowTable::new(
+            FlowLimits {
+                bound: NonZeroUsize::new(bound).unwrap(),
+                ..Default::default()
+            },
+            [1, 2, 3, 4],
+            Arc::new(Counters::new(65536)),
+        )
     }
 
     const A: BackendIndex = BackendIndex::new(7);
@@ -378,7 +415,7 @@ mod tests {
         ] {
             for (seconds, expected) in [(lives, Some(A)), (dies, None)] {
                 let mut table = table(10);
-                table.insert(flow(1), A, at(0));
+                table.insert(flow(1), A, ACK, at(0));
                 assert_eq!(table.lookup(&flow(1), event, at(1)), Some(A));
                 assert_eq!(
                     table.lookup(&flow(1), ACK, at(1 + seconds)),
@@ -393,7 +430,7 @@ mod tests {
     fn a_syn_after_the_close_is_a_new_flow() {
         for close in [FIN, RST] {
             let mut table = table(10);
-            table.insert(flow(1), A, at(0));
+            table.insert(flow(1), A, ACK, at(0));
             table.lookup(&flow(1), close, at(1));
             assert_eq!(
                 table.lookup(&flow(1), ACK, at(2)),
@@ -408,11 +445,11 @@ mod tests {
     fn a_flood_of_first_packets_pushes_out_no_lasting_flow() {
         let mut table = table(1000);
         for number in 0..700 {
-            table.insert(flow(number), A, at(0));
+            table.insert(flow(number), A, ACK, at(0));
             table.lookup(&flow(number), ACK, at(0));
         }
         for number in 10_000..60_000 {
-            table.insert(flow(number), A, at(1));
+            table.insert(flow(number), A, ACK, at(1));
         }
         assert!((0..700).all(|number| table.lookup(&flow(number), ACK, at(2)) == Some(A)));
         assert_eq!(table.len(), 950);
@@ -422,7 +459,7 @@ mod tests {
     fn a_full_table_gives_up_its_oldest() {
         let mut table = table(8);
         for number in 0..9 {
-            table.insert(flow(number), A, at(number.into()));
+            table.insert(flow(number), A, ACK, at(number.into()));
             table.lookup(&flow(number), ACK, at(number.into()));
         }
         assert_eq!(table.len(), 8);
@@ -434,7 +471,7 @@ mod tests {
     fn expiry_is_bounded_per_call() {
         let mut table = table(1000);
         for number in 0..100 {
-            table.insert(flow(number), A, at(0));
+            table.insert(flow(number), A, ACK, at(0));
         }
         assert_eq!(table.expire(at(29), 10), 0);
         assert_eq!(table.expire(at(30), 10), 10);
@@ -472,7 +509,7 @@ mod tests {
                             prop_assert_eq!(Some(&found), model.get(&number));
                         } else {
                             let backend = BackendIndex::new(backend.into());
-                            table.insert(flow(number), backend, at(now));
+                            table.insert(flow(number), backend, ACK, at(now));
                             model.insert(number, backend);
                         }
                     }

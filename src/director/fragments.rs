@@ -14,6 +14,7 @@ use std::time::Duration;
 use ahash::RandomState;
 use hashbrown::HashMap;
 
+use super::snapshot::BackendIndex;
 use super::time::Timestamp;
 use super::verdict::{DropReason, Target};
 use crate::packet::{Packet, Version};
@@ -203,6 +204,29 @@ impl FragmentTable {
             self.forget_oldest();
         }
         given_up
+    }
+
+    /// Gives up what goes to a backend that is gone; returns how many fragments that were kept were
+    /// lost with it. All tables are bounded, so this is a short pause.
+    pub(super) fn give_up(&mut self, is_gone: impl Fn(BackendIndex) -> bool) -> u64 {
+        for datagram in self.datagrams.values_mut() {
+            if let State::Decided(decision) = &mut datagram.state
+                && decision.is_ok_and(|target| is_gone(target.backend))
+            {
+                *decision = Err(DropReason::NoBackend);
+            }
+        }
+        let mut lost = 0;
+        let held = &mut self.held;
+        self.released.retain(|&(target, chain)| {
+            let gone = is_gone(target.backend);
+            if gone {
+                held.drop_all(chain);
+                lost += chain.length as u64;
+            }
+            !gone
+        });
+        lost
     }
 
     fn decision(&self, id: &DatagramId, now: Timestamp) -> Option<Decision> {

@@ -6,14 +6,18 @@
 //! 2. the flow table: a known flow keeps its backend ([`FlowTable`]);
 //! 3. the ring: a new flow gets one ([`Snapshot::choose`]).
 //!
-//! Each worker owns one [`Director`]; they share only the immutable [`Snapshot`].
+//! Each worker owns one [`Director`]; they share only the immutable [`Snapshot`], which control
+//! builds by the [`Roster`] and a director [`adopt`](Director::adopt)s as a whole.
 
+mod eligible;
 mod flow_table;
 mod fragments;
 mod identification;
 mod path_mtu;
 mod rate_limit;
 mod ring;
+mod rings;
+mod roster;
 mod segments;
 mod selection;
 mod snapshot;
@@ -21,15 +25,19 @@ mod spec;
 mod time;
 mod verdict;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
+pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
 pub use path_mtu::PathMtus;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
+pub use roster::{Plan, Roster};
 pub use selection::SelectionHash;
-pub use snapshot::{Backend, BackendIndex, Choice, Snapshot, SnapshotError, Vip, VipIndex};
+pub use snapshot::{
+    Backend, BackendIndex, Choice, Service, Snapshot, SnapshotError, Vip, VipIndex,
+};
 pub use spec::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
     HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
@@ -48,6 +56,10 @@ use rate_limit::RateLimit;
 /// Expired flows dropped per packet: more than the one a packet can add, so the table drains.
 const EXPIRE_PER_PACKET: usize = 2;
 
+/// ICMP errors that a worker may send: enough for every client that meets a path's MTU, too little to
+/// be of use as an amplifier.
+const ERRORS_PER_SECOND: NonZeroU32 = const { NonZeroU32::new(100).expect("not 0") };
+
 /// What distinguishes one worker's director from another's.
 #[derive(Debug, Clone, Copy)]
 pub struct Seat {
@@ -55,8 +67,6 @@ pub struct Seat {
     pub worker: u16,
     /// How many there are.
     pub workers: u16,
-    /// Bound of this worker's flow table.
-    pub flows: NonZeroUsize,
     /// Keys the in-memory hashes of the tables.
     pub seed: [u64; 4],
 }
@@ -69,7 +79,11 @@ pub struct Director {
     flows: FlowTable,
     fragments: FragmentTable,
     identifications: Identifications,
+    /// Of ICMP errors (RFC 4443 §2.4 f, RFC 1812 §4.3.2.8).
     errors: RateLimit,
+    /// Of new flows, by the position of the VIP; `None` where there is none.
+    new_flows: Vec<Option<RateLimit>>,
+    workers: u16,
     reply: Vec<u8>,
 }
 
@@ -84,15 +98,35 @@ impl Director {
     /// A director with empty tables.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, seat: &Seat) -> Self {
+        let counters = Arc::new(Counters::new(snapshot.index_bound()));
+        counters.adopt(snapshot.epoch(), snapshot.index_bound());
+        let limits = share(snapshot.flow_limits(), seat.workers);
         Self {
-            counters: Arc::new(Counters::new(snapshot.backends().len())),
-            snapshot,
-            flows: FlowTable::new(seat.flows, seat.seed),
+            flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
             fragments: FragmentTable::new(seat.seed),
             identifications: Identifications::new(seat.worker, seat.workers),
-            errors: RateLimit::new(),
+            errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
+            new_flows: new_flow_limits(&snapshot, seat.workers),
+            workers: seat.workers,
             reply: Vec::new(),
+            counters,
+            snapshot,
         }
+    }
+
+    /// Forwards by another snapshot of the same [`Roster`] from now on. Flows stay where their
+    /// backend does. To be called between batches: a [`Forward`] is of the snapshot it was decided by.
+    pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        self.flows
+            .set_limits(share(snapshot.flow_limits(), self.workers));
+        self.new_flows = new_flow_limits(&snapshot, self.workers);
+        let lost = self
+            .fragments
+            .give_up(|backend| snapshot.backend(backend).is_none());
+        self.counters.count_drops(DropReason::NoBackend, lost);
+        self.counters
+            .adopt(snapshot.epoch(), snapshot.index_bound());
+        self.snapshot = snapshot;
     }
 
     /// What this director counts.
@@ -113,31 +147,39 @@ impl Director {
         &self.flows
     }
 
-    /// Whether fragments wait: [`expire`](Self::expire) should be called within a second or so,
-    /// also when no packet comes.
+    /// Whether fragments wait for their datagram's first one.
     #[must_use]
     pub fn is_holding(&self) -> bool {
         self.fragments.is_holding()
     }
 
-    /// Gives up what has waited too long; part of every [`decide`](Self::decide).
-    pub fn expire(&mut self, now: Timestamp) {
-        self.flows.expire(now, EXPIRE_PER_PACKET);
+    /// Whether flows or fragments are kept: [`expire`](Self::expire) should be called within a
+    /// second or so, also when no packet comes.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.is_holding() || !self.flows.is_empty()
+    }
+
+    /// Gives up what has waited too long, of flows at most `budget`; returns how many they were. Part
+    /// of every [`decide`](Self::decide).
+    pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
+        let expired = self.flows.expire(now, budget);
         let given_up = self.fragments.expire(now);
         if given_up > 0 {
             self.counters
                 .count_drops(DropReason::FragmentTimeout, given_up);
         }
+        expired
     }
 
     /// Gives up everything that still waits, so that the counters account for every packet.
     pub fn finish(&mut self) {
-        self.expire(Timestamp::END);
+        self.expire(Timestamp::END, 0);
     }
 
     /// Decides what becomes of a packet from the TUN.
     pub fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
-        self.expire(now);
+        self.expire(now, EXPIRE_PER_PACKET);
         let Ok(packet) = Packet::parse(bytes) else {
             return self.dropped(DropReason::Malformed);
         };
@@ -180,14 +222,19 @@ impl Director {
     /// and names the tunnel it is for.
     ///
     /// # Errors
-    /// [`DropReason::TooBig`], counted, when the outer packet would exceed its length field.
+    /// A [`DropReason`], counted: `TooBig` when the outer packet would exceed its length field,
+    /// `NoBackend` when its backend left since it was decided.
     pub fn encapsulate(
         &mut self,
         forward: &Forward,
         headroom: &mut [u8; HEADROOM],
         inner: &[u8],
     ) -> Result<&Encap, DropReason> {
-        let encap = &self.snapshot.backend(forward.target.backend).encap;
+        let Some(backend) = self.snapshot.backend(forward.target.backend) else {
+            self.counters.count_drop(DropReason::NoBackend);
+            return Err(DropReason::NoBackend);
+        };
+        let encap = &backend.encap;
         let entropy = Entropy {
             flow_hash: forward.target.flow_hash,
             identification: if forward.meta.dont_fragment {
@@ -304,30 +351,36 @@ impl Director {
         now: Timestamp,
     ) -> Result<Target, DropReason> {
         let vip = self.snapshot.find_vip(key).ok_or(DropReason::NoVip)?;
-        if let Some(backend) = self.flows.lookup(key, event, now)
-            && self.keeps_flows(backend)
-        {
+        let known = self.flows.lookup(key, event, now);
+        let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
+        if let Some(backend) = stays.filter(|_| stays == known) {
             return Ok(self.target_of_flow(key, backend));
         }
-        let chosen = self.snapshot.choose(vip, key);
-        let backend = chosen.ok_or(DropReason::NoBackend)?.backend;
-        self.flows.insert(*key, backend, now);
+        let chosen = || self.snapshot.choose(vip, key).map(|choice| choice.backend);
+        let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
+        if known.is_some() {
+            self.flows.reassign(key, backend);
+        } else if allows(&mut self.new_flows, vip.index, now) {
+            self.flows.insert(*key, backend, event, now);
+        } else {
+            self.counters.count_untracked(backend);
+        }
         Ok(self.target_of_flow(key, backend))
     }
 
     /// The hash costs as much as the rest of a known flow's look-up, so it is made only where the
     /// tunnel shows it.
-    fn target_of_flow(&self, key: &FlowKey, backend: BackendIndex) -> Target {
-        let flow_hash = if self.snapshot.backend(backend).encap.takes_entropy() {
+    fn target_of_flow(&self, key: &FlowKey, index: BackendIndex) -> Target {
+        let backend = self.snapshot.backend(index);
+        let flow_hash = if backend.is_some_and(|backend| backend.encap.takes_entropy()) {
             self.snapshot.flow_hash(key)
         } else {
             0
         };
-        Target { backend, flow_hash }
-    }
-
-    fn keeps_flows(&self, backend: BackendIndex) -> bool {
-        self.snapshot.backend(backend).state != BackendState::Disabled
+        Target {
+            backend: index,
+            flow_hash,
+        }
     }
 
     fn echo_vip(&self, packet: &Packet<'_>) -> Result<&Vip, DropReason> {
@@ -363,9 +416,10 @@ impl Director {
         }
         let key = quoted.flow().ok_or(no_flow)?;
         let vip = self.snapshot.find_vip(&key).ok_or(no_flow)?;
-        let known = self.flows.peek(&key, now).filter(|&b| self.keeps_flows(b));
+        let known = self.flows.peek(&key, now);
+        let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
         let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
-        let backend = known.or_else(chosen).ok_or(DropReason::NoBackend)?;
+        let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
         Ok(self.target_of_flow(&key, backend))
     }
 
@@ -393,7 +447,7 @@ impl Director {
     ) -> Option<u16> {
         let meta = packet.meta();
         let mtu = self.snapshot.path_mtus().of(backend, now)?;
-        let overhead = u32::try_from(self.snapshot.backend(backend).encap.overhead()).ok()?;
+        let overhead = u32::try_from(self.snapshot.backend(backend)?.encap.overhead()).ok()?;
         let room = mtu.saturating_sub(overhead).max(smallest_mtu(packet));
         (meta.dont_fragment && u32::from(meta.length) > room).then(|| u16::try_from(room).ok())?
     }
@@ -416,6 +470,30 @@ impl Director {
         packet_too_big(packet, bytes, mtu, &mut self.reply);
         Ok(Outcome::Reply)
     }
+}
+
+/// One worker's part of the bound on flows.
+fn share(limits: &FlowLimits, workers: u16) -> FlowLimits {
+    let bound = limits.bound.get() / usize::from(workers.max(1));
+    FlowLimits {
+        bound: NonZeroUsize::new(bound).unwrap_or(NonZeroUsize::MIN),
+        ..*limits
+    }
+}
+
+/// One worker's part of the VIPs' limits; a second's worth may come at once.
+fn new_flow_limits(snapshot: &Snapshot, workers: u16) -> Vec<Option<RateLimit>> {
+    let workers = NonZeroU32::from(NonZeroU16::new(workers).unwrap_or(NonZeroU16::MIN));
+    let limit = |vip: &Vip| {
+        let part = vip.new_flows_per_second?.div_ceil(workers);
+        Some(RateLimit::new(part, part))
+    };
+    snapshot.vips().iter().map(limit).collect()
+}
+
+fn allows(limits: &mut [Option<RateLimit>], vip: VipIndex, now: Timestamp) -> bool {
+    let limit = limits.get_mut(vip.position()).and_then(Option::as_mut);
+    limit.is_none_or(|limit| limit.allows(now))
 }
 
 fn transport(packet: &Packet<'_>) -> Result<Transport, DropReason> {

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::segments::Segments;
 use super::snapshot::BackendIndex;
 use super::time::Timestamp;
 
@@ -16,9 +17,9 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// every host accepts (RFC 791 §3.1), so a forged error cannot grind a path down to nothing.
 const SMALLEST: u32 = 576 + 20;
 
-/// Per backend of a snapshot, an MTU that holds until a moment.
+/// Per backend, an MTU that holds until a moment; by index, over snapshots.
 #[derive(Debug)]
-pub struct PathMtus(Box<[Learnt]>);
+pub struct PathMtus(Segments<Learnt>);
 
 #[derive(Debug, Default)]
 struct Learnt {
@@ -27,11 +28,23 @@ struct Learnt {
     until: AtomicU64,
 }
 
+impl Default for PathMtus {
+    fn default() -> Self {
+        Self(Segments::new())
+    }
+}
+
 impl PathMtus {
-    /// Nothing learnt about `backends` backends.
-    #[must_use]
-    pub fn new(backends: usize) -> Self {
-        Self((0..backends).map(|_| Learnt::default()).collect())
+    /// Makes room for the indices below `backends`.
+    pub(super) fn reserve(&self, backends: usize) {
+        self.0.reserve(backends);
+    }
+
+    /// Another backend holds this index now.
+    pub(super) fn forget(&self, backend: BackendIndex) {
+        if let Some(learnt) = self.0.get(backend.position()) {
+            learnt.until.store(0, Ordering::Relaxed);
+        }
     }
 
     /// An outer packet to this backend may have at most `mtu` bytes, from now on for ten minutes.
@@ -44,18 +57,19 @@ impl PathMtus {
         {
             return known;
         }
-        let learnt = &self.0[backend.position()];
-        learnt.mtu.store(mtu, Ordering::Relaxed);
-        let until = now.plus(LIFETIME).as_nanos();
-        // Whoever sees the new moment sees the MTU that belongs to it.
-        learnt.until.store(until, Ordering::Release);
+        if let Some(learnt) = self.0.get(backend.position()) {
+            learnt.mtu.store(mtu, Ordering::Relaxed);
+            let until = now.plus(LIFETIME).as_nanos();
+            // Whoever sees the new moment sees the MTU that belongs to it.
+            learnt.until.store(until, Ordering::Release);
+        }
         mtu
     }
 
     /// The largest outer packet for this backend in bytes, where less than its device's MTU.
     #[must_use]
     pub fn of(&self, backend: BackendIndex, now: Timestamp) -> Option<u32> {
-        let learnt = &self.0[backend.position()];
+        let learnt = self.0.get(backend.position())?;
         let holds = learnt.until.load(Ordering::Acquire) > now.as_nanos();
         holds.then(|| learnt.mtu.load(Ordering::Relaxed))
     }
@@ -71,9 +85,15 @@ mod tests {
         Timestamp::after(Duration::from_secs(seconds))
     }
 
+    fn one() -> PathMtus {
+        let mtus = PathMtus::default();
+        mtus.reserve(1);
+        mtus
+    }
+
     #[test]
     fn lowered_then_forgotten() {
-        let mtus = PathMtus::new(1);
+        let mtus = one();
         assert_eq!(mtus.of(B, at(0)), None);
         assert_eq!(mtus.lower(B, 1400, at(1)), 1400);
         assert_eq!(
@@ -88,6 +108,6 @@ mod tests {
 
     #[test]
     fn a_forged_error_has_a_floor() {
-        assert_eq!(PathMtus::new(1).lower(B, 68, at(0)), 596);
+        assert_eq!(one().lower(B, 68, at(0)), 596);
     }
 }

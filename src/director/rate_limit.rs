@@ -1,54 +1,57 @@
-//! A token bucket for ICMP errors (RFC 4443 §2.4 f, RFC 1812 §4.3.2.8).
+//! A token bucket.
 
-use std::time::Duration;
+use std::num::NonZeroU32;
 
 use super::time::Timestamp;
 
-/// Errors that a worker may send at once.
-const BURST: u32 = 100;
-/// The time in which one more may be sent: 100 a second, enough for every client that meets the
-/// path's MTU, too little to be of use as an amplifier.
-const INTERVAL: Duration = Duration::from_millis(10);
+const SECOND_NS: u64 = 1_000_000_000;
 
+/// Allows so many a second. Its credit is time: each one costs its part of a second.
 #[derive(Debug)]
 pub(super) struct RateLimit {
-    tokens: u32,
+    cost_ns: u64,
+    credit_ns: u64,
+    most_ns: u64,
     counted: Timestamp,
 }
 
 impl RateLimit {
-    pub(super) const fn new() -> Self {
+    /// `per_second` and, after a pause, `burst` at once.
+    pub(super) const fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        let cost_ns = SECOND_NS / per_second.get() as u64;
+        let most_ns = cost_ns.saturating_mul(burst.get() as u64);
         Self {
-            tokens: BURST,
+            cost_ns,
+            credit_ns: most_ns,
+            most_ns,
             counted: Timestamp::START,
         }
     }
 
-    /// Whether one more may be sent.
+    /// Whether one more is allowed.
     pub(super) fn allows(&mut self, now: Timestamp) -> bool {
-        let earned = now.since(self.counted).as_nanos() / INTERVAL.as_nanos();
-        let earned = u32::try_from(earned).unwrap_or(BURST);
-        self.tokens = self.tokens.saturating_add(earned);
-        if self.tokens >= BURST {
-            self.tokens = BURST;
-            self.counted = now;
-        } else {
-            // What is left of an interval counts towards the next token.
-            self.counted = self.counted.plus(INTERVAL * earned);
-        }
-        let allowed = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        allowed
+        let earned_ns = now.as_nanos().saturating_sub(self.counted.as_nanos());
+        self.credit_ns = self.most_ns.min(self.credit_ns.saturating_add(earned_ns));
+        self.counted = now;
+        let left = self.credit_ns.checked_sub(self.cost_ns);
+        self.credit_ns = left.unwrap_or(self.credit_ns);
+        left.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    fn limit(per_second: u32) -> RateLimit {
+        let per_second = NonZeroU32::new(per_second).unwrap();
+        RateLimit::new(per_second, per_second)
+    }
 
     #[test]
     fn a_burst_then_a_rate() {
-        let mut limit = RateLimit::new();
+        let mut limit = limit(100);
         let allowed = |limit: &mut RateLimit, millis, tries| {
             let now = Timestamp::after(Duration::from_millis(millis));
             (0..tries).filter(|_| limit.allows(now)).count()
@@ -62,7 +65,7 @@ mod tests {
     /// Found by review: a token a call, whatever time was left over, made 66 a second of 100.
     #[test]
     fn parts_of_an_interval_add_up() {
-        let mut limit = RateLimit::new();
+        let mut limit = limit(100);
         let allowed = (0..1000).filter(|call| {
             let now = Duration::from_millis(call * 15);
             limit.allows(Timestamp::after(now)) && limit.allows(Timestamp::after(now))

@@ -1,24 +1,27 @@
 //! What the packet path reads: VIPs, their rings and tunnels. Immutable; swapped whole.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use hashbrown::HashMap;
 
+use super::eligible::{Health, Takes};
 use super::path_mtu::PathMtus;
-use super::ring::{MAX_MEMBERS, Ring, RingMember, Slot};
+use super::ring::{MAX_MEMBERS, Ring, Slot};
+use super::rings::MemberSet;
+use super::roster::{Plan, Roster};
 use super::selection::SelectionHash;
-use super::spec::{
-    BackendSpec, BackendState, Echo, HashFields, HashKey, PortMatch, RingSize, VipSpec,
-};
+use super::spec::{BackendState, Echo, FlowLimits, HashFields, PortMatch, VipSpec};
 use crate::packet::{Encap, FamilyMismatch, FlowKey, Protocol};
 
 /// A VIP's position in [`Snapshot::vips`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VipIndex(u32);
 
-/// A backend's position in [`Snapshot::backends`], over all VIPs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// A backend of a VIP, by a number that it keeps over all snapshots that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendIndex(u32);
 
 impl VipIndex {
@@ -30,7 +33,8 @@ impl VipIndex {
 }
 
 impl BackendIndex {
-    /// The backend at `position` of [`Snapshot::backends`].
+    /// The index with this number. A first snapshot counts from 0, in the order of the
+    /// configuration.
     #[must_use]
     pub const fn new(position: u32) -> Self {
         Self(position)
@@ -43,6 +47,29 @@ impl BackendIndex {
     }
 }
 
+/// What clients address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Service {
+    /// The VIP.
+    pub address: IpAddr,
+    /// The destination port.
+    pub port: PortMatch,
+    /// The transport protocol.
+    pub protocol: Protocol,
+}
+
+impl Service {
+    /// What clients of a VIP address.
+    #[must_use]
+    pub const fn of(vip: &VipSpec) -> Self {
+        Self {
+            address: vip.address,
+            port: vip.port,
+            protocol: vip.protocol,
+        }
+    }
+}
+
 /// One VIP as the packet path sees it.
 #[derive(Debug, Clone)]
 pub struct Vip {
@@ -50,11 +77,17 @@ pub struct Vip {
     pub name: String,
     /// What happens to echo requests for its address.
     pub echo: Echo,
+    /// Its position in [`Snapshot::vips`].
+    pub index: VipIndex,
+    /// Flows that may enter the flow table, for all workers together.
+    pub new_flows_per_second: Option<NonZeroU32>,
     hash: HashFields,
-    /// `None` while no backend takes new flows.
-    ring: Option<Ring>,
-    /// Position of its first backend; a ring slot holds the distance from it.
-    first_backend: u32,
+    /// `None` while no backend takes new flows. A slot holds a position in `members`.
+    ring: Option<Arc<Ring>>,
+    /// The backends that take new flows.
+    members: Box<[BackendIndex]>,
+    /// All of them, in the order of the configuration.
+    backends: Box<[BackendIndex]>,
 }
 
 /// One backend of one VIP as the packet path sees it.
@@ -66,8 +99,18 @@ pub struct Backend {
     pub address: IpAddr,
     /// What the operator wants of it.
     pub state: BackendState,
+    /// Which flows it takes, by its state, its weight and its health.
+    pub takes: Takes,
     /// The tunnel to it.
     pub encap: Encap,
+}
+
+/// Who holds an index.
+#[derive(Debug, Clone)]
+enum Seat {
+    Here(Backend),
+    /// A backend with this address that is not configured any more.
+    Left(IpAddr),
 }
 
 /// Why VIPs cannot be turned into a snapshot.
@@ -92,78 +135,148 @@ pub enum SnapshotError {
     },
 }
 
-type VipKey = (IpAddr, PortMatch, Protocol);
-
 /// VIPs, rings and tunnels at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
+    epoch: u64,
+    flow_limits: FlowLimits,
     vips: Vec<Vip>,
-    backends: Vec<Backend>,
-    services: HashMap<VipKey, VipIndex, RandomState>,
+    /// By index.
+    seats: Vec<Seat>,
+    services: HashMap<Service, VipIndex, RandomState>,
     /// The first VIP of each address.
     addresses: HashMap<IpAddr, VipIndex, RandomState>,
     selection: SelectionHash,
-    path_mtus: PathMtus,
+    path_mtus: Arc<PathMtus>,
+}
+
+/// Where a VIP's backends stand.
+#[derive(Debug)]
+pub(super) struct Placement {
+    /// In the order of the configuration, as the next one.
+    indices: Vec<BackendIndex>,
+    takes: Vec<Takes>,
+    /// Those that take new flows, in the order of addresses.
+    pub(super) members: MemberSet,
+    member_indices: Box<[BackendIndex]>,
+}
+
+impl Placement {
+    /// # Errors
+    /// [`SnapshotError::TooManyBackends`].
+    pub(super) fn new(
+        vip: &VipSpec,
+        indices: Vec<BackendIndex>,
+        takes: Vec<Takes>,
+    ) -> Result<Self, SnapshotError> {
+        if indices.len() > MAX_MEMBERS {
+            return Err(SnapshotError::TooManyBackends {
+                vip: vip.name.clone(),
+                backends: indices.len(),
+            });
+        }
+        let mut members: Vec<_> = vip
+            .backends
+            .iter()
+            .zip(&indices)
+            .zip(&takes)
+            .filter(|&(_, &takes)| takes == Takes::NewFlows)
+            .map(|((backend, &index), _)| (backend.address, backend.weight, index))
+            .collect();
+        members.sort_unstable_by_key(|&(address, ..)| address);
+        Ok(Self {
+            member_indices: members.iter().map(|&(.., index)| index).collect(),
+            members: members
+                .into_iter()
+                .map(|(address, weight, _)| (address, weight))
+                .collect(),
+            indices,
+            takes,
+        })
+    }
 }
 
 impl Snapshot {
-    /// Builds rings and the VIP index. `tunnel` gives the outer header for a backend of a VIP.
+    /// A snapshot of its own, that none follows, in which every backend is healthy. `tunnel` gives
+    /// the outer header for a backend of a VIP.
     ///
     /// # Errors
     /// [`SnapshotError`] for sets that validation of the configuration would have refused.
     pub fn build(
-        vips: &[VipSpec],
-        key: &HashKey,
-        ring_size: RingSize,
-        mut tunnel: impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
+        plan: &Plan<'_>,
+        tunnel: impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
     ) -> Result<Self, SnapshotError> {
-        // Keys come from the operator, not from packets: nothing to defend against.
-        let hasher = RandomState::with_seeds(0, 0, 0, 0);
-        let mut snapshot = Self {
-            vips: Vec::with_capacity(vips.len()),
-            backends: Vec::new(),
-            services: HashMap::with_hasher(hasher.clone()),
-            addresses: HashMap::with_hasher(hasher),
-            selection: SelectionHash::new(key),
-            path_mtus: PathMtus::new(vips.iter().map(|vip| vip.backends.len()).sum()),
-        };
-        for spec in vips {
-            let ring = Ring::build(ring_size, key, &members(spec)?);
-            snapshot.add(spec, ring, &mut tunnel)?;
-        }
-        Ok(snapshot)
+        Roster::default().build(plan, |_, _| Health::Healthy, tunnel)
     }
 
-    fn add(
+    /// No VIPs yet; `addresses` are of those who hold or held the indices.
+    pub(super) fn empty(
+        epoch: u64,
+        plan: &Plan<'_>,
+        path_mtus: Arc<PathMtus>,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Self {
+        // Keys come from the operator, not from packets: nothing to defend against.
+        let hasher = RandomState::with_seeds(0, 0, 0, 0);
+        Self {
+            epoch,
+            flow_limits: plan.flows,
+            vips: Vec::with_capacity(plan.vips.len()),
+            seats: addresses.map(Seat::Left).collect(),
+            services: HashMap::with_hasher(hasher.clone()),
+            addresses: HashMap::with_hasher(hasher),
+            selection: SelectionHash::new(&plan.hash_key),
+            path_mtus,
+        }
+    }
+
+    pub(super) fn add(
         &mut self,
         spec: &VipSpec,
-        ring: Option<Ring>,
+        placement: Placement,
+        ring: Option<Arc<Ring>>,
         tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
     ) -> Result<(), SnapshotError> {
-        let index = VipIndex(position(self.vips.len()));
-        let key = (spec.address, spec.port, spec.protocol);
-        if self.services.insert(key, index).is_some() {
+        let vip = VipIndex(u32::try_from(self.vips.len()).unwrap_or(u32::MAX));
+        if self.services.insert(Service::of(spec), vip).is_some() {
             return Err(SnapshotError::DuplicateVip {
                 vip: spec.name.clone(),
             });
         }
-        self.addresses.entry(spec.address).or_insert(index);
-        self.vips.push(Vip {
-            name: spec.name.clone(),
-            echo: spec.echo,
-            hash: spec.hash,
-            ring,
-            first_backend: position(self.backends.len()),
-        });
-        for backend in &spec.backends {
-            self.backends.push(Backend {
-                vip: index,
+        self.addresses.entry(spec.address).or_insert(vip);
+        let indices = placement.indices.iter().zip(placement.takes);
+        for (backend, (index, takes)) in spec.backends.iter().zip(indices) {
+            self.seats[index.position()] = Seat::Here(Backend {
+                vip,
                 address: backend.address,
                 state: backend.state,
+                takes,
                 encap: tunnel(spec, backend.address)?,
             });
         }
+        self.vips.push(Vip {
+            name: spec.name.clone(),
+            echo: spec.echo,
+            index: vip,
+            new_flows_per_second: spec.new_flows_per_second,
+            hash: spec.hash,
+            ring,
+            members: placement.member_indices,
+            backends: placement.indices.into(),
+        });
         Ok(())
+    }
+
+    /// Counts the snapshots of one [`Roster`], from 1.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many flows are remembered, and how long.
+    #[must_use]
+    pub const fn flow_limits(&self) -> &FlowLimits {
+        &self.flow_limits
     }
 
     /// All VIPs, in the order of the configuration.
@@ -172,16 +285,44 @@ impl Snapshot {
         &self.vips
     }
 
-    /// The backends of all VIPs, each VIP's together.
-    #[must_use]
-    pub fn backends(&self) -> &[Backend] {
-        &self.backends
+    /// The backends of all VIPs, in the order of the configuration.
+    pub fn backends(&self) -> impl Iterator<Item = (BackendIndex, &Backend)> {
+        let indices = self.vips.iter().flat_map(|vip| &vip.backends);
+        indices.filter_map(|&index| Some((index, self.backend(index)?)))
     }
 
-    /// The backend at `index`, which is of this snapshot.
+    /// The backend that holds `index`; `None` when it is not configured any more.
     #[must_use]
-    pub fn backend(&self, index: BackendIndex) -> &Backend {
-        &self.backends[index.position()]
+    pub fn backend(&self, index: BackendIndex) -> Option<&Backend> {
+        match self.seats.get(index.position())? {
+            Seat::Here(backend) => Some(backend),
+            Seat::Left(_) => None,
+        }
+    }
+
+    /// All indices are below it.
+    #[must_use]
+    pub fn index_bound(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// The backend of `vip` that a flow stays with which was with `known`: that one, or the same
+    /// host where the flow now belongs to another VIP. `None`: it has to move.
+    #[must_use]
+    pub fn stays_with(&self, vip: &Vip, known: BackendIndex) -> Option<BackendIndex> {
+        let address = match self.seats.get(known.position())? {
+            Seat::Here(backend) if backend.vip == vip.index => {
+                return (backend.takes != Takes::Nothing).then_some(known);
+            }
+            Seat::Here(backend) => backend.address,
+            Seat::Left(address) => *address,
+        };
+        let same_host = |index: &&BackendIndex| {
+            self.backend(**index).is_some_and(|backend| {
+                backend.address == address && backend.takes != Takes::Nothing
+            })
+        };
+        vip.backends.iter().find(same_host).copied()
     }
 
     /// The VIP at `index`, which is of this snapshot.
@@ -197,13 +338,19 @@ impl Snapshot {
         exact
             .into_iter()
             .chain([PortMatch::Any])
-            .find_map(|port| self.services.get(&(flow.destination, port, flow.protocol)))
+            .find_map(|port| {
+                self.services.get(&Service {
+                    address: flow.destination,
+                    port,
+                    protocol: flow.protocol,
+                })
+            })
             .map(|&index| self.vip(index))
     }
 
     /// What was learnt of the paths to the backends: the one part that changes.
     #[must_use]
-    pub const fn path_mtus(&self) -> &PathMtus {
+    pub fn path_mtus(&self) -> &PathMtus {
         &self.path_mtus
     }
 
@@ -239,9 +386,9 @@ impl Snapshot {
     }
 
     fn choose_by(vip: &Vip, hash: u64) -> Option<Choice> {
-        let ring = vip.ring.as_ref()?;
+        let ring = vip.ring.as_deref()?;
         let slot = ring.slot(hash);
-        let backend = BackendIndex(vip.first_backend + u32::from(ring.backend(slot)));
+        let backend = *vip.members.get(usize::from(ring.backend(slot)))?;
         Some(Choice { backend, slot })
     }
 }
@@ -253,32 +400,4 @@ pub struct Choice {
     pub backend: BackendIndex,
     /// The slot that the hash names.
     pub slot: Slot,
-}
-
-/// A VIP's backends as its ring sees them: only active ones take slots.
-fn members(spec: &VipSpec) -> Result<Vec<RingMember>, SnapshotError> {
-    let too_many = || SnapshotError::TooManyBackends {
-        vip: spec.name.clone(),
-        backends: spec.backends.len(),
-    };
-    if spec.backends.len() > MAX_MEMBERS {
-        return Err(too_many());
-    }
-    let takes_flows = |backend: &BackendSpec| backend.state == BackendState::Active;
-    (0u16..)
-        .zip(&spec.backends)
-        .filter(|(_, backend)| takes_flows(backend))
-        .map(|(index, backend)| {
-            Ok(RingMember {
-                address: backend.address,
-                weight: backend.weight,
-                index,
-            })
-        })
-        .collect()
-}
-
-/// A position that fits an index; a configuration of 2³² VIPs or backends does not fit memory.
-fn position(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

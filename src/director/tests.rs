@@ -31,20 +31,30 @@ fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) ->
     }
 }
 
+fn plan(vips: &[VipSpec]) -> Plan<'_> {
+    Plan {
+        vips,
+        hash_key: HashKey::DEFAULT,
+        ring_size: RingSize::new(251).unwrap(),
+        flows: FlowLimits {
+            bound: NonZeroUsize::new(1000).unwrap(),
+            timeouts: FlowTimeouts::default(),
+        },
+    }
+}
+
 fn snapshot(vips: &[VipSpec]) -> Arc<Snapshot> {
     let tunnel = |vip: &VipSpec, backend| {
         let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
         Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
     };
-    let key = HashKey::DEFAULT;
-    Arc::new(Snapshot::build(vips, &key, RingSize::new(251).unwrap(), tunnel).unwrap())
+    Arc::new(Snapshot::build(&plan(vips), tunnel).unwrap())
 }
 
 fn director(vips: &[VipSpec]) -> Director {
     let seat = Seat {
         worker: 0,
         workers: 1,
-        flows: NonZeroUsize::new(1000).unwrap(),
         seed: [1, 2, 3, 4],
     };
     Director::new(snapshot(vips), &seat)
@@ -72,7 +82,8 @@ const NOW: Timestamp = Timestamp::START;
 fn chosen(director: &mut Director, packet: &[u8], now: Timestamp) -> Option<IpAddr> {
     match director.decide(packet, now) {
         Verdict::Forward(forward) => {
-            Some(director.snapshot.backend(forward.target.backend).address)
+            let backend = director.snapshot.backend(forward.target.backend);
+            backend.map(|backend| backend.address)
         }
         Verdict::Reply | Verdict::Hold | Verdict::Drop(_) => None,
     }
@@ -267,7 +278,7 @@ fn errors_find_flows_and_keep_none_alive() {
     assert!(backend.is_some());
     assert_eq!(chosen(&mut director, &unreachable(7), at(29)), backend);
     assert_eq!(director.flows().len(), 1);
-    director.expire(at(30));
+    director.expire(at(30), 10);
     assert!(director.flows().is_empty(), "refreshed by an error");
 }
 

@@ -1,7 +1,7 @@
 //! What becomes of a packet, and the counters that account for every one.
 
 use std::iter::Sum;
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::segments::Segments;
@@ -251,6 +251,19 @@ impl Add for Traffic {
             bytes: self.bytes + other.bytes,
             untracked: self.untracked + other.untracked,
             flows: self.flows + other.flows,
+        }
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(other.packets),
+            bytes: self.bytes.saturating_sub(other.bytes),
+            untracked: self.untracked.saturating_sub(other.untracked),
+            flows: self.flows.saturating_sub(other.flows),
         }
     }
 }

@@ -164,6 +164,36 @@ impl Undo {
         Ok(())
     }
 
+    /// Gives a route that this journal added another MTU; any other route is left as it is.
+    ///
+    /// # Errors
+    /// [`UndoError::Netlink`].
+    pub fn set_route_mtu(&mut self, link: u32, net: IpNet, mtu: u32) -> Result<(), UndoError> {
+        if self.position_of_route(link, net).is_some() {
+            self.netlink.set_route_mtu(net, link, mtu)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a route back that this journal added; any other route is left as it is.
+    ///
+    /// # Errors
+    /// [`UndoError::Netlink`]; the route is then still in the journal.
+    pub fn remove_route(&mut self, link: u32, net: IpNet) -> Result<(), UndoError> {
+        if let Some(position) = self.position_of_route(link, net) {
+            gone_is_fine(self.netlink.remove_route(net, link))?;
+            let step = self.done.remove(position);
+            log::info!("undone: {step}");
+        }
+        Ok(())
+    }
+
+    fn position_of_route(&self, link: u32, net: IpNet) -> Option<usize> {
+        self.done.iter().position(
+            |step| matches!(step, Step::Route { link: l, net: n, .. } if (*l, *n) == (link, net)),
+        )
+    }
+
     /// Takes everything back, the last change first; returns what could not be taken back, and why.
     pub fn undo_all(&mut self) -> Vec<(Step, UndoError)> {
         let mut failures = Vec::new();

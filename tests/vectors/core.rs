@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tunlb::config::Config;
 use tunlb::daemon::Paths;
-use tunlb::director::{Director, Forward, Seat, Timestamp, Verdict};
+use tunlb::director::{Director, Forward, Roster, Seat, Timestamp, Verdict};
 use tunlb::packet::HEADROOM;
 
 use crate::table::Table;
@@ -17,10 +17,10 @@ pub(crate) fn director(table: &Table) -> Director {
     let seat = Seat {
         worker: 0,
         workers: 1,
-        flows: config.director.flows,
         seed: [1, 2, 3, 4],
     };
-    let snapshot = Paths::without_routes(&config).snapshot(&config).unwrap();
+    let paths = Paths::without_routes(&config);
+    let snapshot = paths.snapshot(&config, &mut Roster::default()).unwrap();
     Director::new(Arc::new(snapshot), &seat)
 }
 
@@ -68,9 +68,9 @@ fn forwarded(director: &mut Director, forward: &Forward, input: &[u8]) -> Seen {
     while let Some((forward, length)) = director.take_released(&mut buffer) {
         output.extend(tunnelled(director, &forward, &buffer[..length]));
     }
-    let backend = director.snapshot().backend(forward.target.backend).address;
+    let backend = director.snapshot().backend(forward.target.backend);
     Seen {
-        backend: Some(backend),
+        backend: backend.map(|backend| backend.address),
         output,
         ..seen("forward")
     }

@@ -91,13 +91,14 @@ impl<'a> Report<'a> {
             };
         };
         let spec = config.vips.iter().find(|spec| spec.name == vip.name);
-        let Some(choice) = snapshot.choose(vip, flow) else {
+        let choice = snapshot.choose(vip, flow);
+        let backend = choice.and_then(|choice| snapshot.backend(choice.backend));
+        let (Some(choice), Some(backend)) = (choice, backend) else {
             return Self {
                 vip: spec.map(view),
                 ..Self::dropped(flow, DropReason::NoBackend)
             };
         };
-        let backend = snapshot.backend(choice.backend);
         let encap = &backend.encap;
         let ttl = config.director.encap.ttl;
         Self {

@@ -2,14 +2,14 @@
 //! from its TUN. Bytes in, an answer and bytes out.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::daemon::Totals;
-use crate::director::{Director, DropReason, Forward, Seat, Snapshot, Timestamp, Verdict};
+use crate::config::Config;
+use crate::daemon::{Paths, Totals};
+use crate::director::{Director, DropReason, Forward, Roster, Seat, Snapshot, Timestamp, Verdict};
 use crate::packet::{HEADROOM, Packet};
 
 /// Room for any IP packet.
@@ -22,6 +22,7 @@ const SEED: [u64; 4] = [0; 4];
 #[derive(Debug)]
 pub(super) struct Core {
     snapshot: Arc<Snapshot>,
+    roster: Roster,
     director: Director,
     clock: Clock,
     headroom: [u8; HEADROOM],
@@ -40,20 +41,27 @@ pub(super) struct Answer<'a> {
 }
 
 impl Core {
-    pub(super) fn new(snapshot: Arc<Snapshot>, flows: NonZeroUsize) -> Self {
+    /// # Errors
+    /// What validation of the configuration would have refused.
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let mut roster = Roster::default();
+        let snapshot = Paths::without_routes(config).snapshot(config, &mut roster)?;
+        let snapshot = Arc::new(snapshot);
         let seat = Seat {
             worker: 0,
             workers: 1,
-            flows,
             seed: SEED,
         };
-        Self {
-            director: Director::new(Arc::clone(&snapshot), &seat),
+        let director = Director::new(Arc::clone(&snapshot), &seat);
+        roster.attach(Arc::clone(director.counters()));
+        Ok(Self {
+            roster,
+            director,
             snapshot,
             clock: Clock::default(),
             headroom: [0; HEADROOM],
             released: vec![0; LONGEST_PACKET].into(),
-        }
+        })
     }
 
     /// Sets the clock to a packet's timestamp. Returns the timestamp for what the packet causes:
@@ -106,7 +114,7 @@ impl Core {
 
     /// What went where, so far.
     pub(super) fn totals(&self) -> Totals {
-        Totals::new(&self.snapshot, &[Arc::clone(self.director.counters())])
+        Totals::new(&self.snapshot, &self.roster)
     }
 
     fn encapsulate(&mut self, forward: &Forward, inner: &[u8]) -> Result<usize, DropReason> {
@@ -148,8 +156,8 @@ fn forwarded<'a>(snapshot: &'a Snapshot, forward: &Forward) -> Answer<'a> {
     Answer {
         verdict: "forward",
         reason: None,
-        vip: Some(&snapshot.vip(backend.vip).name),
-        backend: Some(backend.address),
+        vip: backend.map(|backend| snapshot.vip(backend.vip).name.as_str()),
+        backend: backend.map(|backend| backend.address),
         emitted: 1,
     }
 }

@@ -135,7 +135,7 @@ impl Tally {
     /// Where all packets went. What went nowhere yet is a fragment that waits.
     pub(super) fn summary(&self, totals: &Totals) -> String {
         let backends = totals.vips.iter().flat_map(|vip| &vip.backends);
-        let sent: u64 = backends.map(|backend| backend.packets).sum();
+        let sent: u64 = backends.map(|backend| backend.traffic.packets).sum();
         let dropped: u64 = totals.drops.iter().map(|(_, packets)| packets).sum();
         let accounted = sent + dropped + totals.replied;
         let waiting = self.packets.saturating_sub(accounted);

@@ -238,8 +238,8 @@ fn chosen<'a>(snapshot: &'a Snapshot, forward: &Forward) -> Destination<'a> {
     let backend = snapshot.backend(forward.target.backend);
     Destination {
         address: None,
-        vip: Some(&snapshot.vip(backend.vip).name),
-        backend: Some(backend.address),
+        vip: backend.map(|backend| snapshot.vip(backend.vip).name.as_str()),
+        backend: backend.map(|backend| backend.address),
     }
 }
 

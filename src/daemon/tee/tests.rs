@@ -1,5 +1,5 @@
 use std::net::Ipv4Addr;
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::NonZeroU8;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::*;
@@ -91,13 +91,10 @@ fn director(config: &Config) -> Director {
         let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
         Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
     };
-    let settings = &config.director;
-    let snapshot =
-        Snapshot::build(&config.vips, &settings.hash_key, settings.ring_size, tunnel).unwrap();
+    let snapshot = Snapshot::build(&config.plan(), tunnel).unwrap();
     let seat = Seat {
         worker: 0,
         workers: 1,
-        flows: NonZeroUsize::new(100).unwrap(),
         seed: [1, 2, 3, 4],
     };
     Director::new(Arc::new(snapshot), &seat)

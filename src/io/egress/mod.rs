@@ -40,6 +40,10 @@ pub trait Egress: Debug {
     /// flushed. The same frame again until it is queued.
     fn frame(&mut self) -> Option<Frame<'_>>;
 
+    /// Makes every frame hold packets of up to `longest` bytes, if they do not yet. To be called
+    /// while nothing is queued.
+    fn fit(&mut self, longest: usize);
+
     /// Queues the packet that stands in the current frame.
     fn queue(&mut self, packet: Outgoing);
 

@@ -38,14 +38,15 @@ impl RawEgress {
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(error) => return Err(error),
         };
-        let frame_bytes = (HEADROOM + longest).next_multiple_of(FRAME_ALIGNMENT);
-        Ok(Self {
+        let mut egress = Self {
             v4: open(Version::V4)?,
             v6,
-            frames: vec![0; frame_bytes * BATCH].into_boxed_slice(),
-            frame_bytes,
+            frames: Box::default(),
+            frame_bytes: 0,
             queued: Vec::with_capacity(BATCH),
-        })
+        };
+        egress.fit(longest);
+        Ok(egress)
     }
 
     fn socket_for(&self, destination: IpAddr) -> io::Result<&Socket> {
@@ -92,6 +93,14 @@ impl Egress for RawEgress {
         let frame = self.frames.chunks_exact_mut(self.frame_bytes).nth(next)?;
         let (headroom, body) = frame.split_first_chunk_mut()?;
         Some(Frame { headroom, body })
+    }
+
+    fn fit(&mut self, longest: usize) {
+        let frame_bytes = (HEADROOM + longest).next_multiple_of(FRAME_ALIGNMENT);
+        if frame_bytes > self.frame_bytes {
+            self.frames = vec![0; frame_bytes * BATCH].into_boxed_slice();
+            self.frame_bytes = frame_bytes;
+        }
     }
 
     fn queue(&mut self, packet: Outgoing) {

@@ -419,6 +419,9 @@ mod tests {
                 (RouteKind::Unicast, Some(device.index))
             );
             assert!(route.preferred_source.is_some());
+            netlink.set_route_mtu(net, device.index, 1200).unwrap();
+            let route = netlink.route_to(inside, RouteQuery::default()).unwrap();
+            assert_eq!((route.oif, route.mtu), (Some(device.index), Some(1200)));
             netlink.remove_route(net, device.index).unwrap();
             let again = netlink.remove_route(net, device.index).unwrap_err();
             assert_eq!(again.errno(), Some(libc::ESRCH));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{
@@ -101,13 +101,18 @@ impl Netlink {
         mtu: Option<u32>,
     ) -> Result<(), NetlinkError> {
         let operation = Operation::new("add route", format_args!("{net} dev {oif}"));
-        let mut route = device_route(net, oif);
-        if let Some(mtu) = mtu {
-            let metrics = vec![RouteMetric::Mtu(mtu)];
-            route.attributes.push(RouteAttribute::Metrics(metrics));
-        }
-        let message = RouteNetlinkMessage::NewRoute(route);
+        let message = RouteNetlinkMessage::NewRoute(route_with_mtu(net, oif, mtu));
         self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Gives the route that [`Netlink::add_route`] added another MTU in bytes.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn set_route_mtu(&mut self, net: IpNet, oif: u32, mtu: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("change MTU of route", format_args!("{net} dev {oif}"));
+        let message = RouteNetlinkMessage::NewRoute(route_with_mtu(net, oif, Some(mtu)));
+        self.change(&operation, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Removes the route that [`Netlink::add_route`] added.
@@ -122,6 +127,15 @@ impl Netlink {
 }
 
 /// A route without a next hop: everything for `net` goes into the device.
+fn route_with_mtu(net: IpNet, oif: u32, mtu: Option<u32>) -> RouteMessage {
+    let mut route = device_route(net, oif);
+    if let Some(mtu) = mtu {
+        let metrics = vec![RouteMetric::Mtu(mtu)];
+        route.attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    route
+}
+
 fn device_route(net: IpNet, oif: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
