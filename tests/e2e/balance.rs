@@ -44,7 +44,7 @@ fn flows_beyond_the_limit_go_by_the_ring() {
         let site = Site::new(lab);
         let web = ["web", VIP, "80", "tcp", "new_flows_per_second = 10"];
         let config = vip(web, &BACKENDS.map(|(_, address)| (address, "")));
-        let mut director = Reloading::start(lab, &site, &config);
+        let director = Reloading::start(lab, &site, &config);
         let answers = site.get_in_parallel(200, 20_000);
         assert!(
             NAMES[..3]

@@ -183,7 +183,11 @@ fn invalid(good: &str) -> Vec<(&'static str, String, Vec<&'static str>)> {
             format!("[director\n{good}"),
             vec!["tunlb.toml:1:", "not TOML"],
         ),
-        ("an empty file", String::new(), vec!["vip", "required"]),
+        (
+            "an empty file",
+            String::new(),
+            vec!["tunlb.toml", "at least one [[vip]]"],
+        ),
         (
             "an unknown key, and a wrong value",
             format!("[director]\nworkrs = 2\nring_size = 65536\n{good}"),

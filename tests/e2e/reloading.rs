@@ -8,7 +8,7 @@ use crate::lab::{Lab, wait_until};
 use crate::process::Signal;
 use crate::site::{Director, Site};
 
-const ACCEPTED: &str = "reloaded ";
+const ACCEPTED: &str = "reloaded: ";
 const REFUSED: &str = "reload refused, the old configuration stays: ";
 
 /// A director that runs from a file.
@@ -28,11 +28,7 @@ impl Reloading {
     pub(crate) fn accept(&mut self, config: &str) -> String {
         self.write(config);
         let answer = self.reload();
-        let file = self.path.display().to_string();
-        assert!(
-            answer.contains(&format!("{ACCEPTED}{file}")),
-            "not taken: {answer}\n{config}"
-        );
+        assert!(answer.contains(ACCEPTED), "not taken: {answer}\n{config}");
         answer
     }
 
