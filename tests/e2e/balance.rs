@@ -70,7 +70,7 @@ fn streams_outlive_a_hundred_reloads() {
         let streams = Streams::open(&site.client, 500, 10_000);
         assert!(NAMES[..3].iter().all(|name| streams.of(name) > 100));
 
-        for (what, step) in (0..4).flat_map(|_| STEPS) {
+        for (number, (what, step)) in (1..=100).zip(STEPS.into_iter().cycle()) {
             match step {
                 Step::Change(change) => {
                     change(&mut file);
@@ -82,7 +82,7 @@ fn streams_outlive_a_hundred_reloads() {
                     director.refuse(&spoil(&file.text()));
                 }
             }
-            if what == LAST {
+            if number % 5 == 0 {
                 streams.wait_for_round();
             }
         }
@@ -107,8 +107,6 @@ enum Step {
     Change(fn(&mut File)),
     Spoil(fn(&str) -> String),
 }
-
-const LAST: &str = "the backends in another order";
 
 /// Twenty-five reloads that end where they began. No stream is on b4, so it may leave once it has
 /// drained.
@@ -198,7 +196,10 @@ const STEPS: [(&str, Step); 25] = [
         "the fourth backend leaves",
         Step::Change(|file| file.b4 = None),
     ),
-    (LAST, Step::Change(|file| file.reversed = !file.reversed)),
+    (
+        "the backends in another order",
+        Step::Change(|file| file.reversed = !file.reversed),
+    ),
 ];
 
 /// What changes in the director's file.

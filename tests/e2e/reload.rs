@@ -146,7 +146,8 @@ fn an_invalid_reload_changes_nothing() {
     in_lab(|lab| {
         let site = Site::new(lab);
         let _echoes = echo_datagrams(&site);
-        site.director.run("ip addr add 10.0.0.102/32 dev lo");
+        site.director.sh("ip addr add 10.0.0.102/32 dev lo
+             ip route add 10.0.2.99/32 via 10.0.1.1 mtu 80");
         let good = vip(DNS, &ALL);
         let mut director = Reloading::start(lab, &site, &good);
         let flows = names_of_flows(&site);
@@ -201,12 +202,12 @@ fn invalid(good: &str) -> Vec<(&'static str, String, Vec<&'static str>)> {
         (
             "a backend that is there already",
             backend(B2),
-            vec!["tunlb.toml:16: vip[0].backend[3].address", B2],
+            vec!["tunlb.toml:17: vip[0].backend[3].address", B2],
         ),
         (
-            "a backend without a route to it",
-            backend("2001:db8::1"),
-            vec!["2001:db8::1"],
+            "a backend whose path is too narrow",
+            backend("10.0.2.99"),
+            vec![VIP, "60 bytes", "raise the MTU"],
         ),
         (
             "another device",
