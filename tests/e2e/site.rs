@@ -71,6 +71,7 @@ impl Site {
         for (backend, (_, address)) in backends.iter().zip(BACKENDS) {
             set_up_backend(backend, address);
         }
+        meet(&client, &director, BACKENDS.map(|(_, address)| address));
         Self {
             client,
             router,
@@ -86,6 +87,7 @@ impl Site {
         self.router
             .run(&format!("ip link set {name} master segment"));
         set_up_backend(&node, address);
+        meet(&self.client, &self.director, [address]);
         let [backend] = serve([node]);
         backend
     }
@@ -217,6 +219,16 @@ fn set_up_backend(backend: &Node, address: &str) {
     backend.sh(&format!(
         "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
     ));
+}
+
+/// All neighbours are known before the traffic: a burst towards one that is not yet loses what does
+/// not fit its queue (`unres_qlen_bytes`), and tests count packets.
+fn meet<'a>(client: &Node, director: &Node, backends: impl IntoIterator<Item = &'a str>) {
+    client.run(&format!("ping -c 1 -W 5 {DIRECTOR}"));
+    for address in backends {
+        director.run(&format!("ping -c 1 -W 5 {address}"));
+        client.run(&format!("ping -c 1 -W 5 {address}"));
+    }
 }
 
 /// All programs of one kind start before the first is waited for.
