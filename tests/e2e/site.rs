@@ -71,7 +71,11 @@ impl Site {
         for (backend, (_, address)) in backends.iter().zip(BACKENDS) {
             set_up_backend(backend, address);
         }
-        meet(&client, &director, BACKENDS.map(|(_, address)| address));
+        meet(&client, "eth0", &["10.0.9.1"]);
+        meet(&director, "eth0", &["10.0.1.1", "10.0.1.11", "10.0.1.12"]);
+        meet(&router, "segment", &[DIRECTOR, "10.0.1.11", "10.0.1.12"]);
+        meet(&router, "b3", &["10.0.2.13"]);
+        meet(&router, "client", &[CLIENT]);
         Self {
             client,
             router,
@@ -87,7 +91,8 @@ impl Site {
         self.router
             .run(&format!("ip link set {name} master segment"));
         set_up_backend(&node, address);
-        meet(&self.client, &self.director, [address]);
+        meet(&self.director, "eth0", &[address]);
+        meet(&self.router, "segment", &[address]);
         let [backend] = serve([node]);
         backend
     }
@@ -221,14 +226,16 @@ fn set_up_backend(backend: &Node, address: &str) {
     ));
 }
 
-/// All neighbours are known before the traffic: a burst towards one that is not yet loses what does
-/// not fit its queue (`unres_qlen_bytes`), and tests count packets.
-fn meet<'a>(client: &Node, director: &Node, backends: impl IntoIterator<Item = &'a str>) {
-    client.run(&format!("ping -c 1 -W 5 {DIRECTOR}"));
-    for address in backends {
-        director.run(&format!("ping -c 1 -W 5 {address}"));
-        client.run(&format!("ping -c 1 -W 5 {address}"));
+/// Resolves neighbours before the traffic comes, without a packet that a test would count: a burst
+/// towards one that is not yet resolved loses what does not fit its queue (`unres_qlen_bytes`).
+fn meet(node: &Node, device: &str, neighbours: &[&str]) {
+    for neighbour in neighbours {
+        node.run(&format!("ip neigh replace {neighbour} dev {device} use"));
     }
+    wait_until("the neighbours' answers", || {
+        let known = node.run(&format!("ip neigh show dev {device} nud reachable"));
+        known.lines().count() >= neighbours.len()
+    });
 }
 
 /// All programs of one kind start before the first is waited for.
