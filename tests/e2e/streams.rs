@@ -53,7 +53,7 @@ impl Streams {
 
     /// Waits until each stream has had a piece back that it sent after this call.
     pub(crate) fn wait_for_round(&self) {
-        self.ask(Signal::Usr2, "round");
+        assert_eq!(self.ask(Signal::Usr2, "round"), "");
     }
 
     /// Bytes that came back until now, of all streams.

@@ -82,7 +82,8 @@ async def announce_round(streams):
     # A piece that is on its way already does not count.
     due = [stream.rounds + len(stream.pieces) + 1 for stream in streams]
     while any(stream.rounds < rounds for stream, rounds in zip(streams, due)):
-        if any(stream.ended.done() for stream in streams):
+        if broken := [f"{stream.local_port} {stream.problem}" for stream in streams if stream.problem]:
+            print("round impossible:", *broken, flush=True)
             return
         await asyncio.sleep(0.01)
     print("round", flush=True)
