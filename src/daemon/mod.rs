@@ -12,6 +12,7 @@ mod published;
 mod reload;
 mod routes;
 mod tee;
+mod threads;
 mod totals;
 mod worker;
 
@@ -161,7 +162,7 @@ impl Daemon {
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
-        let mut roster = Roster::default();
+        let mut roster = Roster::building_by(threads::build_rings);
         let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
         let mtus = paths.inner_mtus(&config);
         let mtu = routes::device_mtu(&mtus)?;
