@@ -84,10 +84,15 @@ impl Director {
     /// A director with empty tables.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, seat: &Seat) -> Self {
+        let counters = Arc::new(Counters::new(snapshot.backends().len()));
+        let limits = FlowLimits {
+            bound: seat.flows,
+            timeouts: FlowTimeouts::default(),
+        };
         Self {
-            counters: Arc::new(Counters::new(snapshot.backends().len())),
+            flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
+            counters,
             snapshot,
-            flows: FlowTable::new(seat.flows, seat.seed),
             fragments: FragmentTable::new(seat.seed),
             identifications: Identifications::new(seat.worker, seat.workers),
             errors: RateLimit::new(),
@@ -311,7 +316,7 @@ impl Director {
         }
         let chosen = self.snapshot.choose(vip, key);
         let backend = chosen.ok_or(DropReason::NoBackend)?.backend;
-        self.flows.insert(*key, backend, now);
+        self.flows.insert(key, backend, event, now);
         Ok(self.target_of_flow(key, backend))
     }
 
