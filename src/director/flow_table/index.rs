@@ -11,7 +11,8 @@ use super::chunks::Chunks;
 use super::entry::{NONE, PackedKey};
 use super::slab::Slab;
 
-/// Buckets for each entry. BUCKETS_REASON
+/// Buckets for each entry: a look-up then reads 1.25 entries on average (1.5 with one bucket each),
+/// for 4 bytes more.
 const BUCKETS_PER_ENTRY: usize = 2;
 
 /// Buckets in an allocation: 16 KiB.
