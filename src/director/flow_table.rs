@@ -146,15 +146,15 @@ impl FlowTable {
     /// table is full, the oldest entry of the part it belongs to makes room.
     pub fn insert(
         &mut self,
-        key: &FlowKey,
+        key: FlowKey,
         backend: BackendIndex,
         event: FlowEvent,
         now: Timestamp,
     ) {
-        self.remove(key);
+        self.remove(&key);
         let (class, now) = (Class::first(event), Tick::at(now));
         self.make_room(class);
-        let entry = Entry::new(&PackedKey::new(key), class, backend, now);
+        let entry = Entry::new(&PackedKey::new(&key), class, backend, now);
         let at = self.entries.take(entry);
         self.lists.push(&mut self.entries, at, now);
         self.index.insert(&mut self.entries, at);

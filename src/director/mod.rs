@@ -316,7 +316,7 @@ impl Director {
         }
         let chosen = self.snapshot.choose(vip, key);
         let backend = chosen.ok_or(DropReason::NoBackend)?.backend;
-        self.flows.insert(key, backend, event, now);
+        self.flows.insert(*key, backend, event, now);
         Ok(self.target_of_flow(key, backend))
     }
 

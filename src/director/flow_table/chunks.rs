@@ -29,7 +29,7 @@ impl<T, const CHUNK: usize> Chunks<T, CHUNK> {
     /// Appends `element` and returns its position.
     pub(super) fn push(&mut self, element: T) -> u32 {
         let at = self.length;
-        if at as usize % CHUNK == 0 {
+        if (at as usize).is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(chunk) = self.chunks.last_mut() {

@@ -66,7 +66,9 @@ impl Class {
             FlowEvent::Tcp(flags) if flags.opens => self,
             FlowEvent::Tcp(_) => match self {
                 Self::Closing | Self::Reset => self,
-                _ => Self::Established,
+                Self::HalfOpen | Self::FirstDatagram | Self::Established | Self::Udp => {
+                    Self::Established
+                }
             },
         }
     }
@@ -78,13 +80,10 @@ impl Class {
     /// In the order in which a full table gives classes up for a flow of the class `self`: what is
     /// closed, its like, and only then what may still be in use.
     pub(super) const fn victims(self) -> [Self; Self::COUNT] {
-        let other = match self {
-            Self::FirstDatagram => Self::HalfOpen,
-            _ => Self::FirstDatagram,
-        };
-        let own = match self {
-            Self::FirstDatagram => self,
-            _ => Self::HalfOpen,
+        let (own, other) = if matches!(self, Self::FirstDatagram) {
+            (Self::FirstDatagram, Self::HalfOpen)
+        } else {
+            (Self::HalfOpen, Self::FirstDatagram)
         };
         [
             Self::Reset,

@@ -36,8 +36,8 @@ impl PackedKey {
             (source, destination) => {
                 let ((a, b), source_v6) = wide(source);
                 let ((c, d), destination_v6) = wide(destination);
-                let family = u8::from(source_v6) * Self::SOURCE_V6
-                    | u8::from(destination_v6) * Self::DESTINATION_V6;
+                let family = (u8::from(source_v6) * Self::SOURCE_V6)
+                    | (u8::from(destination_v6) * Self::DESTINATION_V6);
                 ([a, b, c, d], family)
             }
         };

@@ -47,7 +47,7 @@ fn table(bound: usize) -> FlowTable {
 
 /// A flow of two packets, the second of which is `event`.
 fn enter(table: &mut FlowTable, number: u32, event: FlowEvent, now: Timestamp) {
-    table.insert(&flow(number), A, event, now);
+    table.insert(flow(number), A, event, now);
     assert_eq!(table.lookup(&flow(number), event, now), Some(A));
 }
 
@@ -94,7 +94,7 @@ fn idle_timeouts() {
     ] {
         for (seconds, expected) in [(lives, Some(A)), (dies, None)] {
             let mut table = table(10);
-            table.insert(&flow(1), A, event, at(0));
+            table.insert(flow(1), A, event, at(0));
             assert_eq!(table.lookup(&flow(1), event, at(1)), Some(A));
             assert_eq!(table.peek(&flow(1), at(1 + seconds)), expected);
             assert_eq!(
@@ -110,7 +110,7 @@ fn idle_timeouts() {
 fn a_first_packet_lives_by_its_protocol() {
     for (event, lives, dies) in [(ACK, 29, 30), (FIN, 29, 30), (UDP, 59, 60)] {
         let mut table = table(10);
-        table.insert(&flow(1), A, event, at(0));
+        table.insert(flow(1), A, event, at(0));
         assert_eq!(table.peek(&flow(1), at(lives)), Some(A), "{event:?}");
         assert_eq!(table.peek(&flow(1), at(dies)), None, "{event:?}");
     }
@@ -120,7 +120,7 @@ fn a_first_packet_lives_by_its_protocol() {
 fn a_syn_after_the_close_is_a_new_flow() {
     for close in [FIN, RST] {
         let mut table = table(10);
-        table.insert(&flow(1), A, SYN, at(0));
+        table.insert(flow(1), A, SYN, at(0));
         table.lookup(&flow(1), close, at(1));
         assert_eq!(
             table.lookup(&flow(1), ACK, at(2)),
@@ -168,7 +168,7 @@ fn a_flood_of_first_packets_pushes_out_no_lasting_flow() {
             enter(&mut table, number, lasting, at(0));
         }
         for number in 0..1_000_000 {
-            table.insert(&flow(10_000 + number), B, event, at(1));
+            table.insert(flow(10_000 + number), B, event, at(1));
         }
         assert!((0..1500).all(|number| table.peek(&flow(number), at(2)) == Some(A)));
         assert_eq!((flows_of(&table, A), flows_of(&table, B)), (1500, 500));
@@ -181,10 +181,10 @@ fn a_flood_of_one_protocol_leaves_first_packets_of_the_other() {
     for (flood, other) in [(SYN, UDP), (UDP, SYN)] {
         let mut table = table(1000);
         for number in 0..250 {
-            table.insert(&flow(number), A, other, at(0));
+            table.insert(flow(number), A, other, at(0));
         }
         for number in 1000..5000 {
-            table.insert(&flow(number), B, flood, at(1));
+            table.insert(flow(number), B, flood, at(1));
         }
         assert_eq!((flows_of(&table, A), flows_of(&table, B)), (250, 250));
     }
@@ -226,7 +226,7 @@ fn use_keeps_a_flow_from_eviction() {
 fn expiry_is_bounded_per_call() {
     let mut table = table(1000);
     for number in 0..100 {
-        table.insert(&flow(number), A, SYN, at(0));
+        table.insert(flow(number), A, SYN, at(0));
     }
     assert_eq!(table.expire(at(29), 10), 0);
     assert_eq!(table.expire(at(30), 10), 10);
@@ -251,7 +251,7 @@ fn growth_loses_nothing_and_costs_under_100_bytes_per_flow() {
     const FLOWS: u32 = 1_000_000;
     let mut table = table(FLOWS as usize * 4);
     for number in 0..FLOWS {
-        table.insert(&flow(number), A, SYN, at(0));
+        table.insert(flow(number), A, SYN, at(0));
         if number.is_power_of_two() {
             check(&table);
         }
@@ -271,14 +271,14 @@ fn a_lowered_bound_is_reached_a_few_evictions_at_a_time() {
     assert_eq!(table.len(), 1000);
     for number in 1000..1301 {
         let before = table.len();
-        table.insert(&flow(number), B, SYN, at(1));
+        table.insert(flow(number), B, SYN, at(1));
         assert!(before < table.len() + EVICT_PER_INSERT);
     }
     assert_eq!(table.len(), 100);
     check(&table);
     let bytes = table.bytes();
     for number in 2000..4000 {
-        table.insert(&flow(number), B, SYN, at(1));
+        table.insert(flow(number), B, SYN, at(1));
     }
     assert_eq!(table.bytes(), bytes, "freed places are used again");
 }
@@ -352,7 +352,7 @@ proptest! {
                         flow.used(event, closed, now);
                     } else {
                         let backend = BackendIndex::new(backend);
-                        table.insert(&flow(number), backend, event, at(now));
+                        table.insert(flow(number), backend, event, at(now));
                         model.insert(number, (Modelled::first(backend, event, now), false));
                     }
                 }
@@ -395,7 +395,7 @@ proptest! {
                         prop_assert_eq!(Some(&found), model.get(&number));
                     } else {
                         let backend = BackendIndex::new(backend);
-                        table.insert(&flow(number), backend, event, at(now));
+                        table.insert(flow(number), backend, event, at(now));
                         model.insert(number, backend);
                     }
                 }
