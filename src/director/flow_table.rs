@@ -142,8 +142,9 @@ impl FlowTable {
         (!self.timeouts.is_over(entry.class, idle)).then_some(entry.backend)
     }
 
-    /// Enters a flow that [`lookup`](Self::lookup) did not find, by its first packet; where the
-    /// table is full, the oldest entry of the part it belongs to makes room.
+    /// Enters a flow that [`lookup`](Self::lookup) did not find, which is not looked for again, by
+    /// its first packet; where the table is full, the oldest entry of the part it belongs to makes
+    /// room.
     pub fn insert(
         &mut self,
         key: FlowKey,
@@ -151,7 +152,7 @@ impl FlowTable {
         event: FlowEvent,
         now: Timestamp,
     ) {
-        self.remove(&key);
+        debug_assert!(self.find(&key).is_none(), "{key} is in the table");
         let (class, now) = (Class::first(event), Tick::at(now));
         self.make_room(class);
         let entry = Entry::new(&PackedKey::new(&key), class, backend, now);
