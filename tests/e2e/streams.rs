@@ -99,11 +99,12 @@ impl Streams {
     }
 }
 
-/// No TCP connection of these hosts was refused or reset, by either side, and no segment came in damaged.
-/// (A last acknowledgement that comes twice is answered by a RST, rightly, so those are not counted.)
+/// No TCP connection of these hosts was refused or reset, by either side, and no segment came in with
+/// a wrong checksum. (A last acknowledgement that comes twice is answered by a RST, rightly, so RSTs
+/// are not counted.)
 pub(crate) fn assert_no_resets<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
     for node in nodes {
-        for counter in ["EstabResets", "AttemptFails", "InErrs"] {
+        for counter in ["EstabResets", "AttemptFails", "InCsumErrors"] {
             assert_eq!(node.counter("Tcp", counter), 0, "{} {counter}", node.name());
         }
     }
