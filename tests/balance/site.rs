@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
 
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Echo, HashFields, HashKey, PortMatch, Protocol, RingSize,
-    Snapshot, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, FlowLimits, HashFields, HashKey, Plan, PortMatch,
+    Protocol, RingSize, Snapshot, VipSpec,
 };
 use tunlb::packet::{Encap, EncapKind, FlowKey, SourceRule};
 
@@ -81,7 +81,13 @@ impl Site {
             encap: EncapKind::Ipip,
             backends: backends.collect(),
         };
-        let snapshot = Snapshot::build(&[vip], &key, RingSize::DEFAULT, |vip, to| {
+        let plan = Plan {
+            vips: &[vip],
+            hash_key: key,
+            ring_size: RingSize::DEFAULT,
+            flows: FlowLimits::default(),
+        };
+        let snapshot = Snapshot::build(&plan, |vip, to| {
             let source = SourceRule::Fixed([10, 0, 0, 2].into());
             Encap::new(vip.encap, source, to, NonZeroU8::MAX)
         });
@@ -92,7 +98,7 @@ impl Site {
     pub(crate) fn choose(&self, flow: &FlowKey) -> IpAddr {
         let vip = self.0.find_vip(flow).unwrap();
         let choice = self.0.choose(vip, flow).unwrap();
-        self.0.backend(choice.backend).address
+        self.0.backend(choice.backend).unwrap().address
     }
 }
 
