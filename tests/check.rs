@@ -122,7 +122,7 @@ fn with(director: &str, vip: &str, backend: &str) -> String {
 
 #[test]
 fn one_mistake_each() {
-    let cases: [(String, u64, &str, &str); 32] = [
+    let cases: [(String, u64, &str, &str); 34] = [
         (
             with("tnu = 1", "", ""),
             2,
@@ -163,6 +163,18 @@ fn one_mistake_each() {
             with("flows = 10", "", ""),
             2,
             "director.flows",
+            "out of range",
+        ),
+        (
+            with("timeouts.closing = \"60\"", "", ""),
+            2,
+            "director.timeouts.closing",
+            "not a number with ms, s, m, h or d",
+        ),
+        (
+            with("", "new_flows_per_second = -1", ""),
+            5,
+            "vip[0].new_flows_per_second",
             "out of range",
         ),
         (
@@ -407,6 +419,30 @@ fn what_is_printed_is_a_file_that_means_the_same() {
     );
     let again = check(&text, &[]);
     assert_eq!(stdout(&again), text);
+}
+
+#[test]
+fn limits_of_flows_in_the_output() {
+    let content = with(
+        "hash_key = \"00112233445566778899aabbccddeeff\"\ntimeouts = { established = \"2h\", udp = \"90s\" }",
+        "all_down = \"drop\"\nnew_flows_per_second = 1000",
+        "[[vip]]\naddress = \"10.0.0.101\"\nbackend = [{ address = \"10.0.1.11\" }]",
+    );
+    let text = stdout(&check(&content, &[]));
+    let timeouts = "[director.timeouts]\nhalf_open = \"30s\"\nestablished = \"2h\"\n\
+                    closing = \"1m\"\nreset = \"10s\"\nudp = \"90s\"\n";
+    assert!(text.contains(timeouts), "{text}");
+    let limited = "all_down = \"drop\"\nnew_flows_per_second = 1000\n";
+    assert!(text.contains(limited), "{text}");
+    assert_eq!(text.matches("new_flows_per_second").count(), 1, "{text}");
+
+    let config = &json(&check(&content, &["--json"]))["config"];
+    assert_eq!(config["director"]["flows"], 1_000_000);
+    assert_eq!(config["director"]["timeouts"]["half_open"], "30s");
+    assert_eq!(config["director"]["timeouts"]["udp"], "90s");
+    assert_eq!(config["vip"][0]["all_down"], "drop");
+    assert_eq!(config["vip"][0]["new_flows_per_second"], 1000);
+    assert_eq!(config["vip"][1]["new_flows_per_second"], Value::Null);
 }
 
 /// Both families, both kinds of tunnel, and what stands in for a key.

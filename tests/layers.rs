@@ -75,8 +75,8 @@ const CORE_STD: &[&str] = &[
     "std::vec",
 ];
 
-/// What the director may use on top: its counters are atomics.
-const DIRECTOR_STD: &[&str] = &["std::sync::atomic"];
+/// What the director may use on top: its counters are atomics, in arrays that grow.
+const DIRECTOR_STD: &[&str] = &["std::sync::OnceLock", "std::sync::atomic"];
 
 /// The crates that the core may use: parsing, hashing, addresses, error types.
 const CORE_CRATES: &[&str] = &[

@@ -7,15 +7,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use super::problem::{Site, Written};
 use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
 use super::{Config, DirectorConfig, Egress, EncapConfig};
 use crate::director::{
-    AllDown, BackendSpec, BackendState, Echo, HashFields, HashKey, PortMatch, Protocol, RingSize,
-    VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
+    PortMatch, Protocol, RingSize, VipSpec,
 };
 use crate::packet::EncapKind;
 
@@ -48,7 +49,18 @@ pub(super) struct DirectorDraft {
     pub(super) hash_key: Field<HashKey>,
     pub(super) ring_size: Field<RingSize>,
     pub(super) flows: Field<NonZeroUsize>,
+    pub(super) timeouts: TimeoutsDraft,
     pub(super) encap: EncapDraft,
+}
+
+/// `[director.timeouts]`
+#[derive(Debug)]
+pub(super) struct TimeoutsDraft {
+    pub(super) half_open: Field<Duration>,
+    pub(super) established: Field<Duration>,
+    pub(super) closing: Field<Duration>,
+    pub(super) reset: Field<Duration>,
+    pub(super) udp: Field<Duration>,
 }
 
 /// `[director.encap]`
@@ -78,6 +90,7 @@ pub(super) struct VipDraft {
     pub(super) hash: Field<HashFields>,
     pub(super) echo: Optional<Echo>,
     pub(super) all_down: Field<AllDown>,
+    pub(super) new_flows_per_second: Optional<NonZeroU32>,
     pub(super) encap: TunnelDraft,
     pub(super) health: Option<HealthDraft>,
     pub(super) backends: Vec<BackendDraft>,
@@ -239,7 +252,8 @@ impl DirectorDraft {
             metrics: None,
             hash_key: default(hash_key, &site),
             ring_size: default(ring_size, &site),
-            flows: default(flows, &site),
+            flows: default(flows.bound, &site),
+            timeouts: TimeoutsDraft::default_at(&site),
             encap: EncapDraft::default_at(&site),
         }
     }
@@ -256,8 +270,36 @@ impl DirectorDraft {
             egress,
             hash_key: copy(&self.hash_key)?,
             ring_size: copy(&self.ring_size)?,
-            flows: copy(&self.flows)?,
+            flows: FlowLimits {
+                bound: copy(&self.flows)?,
+                timeouts: self.timeouts.finish()?,
+            },
             encap: self.encap.finish()?,
+        })
+    }
+}
+
+impl TimeoutsDraft {
+    /// The defaults, for a section that `parent` does not have.
+    pub(super) fn default_at(parent: &Site) -> Self {
+        let site = parent.absent("timeouts");
+        let timeouts = FlowTimeouts::default();
+        Self {
+            half_open: default(timeouts.half_open, &site),
+            established: default(timeouts.established, &site),
+            closing: default(timeouts.closing, &site),
+            reset: default(timeouts.reset, &site),
+            udp: default(timeouts.udp, &site),
+        }
+    }
+
+    fn finish(&self) -> Option<FlowTimeouts> {
+        Some(FlowTimeouts {
+            half_open: copy(&self.half_open)?,
+            established: copy(&self.established)?,
+            closing: copy(&self.closing)?,
+            reset: copy(&self.reset)?,
+            udp: copy(&self.udp)?,
         })
     }
 }
@@ -332,7 +374,7 @@ impl VipDraft {
             hash: copy(&self.hash)?,
             echo,
             all_down: copy(&self.all_down)?,
-            new_flows_per_second: None,
+            new_flows_per_second: copy(self.new_flows_per_second.as_ref()?),
             encap: self.encap.finish(inherited)?,
             backends: self
                 .backends

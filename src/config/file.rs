@@ -7,14 +7,14 @@ use toml::de::DeTable;
 
 use super::draft::{
     BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft, HealthKind,
-    TunnelDraft, VipDraft,
+    TimeoutsDraft, TunnelDraft, VipDraft,
 };
 use super::problem::{Fault, Problem};
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
 use super::{DirectorConfig, EncapConfig};
-use crate::director::{AllDown, BackendState, HashFields};
+use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
 
 pub(super) fn read(
     document: &Document<'_>,
@@ -45,6 +45,10 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
         Some(section) => encap(section, problems),
         None => EncapDraft::default_at(section.site()),
     };
+    let timeouts = match section.table("timeouts", problems) {
+        Some(section) => self::timeouts(section, problems),
+        None => TimeoutsDraft::default_at(section.site()),
+    };
     let draft = DirectorDraft {
         tun: section.or_default("tun", default.tun, problems, value::device),
         workers: section.or_default("workers", default.workers, problems, value::workers),
@@ -55,8 +59,23 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
         metrics: section.optional("metrics", problems, value::listen_address),
         hash_key: section.secret("hash_key", default.hash_key, problems, value::hash_key),
         ring_size: section.or_default("ring_size", default.ring_size, problems, value::ring_size),
-        flows: section.or_default("flows", default.flows, problems, value::flows),
+        flows: section.or_default("flows", default.flows.bound, problems, value::flows),
+        timeouts,
         encap,
+    };
+    section.finish(problems);
+    draft
+}
+
+fn timeouts(mut section: Section<'_>, problems: &mut Vec<Problem>) -> TimeoutsDraft {
+    let default = FlowTimeouts::default();
+    let mut read = |key, default| section.or_default(key, default, problems, value::flow_timeout);
+    let draft = TimeoutsDraft {
+        half_open: read("half_open", default.half_open),
+        established: read("established", default.established),
+        closing: read("closing", default.closing),
+        reset: read("reset", default.reset),
+        udp: read("udp", default.udp),
     };
     section.finish(problems);
     draft
@@ -100,6 +119,11 @@ fn vip(mut section: Section<'_>, problems: &mut Vec<Problem>) -> VipDraft {
         hash: section.or_default("hash", HashFields::default(), problems, value::choice),
         echo: section.absent_or("echo", problems, value::choice),
         all_down: section.or_default("all_down", AllDown::default(), problems, value::choice),
+        new_flows_per_second: section.absent_or(
+            "new_flows_per_second",
+            problems,
+            value::new_flows_per_second,
+        ),
         encap: encap.map_or_else(TunnelDraft::inherited, |s| vip_encap(s, problems)),
         health: health.map(|section| self::health(section, problems)),
         backends: backends
@@ -117,8 +141,8 @@ fn health(mut section: Section<'_>, problems: &mut Vec<Problem>) -> HealthDraft 
     let details: [(&'static str, Reader); 6] = [
         ("path", value::http_path),
         ("status", value::http_status),
-        ("interval", value::duration),
-        ("timeout", value::duration),
+        ("interval", value::probe_time),
+        ("timeout", value::probe_time),
         ("rise", value::probe_count),
         ("fall", value::probe_count),
     ];

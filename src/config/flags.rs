@@ -117,6 +117,7 @@ fn vip(text: &str, problems: &mut Vec<Problem>) -> VipDraft {
         hash: reading.keep(Ok(HashFields::default())),
         echo: Some(None),
         all_down: reading.keep(Ok(AllDown::default())),
+        new_flows_per_second: Some(None),
         encap: TunnelDraft::inherited(),
         health: None,
         backends: Vec::new(),

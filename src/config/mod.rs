@@ -5,6 +5,7 @@
 //! Nothing here needs privileges, opens a device or prints.
 
 mod draft;
+mod duration;
 mod file;
 mod flags;
 mod problem;
@@ -15,12 +16,14 @@ mod source;
 mod unsupported;
 mod value;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
+pub use duration::text as duration_text;
 pub use flags::Flags;
 pub use problem::Problem;
 pub use restart::RestartNeeded;
@@ -54,8 +57,8 @@ pub struct DirectorConfig {
     pub hash_key: HashKey,
     /// Slots of each VIP's ring.
     pub ring_size: RingSize,
-    /// Bound of the flow table, in flows, for all workers together.
-    pub flows: NonZeroUsize,
+    /// `flows` and `[director.timeouts]`.
+    pub flows: FlowLimits,
     /// The outer header.
     pub encap: EncapConfig,
 }
@@ -98,7 +101,7 @@ impl Default for DirectorConfig {
             egress: Egress::Auto,
             hash_key: HashKey::DEFAULT,
             ring_size: RingSize::DEFAULT,
-            flows: const { NonZeroUsize::new(1_000_000).expect("not 0") },
+            flows: FlowLimits::default(),
             encap: EncapConfig::default(),
         }
     }
@@ -213,15 +216,11 @@ impl Config {
     /// What the packet path is built from.
     #[must_use]
     pub fn plan(&self) -> Plan<'_> {
-        let flows = FlowLimits {
-            bound: self.director.flows,
-            ..FlowLimits::default()
-        };
         Plan {
             vips: &self.vips,
             hash_key: self.director.hash_key,
             ring_size: self.director.ring_size,
-            flows,
+            flows: self.director.flows,
         }
     }
 
@@ -274,18 +273,17 @@ fn judge(
     problems.extend(unsupported::refuse(draft));
     problems.extend(relations::check(draft));
     if syntax.is_empty() {
-        for absence in relations::check_presence(draft) {
-            // A section that is there in a wrong form is not called missing as well.
-            if problems.iter().all(|problem| problem.key != absence.key) {
-                problems.push(absence);
-            }
-        }
+        // A section that is there in a wrong form is not called missing as well.
+        let keys: HashSet<_> = problems.iter().map(|problem| problem.key.clone()).collect();
+        let absences = relations::check_presence(draft).into_iter();
+        problems.extend(absences.filter(|absence| !keys.contains(&absence.key)));
     }
-    problems.retain(|problem| !syntax.iter().any(|broken| broken.line == problem.line));
+    let broken: HashSet<_> = syntax.iter().map(|problem| problem.line).collect();
+    problems.retain(|problem| !broken.contains(&problem.line));
     problems.extend(syntax);
     problems.sort_by_key(|problem| problem.line);
     // Backends from flags belong to every VIP, and so do their problems.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     problems.retain(|problem| seen.insert(problem.to_string()));
     match draft.finish() {
         Some(config) if problems.is_empty() => Ok(config),

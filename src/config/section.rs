@@ -40,11 +40,11 @@ impl<'a> Document<'a> {
         document.intact = errors.is_empty();
         let mut problems = Vec::new();
         for error in errors {
-            let line = error.span().map(|span| document.line(span.start));
-            document.headers_intact &= !document.is_header(line);
+            let start = error.span().map(|span| span.start);
+            document.headers_intact &= !start.is_some_and(|start| document.is_header(start));
             problems.push(Problem {
                 file: Some(file.to_owned()),
-                line,
+                line: start.map(|start| document.line(start)),
                 key: None,
                 value: None,
                 message: not_toml(error.message()),
@@ -59,9 +59,12 @@ impl<'a> Document<'a> {
         self.lines.partition_point(|&start| start <= offset)
     }
 
-    fn is_header(&self, line: Option<usize>) -> bool {
-        line.and_then(|line| self.text.lines().nth(line - 1))
-            .is_some_and(|text| text.trim_start().starts_with('['))
+    /// Whether the line at a byte offset begins as a section header does.
+    fn is_header(&self, offset: usize) -> bool {
+        let start = self.line(offset).checked_sub(1);
+        start
+            .and_then(|line| self.text.get(*self.lines.get(line)?..))
+            .is_some_and(|text| text.trim_start_matches([' ', '\t']).starts_with('['))
     }
 
     fn site(&self, offset: usize, key: String, value: Option<String>) -> Site {

@@ -1,9 +1,12 @@
 //! Whole files through [`Config::parse`].
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::director::{BackendState, Echo, Protocol};
+use crate::director::{AllDown, BackendState, Echo, FlowTimeouts, Protocol};
 
 const MINIMAL: &str =
     "[[vip]]\naddress = \"10.0.0.100\"\n[[vip.backend]]\naddress = \"10.0.1.11\"\n";
@@ -19,6 +22,13 @@ hash_key = "00112233445566778899aabbccddeeff"
 ring_size = 251
 flows = 2_048
 
+[director.timeouts]
+half_open = "5s"
+established = "2h"
+closing = "1500ms"
+reset = "1s"
+udp = "7d"
+
 [director.encap]
 kind = "gue"
 port = 6081
@@ -32,7 +42,8 @@ port = "any"
 protocol = "udp"
 hash = "destination-port"
 echo = "forward"
-all_down = "forward"
+all_down = "drop"
+new_flows_per_second = 4_294_967_295
 
 [vip.encap]
 kind = "gue"
@@ -82,6 +93,10 @@ fn defaults() {
         (vip.backends[0].weight, vip.backends[0].state),
         (1, BackendState::Active)
     );
+    assert_eq!(
+        (vip.all_down, vip.new_flows_per_second),
+        (AllDown::Forward, None)
+    );
     assert_eq!(config.warnings(), [Warning::PublicHashKey]);
 }
 
@@ -93,7 +108,15 @@ fn every_supported_key() {
     assert_eq!(config.director.egress, Egress::Raw);
     assert_eq!(config.director.hash_key.0[..2], [0x00, 0x11]);
     assert_eq!(config.director.ring_size.slots(), 251);
-    assert_eq!(config.director.flows.get(), 2048);
+    assert_eq!(config.director.flows.bound.get(), 2048);
+    let timeouts = FlowTimeouts {
+        half_open: Duration::from_secs(5),
+        established: Duration::from_secs(7200),
+        closing: Duration::from_millis(1500),
+        reset: Duration::from_secs(1),
+        udp: Duration::from_secs(604_800),
+    };
+    assert_eq!(config.director.flows.timeouts, timeouts);
     assert_eq!(
         config.director.encap.source.entries(),
         ["10.0.1.1", "2001:db8:e::/64"]
@@ -105,6 +128,8 @@ fn every_supported_key() {
     assert_eq!(config.vips[0].port, PortMatch::Any);
     assert_eq!(config.vips[0].hash, HashFields::DestinationPort);
     assert_eq!(config.vips[0].echo, Echo::Forward);
+    assert_eq!(config.vips[0].all_down, AllDown::Drop);
+    assert_eq!(config.vips[0].new_flows_per_second, Some(NonZeroU32::MAX));
     assert_eq!(config.vips[0].encap, gue(6082));
     assert_eq!(config.vips[0].backends[1].state, BackendState::Disabled);
     let prefix = EntropyPrefix::new("2001:db8:e::/64".parse().unwrap()).unwrap();
@@ -165,6 +190,38 @@ fn the_tunnel_of_a_vip() {
     }
 }
 
+#[test]
+fn many_vips_with_many_backends() {
+    let vip = |n: usize| {
+        let backends: String = (0..10)
+            .map(|k| {
+                format!(
+                    "[[vip.backend]]\naddress = \"10.{}.{}.{k}\"\n",
+                    n / 256,
+                    n % 256
+                )
+            })
+            .collect();
+        format!(
+            "[[vip]]\naddress = \"203.0.{}.{}\"\n{backends}",
+            n / 256,
+            n % 256
+        )
+    };
+    let text: String = (0..2000).map(vip).collect();
+    let config = Config::parse("f", &text).unwrap();
+    assert_eq!(config.vips.len(), 2000);
+    assert_eq!(config.vips[1999].name, "203.0.7.207:80/tcp");
+    let found = texts(&format!("{text}{}", vip(1999)));
+    assert_eq!(
+        found,
+        [
+            "f:44002: vip[2000].address = \"203.0.7.207\": 203.0.7.207:80/tcp is already the VIP on \
+             line 43980; accepted: another address, port or protocol; or its backends in the first VIP"
+        ]
+    );
+}
+
 /// Two VIPs of one address, with these lines.
 fn two_of_one_address(first: &str, second: &str) -> String {
     let vip = |port, line| {
@@ -217,7 +274,6 @@ fn not_supported_yet() {
         ("egress = \"packet\"", "", "", "director.egress"),
         ("api = \"/run/a\"", "", "", "director.api"),
         ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
-        ("", "all_down = \"drop\"", "", "vip[0].all_down"),
         ("", "health.kind = \"tcp\"", "", "vip[0].health.kind"),
         ("", "health.kind = \"http\"", "", "vip[0].health.kind"),
         ("", "health.rise = 2", "", "vip[0].health.kind"),
@@ -254,6 +310,14 @@ fn syntax_before_support() {
         ("interface = \"a/b\"", ""),
         ("datapath = \"x\"", ""),
         ("encap.kind = \"x\"", ""),
+        ("timeouts = \"30s\"", ""),
+        ("timeouts.udp = \"0s\"", ""),
+        ("timeouts.udp = \"999ms\"", ""),
+        ("timeouts.udp = 60", ""),
+        ("timeouts.syn = \"30s\"", ""),
+        ("", "new_flows_per_second = 0"),
+        ("", "new_flows_per_second = \"1000\""),
+        ("", "all_down = \"reply\""),
         ("encap.port = 0", ""),
         ("", "encap.port = 65536"),
         ("", "encap.kind = \"x\""),
@@ -460,7 +524,7 @@ fn a_syntax_error_hides_no_other_problem_and_makes_none() {
 fn every_key_is_documented() {
     let document = include_str!("../../docs/config.md");
     let unknown = with(
-        "x = 1\nencap.x = 1",
+        "x = 1\nencap.x = 1\ntimeouts.x = 1",
         "x = 1\nhealth.x = 1\nencap.x = 1",
         "x = 1",
     );
@@ -477,7 +541,7 @@ fn every_key_is_documented() {
             assert!(document.contains(&key), "docs/config.md lacks {key}");
         }
     }
-    assert_eq!(sections, 6);
+    assert_eq!(sections, 7);
 }
 
 proptest! {

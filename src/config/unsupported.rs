@@ -4,7 +4,7 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::draft::{Datapath, Draft, EgressChoice, Extra, HealthDraft, HealthKind, VipDraft};
+use super::draft::{Datapath, Draft, EgressChoice, Extra, HealthDraft, HealthKind};
 use super::problem::{Fault, Problem, Written};
 use super::value::{Choice, LEFT_OUT};
 use crate::director::{AllDown, BackendState, Echo, HashFields, Protocol};
@@ -39,11 +39,7 @@ impl Supported for HashFields {}
 
 impl Supported for Echo {}
 
-impl Supported for AllDown {
-    fn is_supported(&self) -> bool {
-        *self == Self::Forward
-    }
-}
+impl Supported for AllDown {}
 
 impl Supported for HealthKind {
     fn is_supported(&self) -> bool {
@@ -60,17 +56,10 @@ pub(super) fn refuse(draft: &Draft) -> Vec<Problem> {
     problems.extend(choice(&director.egress));
     problems.extend(key(&director.api));
     problems.extend(key(&director.metrics));
-    for vip in &draft.vips {
-        refuse_vip(vip, &mut problems);
+    for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
+        refuse_health(health, &mut problems);
     }
     problems
-}
-
-fn refuse_vip(vip: &VipDraft, problems: &mut Vec<Problem>) {
-    problems.extend(choice(&vip.all_down));
-    if let Some(health) = &vip.health {
-        refuse_health(health, problems);
-    }
 }
 
 /// One problem for the probe as a whole; without a probe one for each key that describes it.

@@ -4,14 +4,16 @@
 //! written, nor what else is in the configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::duration;
 use super::problem::Fault;
 use super::unsupported::Supported;
-use crate::director::{HashKey, PortMatch, Protocol, RingSize, RingSizeError};
+use crate::director::{FlowTimeouts, HashKey, PortMatch, Protocol, RingSize, RingSizeError};
 
 /// A value before it has a meaning.
 #[derive(Debug, Clone)]
@@ -260,6 +262,12 @@ pub(super) fn port_match(raw: Raw<'_>) -> Result<PortMatch, Fault> {
     port(raw).map(PortMatch::Exact)
 }
 
+pub(super) fn new_flows_per_second(raw: Raw<'_>) -> Result<NonZeroU32, Fault> {
+    let number = whole(raw, 1..=u64::from(u32::MAX), "")?;
+    let limit = u32::try_from(number).ok().and_then(NonZeroU32::new);
+    Ok(limit.unwrap_or(NonZeroU32::MIN))
+}
+
 pub(super) fn weight(raw: Raw<'_>) -> Result<u16, Fault> {
     let number = whole(raw, 0..=u64::from(u16::MAX), "")?;
     Ok(u16::try_from(number).unwrap_or(u16::MAX))
@@ -312,28 +320,15 @@ pub(super) fn probe_count(raw: Raw<'_>) -> Result<(), Fault> {
     whole(raw, 1..=255, "").map(|_| ())
 }
 
-/// A duration such as "2s" or "500ms", from 1 ms to 1 h.
-pub(super) fn duration(raw: Raw<'_>) -> Result<(), Fault> {
-    const ACCEPTED: &str = "a duration from \"1ms\" to \"1h\" such as \"2s\"";
-    let text = text(&raw, ACCEPTED)?;
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit_ms: u64 = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(Fault::new("not a number with ms, s, m or h", ACCEPTED)),
-    };
-    if !digits.bytes().all(|b| b.is_ascii_digit()) || digits.is_empty() {
-        return Err(Fault::new("not a number with ms, s, m or h", ACCEPTED));
-    }
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(unit_ms))
-        .filter(|ms| (1..=3_600_000).contains(ms))
-        .map(|_| ())
-        .ok_or_else(|| Fault::new("out of range", ACCEPTED))
+/// The interval or timeout of a probe.
+pub(super) fn probe_time(raw: Raw<'_>) -> Result<(), Fault> {
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
+    duration::read(raw, bounds, "2s").map(|_| ())
+}
+
+/// How long a flow is remembered.
+pub(super) fn flow_timeout(raw: Raw<'_>) -> Result<Duration, Fault> {
+    duration::read(raw, FlowTimeouts::MIN..=FlowTimeouts::MAX, "30s")
 }
 
 #[cfg(test)]
@@ -422,6 +417,10 @@ mod tests {
         assert_eq!(message(ttl(Raw::Whole(0))), "out of range");
         assert_eq!(flows(Raw::Whole(1024)).map(NonZeroUsize::get), Ok(1024));
         assert_eq!(message(flows(Raw::Whole(1023))), "out of range");
+        let limit = |number| new_flows_per_second(Raw::Whole(number));
+        assert_eq!(limit(4_294_967_295), Ok(NonZeroU32::MAX));
+        assert_eq!(message(limit(0)), "out of range");
+        assert_eq!(message(limit(4_294_967_296)), "out of range");
         assert_eq!(workers(Raw::Whole(256)).map(NonZeroUsize::get), Ok(256));
         assert_eq!(message(workers(Raw::Whole(257))), "out of range");
         assert!(workers(Raw::Text("auto")).unwrap().get() <= MAX_WORKERS);
@@ -434,16 +433,19 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
-        for text in ["1ms", "500ms", "2s", "60m", "1h"] {
-            assert_eq!(duration(Raw::Text(text)), Ok(()), "{text}");
+    fn bounds_of_durations() {
+        for text in ["1ms", "60m", "1h"] {
+            assert_eq!(probe_time(Raw::Text(text)), Ok(()), "{text}");
         }
-        for text in ["0s", "2h", "3600001ms", "99999999999999999999s"] {
-            assert_eq!(message(duration(Raw::Text(text))), "out of range", "{text}");
+        for text in ["0s", "2h", "3600001ms"] {
+            assert_eq!(message(probe_time(Raw::Text(text))), "out of range");
         }
-        for text in ["", "s", "2", "2 s", "-2s", "2.5s", "2sec", "1s2s", "2µs"] {
-            let message = message(duration(Raw::Text(text)));
-            assert!(message.contains("not a number with"), "{text}: {message}");
+        for (text, seconds) in [("1s", 1), ("1000ms", 1), ("7d", 604_800)] {
+            let expected = Ok(Duration::from_secs(seconds));
+            assert_eq!(flow_timeout(Raw::Text(text)), expected, "{text}");
+        }
+        for text in ["999ms", "169h", "8d"] {
+            assert_eq!(message(flow_timeout(Raw::Text(text))), "out of range");
         }
     }
 

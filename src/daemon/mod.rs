@@ -12,6 +12,7 @@ mod published;
 mod reload;
 mod routes;
 mod tee;
+mod threads;
 mod totals;
 mod worker;
 
@@ -28,10 +29,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, DirectorConfig};
-use crate::director::{BackendIndex, Director, Roster, Seat};
+use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
+use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
 use drains::Drains;
@@ -79,11 +81,15 @@ pub fn run(
     hear_signals(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
     info!("{}", daemon.summary());
+    release_freed_memory();
     loop {
         match (daemon.wait(&happened)?, reload) {
             (Event::Stop(reason), _) => return Ok((daemon.stop(), reason)),
             (Event::HangUp, None) => return Ok((daemon.stop(), StopReason::Signal)),
-            (Event::HangUp, Some(read)) => daemon.reload(read),
+            (Event::HangUp, Some(read)) => {
+                daemon.reload(read);
+                release_freed_memory();
+            }
             (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
         }
     }
@@ -156,7 +162,7 @@ impl Daemon {
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
-        let mut roster = Roster::default();
+        let mut roster = Roster::building_by(threads::build_rings);
         let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
         let mtus = paths.inner_mtus(&config);
         let mtu = routes::device_mtu(&mtus)?;
@@ -253,18 +259,21 @@ impl Daemon {
     fn summary(&self) -> String {
         let DirectorConfig { tun, workers, .. } = &self.config.director;
         let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
-        let vips: Vec<_> = self
-            .config
-            .vips
-            .iter()
-            .map(|vip| vip.name.as_str())
-            .collect();
+        let vips = match self.config.vips.as_slice() {
+            many if many.len() > NAMED => format!("{} VIPs", many.len()),
+            few => names(few),
+        };
         let mtu = self.routes.device_mtu();
-        format!(
-            "{tun}: forwarding {} to {backends} backend(s), {workers} worker(s), MTU {mtu}",
-            vips.join(", ")
-        )
+        format!("{tun}: forwarding {vips} to {backends} backend(s), {workers} worker(s), MTU {mtu}")
     }
+}
+
+/// More VIPs than this are counted in the log, not named.
+const NAMED: usize = 8;
+
+fn names(vips: &[VipSpec]) -> String {
+    let names: Vec<_> = vips.iter().map(|vip| vip.name.as_str()).collect();
+    names.join(", ")
 }
 
 /// What all threads of the data path share.

@@ -88,9 +88,8 @@ impl PathLearner {
     /// Lowers the MTU of the backend whose tunnel packet the error quotes, if it does.
     fn learn(&self, error: &PathMtuError) {
         let snapshot = &self.current.load().snapshot;
-        for (index, backend) in snapshot.backends() {
-            let kind = backend.encap.kind();
-            if backend.address == error.quoted.destination && is_tunnel(error, kind) {
+        for (index, backend) in snapshot.backends_at(error.quoted.destination) {
+            if is_tunnel(error, backend.encap.kind()) {
                 self.lower(snapshot, index, error.mtu);
             }
         }

@@ -1,12 +1,13 @@
 //! The way to each backend: by which device, from which address, with which MTU.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
 use log::warn;
 
+use super::NAMED;
 use crate::config::Config;
 use crate::director::{Health, Roster, Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
@@ -20,15 +21,20 @@ const ETHERNET_MTU: u32 = 1500;
 struct Path {
     /// Where the outer source of its tunnels comes from.
     source: SourceRule,
-    /// `None` while there is no route.
-    link: Option<Link>,
+    /// Index of the device; `None` while there is no route.
+    link: Option<u32>,
     /// Bytes that an outer packet may have; `None` while there is no route.
     mtu: Option<u32>,
 }
 
-/// The ways to all backends, by address.
+/// The ways to all backends.
 #[derive(Debug, Clone)]
-pub struct Paths(BTreeMap<IpAddr, Path>);
+pub struct Paths {
+    /// By address of the backend.
+    paths: BTreeMap<IpAddr, Path>,
+    /// The host's devices, by index.
+    links: BTreeMap<u32, Link>,
+}
 
 impl Paths {
     /// Asks the kernel for the way to every backend of every VIP. A backend without a route is
@@ -37,13 +43,16 @@ impl Paths {
     /// # Errors
     /// A route that leads back into the TUN; a kernel that does not answer.
     pub fn resolve(config: &Config, netlink: &mut Netlink) -> Result<Self> {
+        let links = netlink.links()?;
+        let links = links.into_iter().map(|link| (link.index, link)).collect();
         let mut paths = BTreeMap::new();
         for backend in config.vips.iter().flat_map(|vip| &vip.backends) {
             if let Entry::Vacant(entry) = paths.entry(backend.address) {
-                entry.insert(resolve(backend.address, config, netlink)?);
+                entry.insert(resolve(backend.address, config, &links, netlink)?);
             }
         }
-        Ok(Self(paths))
+        warn_of_no_route(&paths);
+        Ok(Self { paths, links })
     }
 
     /// The ways as the configuration alone has them: no backend has a route, and an outer source
@@ -56,11 +65,12 @@ impl Paths {
             link: None,
             mtu: None,
         };
-        Self(
-            backends
+        Self {
+            paths: backends
                 .map(|backend| (backend.address, path(backend.address)))
                 .collect(),
-        )
+            links: BTreeMap::new(),
+        }
     }
 
     /// What the packet path of `config` reads, with tunnels along these ways; it follows the last
@@ -71,7 +81,7 @@ impl Paths {
     pub fn snapshot(&self, config: &Config, roster: &mut Roster) -> Result<Snapshot> {
         let ttl = config.director.encap.ttl;
         let tunnel = |vip: &VipSpec, backend: IpAddr| {
-            let source = self.0[&backend].source;
+            let source = self.paths[&backend].source;
             Encap::new(vip.encap, source, backend, ttl)
         };
         let health = |_: &VipSpec, _| Health::Healthy;
@@ -85,7 +95,7 @@ impl Paths {
         let mut mtus = BTreeMap::new();
         for vip in &config.vips {
             for backend in &vip.backends {
-                let mtu = self.0[&backend.address].mtu.unwrap_or(ETHERNET_MTU);
+                let mtu = self.paths[&backend.address].mtu.unwrap_or(ETHERNET_MTU);
                 let inner = mtu.saturating_sub(overhead(vip.encap, backend.address));
                 let smallest = mtus.entry(vip.address).or_insert(inner);
                 *smallest = inner.min(*smallest);
@@ -97,16 +107,13 @@ impl Paths {
     /// Bytes that an outer packet to a backend may have; `None` while it has no route.
     #[must_use]
     pub fn mtu(&self, backend: IpAddr) -> Option<u32> {
-        self.0.get(&backend)?.mtu
+        self.paths.get(&backend)?.mtu
     }
 
     /// The devices that packets for backends leave by, and backends' answers may come in by.
-    pub(super) fn links(&self) -> BTreeMap<u32, &Link> {
-        self.0
-            .values()
-            .filter_map(|path| path.link.as_ref())
-            .map(|link| (link.index, link))
-            .collect()
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        let used: BTreeSet<_> = self.paths.values().filter_map(|path| path.link).collect();
+        used.into_iter().filter_map(|index| self.links.get(&index))
     }
 }
 
@@ -114,20 +121,25 @@ fn overhead(encap: EncapKind, backend: IpAddr) -> u32 {
     u32::try_from(encap.overhead(&backend)).unwrap_or(u32::MAX)
 }
 
-fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Path> {
+/// `links` are all devices of the host: listing them for each backend would be quadratic.
+fn resolve(
+    backend: IpAddr,
+    config: &Config,
+    links: &BTreeMap<u32, Link>,
+    netlink: &mut Netlink,
+) -> Result<Path> {
     let rule = config.director.encap.source.rule_for(backend);
     let route = route_to(backend, netlink).with_context(|| format!("backend {backend}"))?;
     let Some(route) = route else {
-        warn!("backend {backend}: no route; its packets count as send_failed until there is one");
         return Ok(Path {
             source: source_without_route(backend, config),
             link: None,
             mtu: None,
         });
     };
-    let link = link_of(&route, netlink)?;
+    let link = route.oif.and_then(|index| links.get(&index));
     let tun = &config.director.tun;
-    if link.as_ref().is_some_and(|link| link.name == *tun) {
+    if link.is_some_and(|link| link.name == *tun) {
         bail!(
             "backend {backend}: its route leads into {tun}, so its packets would come back; \
              add a route to it by another device: ip route add {backend} via GATEWAY"
@@ -138,9 +150,22 @@ fn resolve(backend: IpAddr, config: &Config, netlink: &mut Netlink) -> Result<Pa
         source: rule
             .or(preferred)
             .unwrap_or_else(|| chosen_by_kernel(backend)),
-        mtu: mtu_of(&route, link.as_ref()),
-        link,
+        mtu: mtu_of(&route, link),
+        link: link.map(|link| link.index),
     })
+}
+
+/// One line each for a few backends, and one for all further ones: without a default route it may
+/// be every one of thousands.
+fn warn_of_no_route(paths: &BTreeMap<IpAddr, Path>) {
+    let stranded = || paths.iter().filter(|(_, path)| path.mtu.is_none());
+    for (backend, _) in stranded().take(NAMED) {
+        warn!("backend {backend}: no route; its packets count as send_failed until there is one");
+    }
+    let further = stranded().skip(NAMED).count();
+    if further > 0 {
+        warn!("{further} more backends have no route");
+    }
 }
 
 fn source_without_route(backend: IpAddr, config: &Config) -> SourceRule {
@@ -162,8 +187,9 @@ pub(super) fn mtu_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<u3
     let Some(route) = route_to(backend, netlink)? else {
         return Ok(None);
     };
-    let link = link_of(&route, netlink)?;
-    Ok(mtu_of(&route, link.as_ref()))
+    let links = netlink.links()?;
+    let link = links.iter().find(|link| Some(link.index) == route.oif);
+    Ok(mtu_of(&route, link))
 }
 
 fn mtu_of(route: &Route, link: Option<&Link>) -> Option<u32> {
@@ -182,9 +208,4 @@ fn route_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>, Net
         Err(error) if error.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn link_of(route: &Route, netlink: &mut Netlink) -> Result<Option<Link>, NetlinkError> {
-    let links = netlink.links()?;
-    Ok(links.into_iter().find(|link| Some(link.index) == route.oif))
 }

@@ -94,7 +94,7 @@ fn prepare_forwarding(forward: Sysctl, setup: HostSetup, undo: &mut Undo) -> Res
 /// the TUN: where they come in by another device, a strict filter drops them (doctor D36).
 fn prepare_reverse_path(setup: HostSetup, paths: &Paths, undo: &mut Undo) -> Result<()> {
     let all = Sysctl::ipv4_conf("all", "rp_filter")?.read()?;
-    for link in paths.links().into_values() {
+    for link in paths.links() {
         let own = Sysctl::ipv4_conf(&link.name, "rp_filter")?;
         if all.max(own.read()?) != STRICT {
             continue;

@@ -13,6 +13,7 @@ mod eligible;
 mod flow_table;
 mod fragments;
 mod identification;
+mod new_flows;
 mod path_mtu;
 mod rate_limit;
 mod ring;
@@ -25,7 +26,7 @@ mod spec;
 mod time;
 mod verdict;
 
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
@@ -33,6 +34,7 @@ pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
 pub use path_mtu::PathMtus;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
+pub use rings::{BuildRings, RingTask};
 pub use roster::{Plan, Roster};
 pub use selection::SelectionHash;
 pub use snapshot::{
@@ -51,6 +53,7 @@ use crate::packet::{
 };
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
+use new_flows::NewFlowLimits;
 use rate_limit::RateLimit;
 
 /// Expired flows dropped per packet: more than the one a packet can add, so the table drains.
@@ -81,8 +84,7 @@ pub struct Director {
     identifications: Identifications,
     /// Of ICMP errors (RFC 4443 §2.4 f, RFC 1812 §4.3.2.8).
     errors: RateLimit,
-    /// Of new flows, by the position of the VIP; `None` where there is none.
-    new_flows: Vec<Option<RateLimit>>,
+    new_flows: NewFlowLimits,
     workers: u16,
     reply: Vec<u8>,
 }
@@ -100,13 +102,13 @@ impl Director {
     pub fn new(snapshot: Arc<Snapshot>, seat: &Seat) -> Self {
         let counters = Arc::new(Counters::new(snapshot.index_bound()));
         counters.adopt(snapshot.epoch(), snapshot.index_bound());
-        let limits = share(snapshot.flow_limits(), seat.workers);
+        let limits = snapshot.flow_limits().share(seat.workers);
         Self {
             flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
             fragments: FragmentTable::new(seat.seed),
             identifications: Identifications::new(seat.worker, seat.workers),
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
-            new_flows: new_flow_limits(&snapshot, seat.workers),
+            new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
             reply: Vec::new(),
             counters,
@@ -118,8 +120,8 @@ impl Director {
     /// backend does. To be called between batches: a [`Forward`] is of the snapshot it was decided by.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.flows
-            .set_limits(share(snapshot.flow_limits(), self.workers));
-        self.new_flows = new_flow_limits(&snapshot, self.workers);
+            .set_limits(snapshot.flow_limits().share(self.workers));
+        self.new_flows = NewFlowLimits::new(&snapshot, self.workers);
         let lost = self
             .fragments
             .give_up(|backend| snapshot.backend(backend).is_none());
@@ -360,7 +362,7 @@ impl Director {
         let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
         if known.is_some() {
             self.flows.reassign(key, backend);
-        } else if allows(&mut self.new_flows, vip.index, now) {
+        } else if self.new_flows.allows(vip.index, now) {
             self.flows.insert(*key, backend, event, now);
         } else {
             self.counters.count_untracked(backend);
@@ -470,30 +472,6 @@ impl Director {
         packet_too_big(packet, bytes, mtu, &mut self.reply);
         Ok(Outcome::Reply)
     }
-}
-
-/// One worker's part of the bound on flows.
-fn share(limits: &FlowLimits, workers: u16) -> FlowLimits {
-    let bound = limits.bound.get() / usize::from(workers.max(1));
-    FlowLimits {
-        bound: NonZeroUsize::new(bound).unwrap_or(NonZeroUsize::MIN),
-        ..*limits
-    }
-}
-
-/// One worker's part of the VIPs' limits; a second's worth may come at once.
-fn new_flow_limits(snapshot: &Snapshot, workers: u16) -> Vec<Option<RateLimit>> {
-    let workers = NonZeroU32::from(NonZeroU16::new(workers).unwrap_or(NonZeroU16::MIN));
-    let limit = |vip: &Vip| {
-        let part = vip.new_flows_per_second?.div_ceil(workers);
-        Some(RateLimit::new(part, part))
-    };
-    snapshot.vips().iter().map(limit).collect()
-}
-
-fn allows(limits: &mut [Option<RateLimit>], vip: VipIndex, now: Timestamp) -> bool {
-    let limit = limits.get_mut(vip.position()).and_then(Option::as_mut);
-    limit.is_none_or(|limit| limit.allows(now))
 }
 
 fn transport(packet: &Packet<'_>) -> Result<Transport, DropReason> {

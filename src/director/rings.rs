@@ -12,13 +12,29 @@ use super::spec::{HashKey, RingSize};
 pub(super) type MemberSet = Vec<(IpAddr, u16)>;
 
 /// All rings of one key and size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rings {
+    build: BuildRings,
     made_with: Option<(HashKey, RingSize)>,
     by_members: HashMap<MemberSet, Option<Arc<Ring>>>,
 }
 
+impl Default for Rings {
+    fn default() -> Self {
+        Self::built_by(build_in_turn)
+    }
+}
+
 impl Rings {
+    /// No rings yet.
+    pub(super) fn built_by(build: BuildRings) -> Self {
+        Self {
+            build,
+            made_with: None,
+            by_members: HashMap::new(),
+        }
+    }
+
     /// The rings of these sets, of which those that `self` has are not built again. A slot holds a
     /// position in its set.
     pub(super) fn next<'a>(
@@ -30,21 +46,22 @@ impl Rings {
         let made_with = Some((*key, size));
         let known = (self.made_with == made_with).then_some(&self.by_members);
         let mut by_members = HashMap::new();
-        let mut missing = Vec::new();
+        let mut tasks = Vec::new();
         for set in sets {
             if by_members.contains_key(set) {
                 continue;
             }
             let ring = known.and_then(|known| known.get(set)).cloned();
             if ring.is_none() {
-                missing.push(set);
+                tasks.push(RingTask { key, size, set });
             }
             by_members.insert(set.clone(), ring.flatten());
         }
-        for (set, ring) in missing.iter().zip(build_all(key, size, &missing)) {
-            by_members.insert((*set).clone(), ring.map(Arc::new));
+        for (task, ring) in tasks.iter().zip((self.build)(&tasks)) {
+            by_members.insert(task.set.clone(), ring.map(Arc::new));
         }
         Self {
+            build: self.build,
             made_with,
             by_members,
         }
@@ -61,34 +78,29 @@ impl Rings {
     }
 }
 
-/// Builds rings on all cores; in the order of the sets.
-fn build_all(key: &HashKey, size: RingSize, sets: &[&MemberSet]) -> Vec<Option<Ring>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let part = sets.len().div_ceil(threads).max(MIN_PART);
-    let build = |sets: &[&MemberSet]| -> Vec<_> {
-        let one = |set: &&MemberSet| Ring::build(size, key, &members(set));
-        sets.iter().map(one).collect()
-    };
-    if sets.len() <= part {
-        return build(sets);
-    }
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = sets
-            .chunks(part)
-            .map(|sets| scope.spawn(move || build(sets)))
-            .collect();
-        parts
-            .into_iter()
-            .flat_map(|part| {
-                part.join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
-    })
+/// A ring to be built.
+#[derive(Debug, Clone, Copy)]
+pub struct RingTask<'a> {
+    key: &'a HashKey,
+    size: RingSize,
+    set: &'a MemberSet,
 }
 
-/// A thread is worth it from this many rings on, at about a millisecond each.
-const MIN_PART: usize = 8;
+impl RingTask<'_> {
+    /// Builds it; `None` where nobody has a weight.
+    #[must_use]
+    pub fn build(&self) -> Option<Ring> {
+        Ring::build(self.size, self.key, &members(self.set))
+    }
+}
+
+/// Builds all rings of a snapshot, in the order of the tasks. The core does it one after the other;
+/// who has threads may use them.
+pub type BuildRings = fn(&[RingTask<'_>]) -> Vec<Option<Ring>>;
+
+fn build_in_turn(tasks: &[RingTask<'_>]) -> Vec<Option<Ring>> {
+    tasks.iter().map(RingTask::build).collect()
+}
 
 fn members(set: &MemberSet) -> Vec<RingMember> {
     (0u16..)
@@ -126,17 +138,5 @@ mod tests {
         let other_key = second.next(&HashKey([7; 16]), size, [&a].into_iter());
         assert_ne!(other_key.of(&a), second.of(&a));
         assert_eq!(other_key.len(), 1);
-    }
-
-    /// On several threads each ring is still that of its own set.
-    #[test]
-    fn many_rings() {
-        let size = RingSize::new(251).unwrap();
-        let sets: Vec<_> = (1..100).map(|last| set(&[(0, 1), (last, 3)])).collect();
-        let rings = Rings::default().next(&HashKey::DEFAULT, size, sets.iter());
-        for set in &sets {
-            let alone = Ring::build(size, &HashKey::DEFAULT, &members(set));
-            assert_eq!(rings.of(set).as_deref(), alone.as_ref());
-        }
     }
 }

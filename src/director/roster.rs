@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::eligible::{Health, takes};
 use super::path_mtu::PathMtus;
-use super::rings::Rings;
+use super::rings::{BuildRings, Rings};
 use super::snapshot::{BackendIndex, Placement, Service, Snapshot, SnapshotError};
 use super::spec::{FlowLimits, HashKey, RingSize, VipSpec};
 use super::verdict::{Counters, Traffic};
@@ -57,6 +57,15 @@ struct Holder {
 }
 
 impl Roster {
+    /// A roster whose rings are built this way.
+    #[must_use]
+    pub fn building_by(build: BuildRings) -> Self {
+        Self {
+            rings: Rings::built_by(build),
+            ..Self::default()
+        }
+    }
+
     /// From now on the counts of this worker tell whether an index is still in use.
     pub fn attach(&mut self, worker: Arc<Counters>) {
         self.workers.push(worker);
@@ -90,7 +99,7 @@ impl Roster {
             let ring = self.rings.of(&placement.members);
             snapshot.add(vip, placement, ring, &mut tunnel)?;
         }
-        Ok(snapshot)
+        Ok(snapshot.finish())
     }
 
     /// What all workers counted for the backend that holds `index`.

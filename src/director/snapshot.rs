@@ -144,6 +144,8 @@ pub struct Snapshot {
     /// By index.
     seats: Vec<Seat>,
     services: HashMap<Service, VipIndex, RandomState>,
+    /// Of all backends, in the order of addresses.
+    by_address: Vec<(IpAddr, BackendIndex)>,
     /// The first VIP of each address.
     addresses: HashMap<IpAddr, VipIndex, RandomState>,
     selection: SelectionHash,
@@ -223,6 +225,7 @@ impl Snapshot {
             flow_limits: plan.flows,
             vips: Vec::with_capacity(plan.vips.len()),
             seats: addresses.map(Seat::Left).collect(),
+            by_address: Vec::new(),
             services: HashMap::with_hasher(hasher.clone()),
             addresses: HashMap::with_hasher(hasher),
             selection: SelectionHash::new(&plan.hash_key),
@@ -246,6 +249,7 @@ impl Snapshot {
         self.addresses.entry(spec.address).or_insert(vip);
         let indices = placement.indices.iter().zip(placement.takes);
         for (backend, (index, takes)) in spec.backends.iter().zip(indices) {
+            self.by_address.push((backend.address, *index));
             self.seats[index.position()] = Seat::Here(Backend {
                 vip,
                 address: backend.address,
@@ -265,6 +269,12 @@ impl Snapshot {
             backends: placement.indices.into(),
         });
         Ok(())
+    }
+
+    /// All VIPs are in it.
+    pub(super) fn finish(mut self) -> Self {
+        self.by_address.sort_unstable();
+        self
     }
 
     /// Counts the snapshots of one [`Roster`], from 1.
@@ -289,6 +299,14 @@ impl Snapshot {
     pub fn backends(&self) -> impl Iterator<Item = (BackendIndex, &Backend)> {
         let indices = self.vips.iter().flat_map(|vip| &vip.backends);
         indices.filter_map(|&index| Some((index, self.backend(index)?)))
+    }
+
+    /// The backends with this address, one for each VIP that it serves.
+    pub fn backends_at(&self, address: IpAddr) -> impl Iterator<Item = (BackendIndex, &Backend)> {
+        let first = self.by_address.partition_point(|&(at, _)| at < address);
+        let here = self.by_address[first..].iter();
+        here.take_while(move |&&(at, _)| at == address)
+            .filter_map(|&(_, index)| Some((index, self.backend(index)?)))
     }
 
     /// The backend that holds `index`; `None` when it is not configured any more.

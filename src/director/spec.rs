@@ -160,6 +160,18 @@ pub struct FlowLimits {
     pub timeouts: FlowTimeouts,
 }
 
+impl FlowLimits {
+    /// The limits of one of so many workers, which share the bound.
+    #[must_use]
+    pub(super) fn share(&self, workers: u16) -> Self {
+        let bound = self.bound.get() / usize::from(workers.max(1));
+        Self {
+            bound: NonZeroUsize::new(bound).unwrap_or(NonZeroUsize::MIN),
+            ..*self
+        }
+    }
+}
+
 /// How long a flow is remembered without a packet, by protocol and TCP state as the client's side
 /// shows it. From [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use crate::packet::{EncapKind, SourceRule};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);

@@ -183,7 +183,7 @@ impl Undo {
         if let Some(position) = self.position_of_route(link, net) {
             gone_is_fine(self.netlink.remove_route(net, link))?;
             let step = self.done.remove(position);
-            log::info!("undone: {step}");
+            log::log!(level(&step), "undone: {step}");
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Undo {
         let mut failures = Vec::new();
         while let Some(step) = self.done.pop() {
             match self.undo(&step) {
-                Ok(()) => log::info!("undone: {step}"),
+                Ok(()) => log::log!(level(&step), "undone: {step}"),
                 Err(error) => failures.push((step, error)),
             }
         }
@@ -207,7 +207,7 @@ impl Undo {
     }
 
     fn record(&mut self, step: Step) {
-        log::info!("setup: {step}");
+        log::log!(level(&step), "setup: {step}");
         self.done.push(step);
     }
 
@@ -233,6 +233,14 @@ impl Drop for Undo {
         for (step, error) in self.undo_all() {
             log::warn!("not undone: {step}: {error}");
         }
+    }
+}
+
+/// A director has a route for each of its VIPs, which may be thousands: too many lines for a log.
+const fn level(step: &Step) -> log::Level {
+    match step {
+        Step::Sysctl { .. } | Step::Address { .. } => log::Level::Info,
+        Step::Route { .. } => log::Level::Debug,
     }
 }
 

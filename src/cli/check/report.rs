@@ -1,12 +1,15 @@
 //! What `tunlb check` says about a valid configuration: the configuration itself with every
 //! default, and the plan. The hash key is never in it.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::config::{Config, OuterSource, Problem};
-use crate::director::{BackendSpec, BackendState, HashKey, PortMatch, VipSpec};
+use crate::config::{Config, OuterSource, Problem, duration_text};
+use crate::director::{BackendSpec, BackendState, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
@@ -69,7 +72,18 @@ struct DirectorView<'a> {
     hash_key: &'static str,
     ring_size: u32,
     flows: usize,
+    timeouts: TimeoutsView,
     encap: EncapView,
+}
+
+/// Durations as the file writes them.
+#[derive(Debug, Serialize)]
+struct TimeoutsView {
+    half_open: String,
+    established: String,
+    closing: String,
+    reset: String,
+    udp: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +118,8 @@ struct VipView<'a> {
     hash: String,
     echo: String,
     all_down: String,
+    /// None: no limit.
+    new_flows_per_second: Option<u32>,
     /// The effective one.
     encap: TunnelView,
     backend: Vec<BackendView>,
@@ -135,7 +151,8 @@ impl<'a> ConfigView<'a> {
                 egress: director.egress.to_string(),
                 hash_key: hash_key_word(director.hash_key),
                 ring_size: director.ring_size.slots(),
-                flows: director.flows.get(),
+                flows: director.flows.bound.get(),
+                timeouts: TimeoutsView::new(&director.flows.timeouts),
                 encap: EncapView {
                     tunnel: TunnelView::new(director.encap.kind),
                     source: SourceView::new(&director.encap.source),
@@ -165,8 +182,21 @@ impl<'a> VipView<'a> {
             hash: vip.hash.to_string(),
             echo: vip.echo.to_string(),
             all_down: vip.all_down.to_string(),
+            new_flows_per_second: vip.new_flows_per_second.map(NonZeroU32::get),
             encap: TunnelView::new(vip.encap),
             backend: vip.backends.iter().map(backend).collect(),
+        }
+    }
+}
+
+impl TimeoutsView {
+    fn new(timeouts: &FlowTimeouts) -> Self {
+        Self {
+            half_open: duration_text(timeouts.half_open),
+            established: duration_text(timeouts.established),
+            closing: duration_text(timeouts.closing),
+            reset: duration_text(timeouts.reset),
+            udp: duration_text(timeouts.udp),
         }
     }
 }
@@ -235,21 +265,20 @@ struct Share {
 
 impl Plan {
     pub(super) fn new(config: &Config) -> Self {
-        let mut routes = Vec::new();
-        for vip in &config.vips {
-            let bits = if vip.address.is_ipv4() { 32 } else { 128 };
-            let route = format!("{}/{bits} dev {}", vip.address, config.director.tun);
-            if !routes.contains(&route) {
-                routes.push(route);
-            }
-        }
+        let mut routed = HashSet::new();
+        let addresses = config.vips.iter().map(|vip| vip.address);
+        let routes = addresses.filter(|&address| routed.insert(address));
+        let routes = routes.map(|address| {
+            let net = IpNet::from(address);
+            format!("{net} dev {}", config.director.tun)
+        });
         let vips: Vec<_> = config.vips.iter().map(VipPlan::new).collect();
         let backends = vips.iter().flat_map(|vip| &vip.backend);
         let overheads = backends.map(|backend| backend.overhead_bytes);
         Self {
             device: config.director.tun.clone(),
             queues: config.director.workers.get(),
-            routes,
+            routes: routes.collect(),
             overhead_bytes: overheads.max().unwrap_or_default(),
             mtu: "the smallest, over all backends, of the MTU on the way minus the overhead; measured at start",
             needs: vec!["/dev/net/tun", "CAP_NET_ADMIN", "CAP_NET_RAW"],
@@ -329,6 +358,12 @@ fn director_text(director: &DirectorView<'_>) -> String {
     out.line(&format!("# hash_key: {}", director.hash_key));
     out.number("ring_size", director.ring_size);
     out.number("flows", director.flows);
+    out.line("\n[director.timeouts]");
+    out.string("half_open", &director.timeouts.half_open);
+    out.string("established", &director.timeouts.established);
+    out.string("closing", &director.timeouts.closing);
+    out.string("reset", &director.timeouts.reset);
+    out.string("udp", &director.timeouts.udp);
     out.line("\n[director.encap]");
     out.tunnel(&director.encap.tunnel);
     match &director.encap.source {
@@ -352,6 +387,9 @@ fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     out.string("hash", &vip.hash);
     out.string("echo", &vip.echo);
     out.string("all_down", &vip.all_down);
+    if let Some(limit) = vip.new_flows_per_second {
+        out.number("new_flows_per_second", limit);
+    }
     if vip.encap != *inherited {
         out.line("\n[vip.encap]");
         out.tunnel(&vip.encap);

@@ -126,7 +126,6 @@ impl Netlink {
     }
 }
 
-/// A route without a next hop: everything for `net` goes into the device.
 fn route_with_mtu(net: IpNet, oif: u32, mtu: Option<u32>) -> RouteMessage {
     let mut route = device_route(net, oif);
     if let Some(mtu) = mtu {
@@ -136,6 +135,7 @@ fn route_with_mtu(net: IpNet, oif: u32, mtu: Option<u32>) -> RouteMessage {
     route
 }
 
+/// A route without a next hop: everything for `net` goes into the device.
 fn device_route(net: IpNet, oif: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {

@@ -1,17 +1,20 @@
-//! System calls that no library wraps: batches of packets. The only `unsafe` code of the crate.
+//! Calls that no library wraps, above all for batches of packets. The only `unsafe` code of the
+//! crate.
 //!
 //! Every function here is safe to call with any arguments; what the kernel needs to be true is
 //! made true inside.
 
 #![allow(
     unsafe_code,
-    reason = "sendmmsg and recvmmsg take arrays of pointers; no safe wrapper sends without allocating"
+    reason = "sendmmsg and recvmmsg take arrays of pointers, and no safe wrapper sends without allocating; what else is here has no safe wrapper at all"
 )]
 
+mod heap;
 mod option;
 mod receive;
 mod send;
 
+pub use heap::release_freed_memory;
 pub use option::{force_receive_buffer, receive_only, report_full_queues};
 pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;

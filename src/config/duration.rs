@@ -1,0 +1,126 @@
+//! Durations as the file writes them: a whole number and a unit, such as "500ms", "2s" or "15m".
+//!
+//! One reader for all keys, each with its own bounds, and the text that reads as the same duration.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::problem::Fault;
+use super::value::{self, Raw};
+
+/// The units, each with its length in milliseconds; the longest first.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// A duration within `bounds`, which are whole milliseconds; `example` is one of them.
+pub(super) fn read(
+    raw: Raw<'_>,
+    bounds: RangeInclusive<Duration>,
+    example: &str,
+) -> Result<Duration, Fault> {
+    let (low, high) = (text(*bounds.start()), text(*bounds.end()));
+    let accepted = format!("a duration from \"{low}\" to \"{high}\" such as \"{example}\"");
+    let written = value::text(&raw, &accepted)?;
+    let Some((digits, unit_ms)) = split(written) else {
+        return Err(Fault::new("not a number with ms, s, m, h or d", accepted));
+    };
+    let number = digits.parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(unit_ms))
+        .map(Duration::from_millis)
+        .filter(|duration| bounds.contains(duration))
+        .ok_or_else(|| Fault::new("out of range", accepted))
+}
+
+/// The digits, at least one, and the length of the unit after them in milliseconds.
+fn split(written: &str) -> Option<(&str, u64)> {
+    let end = written.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, name) = written.split_at(end);
+    let (_, unit_ms) = UNITS.iter().find(|(unit, _)| *unit == name)?;
+    (!digits.is_empty()).then_some((digits, *unit_ms))
+}
+
+/// A duration in the longest unit of which it is a whole number; below a millisecond nothing counts.
+#[must_use]
+pub fn text(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let (name, unit_ms) = UNITS
+        .into_iter()
+        .find(|(_, unit_ms)| ms >= u128::from(*unit_ms) && ms.is_multiple_of(u128::from(*unit_ms)))
+        .unwrap_or(("ms", 1));
+    format!("{}{name}", ms / u128::from(unit_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(7 * 86_400);
+
+    fn read(text: &str) -> Result<Duration, Fault> {
+        super::read(Raw::Text(text), BOUNDS, "2s")
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("1ms", 1),
+            ("500ms", 500),
+            ("002s", 2000),
+            ("15m", 900_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+            ("604800000ms", 604_800_000),
+        ] {
+            assert_eq!(read(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_none() {
+        let accepted = "a duration from \"1ms\" to \"7d\" such as \"2s\"";
+        for text in [
+            "0s",
+            "8d",
+            "604800001ms",
+            "99999999999999999999s",
+            "9999999999999999999d",
+        ] {
+            assert_eq!(
+                read(text),
+                Err(Fault::new("out of range", accepted)),
+                "{text}"
+            );
+        }
+        let message = "not a number with ms, s, m, h or d";
+        for text in [
+            "", "s", "2", "2 s", "-2s", "+2s", "2.5s", "2sec", "1s2s", "2µs", "٢s",
+        ] {
+            assert_eq!(read(text), Err(Fault::new(message, accepted)), "{text}");
+        }
+        let fault = super::read(Raw::Whole(2), BOUNDS, "2s").unwrap_err();
+        assert_eq!(fault.message, "wrong type (integer)");
+    }
+
+    #[test]
+    fn texts() {
+        for (ms, expected) in [
+            (0, "0ms"),
+            (1, "1ms"),
+            (1500, "1500ms"),
+            (90_000, "90s"),
+            (60_000, "1m"),
+            (900_000, "15m"),
+            (90_000_000, "25h"),
+            (604_800_000, "7d"),
+        ] {
+            assert_eq!(text(Duration::from_millis(ms)), expected);
+        }
+    }
+}
