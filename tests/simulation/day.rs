@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tunlb::director::{BackendIndex, Director, Seat, Timestamp};
+use tunlb::director::{BackendIndex, Director, FlowTable, Seat, Timestamp};
 
 use crate::model::{Flow, Recall, Worker};
 use crate::operator::Operator;
@@ -20,10 +20,15 @@ pub(crate) const WORKERS: usize = 2;
 /// A first class of flows may fill one in so many parts of the table.
 pub(crate) const BOUND_PARTS: usize = 4;
 
+/// What a flow costs in a full table, all told; tables grow in steps.
+const BYTES_PER_FLOW: usize = 100;
+const LEAST_BYTES: usize = 100_000;
+
 const CHANGES: u64 = 400;
 const FLAPS: u64 = 300;
 const FLOOD: Duration = Duration::from_secs(180);
 const OUTAGE: Duration = Duration::from_secs(600);
+const STALL: Duration = Duration::from_secs(600);
 const AUDIT: Duration = Duration::from_secs(600);
 /// All flows have ended and were forgotten.
 const NEXT_MORNING: Duration = Duration::from_secs(36 * 3600);
@@ -64,6 +69,8 @@ pub(crate) struct Day {
     operator: Operator,
     workers: [Worker; WORKERS],
     flows: HashMap<u64, Flow>,
+    /// When the second worker adopts again.
+    late_until: Timestamp,
     tally: Tally,
 }
 
@@ -96,6 +103,7 @@ impl Day {
             operator,
             workers,
             flows: HashMap::new(),
+            late_until: Timestamp::START,
             tally,
         }
     }
@@ -164,6 +172,7 @@ impl Day {
                 let pause = self.random.until_next(FLAPS);
                 self.repeat(pause, event, LENGTH);
             }
+            Event::Adopt(1) if self.now < self.late_until => {}
             Event::Adopt(worker) => {
                 self.workers[worker].adopt(&self.operator.view);
                 self.tally.adoptions += 1;
@@ -239,15 +248,16 @@ impl Day {
         assert_eq!(worker.peek(&flow, self.now), None);
     }
 
+    /// The second worker adopts later, and sometimes not for a long time.
     fn publish(&mut self) {
         self.operator.publish(self.now, &mut self.tally);
+        if self.random.percent(4) {
+            self.late_until = self.now.plus(STALL);
+        }
+        let late = self.now.plus(self.random.millis(0, 20_000));
         let prompt = self.random.millis(0, 1000);
-        let late = match self.random.between(1, 50) {
-            1 => Duration::from_secs(600),
-            _ => self.random.millis(0, 20_000),
-        };
         self.after(prompt, Event::Adopt(0));
-        self.after(late, Event::Adopt(1));
+        self.at(late.max(self.late_until), Event::Adopt(1));
         self.audit();
     }
 
@@ -259,11 +269,11 @@ impl Day {
             self.tally.drained += 1;
             self.publish();
         }
-        let flows = self
-            .workers
-            .iter()
-            .map(|worker| worker.director.flows().len());
-        self.tally.peak_flows = self.tally.peak_flows.max(flows.sum());
+        let tables = self.workers.iter().map(|worker| worker.director.flows());
+        let flows = tables.clone().map(FlowTable::len).sum();
+        self.tally.peak_flows = self.tally.peak_flows.max(flows);
+        let bytes = tables.map(FlowTable::bytes).sum();
+        self.tally.peak_bytes = self.tally.peak_bytes.max(bytes);
         self.repeat(Duration::from_secs(1), Event::Second, NEXT_MORNING);
     }
 
@@ -296,6 +306,7 @@ impl Day {
         let table = worker.director.flows();
         assert_eq!(sum, u64::try_from(table.len()).unwrap());
         assert!(table.len() <= self.bound);
+        assert!(table.bytes() <= LEAST_BYTES + self.bound * BYTES_PER_FLOW);
     }
 
     /// By index, how many flows are in the table, and how many more may still be.

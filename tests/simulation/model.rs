@@ -213,8 +213,11 @@ impl Worker {
         let known = flow
             .memory
             .filter(|memory| peeked.is_some() && !reopens(memory));
-        if flow.memory.is_some() && peeked.is_none() {
-            tally.forgotten(flow.memory.is_some_and(|memory| memory.class.is_first()));
+        if peeked.is_none()
+            && let Some(memory) = &flow.memory
+        {
+            tally.forgotten += 1;
+            tally.pushed_out += u64::from(now.since(memory.last) + TICK < memory.class.timeout());
         }
         let earlier = flow.memory;
         flow.memory = match known {
@@ -333,10 +336,8 @@ impl Worker {
         let expected = stays.or_else(|| self.ring(key));
         if stays.is_none() {
             let takes = expected.map(|backend| self.view.takes(vip, backend));
-            assert!(
-                matches!(takes, None | Some(Some(Takes::NewFlows))),
-                "{key} at {now:?}"
-            );
+            let right = self.view.has_takers(vip).then_some(Some(Takes::NewFlows));
+            assert_eq!(takes, right, "{key} at {now:?}");
         }
         let bytes = traffic::packet(key, passage.segment, passage.data);
         let got = self.forward(&bytes, now, &mut tally.books);

@@ -297,6 +297,11 @@ impl View {
         Some(self.takes[position][at])
     }
 
+    /// Whether a backend of the VIP at `position` takes new flows.
+    pub(crate) fn has_takers(&self, position: usize) -> bool {
+        self.takes[position].contains(&Takes::NewFlows)
+    }
+
     /// What the operator wants of a backend.
     pub(crate) fn state(&self, position: usize, backend: IpAddr) -> Option<BackendState> {
         let mut backends = self.site.vips[position].backends.iter();

@@ -120,21 +120,17 @@ pub(crate) struct Tally {
     pub(crate) most_backends: usize,
     pub(crate) audits: u64,
     pub(crate) peak_flows: usize,
+    pub(crate) peak_bytes: usize,
     moved: [u64; Left::ALL.len()],
-    forgotten: u64,
-    /// Of those, flows of one packet.
-    forgotten_first: u64,
+    /// Packets of a flow that was known once.
+    pub(crate) forgotten: u64,
+    /// Of those, of flows that were not idle for too long: of one packet.
+    pub(crate) pushed_out: u64,
 }
 
 impl Tally {
     pub(crate) fn moved(&mut self, why: Left) {
         self.moved[why as usize] += 1;
-    }
-
-    /// A packet came of a flow that was known once.
-    pub(crate) fn forgotten(&mut self, first: bool) {
-        self.forgotten += 1;
-        self.forgotten_first += u64::from(first);
     }
 
     /// A day in which something never happened shows nothing about it.
@@ -149,7 +145,7 @@ impl Tally {
             ("flows without an entry", self.books.total.untracked),
             ("packets to no VIP", dropped(DropReason::NoVip)),
             ("packets to no backend", dropped(DropReason::NoBackend)),
-            ("forgotten first packets", self.forgotten_first),
+            ("half-open flows pushed out", self.pushed_out),
         ] {
             assert!(times > 0, "no {what}");
         }
@@ -186,12 +182,12 @@ impl fmt::Display for Tally {
         }
         let Self {
             forgotten,
-            forgotten_first,
+            pushed_out,
             ..
         } = self;
         writeln!(
             f,
-            "forgotten            {forgotten:>12} ({forgotten_first} of one packet)"
+            "forgotten            {forgotten:>12} ({pushed_out} pushed out by floods)"
         )?;
         writeln!(f, "drained backends     {:>12}", self.drained)?;
         writeln!(
@@ -201,6 +197,7 @@ impl fmt::Display for Tally {
         )?;
         writeln!(f, "most backends        {:>12}", self.most_backends)?;
         writeln!(f, "audits               {:>12}", self.audits)?;
-        write!(f, "peak flows           {:>12}", self.peak_flows)
+        writeln!(f, "peak flows           {:>12}", self.peak_flows)?;
+        write!(f, "peak bytes           {:>12}", self.peak_bytes)
     }
 }

@@ -58,7 +58,12 @@ fn tcp(random: &mut Random) -> Script {
     if random.percent(10) {
         return script; // a scan, or an answer that was lost
     }
-    script.push((random.millis(10, 300), Segment::Ack));
+    let round_trip = if random.percent(8) {
+        random.millis(10_000, 31_000) // half-open for so long that a flood may push it out
+    } else {
+        random.millis(10, 300)
+    };
+    script.push((round_trip, Segment::Ack));
     let (most, low, high) = match random.between(1, 100) {
         1..=70 => (8, 10, 5000),
         71..=93 => (10, 5000, 120_000),
