@@ -376,7 +376,7 @@ impl Worker {
                 books.dropped(reason);
                 Err(reason)
             }
-            verdict => panic!("{verdict:?}"),
+            verdict @ (Verdict::Reply | Verdict::Hold) => panic!("{verdict:?}"),
         }
     }
 }

@@ -119,7 +119,7 @@ impl Site {
             BackendState::Disabled => Takes::Nothing,
             _ if !trusting && !healthy(backend) => Takes::Nothing,
             _ if in_ring(backend) => Takes::NewFlows,
-            _ => Takes::KnownFlows,
+            BackendState::Active | BackendState::Draining => Takes::KnownFlows,
         };
         vip.backends.iter().map(one).collect()
     }
