@@ -11,6 +11,7 @@ use super::{FilterVerdict, RuleText};
 
 /// Jumps within jumps. nft allows 16 (NFT_JUMP_STACK_SIZE), legacy iptables as many as there are chains.
 const MAX_DEPTH: usize = 32;
+
 /// What a base chain may make of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -28,26 +29,46 @@ struct Outcome {
     doubt: Option<RuleText>,
 }
 
-/// All outcomes of a base chain as one verdict.
-fn sum(mut outcomes: Vec<Outcome>) -> FilterVerdict {
-    let Some(last) = outcomes.pop() else {
-        return FilterVerdict::Accept;
-    };
-    if let Some(other) = outcomes
-        .into_iter()
-        .find(|outcome| outcome.kind != last.kind)
-    {
-        let doubt = other.doubt.or(last.doubt);
-        return FilterVerdict::Unknown(doubt.unwrap_or(other.rule));
+/// What a packet may come to in a base chain, in order. As cascades of jumps can come to the same over
+/// and over, only what the verdict needs is kept.
+#[derive(Default)]
+struct Outcomes {
+    count: usize,
+    /// The first one of each kind.
+    firsts: Vec<Outcome>,
+    last: Option<Outcome>,
+}
+
+impl Outcomes {
+    fn push(&mut self, outcome: Outcome) {
+        self.count += 1;
+        if let Some(before) = self.last.replace(outcome) {
+            let is_new = |first: &Outcome| first.kind != before.kind;
+            if self.firsts.iter().all(is_new) {
+                self.firsts.push(before);
+            }
+        }
     }
-    match last.kind {
-        Kind::Accept => FilterVerdict::Accept,
-        Kind::Drop => FilterVerdict::Drop(last.rule),
-        Kind::Rewrite => FilterVerdict::Rewritten(last.rule),
-        Kind::Divert => FilterVerdict::Diverted(last.rule),
-        Kind::Unknown => FilterVerdict::Unknown(last.rule),
+
+    fn verdict(self) -> FilterVerdict {
+        let Some(last) = self.last else {
+            return FilterVerdict::Accept;
+        };
+        let mut firsts = self.firsts.into_iter();
+        if let Some(other) = firsts.find(|outcome| outcome.kind != last.kind) {
+            let doubt = other.doubt.or(last.doubt);
+            return FilterVerdict::Unknown(doubt.unwrap_or(other.rule));
+        }
+        match last.kind {
+            Kind::Accept => FilterVerdict::Accept,
+            Kind::Drop => FilterVerdict::Drop(last.rule),
+            Kind::Rewrite => FilterVerdict::Rewritten(last.rule),
+            Kind::Divert => FilterVerdict::Diverted(last.rule),
+            Kind::Unknown => FilterVerdict::Unknown(last.rule),
+        }
     }
 }
+
 /// Where the packet is, seen from one chain.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
@@ -72,7 +93,7 @@ pub(super) struct Pass<'w, 't, 'p> {
     table: &'t Table,
     base: &'t Base,
     walk: &'w mut Walk<'p>,
-    outcomes: Vec<Outcome>,
+    outcomes: Outcomes,
 }
 
 /// What a rule's parts have come to.
@@ -89,18 +110,18 @@ struct Position<'r> {
 }
 
 impl<'w, 't, 'p> Pass<'w, 't, 'p> {
-    pub(super) const fn new(walk: &'w mut Walk<'p>, table: &'t Table, base: &'t Base) -> Self {
+    pub(super) fn new(walk: &'w mut Walk<'p>, table: &'t Table, base: &'t Base) -> Self {
         Self {
             table,
             base,
             walk,
-            outcomes: Vec::new(),
+            outcomes: Outcomes::default(),
         }
     }
 
     /// All outcomes as one verdict.
     pub(super) fn verdict(self) -> FilterVerdict {
-        sum(self.outcomes)
+        self.outcomes.verdict()
     }
 
     /// Walks a chain; where the packet falls out of its end, it is back in the chain that jumped.
@@ -108,7 +129,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         let Some(chain) = self.table.chains.get(name) else {
             return start;
         };
-        let outcomes = self.outcomes.len();
+        let outcomes = self.outcomes.count;
         let (mut here, mut back) = (start.clone(), Place::Gone);
         for rule in &chain.rules {
             if matches!(here, Place::Gone) {
@@ -120,7 +141,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         }
         let end = here.or(back);
         // Doubt about the way through a chain is over once no way ended in it.
-        if self.outcomes.len() == outcomes {
+        if self.outcomes.count == outcomes {
             start
         } else {
             end
@@ -135,7 +156,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         here: Place,
         depth: usize,
     ) -> (Place, Place) {
-        let outcomes = self.outcomes.len();
+        let outcomes = self.outcomes.count;
         let mut at = Position {
             chain,
             rule,
@@ -159,7 +180,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         let end = at.past.or(at.here);
         // Doubt whether a rule matched is over where it decided nothing.
         match (end, at.back) {
-            (Place::Here(_), Place::Gone) if self.outcomes.len() == outcomes => (here, Place::Gone),
+            (Place::Here(_), Place::Gone) if self.outcomes.count == outcomes => (here, Place::Gone),
             places => places,
         }
     }
