@@ -94,13 +94,14 @@ pub(super) struct Pass<'w, 't, 'p> {
     base: &'t Base,
     walk: &'w mut Walk<'p>,
     outcomes: Outcomes,
+    /// The chains that the packet is in: the first one jumped to the next one, and so on.
+    within: Vec<&'t str>,
 }
 
 /// What a rule's parts have come to.
 struct Position<'r> {
     chain: &'r str,
     rule: &'r Rule,
-    depth: usize,
     /// In the rule.
     here: Place,
     /// Past the rule: it did not match, or ended without a verdict.
@@ -116,6 +117,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
             base,
             walk,
             outcomes: Outcomes::default(),
+            within: Vec::new(),
         }
     }
 
@@ -125,10 +127,11 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
     }
 
     /// Walks a chain; where the packet falls out of its end, it is back in the chain that jumped.
-    pub(super) fn chain(&mut self, name: &'t str, start: Place, depth: usize) -> Place {
+    pub(super) fn chain(&mut self, name: &'t str, start: Place) -> Place {
         let Some(chain) = self.table.chains.get(name) else {
             return start;
         };
+        self.within.push(name);
         let outcomes = self.outcomes.count;
         let (mut here, mut back) = (start.clone(), Place::Gone);
         for rule in &chain.rules {
@@ -136,9 +139,10 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
                 break;
             }
             let returned;
-            (here, returned) = self.rule(name, rule, here, depth);
+            (here, returned) = self.rule(name, rule, here);
             back = back.or(returned);
         }
+        self.within.pop();
         let end = here.or(back);
         // Doubt about the way through a chain is over once no way ended in it.
         if self.outcomes.count == outcomes {
@@ -149,18 +153,11 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
     }
 
     /// Applies a rule; returns where the packet is in this chain and whether it returned from it.
-    fn rule(
-        &mut self,
-        chain: &'t str,
-        rule: &'t Rule,
-        here: Place,
-        depth: usize,
-    ) -> (Place, Place) {
+    fn rule(&mut self, chain: &'t str, rule: &'t Rule, here: Place) -> (Place, Place) {
         let outcomes = self.outcomes.count;
         let mut at = Position {
             chain,
             rule,
-            depth,
             here: here.clone(),
             past: Place::Gone,
             back: Place::Gone,
@@ -297,16 +294,23 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
 
     fn jump(&mut self, at: &mut Position<'t>, target: &'t str, jump: Jump) {
         let here = std::mem::replace(&mut at.here, Place::Gone);
-        if at.depth == MAX_DEPTH || !self.table.chains.contains_key(target) {
+        if !self.may_enter(target) {
             let quote = self.table.quote(at.chain, at.rule);
             self.outcome(Kind::Unknown, quote.clone(), Some(quote));
             return;
         }
-        let end = self.chain(target, here, at.depth + 1);
+        let end = self.chain(target, here);
         match jump {
             Jump::Returns => at.here = end,
             Jump::Stays => at.back = std::mem::replace(&mut at.back, Place::Gone).or(end),
         }
+    }
+
+    /// The kernel refuses a loop.
+    fn may_enter(&self, target: &str) -> bool {
+        self.within.len() < MAX_DEPTH
+            && !self.within.contains(&target)
+            && self.table.chains.contains_key(target)
     }
 
     pub(super) fn outcome(&mut self, kind: Kind, rule: RuleText, doubt: Option<RuleText>) {

@@ -9,7 +9,7 @@ use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText}
 
 /// Rules looked at per packet. Rulesets that jump in cascades could hold a walk for hours; no sane one
 /// comes near.
-const MAX_RULES: usize = 1_000_000;
+const MAX_RULES: usize = 200_000;
 /// NF_IP_PRI_CONNTRACK: earlier chains at prerouting and output see no conntrack state.
 const CONNTRACK_PRIORITY: i64 = -200;
 /// What becomes of a packet under all tables.
@@ -180,7 +180,7 @@ impl Walk<'_> {
             pass.outcome(Kind::Accept, rule.clone(), Some(rule.clone()));
             place = Place::Here(Some(rule));
         }
-        if let Place::Here(doubt) = pass.chain(entry.chain, place, 0) {
+        if let Place::Here(doubt) = pass.chain(entry.chain, place) {
             let kind = if entry.base.policy.drops {
                 Kind::Drop
             } else {
