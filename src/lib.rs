@@ -10,6 +10,7 @@
 //! - [`config`]: a TOML file or flags become one validated [`config::Config`].
 //! - [`io`]: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
 //! - [`decap`]: the backend's userspace decapsulator.
+//! - [`doctor`]: gathers facts about a machine and judges them.
 //! - [`daemon`]: the director's threads; the only place that joins `io` to `director`.
 //! - [`cli`]: one file per subcommand; the only place that prints.
 //!
@@ -22,5 +23,6 @@ pub mod config;
 pub mod daemon;
 pub mod decap;
 pub mod director;
+pub mod doctor;
 pub mod io;
 pub mod packet;

@@ -23,10 +23,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["packet", "director"]),
     ("io", &["packet"]),
     ("decap", &["packet", "io"]),
+    ("doctor", &["packet", "director", "config", "io", "decap"]),
     ("daemon", &["packet", "director", "config", "io", "decap"]),
     (
         "cli",
-        &["packet", "director", "config", "io", "decap", "daemon"],
+        &[
+            "packet", "director", "config", "io", "decap", "doctor", "daemon",
+        ],
     ),
     ("main", &["cli"]),
 ];

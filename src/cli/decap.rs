@@ -29,7 +29,7 @@ pub struct Args {
     gue: Option<NonZeroU16>,
 
     /// TUN device to inject through; created if absent
-    #[arg(long, value_name = "NAME", default_value = "decap0")]
+    #[arg(long, value_name = "NAME", default_value = decap::DEFAULT_TUN)]
     tun: String,
 
     /// Also set what the tunnel needs (the VIP on lo; for IPv4 rp_filter, arp_ignore and arp_announce;

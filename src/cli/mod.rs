@@ -10,6 +10,7 @@
 
 pub mod check;
 pub mod decap;
+pub mod doctor;
 pub mod explain;
 pub mod replay;
 pub mod run;
@@ -20,6 +21,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+use crate::packet::Protocol;
 
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;
@@ -42,6 +45,8 @@ pub enum Command {
     Check(check::Args),
     /// On a backend: decapsulate in userspace where the kernel has no tunl0
     Decap(decap::Args),
+    /// Find out why a backend gets the packet and the client no answer; changes nothing
+    Doctor(doctor::Args),
     /// Show which backend a flow gets, by which rule, and the outer header; needs no privileges
     Explain(explain::Args),
     /// Send a capture through the director's core, offline; needs no privileges
@@ -58,6 +63,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Check(args) => check::run(args),
         Command::Decap(args) => decap::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
@@ -75,6 +81,15 @@ fn print(text: &str) -> anyhow::Result<()> {
             Err(error).context("cannot write to stdout")
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The transport protocol of that name; nothing for those that no VIP has.
+fn parse_protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
     }
 }
 

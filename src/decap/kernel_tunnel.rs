@@ -77,13 +77,13 @@ mod tests {
             name: "tunnel".into(),
             mtu: 1480,
             up: true,
-            arp: false,
             kind: Some(kind.into()),
-            tun: None,
             tunnel: Some(TunnelAttributes {
                 remote: remote.map(|remote| remote.parse().unwrap()),
                 protocol,
+                ..TunnelAttributes::default()
             }),
+            ..Link::default()
         }
     }
 

@@ -34,7 +34,7 @@ use crate::io::{
 use admission::Admission;
 use engine::Engine;
 
-pub use settings::{Encapsulation, Host, Settings, SettingsError};
+pub use settings::{DEFAULT_TUN, Encapsulation, Host, Settings, SettingsError};
 pub use totals::Totals;
 
 /// The largest MTU that the TUN driver takes: an inner packet of 65,515 bytes, the most that fits into

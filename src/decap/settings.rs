@@ -6,6 +6,9 @@ use ipnet::IpNet;
 
 use crate::io::sysctl::is_device_name;
 
+/// The TUN device where none is named.
+pub const DEFAULT_TUN: &str = "decap0";
+
 /// Whether the machine's settings are made right, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {

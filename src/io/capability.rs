@@ -4,13 +4,15 @@ use std::{fmt, fs, io, path::Path};
 
 const TUN_NODE: &str = "/dev/net/tun";
 
-/// A capability that tunlb may need; the number is its bit (linux/capability.h).
+/// A capability that tunlb may make use of; the number is its bit (linux/capability.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
     /// Configure devices, routes and addresses; create TUN devices.
     NetAdmin = 12,
     /// Open raw sockets.
     NetRaw = 13,
+    /// Look into processes of other users.
+    SysPtrace = 19,
 }
 
 impl fmt::Display for Capability {
@@ -18,6 +20,7 @@ impl fmt::Display for Capability {
         f.write_str(match self {
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetRaw => "CAP_NET_RAW",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
         })
     }
 }
@@ -66,11 +69,7 @@ pub enum PrivilegeError {
 /// # Errors
 /// [`PrivilegeError::Missing`], which names every one that is missing; [`PrivilegeError::Status`].
 pub fn require(needed: &[Capability]) -> Result<(), PrivilegeError> {
-    let status = fs::read_to_string("/proc/self/status").map_err(PrivilegeError::Status)?;
-    let effective = effective_set(&status).ok_or_else(|| {
-        PrivilegeError::Status(io::Error::new(io::ErrorKind::InvalidData, "no line CapEff"))
-    })?;
-    let missing = missing_from(effective, needed);
+    let missing = missing(needed)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -79,6 +78,18 @@ pub fn require(needed: &[Capability]) -> Result<(), PrivilegeError> {
         |path| path.to_string_lossy().into_owned(),
     );
     Err(PrivilegeError::Missing { missing, program })
+}
+
+/// Those of `needed` that the effective set does not hold.
+///
+/// # Errors
+/// [`PrivilegeError::Status`].
+pub fn missing(needed: &[Capability]) -> Result<Vec<Capability>, PrivilegeError> {
+    let status = fs::read_to_string("/proc/self/status").map_err(PrivilegeError::Status)?;
+    let effective = effective_set(&status).ok_or_else(|| {
+        PrivilegeError::Status(io::Error::new(io::ErrorKind::InvalidData, "no line CapEff"))
+    })?;
+    Ok(missing_from(effective, needed))
 }
 
 /// Checks that the TUN driver is there and may be opened.

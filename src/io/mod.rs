@@ -1,7 +1,9 @@
-//! The outside world: TUN, egress, netlink, sysctls, capture files. Knows packets, decides nothing about flows.
+//! The outside world: TUN, egress, netlink, sysctls, capture files, other
+//! programs. Knows packets, decides nothing about flows.
 
 pub mod capability;
 pub mod capture;
+pub mod command;
 pub mod egress;
 pub mod icmp;
 pub mod netlink;

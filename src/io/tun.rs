@@ -272,10 +272,9 @@ mod tests {
             name: "tunlb0".into(),
             mtu: 1480,
             up: true,
-            arp: false,
             kind: tun.map(|_| "tun".into()),
             tun,
-            tunnel: None,
+            ..Link::default()
         }
     }
 

@@ -13,7 +13,7 @@ use netlink_packet_route::{
 use super::{Netlink, NetlinkError, Operation};
 
 /// A network device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
     /// The kernel's number for it, unique in its namespace.
     pub index: u32,
@@ -23,6 +23,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Has a carrier; of a TUN device: a process holds it open.
+    pub carrier: bool,
     /// Speaks ARP: Ethernet, not loopback, not `IFF_NOARP`.
     pub arp: bool,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
@@ -31,15 +33,24 @@ pub struct Link {
     pub tun: Option<TunAttributes>,
     /// What an IP-in-IP tunnel (ipip, sit, ip6tnl) tells about itself.
     pub tunnel: Option<TunnelAttributes>,
+    /// Packets received, of all time.
+    pub rx_packets: u64,
+    /// Packets sent, of all time.
+    pub tx_packets: u64,
 }
 
 /// Which packets an IP-in-IP tunnel of the kernel takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunnelAttributes {
+    /// The only outer destination that it takes packets for; none: any.
+    pub local: Option<IpAddr>,
     /// The only outer source that it takes packets from; none: any.
     pub remote: Option<IpAddr>,
     /// The only protocol that it takes, of those of its kind: 4 or 41; none: all of them.
     pub protocol: Option<u8>,
+    /// Collects metadata (`external`): takes what no other device takes, before the kind's own
+    /// first device (`tunl0`) does.
+    pub external: bool,
 }
 
 /// The attributes of a TUN or TAP device that matter to those who open it.
@@ -153,27 +164,32 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
-        mtu: 0,
         up: flags.contains(LinkFlags::Up),
         arp: message.header.link_layer_type == LinkLayerType::Ether
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
-        kind: None,
-        tun: None,
-        tunnel: None,
+        ..Link::default()
     };
     for attribute in message.attributes {
-        if let LinkAttribute::IfName(name) = attribute {
-            link.name = name;
-        } else if let LinkAttribute::Mtu(mtu) = attribute {
-            link.mtu = mtu;
-        } else if let LinkAttribute::LinkInfo(infos) = attribute {
-            link.kind = infos.iter().find_map(kind_of);
-            link.tun = infos.iter().find_map(tun_of);
-            link.tunnel = infos.iter().find_map(tunnel_of);
-        }
+        read_attribute(&mut link, attribute);
     }
     Some(link)
+}
+
+fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
+    if let LinkAttribute::IfName(name) = attribute {
+        link.name = name;
+    } else if let LinkAttribute::Mtu(mtu) = attribute {
+        link.mtu = mtu;
+    } else if let LinkAttribute::Carrier(carrier) = attribute {
+        link.carrier = carrier != 0;
+    } else if let LinkAttribute::Stats64(stats) = attribute {
+        link.rx_packets = stats.rx_packets;
+        link.tx_packets = stats.tx_packets;
+    } else if let LinkAttribute::LinkInfo(infos) = attribute {
+        link.kind = infos.iter().find_map(kind_of);
+        link.tun = infos.iter().find_map(tun_of);
+        link.tunnel = infos.iter().find_map(tunnel_of);
+    }
 }
 
 fn kind_of(info: &LinkInfo) -> Option<String> {
@@ -212,8 +228,12 @@ fn tunnel_of(info: &LinkInfo) -> Option<TunnelAttributes> {
     };
     let mut tunnel = TunnelAttributes::default();
     for attribute in attributes {
-        if let InfoIpTunnel::Remote(remote) = attribute {
+        if let InfoIpTunnel::Local(local) = attribute {
+            tunnel.local = Some(*local).filter(|local| !local.is_unspecified());
+        } else if let InfoIpTunnel::Remote(remote) = attribute {
             tunnel.remote = Some(*remote).filter(|remote| !remote.is_unspecified());
+        } else if let InfoIpTunnel::CollectMetadata = attribute {
+            tunnel.external = true;
         } else if let InfoIpTunnel::Protocol(protocol) = attribute {
             tunnel.protocol = Some(u8::from(*protocol)).filter(|protocol| *protocol != 0);
         }
@@ -242,6 +262,7 @@ mod tests {
         message.attributes = vec![
             LinkAttribute::IfName("eth0".into()),
             LinkAttribute::Mtu(1500),
+            LinkAttribute::Carrier(1),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
         ];
         let expected = Link {
@@ -249,10 +270,10 @@ mod tests {
             name: "eth0".into(),
             mtu: 1500,
             up: true,
+            carrier: true,
             arp: true,
             kind: Some("veth".into()),
-            tun: None,
-            tunnel: None,
+            ..Link::default()
         };
         let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
         assert_eq!(link, Some(expected));
@@ -287,17 +308,26 @@ mod tests {
                 InfoIpTunnel::Protocol(protocol.into()),
             ])))
         };
-        let any = TunnelAttributes::default();
+        let any = TunnelAttributes {
+            local: Some(IpAddr::from([10, 0, 1, 11])),
+            ..TunnelAttributes::default()
+        };
         assert_eq!(tunnel("0.0.0.0", 0), Some(any));
         assert_eq!(tunnel("::", 0), Some(any));
         let one = TunnelAttributes {
             remote: Some(IpAddr::from([10, 0, 1, 1])),
             protocol: Some(41),
+            ..any
         };
         assert_eq!(tunnel("10.0.1.1", 41), Some(one));
+        let external = TunnelAttributes {
+            external: true,
+            ..TunnelAttributes::default()
+        };
+        let attributes = vec![InfoIpTunnel::CollectMetadata];
         assert_eq!(
-            tunnel_of(&LinkInfo::Data(InfoData::IpTunnel(vec![]))),
-            Some(any)
+            tunnel_of(&LinkInfo::Data(InfoData::IpTunnel(attributes))),
+            Some(external)
         );
         assert_eq!(tunnel_of(&LinkInfo::Kind(InfoKind::IpIp)), None);
     }

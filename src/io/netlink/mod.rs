@@ -1,4 +1,5 @@
-//! A small synchronous client of the kernel's routing sockets (rtnetlink(7)): links, addresses, routes.
+//! A small synchronous client of the kernel's routing sockets (rtnetlink(7)): links, addresses, routes,
+//! rules, neighbours; and of its socket tables (sock_diag(7)).
 //!
 //! One request is under way at a time and each call waits for its answer; nothing here runs per packet.
 //! The socket asks for strict checks (`NETLINK_GET_STRICT_CHK`), so that the kernel refuses a filter
@@ -7,12 +8,16 @@
 mod address;
 mod link;
 mod monitor;
+mod neighbour;
 mod route;
+mod rule;
+mod socket;
 
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -20,7 +25,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 pub use address::Address;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::AddressMonitor;
+pub use neighbour::Neighbour;
 pub use route::{Route, RouteKind, RouteQuery};
+pub use rule::PolicyRule;
+pub use socket::{BoundSocket, SocketProtocol, SocketTables};
 
 /// The kernel builds dump messages of at most 32 KiB (`netlink_dump`, linux/net/netlink/af_netlink.c).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -30,6 +38,11 @@ const DUMP_ATTEMPTS: usize = 5;
 
 /// Bytes of a netlink message before its payload (`struct nlmsghdr`).
 const HEADER_BYTES: usize = 16;
+
+/// What both directions of a protocol need of its messages.
+trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable + Clone> Message for M {}
 
 /// What was attempted, on which object: "add route 10.0.0.100/32 dev 4".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +135,12 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Socket`].
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::open_protocol(NETLINK_ROUTE, "NETLINK_ROUTE")
+    }
+
+    fn open_protocol(protocol: isize, name: &str) -> Result<Self, NetlinkError> {
         let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
             socket.set_netlink_get_strict_chk(true)?;
@@ -131,7 +148,7 @@ impl Netlink {
             Ok(socket)
         };
         let socket = open().map_err(|cause| NetlinkError::Socket {
-            operation: Operation::new("open", "NETLINK_ROUTE"),
+            operation: Operation::new("open", name),
             cause,
         })?;
         Ok(Self {
@@ -149,15 +166,16 @@ impl Netlink {
         flags: u16,
     ) -> Result<(), NetlinkError> {
         self.send(operation, message, NLM_F_ACK | flags)?;
-        self.answers(operation, &mut Vec::new()).map(|_| ())
+        let mut none = Vec::<RouteNetlinkMessage>::new();
+        self.answers(operation, &mut none).map(|_| ())
     }
 
     /// Asks for one object.
-    fn query(
+    fn query<M: Message>(
         &mut self,
         operation: &Operation,
-        message: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        message: M,
+    ) -> Result<Vec<M>, NetlinkError> {
         // The acknowledgement marks the end, so a query reads like a change.
         self.send(operation, message, NLM_F_ACK)?;
         let mut answers = Vec::new();
@@ -166,11 +184,11 @@ impl Netlink {
     }
 
     /// Lists all objects of one kind, from one consistent state.
-    fn dump(
+    fn dump<M: Message>(
         &mut self,
         operation: &Operation,
-        message: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        message: &M,
+    ) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             self.send(operation, message.clone(), NLM_F_DUMP)?;
             let mut answers = Vec::new();
@@ -183,14 +201,15 @@ impl Netlink {
         })
     }
 
-    fn send(
+    fn send<M: Message>(
         &mut self,
         operation: &Operation,
-        message: RouteNetlinkMessage,
+        message: M,
         flags: u16,
     ) -> Result<(), NetlinkError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut message = NetlinkMessage::from(message);
+        let payload = NetlinkPayload::InnerMessage(message);
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
         message.header.flags = NLM_F_REQUEST | flags;
         message.header.sequence_number = self.sequence;
         message.finalize();
@@ -203,10 +222,10 @@ impl Netlink {
     }
 
     /// Collects the answers to the last request until the kernel says that it is done.
-    fn answers(
+    fn answers<M: Message>(
         &mut self,
         operation: &Operation,
-        answers: &mut Vec<RouteNetlinkMessage>,
+        answers: &mut Vec<M>,
     ) -> Result<Consistency, NetlinkError> {
         let mut consistency = Consistency::Settled;
         loop {
@@ -258,10 +277,10 @@ enum Progress {
 }
 
 /// Sorts one payload: an answer, the end, or the kernel's refusal.
-fn take(
+fn take<M: Message>(
     operation: &Operation,
-    payload: NetlinkPayload<RouteNetlinkMessage>,
-    answers: &mut Vec<RouteNetlinkMessage>,
+    payload: NetlinkPayload<M>,
+    answers: &mut Vec<M>,
 ) -> Result<Progress, NetlinkError> {
     match payload {
         NetlinkPayload::InnerMessage(message) => {
@@ -289,10 +308,10 @@ fn check_code(operation: &Operation, code: i32) -> Result<Progress, NetlinkError
 }
 
 /// Cuts the first message off `bytes`; messages start at multiples of 4 bytes.
-fn split_message<'a>(
+fn split_message<'a, M: Message>(
     operation: &Operation,
     bytes: &'a [u8],
-) -> Result<(NetlinkMessage<RouteNetlinkMessage>, &'a [u8]), NetlinkError> {
+) -> Result<(NetlinkMessage<M>, &'a [u8]), NetlinkError> {
     let length = declared_length(bytes)
         .filter(|length| (HEADER_BYTES..=bytes.len()).contains(length))
         .ok_or_else(|| malformed(operation, bytes.len(), "message length out of bounds"))?;
@@ -326,6 +345,7 @@ fn malformed(operation: &Operation, length: usize, reason: &str) -> NetlinkError
 mod tests {
     use super::*;
     use crate::io::{testing::in_namespace, tun::TunDevice};
+    use netlink_packet_sock_diag::SockDiagMessage;
     use proptest::prelude::*;
     use std::num::NonZeroUsize;
 
@@ -358,7 +378,7 @@ mod tests {
             &[17, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ] {
             assert!(matches!(
-                split_message(&operation(), bytes),
+                split_message::<RouteNetlinkMessage>(&operation(), bytes),
                 Err(NetlinkError::Malformed { .. })
             ));
         }
@@ -367,11 +387,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..128)) {
-            drop(split_message(&operation(), &bytes));
+            drop(split_message::<RouteNetlinkMessage>(&operation(), &bytes));
+            drop(split_message::<SockDiagMessage>(&operation(), &bytes));
             let mut framed = bytes;
             let declared = u32::try_from(framed.len()).unwrap().to_ne_bytes();
             framed.iter_mut().zip(declared).for_each(|(byte, declared)| *byte = declared);
-            drop(split_message(&operation(), &framed));
+            drop(split_message::<RouteNetlinkMessage>(&operation(), &framed));
+            drop(split_message::<SockDiagMessage>(&operation(), &framed));
         }
     }
 
@@ -433,6 +455,7 @@ mod tests {
         let query = RouteQuery {
             from: Some("10.1.0.9".parse().unwrap()),
             iif: Some(device.index),
+            ..RouteQuery::default()
         };
         let route = netlink
             .route_to("10.1.0.1".parse().unwrap(), query)

@@ -7,8 +7,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-        RouteScope, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+        RouteProtocol, RouteScope, RouteType, RouteVia,
     },
 };
 
@@ -21,6 +21,28 @@ pub struct RouteQuery {
     pub from: Option<IpAddr>,
     /// Index of the device it would come in on: the kernel then runs its input path, `rp_filter` included.
     pub iif: Option<u32>,
+    /// The packet's protocol by its IANA number, for policy rules that select by it.
+    pub protocol: Option<u8>,
+    /// The packet's source port, for policy rules that select by it.
+    pub source_port: Option<u16>,
+    /// The packet's destination port, for policy rules that select by it.
+    pub destination_port: Option<u16>,
+    /// The packet's firewall mark, for policy rules that select by it.
+    pub mark: Option<u32>,
+}
+
+impl RouteQuery {
+    fn attributes(self) -> Vec<RouteAttribute> {
+        let conditions = [
+            self.from.map(|from| RouteAttribute::Source(from.into())),
+            self.iif.map(RouteAttribute::Iif),
+            self.protocol.map(RouteAttribute::IpProto),
+            self.source_port.map(RouteAttribute::Sport),
+            self.destination_port.map(RouteAttribute::Dport),
+            self.mark.map(RouteAttribute::Mark),
+        ];
+        conditions.into_iter().flatten().collect()
+    }
 }
 
 /// What the kernel does with a packet to an address.
@@ -36,6 +58,11 @@ pub struct Route {
     pub preferred_source: Option<IpAddr>,
     /// MTU in bytes of the route itself (set by hand, or learnt by path MTU discovery); the device has its own.
     pub mtu: Option<u32>,
+    /// The largest segment in bytes that TCP announces over it, where that is set by hand (`advmss`).
+    pub advmss: Option<u32>,
+    /// The table that it was found in; the kernel keeps the local table inside the main one, and says
+    /// so, until a policy rule is added.
+    pub table: Option<u32>,
 }
 
 /// What a route does with packets.
@@ -73,14 +100,13 @@ impl Netlink {
         let mut message = RouteMessage::default();
         message.header.address_family = family_of(destination);
         message.header.destination_prefix_length = prefix_length_of_host(destination);
+        message.header.source_prefix_length = query.from.map_or(0, prefix_length_of_host);
+        if destination.is_ipv4() {
+            // Without it the answer says "main" always; IPv6 tells the table unasked, and refuses it.
+            message.header.flags = RouteFlags::LookupTable;
+        }
         message.attributes = vec![RouteAttribute::Destination(destination.into())];
-        if let Some(from) = query.from {
-            message.header.source_prefix_length = prefix_length_of_host(from);
-            message.attributes.push(RouteAttribute::Source(from.into()));
-        }
-        if let Some(iif) = query.iif {
-            message.attributes.push(RouteAttribute::Iif(iif));
-        }
+        message.attributes.extend(query.attributes());
         let operation = Operation::new("look up route to", destination);
         let answers = self.query(&operation, RouteNetlinkMessage::GetRoute(message))?;
         answers
@@ -171,6 +197,8 @@ fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
         gateway: None,
         preferred_source: None,
         mtu: None,
+        advmss: None,
+        table: Some(u32::from(message.header.table)).filter(|table| *table != 0),
     };
     for attribute in &message.attributes {
         read_attribute(&mut route, attribute);
@@ -189,6 +217,17 @@ fn read_attribute(route: &mut Route, attribute: &RouteAttribute) {
         route.preferred_source = ip_of(source);
     } else if let RouteAttribute::Metrics(metrics) = attribute {
         route.mtu = metrics.iter().find_map(mtu_of);
+        route.advmss = metrics.iter().find_map(advmss_of);
+    } else if let RouteAttribute::Table(table) = attribute {
+        route.table = Some(*table).filter(|table| *table != 0);
+    }
+}
+
+fn advmss_of(metric: &RouteMetric) -> Option<u32> {
+    if let RouteMetric::Advmss(advmss) = metric {
+        Some(*advmss)
+    } else {
+        None
     }
 }
 
@@ -251,6 +290,7 @@ mod tests {
             RouteAttribute::Gateway(RouteAddress::Inet("10.0.1.1".parse().unwrap())),
             RouteAttribute::PrefSource(RouteAddress::Inet("10.0.1.2".parse().unwrap())),
             RouteAttribute::Metrics(vec![RouteMetric::Advmss(1360), RouteMetric::Mtu(1400)]),
+            RouteAttribute::Table(1000),
         ];
         let expected = Route {
             kind: RouteKind::Unicast,
@@ -258,6 +298,8 @@ mod tests {
             gateway: Some("10.0.1.1".parse().unwrap()),
             preferred_source: Some("10.0.1.2".parse().unwrap()),
             mtu: Some(1400),
+            advmss: Some(1360),
+            table: Some(1000),
         };
         assert_eq!(
             route_of(RouteNetlinkMessage::NewRoute(message)),

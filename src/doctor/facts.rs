@@ -1,0 +1,372 @@
+//! What was seen of a machine, as plain values: the doctor's whole input, and the content of a bundle.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The version of the facts' serialised form; a bundle of another one is refused.
+pub const SCHEMA: u32 = 1;
+
+/// Something that was looked at: seen, or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observed<T> {
+    /// What was seen.
+    Seen(T),
+    /// Why it could not be: a missing privilege, program or file.
+    Unseen(String),
+}
+
+impl<T> Observed<T> {
+    /// What was seen, if anything.
+    pub const fn seen(&self) -> Option<&T> {
+        match self {
+            Self::Seen(value) => Some(value),
+            Self::Unseen(_) => None,
+        }
+    }
+}
+
+impl<T, E: fmt::Display> From<Result<T, E>> for Observed<T> {
+    fn from(result: Result<T, E>) -> Self {
+        match result {
+            Ok(value) => Self::Seen(value),
+            Err(error) => Self::Unseen(error.to_string()),
+        }
+    }
+}
+
+impl<T> Default for Observed<T> {
+    fn default() -> Self {
+        Self::Unseen("not looked at".to_owned())
+    }
+}
+
+/// One look at a machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// [`SCHEMA`] of the program that gathered it.
+    pub schema: u32,
+    /// The version of that program.
+    pub version: String,
+    /// Which side of the tunnel the machine was examined as.
+    pub role: Role,
+    /// `uname -r`.
+    pub kernel: String,
+    /// The effective capabilities that matter, by name (`CAP_NET_ADMIN`): held or not.
+    pub capabilities: BTreeMap<String, bool>,
+    /// Network devices.
+    pub links: Observed<Vec<Link>>,
+    /// Addresses on them.
+    pub addresses: Observed<Vec<Address>>,
+    /// Neighbour entries.
+    pub neighbours: Observed<Vec<Neighbour>>,
+    /// Policy rules (`ip rule`): those of IPv4, then those of IPv6, each in the order of their priority.
+    pub rules: Observed<Vec<PolicyRule>>,
+    /// Settings by dotted name, `/` in device names (`net.ipv4.conf.eth0.rp_filter`); of the names
+    /// that checks ask for, those that exist.
+    pub sysctls: BTreeMap<String, i64>,
+    /// What configures settings at boot, in the order in which it is applied (sysctl.d(5)).
+    pub sysctl_files: Observed<Vec<SysctlSetting>>,
+    /// `/proc/net/snmp`, `netstat` and `snmp6`, as `nstat` names them (`IpInAddrErrors`, `Ip6InDiscards`).
+    pub counters: BTreeMap<String, u64>,
+    /// Sockets of this namespace that are bound: TCP that listen, UDP, raw.
+    pub sockets: Observed<Vec<Socket>>,
+    /// Packet filters.
+    pub firewall: FirewallFacts,
+    /// Kernel modules that decapsulate, by name (`ipip`, `sit`, `ip6_tunnel`, `fou`, `tunnel4`); without
+    /// those of which it cannot be told whether the kernel has them.
+    pub modules: BTreeMap<String, ModuleState>,
+    /// Running `tunlb decap` processes in this network namespace.
+    pub decapsulators: Observed<Vec<Decapsulator>>,
+    /// Offloads, by device name and feature as ethtool names them (`tx-checksumming`).
+    pub offloads: BTreeMap<String, Observed<BTreeMap<String, bool>>>,
+    /// What is examined.
+    pub targets: Vec<Target>,
+    /// Of a director; absent on a backend.
+    pub director: Option<DirectorFacts>,
+}
+
+/// A side of the tunnel.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Where the tunnel ends and the service runs.
+    #[default]
+    Backend,
+    /// Where the tunnel begins.
+    Director,
+}
+
+/// A network device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// In bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// Speaks ARP.
+    pub arp: bool,
+    /// Its driver kind: `ipip`, `tun`, `veth`; none for hardware and loopback.
+    pub kind: Option<String>,
+    /// Of an IP-in-IP tunnel device of the kernel.
+    pub tunnel: Option<TunnelFacts>,
+    /// Packets received, of all time.
+    pub rx_packets: u64,
+    /// Packets sent, of all time.
+    pub tx_packets: u64,
+}
+
+/// Which outer packets a tunnel device of the kernel takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelFacts {
+    /// The only outer destination; none: any.
+    pub local: Option<IpAddr>,
+    /// The only outer source; none: any.
+    pub remote: Option<IpAddr>,
+    /// The only protocol, 4 or 41; none: all of its kind.
+    pub protocol: Option<u8>,
+    /// Collects metadata (`external`): takes what no other device takes.
+    pub external: bool,
+}
+
+/// An address on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Index of the device.
+    pub link: u32,
+    /// The address with its prefix length.
+    pub net: IpNet,
+}
+
+/// A neighbour entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Index of the device.
+    pub link: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// As `ip neigh` writes it: `REACHABLE`, `STALE`, `FAILED`, `INCOMPLETE`, `PERMANENT`, …
+    pub state: String,
+    /// Its link-layer address, in colon form.
+    pub lladdr: Option<String>,
+}
+
+/// A policy rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRule {
+    /// Of the rules for IPv6 packets.
+    pub ipv6: bool,
+    /// Lower goes first.
+    pub priority: u32,
+    /// Selects what does *not* match (`not`).
+    pub inverted: bool,
+    /// Selects by source.
+    pub from: Option<IpNet>,
+    /// Selects by destination.
+    pub to: Option<IpNet>,
+    /// Selects by input device.
+    pub iif: Option<String>,
+    /// Selects by output device.
+    pub oif: Option<String>,
+    /// Selects by mark and mask.
+    pub mark: Option<(u32, u32)>,
+    /// Table that it looks up; none for other actions.
+    pub table: Option<u32>,
+    /// As `ip rule` writes it, without the priority.
+    pub text: String,
+}
+
+/// The kernel's answer to a route question (`ip route get`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteAnswer {
+    /// What it would do.
+    Route(Route),
+    /// Refused: the errno (113 EHOSTUNREACH, 101 ENETUNREACH, 22 EINVAL, 18 EXDEV, …).
+    Refused(i32),
+    /// The question could not be asked.
+    Unseen(String),
+}
+
+/// What the kernel would do with a packet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// As `ip route` writes it: `unicast`, `local`, `unreachable`, `blackhole`, …
+    pub kind: String,
+    /// Name of the device it would leave by.
+    pub device: Option<String>,
+    /// The next hop where the destination is not on link.
+    pub gateway: Option<IpAddr>,
+    /// The source that the kernel would choose.
+    pub source: Option<IpAddr>,
+    /// In bytes; the route's own, not the device's.
+    pub mtu: Option<u32>,
+    /// In bytes; the route's own (`advmss`).
+    pub advmss: Option<u32>,
+    /// The table that it is from.
+    pub table: Option<u32>,
+}
+
+/// A line of a file that sets a kernel setting at boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SysctlSetting {
+    /// The file.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// Dotted name, `/` in device names, globs kept (`net.ipv4.conf.*.rp_filter`). With `-` before it,
+    /// and without a value: the globs of all files leave this name out (sysctl.d(5)).
+    pub name: String,
+    /// As written.
+    pub value: String,
+}
+
+/// A bound socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// `tcp`, `udp` or `raw`.
+    pub protocol: String,
+    /// The local address; unspecified: any.
+    pub address: IpAddr,
+    /// The local port; of a raw socket its protocol.
+    pub port: u16,
+    /// An IPv6 socket that takes no IPv4 (IPV6_V6ONLY). A kernel without tables for sock_diag(7) does
+    /// not tell; it is false then, which is the default of sockets.
+    pub v6_only: bool,
+    /// Only of this device (SO_BINDTODEVICE), by name.
+    pub device: Option<String>,
+    /// TCP: connections that wait to be accepted; UDP: bytes that wait.
+    pub queued: u32,
+    /// TCP: the most that may wait; 0 where the kernel does not tell.
+    pub queue_limit: u32,
+    /// The program, where it could be found.
+    pub program: Option<String>,
+}
+
+/// Packet filters as their own tools print them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallFacts {
+    /// `nft --json list ruleset`; an empty text where the kernel has no nftables.
+    pub nft: Observed<String>,
+    /// The `iptables-save`s there are: `iptables-nft-save`, `iptables-legacy-save`, with `ip6tables-…`
+    /// of each; by the program's name.
+    pub iptables: BTreeMap<String, Observed<String>>,
+    /// Connections that conntrack knows now; none where it is not loaded.
+    pub conntrack: Observed<Option<u64>>,
+}
+
+/// A kernel module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleState {
+    /// In the kernel, or built into it.
+    Loaded,
+    /// A file that `modprobe` would find.
+    Available,
+    /// Neither.
+    Absent,
+}
+
+/// A running `tunlb decap`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decapsulator {
+    /// Its process.
+    pub pid: u32,
+    /// Its TUN device.
+    pub device: String,
+    /// The VIPs it decapsulates for.
+    pub vips: Vec<IpAddr>,
+    /// The directors it takes packets from; empty: any.
+    pub directors: Vec<IpNet>,
+    /// `ipip`, or `gue` and its port.
+    pub encap: Encap,
+}
+
+/// A kind of tunnel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encap {
+    /// Protocol 4 or 41.
+    #[default]
+    Ipip,
+    /// UDP to this port.
+    Gue(u16),
+}
+
+/// A VIP under examination, seen from a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The VIP (V).
+    pub vip: IpAddr,
+    /// The service's port; none: any.
+    pub port: Option<u16>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The client (C).
+    pub client: IpAddr,
+    /// No client was named: `client` stands for one. Rows 15, 17 and 23 depend on the real one.
+    pub client_is_assumed: bool,
+    /// The director (D), the outer source.
+    pub director: Option<IpAddr>,
+    /// The tunnel.
+    pub encap: Encap,
+    /// Name of the device by which outer packets come in (E).
+    pub physical: Option<String>,
+    /// Name of the device out of which inner packets come (T).
+    pub tunnel: Option<String>,
+    /// `ip route get V`.
+    pub vip_route: RouteAnswer,
+    /// `ip route get V from C iif T`: the kernel's input path, rp_filter included.
+    pub input: RouteAnswer,
+    /// `ip route get C from V`, of this protocol and port.
+    pub way_back: RouteAnswer,
+    /// `ip route get C`.
+    pub way_back_of_any: RouteAnswer,
+    /// Processes of other network namespaces that listen on the VIP's port: pid and program.
+    pub listeners_elsewhere: Observed<Vec<(u32, String)>>,
+}
+
+/// What only a director has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorFacts {
+    /// The TUN's name.
+    pub tun: String,
+    /// Whether a process holds it open.
+    pub tun_in_use: Observed<bool>,
+    /// Per VIP address what the kernel does with its packets.
+    pub vips: BTreeMap<IpAddr, VipOnDirector>,
+    /// Per backend the way to it.
+    pub backends: BTreeMap<IpAddr, BackendOnDirector>,
+}
+
+/// A VIP, seen from a director.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipOnDirector {
+    /// `ip route get V`.
+    pub route: RouteAnswer,
+    /// `ip route get D from V iif E`: what becomes of the answers to the director's own requests.
+    pub own_answers: RouteAnswer,
+}
+
+/// A backend, seen from a director.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendOnDirector {
+    /// `ip route get R`.
+    pub route: RouteAnswer,
+    /// Bytes that an outer packet may have.
+    pub mtu: Option<u32>,
+    /// An outer packet of no content, sent: nothing, or the errno.
+    pub send: Observed<Option<i32>>,
+    /// Its tunnel.
+    pub encap: Encap,
+}

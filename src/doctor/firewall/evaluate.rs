@@ -1,0 +1,364 @@
+//! Whether a match holds for a packet: no, perhaps, yes.
+//!
+//! The packet is taken to be whole: no fragment, no extension headers, addressed to this machine on
+//! the link layer. What a match would need beyond that makes it a perhaps.
+
+use super::model::{Element, Field, Hook, Match, Only, Op, Operand, Register, Value};
+use super::names::{
+    CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_SNAT, CT_UNTRACKED, ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6, NFPROTO_IPV4, NFPROTO_IPV6, RTN_LOCAL, STATUS_ASSURED, STATUS_DNAT,
+    STATUS_SEEN_REPLY, address_number,
+};
+use super::{ConntrackState, FilteredPacket};
+
+/// An answer in three-valued logic; ordered, so that "and" is the least and "or" the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Truth {
+    No,
+    Perhaps,
+    Yes,
+}
+
+impl Truth {
+    const fn not(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Perhaps => Self::Perhaps,
+            Self::Yes => Self::No,
+        }
+    }
+
+    fn known(answer: bool) -> Self {
+        if answer { Self::Yes } else { Self::No }
+    }
+}
+
+/// The packet as it is at one hook.
+#[derive(Debug)]
+pub(super) struct Sight<'a> {
+    pub(super) packet: &'a FilteredPacket,
+    pub(super) hook: Hook,
+    /// What conntrack has attached to it; none: not known.
+    pub(super) state: Option<ConntrackState>,
+    /// Conntrack, if it sees the packet at all, does so later.
+    pub(super) before_conntrack: bool,
+    pub(super) mark: Option<u32>,
+    pub(super) ct_mark: Option<u32>,
+}
+
+/// The value of an operand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen<'a> {
+    /// The packet has no such property.
+    Absent,
+    /// A number of which the bits in `known` are known.
+    Number {
+        value: u128,
+        known: u128,
+    },
+    /// Any number but this.
+    Not(u128),
+    Name(&'a str),
+    Unknown,
+}
+
+impl Seen<'_> {
+    const fn number(value: u128) -> Self {
+        Self::Number {
+            value,
+            known: u128::MAX,
+        }
+    }
+
+    fn of(value: Option<impl Into<u128>>) -> Self {
+        value.map_or(Self::Unknown, |value| Self::number(value.into()))
+    }
+}
+
+impl Sight<'_> {
+    /// Whether a match holds.
+    pub(super) fn holds(&self, condition: &Match) -> Truth {
+        match condition {
+            Match::Compare(operands, op, elements) => self.compare(operands, *op, elements),
+            Match::Either(conditions) => {
+                let answers = conditions.iter().map(|condition| self.holds(condition));
+                answers.max().unwrap_or(Truth::No)
+            }
+            Match::Undecidable => Truth::Perhaps,
+        }
+    }
+
+    /// Per element whether the operands are it; nothing for packets that lack an operand.
+    pub(super) fn select<'e>(
+        &self,
+        operands: &[Operand],
+        elements: impl Iterator<Item = &'e Element>,
+    ) -> Option<Vec<Truth>> {
+        let seen: Vec<_> = operands.iter().map(|operand| self.see(operand)).collect();
+        if seen.contains(&Seen::Absent) {
+            return None;
+        }
+        Some(elements.map(|element| is_element(&seen, element)).collect())
+    }
+
+    /// Whether conntrack may have an entry for the packet.
+    pub(super) const fn is_tracked(&self) -> bool {
+        !self.before_conntrack
+            && !matches!(
+                self.state,
+                Some(ConntrackState::Invalid | ConntrackState::Untracked)
+            )
+    }
+
+    fn compare(&self, operands: &[Operand], op: Op, elements: &[Element]) -> Truth {
+        if let (Op::HasBit | Op::HasNoBit, [operand]) = (op, operands) {
+            let seen = self.see(operand);
+            if seen == Seen::Absent {
+                return Truth::No;
+            }
+            let answer = has_bit(&seen, elements);
+            return if op == Op::HasBit {
+                answer
+            } else {
+                answer.not()
+            };
+        }
+        let Some(answers) = self.select(operands, elements.iter()) else {
+            return Truth::No;
+        };
+        let answer = answers.into_iter().max().unwrap_or(Truth::No);
+        if op == Op::IsNot {
+            answer.not()
+        } else {
+            answer
+        }
+    }
+
+    fn see(&self, operand: &Operand) -> Seen<'_> {
+        if !self.has(operand.only) {
+            return Seen::Absent;
+        }
+        let seen = self.field(operand.field);
+        match (operand.mask, seen) {
+            (Some(mask), Seen::Number { value, known }) => Seen::Number {
+                value: value & mask,
+                known: known | !mask,
+            },
+            (Some(mask), Seen::Unknown | Seen::Not(_)) => Seen::Number {
+                value: 0,
+                known: !mask,
+            },
+            (_, seen) => seen,
+        }
+    }
+
+    fn has(&self, only: Only) -> bool {
+        match only {
+            Only::All => true,
+            Only::V4 => self.packet.source.is_ipv4(),
+            Only::V6 => self.packet.source.is_ipv6(),
+            Only::Protocol(protocol) => self.packet.protocol == protocol,
+            Only::Tracked => self.is_tracked(),
+            Only::None => false,
+        }
+    }
+
+    fn field(&self, field: Field) -> Seen<'_> {
+        let packet = self.packet;
+        let by_family = |v4, v6| Seen::number(if packet.source.is_ipv4() { v4 } else { v6 });
+        match field {
+            Field::Source => Seen::number(address_number(packet.source)),
+            Field::Destination => Seen::number(address_number(packet.destination)),
+            Field::Protocol => Seen::number(packet.protocol.into()),
+            Field::SourcePort => self.port(|(source, _)| source),
+            Field::DestinationPort => self.port(|(_, destination)| destination),
+            Field::TcpFlags => Seen::of(packet.tcp_flags),
+            Field::Length => Seen::number(packet.length.into()),
+            Field::Fixed(value) => Seen::number(value),
+            Field::FragmentBits => Seen::Number {
+                value: 0,
+                known: !DONT_FRAGMENT,
+            },
+            Field::NetworkFamily => by_family(NFPROTO_IPV4, NFPROTO_IPV6),
+            Field::EtherType => by_family(ETHERTYPE_IPV4, ETHERTYPE_IPV6),
+            Field::PacketType => Seen::number(0),
+            Field::InputDevice => device(self.has_input_device(), packet.iif.as_deref()),
+            Field::OutputDevice => device(self.has_output_device(), packet.oif.as_deref()),
+            Field::Register(Register::Mark) => Seen::of(self.mark),
+            Field::Register(Register::CtMark) => Seen::of(self.ct_mark),
+            Field::CtState => self.ct_state(),
+            Field::CtStatus => self.ct_status(),
+            Field::CtDirection => match self.state {
+                Some(ConntrackState::New) => Seen::number(0),
+                _ => Seen::Unknown,
+            },
+            Field::ReversePath { by_its_device } => self.reverse_path(by_its_device),
+            Field::AddressType {
+                of_source,
+                on_its_device,
+            } => self.address_type(of_source, on_its_device),
+            Field::Opaque => Seen::Unknown,
+        }
+    }
+
+    /// Protocols whose headers begin with ports are TCP and UDP here; of others, these are bytes of
+    /// another meaning, which are not known.
+    fn port(&self, side: impl Fn((u16, u16)) -> u16) -> Seen<'_> {
+        match self.packet.protocol {
+            6 | 17 => Seen::of(self.packet.ports.map(side)),
+            _ => Seen::Unknown,
+        }
+    }
+
+    const fn has_input_device(&self) -> bool {
+        match self.hook {
+            Hook::Ingress | Hook::Prerouting | Hook::Input | Hook::Forward => true,
+            Hook::Output => false,
+            Hook::Postrouting | Hook::Egress => self.packet.iif.is_some(),
+        }
+    }
+
+    const fn has_output_device(&self) -> bool {
+        match self.hook {
+            Hook::Ingress | Hook::Prerouting | Hook::Input => false,
+            Hook::Forward | Hook::Output | Hook::Postrouting | Hook::Egress => true,
+        }
+    }
+
+    fn ct_state(&self) -> Seen<'_> {
+        let (bits, all_known) = match self.state {
+            Some(ConntrackState::New) => (CT_NEW, true),
+            Some(ConntrackState::Established) => (CT_ESTABLISHED, false),
+            Some(ConntrackState::Invalid) => (CT_INVALID, true),
+            Some(ConntrackState::Untracked) => (CT_UNTRACKED, true),
+            None => return Seen::Unknown,
+        };
+        let known = if all_known {
+            u128::MAX
+        } else {
+            !(CT_SNAT | CT_DNAT)
+        };
+        Seen::Number { value: bits, known }
+    }
+
+    /// Of a first packet, no rule has rewritten the destination: the walk ends where one does.
+    fn ct_status(&self) -> Seen<'_> {
+        match self.state {
+            Some(ConntrackState::New) => Seen::Number {
+                value: 0,
+                known: STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_DNAT,
+            },
+            Some(ConntrackState::Established) => Seen::Number {
+                value: STATUS_SEEN_REPLY,
+                known: STATUS_SEEN_REPLY,
+            },
+            Some(ConntrackState::Invalid | ConntrackState::Untracked) | None => Seen::Unknown,
+        }
+    }
+
+    /// The kernel's own answer for packets from `lo` is yes, without a look at the routes.
+    fn reverse_path(&self, by_its_device: bool) -> Seen<'_> {
+        if self.packet.iif.as_deref() == Some("lo") {
+            return Seen::number(1);
+        }
+        let found = if by_its_device {
+            self.packet.reverse_path_found
+        } else {
+            self.packet.source_is_routable
+        };
+        Seen::of(found)
+    }
+
+    fn address_type(&self, of_source: bool, on_its_device: bool) -> Seen<'_> {
+        let local = if of_source {
+            self.packet.source_is_local
+        } else {
+            self.packet.destination_is_local
+        };
+        match local {
+            Some(true) if !on_its_device => Seen::number(RTN_LOCAL),
+            Some(false) => Seen::Not(RTN_LOCAL),
+            Some(true) | None => Seen::Unknown,
+        }
+    }
+}
+
+/// IP_DF, RFC 791, 3.1.
+const DONT_FRAGMENT: u128 = 0x4000;
+
+fn device(exists: bool, name: Option<&str>) -> Seen<'_> {
+    if exists {
+        name.map_or(Seen::Unknown, Seen::Name)
+    } else {
+        Seen::Name("")
+    }
+}
+
+fn is_element(seen: &[Seen<'_>], element: &Element) -> Truth {
+    if element.as_slice() == [Value::Any] {
+        return Truth::Yes;
+    }
+    if seen.len() != element.len() {
+        return Truth::Perhaps;
+    }
+    let answers = seen
+        .iter()
+        .zip(element)
+        .map(|(seen, value)| is(seen, value));
+    answers.min().unwrap_or(Truth::Perhaps)
+}
+
+fn is(seen: &Seen<'_>, value: &Value) -> Truth {
+    match (seen, value) {
+        (Seen::Absent, _) => Truth::No,
+        (_, Value::Any) => Truth::Yes,
+        (Seen::Number { value, known }, Value::Range(from, to)) => {
+            is_within((*value, *known), (*from, *to))
+        }
+        (Seen::Not(number), Value::Range(from, to)) if from == number && to == number => Truth::No,
+        (Seen::Name(name), Value::Name(pattern)) => Truth::known(fits(name, pattern)),
+        // The tools print a device that is gone by its number.
+        (Seen::Name(_), Value::Range(..)) => Truth::No,
+        (Seen::Number { .. } | Seen::Not(_) | Seen::Name(_) | Seen::Unknown, _) => Truth::Perhaps,
+    }
+}
+
+fn is_within((value, known): (u128, u128), (from, to): (u128, u128)) -> Truth {
+    if from == to && (value ^ from) & known != 0 {
+        return Truth::No;
+    }
+    let (least, most) = (value & known, value | !known);
+    if most < from || least > to {
+        Truth::No
+    } else if least >= from && most <= to {
+        Truth::Yes
+    } else {
+        Truth::Perhaps
+    }
+}
+
+fn has_bit(seen: &Seen<'_>, elements: &[Element]) -> Truth {
+    let mut bits = 0;
+    for value in elements.iter().flatten() {
+        match value {
+            Value::Range(from, to) if from == to => bits |= from,
+            Value::Range(..) | Value::Name(_) | Value::Any | Value::Opaque => {
+                return Truth::Perhaps;
+            }
+        }
+    }
+    match seen {
+        Seen::Number { value, known } if value & known & bits != 0 => Truth::Yes,
+        Seen::Number { known, .. } if bits & !known == 0 => Truth::No,
+        Seen::Absent => Truth::No,
+        Seen::Number { .. } | Seen::Not(_) | Seen::Name(_) | Seen::Unknown => Truth::Perhaps,
+    }
+}
+
+/// A device's name against one that may end in `*`.
+pub(super) fn fits(name: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}

@@ -1,0 +1,245 @@
+//! Packet filters, evaluated for one packet at a time: nftables and iptables, through chains, jumps
+//! and policies. Pure: the rules come as the text that their own tools print.
+//!
+//! The readers (`nft`, `iptables`) make one model of both; `walk` takes a packet through it, `evaluate`
+//! answers each match with no, perhaps or yes. Chains of the families bridge and arp are not looked at.
+
+mod evaluate;
+mod iptables;
+mod iptables_match;
+mod iptables_rule;
+mod model;
+mod names;
+mod nft;
+mod nft_operand;
+mod nft_rule;
+mod nft_text;
+mod nft_value;
+mod pass;
+mod queries;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::doctor::facts::{FirewallFacts, Observed};
+use model::{Family, Table};
+
+/// A packet to be judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilteredPacket {
+    /// Where in the machine it is.
+    pub path: FilterPath,
+    /// Name of the device it came in by.
+    pub iif: Option<String>,
+    /// Name of the device it leaves by.
+    pub oif: Option<String>,
+    /// Its source.
+    pub source: IpAddr,
+    /// Its destination.
+    pub destination: IpAddr,
+    /// Its protocol: 4, 41, 6, 17.
+    pub protocol: u8,
+    /// Source and destination port of TCP and UDP; none: not known.
+    pub ports: Option<(u16, u16)>,
+    /// How conntrack sees it.
+    pub state: ConntrackState,
+    /// Its length in bytes, with the IP header.
+    pub length: u16,
+    /// Flags of TCP, the byte of its header (SYN is 2, SYN and ACK are 18); none: not known.
+    pub tcp_flags: Option<u8>,
+    /// Its mark before any rule; 0 where nothing but rules sets marks. None: not known.
+    pub mark: Option<u32>,
+    /// The FIB knows a way to its source by the device that it came in by.
+    pub reverse_path_found: Option<bool>,
+    /// The FIB knows any way to its source.
+    pub source_is_routable: Option<bool>,
+    /// Its source is an address of this machine.
+    pub source_is_local: Option<bool>,
+    /// Its destination is an address of this machine.
+    pub destination_is_local: Option<bool>,
+}
+
+impl FilteredPacket {
+    /// A first packet of a connection, of which only this much is known: 60 bytes, no mark.
+    #[must_use]
+    pub const fn new(path: FilterPath, source: IpAddr, destination: IpAddr, protocol: u8) -> Self {
+        Self {
+            path,
+            iif: None,
+            oif: None,
+            source,
+            destination,
+            protocol,
+            ports: None,
+            state: ConntrackState::New,
+            length: 60,
+            tcp_flags: None,
+            mark: Some(0),
+            reverse_path_found: None,
+            source_is_routable: None,
+            source_is_local: None,
+            destination_is_local: None,
+        }
+    }
+}
+
+/// The hooks that a packet passes, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FilterPath {
+    /// ingress, prerouting, input.
+    ToThisHost,
+    /// output, postrouting, egress.
+    FromThisHost,
+    /// ingress, prerouting, forward, postrouting, egress.
+    Through,
+}
+
+/// What conntrack makes of a packet (`ct state`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConntrackState {
+    /// The first of a connection.
+    New,
+    /// One of a connection that is known.
+    Established,
+    /// None of these: a way of which conntrack saw one direction only.
+    Invalid,
+    /// Conntrack was told to leave it alone (notrack).
+    Untracked,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterVerdict {
+    /// Every chain lets it pass.
+    Accept,
+    /// A rule or a chain's policy drops or rejects it.
+    Drop(RuleText),
+    /// It passes, but its source is rewritten (snat, masquerade; by the latter to the address of its
+    /// device, which may be the one that it has).
+    Rewritten(RuleText),
+    /// It passes so far, but goes elsewhere: its destination is rewritten (dnat, redirect), or another
+    /// socket or device takes it. Later hooks are not judged.
+    Diverted(RuleText),
+    /// It cannot be told: the rule has a match that is not understood and would decide.
+    Unknown(RuleText),
+    /// What was seen lets it pass, but not all rules were: which and why.
+    NotSeen(String),
+}
+
+/// A rule or policy, quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleText {
+    /// `nft` or the name of the iptables program.
+    pub program: String,
+    /// Family, table and chain: `inet filter input`.
+    pub chain: String,
+    /// The rule as its tool writes it, or `policy drop`.
+    pub rule: String,
+    /// Its handle or number in the chain, for a command that names it.
+    pub handle: Option<u64>,
+    /// Packets that it matched, where it counts.
+    pub packets: Option<u64>,
+}
+
+/// Why rules cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{program}: {what}")]
+pub struct FirewallError {
+    /// Whose output.
+    pub program: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// All rules of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Firewall {
+    tables: Vec<Table>,
+    /// Rules that could not be looked at: whose packets they see, and why not.
+    unseen: Vec<(Family, String)>,
+}
+
+impl Firewall {
+    /// Reads what the tools printed.
+    ///
+    /// Tables of `iptables-nft` are nft tables as well; they are judged by the text of
+    /// `iptables-nft-save`, which tells their matches, and not a second time.
+    ///
+    /// # Errors
+    /// [`FirewallError`] for output that is none of theirs.
+    pub fn parse(facts: &FirewallFacts) -> Result<Self, FirewallError> {
+        let mut firewall = Self::default();
+        let mut owned = BTreeSet::new();
+        let mut tables = Vec::new();
+        for (program, output) in &facts.iptables {
+            match output {
+                Observed::Seen(text) if is_repeated(facts, program, text) => {}
+                Observed::Seen(text) => {
+                    let read = read_iptables(program, text)?;
+                    if iptables::is_nft(program, text) {
+                        owned.extend(read.iter().map(|table| (table.family, table.name.clone())));
+                    }
+                    tables.extend(read);
+                }
+                // Its tables are in nft's list, too.
+                Observed::Unseen(_) if program.contains("nft") && facts.nft.seen().is_some() => {}
+                Observed::Unseen(why) => firewall.not_seen(iptables::family(program), program, why),
+            }
+        }
+        match &facts.nft {
+            Observed::Seen(text) => {
+                let read = nft::read(text)?.into_iter();
+                let is_own = |table: &Table| !owned.contains(&(table.family, table.name.clone()));
+                firewall.tables.extend(read.filter(is_own));
+            }
+            Observed::Unseen(why) => firewall.not_seen(Family::Inet, "nft", why),
+        }
+        firewall.tables.extend(tables);
+        Ok(firewall)
+    }
+
+    /// What becomes of a packet.
+    #[must_use]
+    pub fn judge(&self, packet: &FilteredPacket) -> FilterVerdict {
+        let verdict = walk::judge(&self.tables, packet);
+        let mut gaps = self.unseen.iter();
+        let gap = gaps.find(|(family, _)| family.sees(packet.source));
+        match (verdict, gap) {
+            (FilterVerdict::Accept, Some((_, why))) => FilterVerdict::NotSeen(why.clone()),
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn not_seen(&mut self, family: Family, program: &str, why: &str) {
+        self.unseen.push((family, format!("{program}: {why}")));
+    }
+}
+
+/// Whether the text of a plain `iptables-save` is that of a variant that was asked by its own name.
+fn is_repeated(facts: &FirewallFacts, program: &str, text: &str) -> bool {
+    let Some(family) = program.strip_suffix("tables-save") else {
+        return false;
+    };
+    let variant = if iptables::is_nft(program, text) {
+        "nft"
+    } else {
+        "legacy"
+    };
+    let named = facts
+        .iptables
+        .get(&format!("{family}tables-{variant}-save"));
+    named.is_some_and(|output| output.seen().is_some())
+}
+
+/// Tables of an iptables-save; those that the nft variant cannot print, nft does.
+fn read_iptables(program: &str, text: &str) -> Result<Vec<Table>, FirewallError> {
+    let mut tables = iptables::read(program, text)?;
+    if iptables::is_nft(program, text) {
+        let unprintable = iptables::unprintable(text);
+        tables.retain(|table| !unprintable.contains(&table.name.as_str()));
+    }
+    Ok(tables)
+}

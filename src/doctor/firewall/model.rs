@@ -1,0 +1,329 @@
+//! What a packet filter is made of, whoever's it is: tables, chains, rules, and what a rule looks at.
+//!
+//! Both readers (`nft`, `iptables`) end here, and everything is a number that can be one: an address, a
+//! protocol, the bits of a conntrack state. What is not understood is kept as such, never left out.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::RuleText;
+
+/// A table of one program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    /// `nft`, `iptables-legacy`, ….
+    pub(super) program: String,
+    pub(super) family: Family,
+    pub(super) name: String,
+    /// Whether it is switched off is not known.
+    pub(super) perhaps_dormant: bool,
+    /// By name.
+    pub(super) chains: BTreeMap<String, Chain>,
+}
+
+/// Whose packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    Ip,
+    Ip6,
+    Inet,
+    Netdev,
+}
+
+impl Family {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+        }
+    }
+
+    pub(super) const fn sees(self, address: IpAddr) -> bool {
+        match self {
+            Self::Ip => address.is_ipv4(),
+            Self::Ip6 => address.is_ipv6(),
+            Self::Inet | Self::Netdev => true,
+        }
+    }
+}
+
+/// Rules in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// Where the kernel enters it; none: other chains only.
+    pub(super) base: Option<Base>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// Where and when the kernel enters a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) hook: Hook,
+    /// Looks only at the first packet of a connection (type nat).
+    pub(super) nat: bool,
+    /// Lower goes first.
+    pub(super) priority: i64,
+    /// Of two at one priority, the kernel enters the one that was added last.
+    pub(super) added: usize,
+    /// What the end of the chain means.
+    pub(super) policy: Policy,
+    /// Of ingress and egress: the devices; none: not told.
+    pub(super) devices: Option<Vec<String>>,
+}
+
+/// What the end of a base chain means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Policy {
+    pub(super) drops: bool,
+    /// As its tool writes it.
+    pub(super) text: String,
+    pub(super) packets: Option<u64>,
+}
+
+/// A point on a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+    Egress,
+}
+
+/// A rule: what it looks at and does, in its order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// As its tool writes it.
+    pub(super) text: String,
+    pub(super) handle: Option<u64>,
+    pub(super) packets: Option<u64>,
+    pub(super) steps: Vec<Step>,
+}
+
+impl Table {
+    /// Quotes a rule of this table.
+    pub(super) fn quote(&self, chain: &str, rule: &Rule) -> RuleText {
+        RuleText {
+            program: self.program.clone(),
+            chain: self.label(chain),
+            rule: rule.text.clone(),
+            handle: rule.handle,
+            packets: rule.packets,
+        }
+    }
+
+    /// Quotes a chain's policy.
+    pub(super) fn quote_policy(&self, chain: &str, policy: &Policy) -> RuleText {
+        RuleText {
+            program: self.program.clone(),
+            chain: self.label(chain),
+            rule: policy.text.clone(),
+            handle: None,
+            packets: policy.packets,
+        }
+    }
+
+    fn label(&self, chain: &str) -> String {
+        format!("{} {} {chain}", self.family.name(), self.name)
+    }
+}
+
+/// A part of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The rule goes on only if this holds.
+    Match(Match),
+    /// Sets a mark.
+    Set(Register, Change),
+    /// The packet passes conntrack by.
+    Notrack,
+    /// A verdict map: the key, and per element of it a verdict.
+    Dispatch(Vec<Operand>, Vec<(Element, Verdict)>),
+    /// The rule's verdict.
+    End(Verdict),
+}
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Match {
+    /// The operands, concatenated, against elements.
+    Compare(Vec<Operand>, Op, Vec<Element>),
+    /// One of them holds.
+    Either(Vec<Self>),
+    /// Not decided by rules and packet: a rate, a socket's owner, an option, or nothing we know.
+    Undecidable,
+}
+
+/// How an operand is compared with elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    /// It is one of them.
+    Is,
+    /// It is none of them.
+    IsNot,
+    /// It has a bit of theirs.
+    HasBit,
+    /// It has no bit of theirs.
+    HasNoBit,
+}
+
+/// As many values as the match has operands.
+pub(super) type Element = Vec<Value>;
+
+/// What an operand is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// From, to; both included.
+    Range(u128, u128),
+    /// A device's name; `*` at its end stands for any rest.
+    Name(String),
+    /// Everything.
+    Any,
+    /// Not understood.
+    Opaque,
+}
+
+/// A property of the packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Operand {
+    pub(super) field: Field,
+    /// The packets that have it.
+    pub(super) only: Only,
+    /// Bits of it that count.
+    pub(super) mask: Option<u128>,
+}
+
+impl Operand {
+    /// A property of every packet.
+    pub(super) const fn of(field: Field) -> Self {
+        Self {
+            field,
+            only: Only::All,
+            mask: None,
+        }
+    }
+
+    pub(super) const fn only(self, only: Only) -> Self {
+        Self { only, ..self }
+    }
+
+    pub(super) const fn masked(self, mask: u128) -> Self {
+        Self {
+            mask: Some(mask),
+            ..self
+        }
+    }
+}
+
+/// Which packets have a property; a match on it never holds for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Only {
+    All,
+    V4,
+    V6,
+    /// Those of a protocol.
+    Protocol(u8),
+    /// Those that conntrack has seen.
+    Tracked,
+    None,
+}
+
+/// Properties that are understood, and [`Field::Opaque`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Source,
+    Destination,
+    Protocol,
+    SourcePort,
+    DestinationPort,
+    TcpFlags,
+    /// With the IP header.
+    Length,
+    /// Always a constant for the packets that are judged.
+    Fixed(u128),
+    /// Flags and offset of an IPv4 packet that is no fragment.
+    FragmentBits,
+    /// NFPROTO_IPV4 or NFPROTO_IPV6.
+    NetworkFamily,
+    EtherType,
+    /// PACKET_*: the packets that are judged are addressed to this host or come from it.
+    PacketType,
+    InputDevice,
+    OutputDevice,
+    Register(Register),
+    /// Bits of `IP_CT_*`, and those of `names::CT_SNAT`.
+    CtState,
+    /// Bits of `IPS_*`.
+    CtStatus,
+    /// 0: original, 1: reply.
+    CtDirection,
+    /// Whether the FIB knows a way to the source: 0, 1.
+    ReversePath {
+        /// By the device that the packet came in by.
+        by_its_device: bool,
+    },
+    /// RTN_* of an address.
+    AddressType {
+        of_source: bool,
+        /// Only addresses of the packet's device count as local.
+        on_its_device: bool,
+    },
+    /// Not known from rules and packet, or nothing we know.
+    Opaque,
+}
+
+/// What rules write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Register {
+    Mark,
+    CtMark,
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// `(from & and) ^ xor`.
+    Affine {
+        from: Register,
+        and: u32,
+        xor: u32,
+    },
+    Opaque,
+}
+
+impl Change {
+    pub(super) const fn is_from_conntrack(self) -> bool {
+        matches!(
+            self,
+            Self::Affine {
+                from: Register::CtMark,
+                ..
+            }
+        )
+    }
+}
+
+/// What a rule decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Accept,
+    /// Reject, too.
+    Drop,
+    /// Back to the chain that jumped here; in a base chain: its policy.
+    Return,
+    Continue,
+    Jump(String),
+    Goto(String),
+    /// snat and masquerade: to this address, if it is told.
+    RewriteSource(Option<IpAddr>),
+    /// dnat and redirect.
+    RewriteDestination,
+    /// To another socket or device.
+    Divert,
+    /// A program decides, or nothing we know.
+    Opaque,
+}

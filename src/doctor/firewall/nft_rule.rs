@@ -1,0 +1,242 @@
+//! Statements of an nft rule, from JSON to the model.
+
+use serde_json::Value as Json;
+
+use super::model::{
+    Change, Element, Field, Match, Only, Op, Operand, Register, Step, Value, Verdict,
+};
+use super::nft::{Sets, list, word};
+use super::{nft_operand, nft_value};
+
+/// Where a rule stands.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'j> {
+    /// Family and table.
+    pub(super) place: [&'j str; 2],
+    pub(super) sets: &'j Sets<'j>,
+}
+
+impl<'j> Context<'j> {
+    /// The elements that an anonymous set (`{"set": […]}`) or a named one (`@name`) holds.
+    pub(super) fn elements(&self, json: &'j Json) -> Option<&'j [Json]> {
+        if json.get("set").is_some() {
+            return Some(list(json, "set"));
+        }
+        let name = json.as_str()?.strip_prefix('@')?;
+        let [family, table] = self.place;
+        self.sets.get(&(family, table, name)).copied()
+    }
+}
+
+/// The steps of a rule; a statement that is not understood may mean anything.
+pub(super) fn steps(statements: &[Json], context: &Context<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for statement in statements {
+        match statement.as_object().and_then(|map| map.iter().next()) {
+            Some((name, content)) => add(&mut steps, name, content, context),
+            None => steps.extend(anything()),
+        }
+    }
+    steps
+}
+
+fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>) {
+    match name {
+        "match" => steps.push(Step::Match(condition(content, context))),
+        "vmap" => steps.extend(dispatch(content, context)),
+        "mangle" => steps.extend(change(content)),
+        "notrack" => steps.push(Step::Notrack),
+        "limit" | "quota" | "ct count" => steps.push(Step::Match(Match::Undecidable)),
+        "set" | "map" => {
+            if !list(content, "stmt").is_empty() {
+                steps.push(Step::Match(Match::Undecidable));
+            }
+        }
+        "snat" | "masquerade" => {
+            steps.extend(family_of_nat(content));
+            let to = word(content, "addr").and_then(|address| address.parse().ok());
+            steps.push(Step::End(Verdict::RewriteSource(to)));
+        }
+        "dnat" | "redirect" => {
+            steps.extend(family_of_nat(content));
+            steps.push(Step::End(Verdict::RewriteDestination));
+        }
+        "tproxy" | "fwd" => steps.push(Step::End(Verdict::Divert)),
+        "counter" | "log" | "dup" | "flow" | "ct helper" | "ct timeout" | "ct expectation"
+        | "secmark" | "last" | "reset" | "optstrip" => {}
+        "xt" if word(content, "type") == Some("match") => {
+            steps.push(Step::Match(Match::Undecidable));
+        }
+        "queue" => steps.push(Step::End(Verdict::Opaque)),
+        _ => match verdict(name, content) {
+            Some(verdict) => steps.push(Step::End(verdict)),
+            None => steps.extend(anything()),
+        },
+    }
+}
+
+/// May match or not, and may decide.
+fn anything() -> [Step; 2] {
+    [Step::Match(Match::Undecidable), Step::End(Verdict::Opaque)]
+}
+
+fn verdict(name: &str, content: &Json) -> Option<Verdict> {
+    let target = || word(content, "target").map(ToOwned::to_owned);
+    match name {
+        "accept" => Some(Verdict::Accept),
+        "drop" | "reject" => Some(Verdict::Drop),
+        "return" => Some(Verdict::Return),
+        "continue" => Some(Verdict::Continue),
+        "jump" => target().map(Verdict::Jump),
+        "goto" => target().map(Verdict::Goto),
+        _ => None,
+    }
+}
+
+/// `snat ip to …` in an inet table is for one family only.
+fn family_of_nat(content: &Json) -> Option<Step> {
+    let only = match word(content, "family")? {
+        "ip" => Only::V4,
+        "ip6" => Only::V6,
+        _ => return None,
+    };
+    let always = Operand::of(Field::Fixed(0)).only(only);
+    let zero = vec![vec![Value::Range(0, 0)]];
+    Some(Step::Match(Match::Compare(vec![always], Op::Is, zero)))
+}
+
+fn condition(content: &Json, context: &Context<'_>) -> Match {
+    let (Some(left), Some(right)) = (content.get("left"), content.get("right")) else {
+        return Match::Undecidable;
+    };
+    let operands = nft_operand::operands(left);
+    let op = word(content, "op").unwrap_or_default();
+    let elements = match (op, context.elements(right)) {
+        ("<" | ">" | "<=" | ">=", _) => ordered(op, right, &operands),
+        (_, Some(elements)) => nft_value::elements(elements, &operands),
+        (_, None) => vec![nft_value::element(right, &operands)],
+    };
+    let op = match op {
+        "==" | "<" | ">" | "<=" | ">=" => Op::Is,
+        "!=" => Op::IsNot,
+        // Of bits, "in" is any of them; of anything else, it is equality.
+        "in" if is_bits(&operands) => Op::HasBit,
+        "in" => Op::Is,
+        "!" => Op::HasNoBit,
+        _ => return Match::Undecidable,
+    };
+    Match::Compare(operands, op, elements)
+}
+
+fn is_bits(operands: &[Operand]) -> bool {
+    let [operand] = operands else { return false };
+    matches!(
+        operand.field,
+        Field::CtState | Field::CtStatus | Field::TcpFlags
+    )
+}
+
+fn ordered(op: &str, right: &Json, operands: &[Operand]) -> Vec<Element> {
+    let element = nft_value::element(right, operands);
+    let &[Value::Range(least, most)] = element.as_slice() else {
+        return vec![vec![Value::Opaque]];
+    };
+    let range = match op {
+        "<" => least.checked_sub(1).map(|below| (0, below)),
+        ">" => most.checked_add(1).map(|above| (above, u128::MAX)),
+        "<=" => Some((0, most)),
+        _ => Some((least, u128::MAX)),
+    };
+    range.map_or_else(Vec::new, |(from, to)| vec![vec![Value::Range(from, to)]])
+}
+
+fn dispatch(content: &Json, context: &Context<'_>) -> Vec<Step> {
+    let operands = content.get("key").map(nft_operand::operands);
+    let elements = content.get("data").and_then(|data| context.elements(data));
+    let (Some(operands), Some(elements)) = (operands, elements) else {
+        return anything().into();
+    };
+    let pairs = elements.iter().map(|pair| {
+        let key = pair.get(0).unwrap_or(&Json::Null);
+        let data = pair.get(1).and_then(Json::as_object);
+        let data = data.and_then(|data| data.iter().next());
+        let verdict = data.and_then(|(name, content)| verdict(name, content));
+        (
+            nft_value::element(key, &operands),
+            verdict.unwrap_or(Verdict::Opaque),
+        )
+    });
+    let pairs = pairs.collect();
+    vec![Step::Dispatch(operands, pairs)]
+}
+
+/// `meta mark set …`, `ct mark set …`; what else is set, no rule here looks at. A rewritten address or
+/// port would be another packet.
+fn change(content: &Json) -> Vec<Step> {
+    let key = content.get("key");
+    if key
+        .and_then(|key| key.get("payload"))
+        .is_some_and(is_identity)
+    {
+        return vec![Step::End(Verdict::Opaque)];
+    }
+    let Some(register) = key.and_then(register) else {
+        return Vec::new();
+    };
+    let value = content.get("value").and_then(affine);
+    let change = value.map_or(Change::Opaque, |(from, and, xor)| Change::Affine {
+        from,
+        and,
+        xor,
+    });
+    let mut steps = Vec::new();
+    // What has no mark of conntrack to take ends the rule.
+    if change.is_from_conntrack() {
+        let mark = Operand::of(Field::Register(Register::CtMark)).only(Only::Tracked);
+        let any = vec![vec![Value::Any]];
+        steps.push(Step::Match(Match::Compare(vec![mark], Op::Is, any)));
+    }
+    steps.push(Step::Set(register, change));
+    steps
+}
+
+/// Whether part of a header is among what packets are judged by; of raw bytes it may be.
+fn is_identity(payload: &Json) -> bool {
+    match word(payload, "field") {
+        Some(field) => ["saddr", "daddr", "sport", "dport", "protocol", "nexthdr"].contains(&field),
+        None => true,
+    }
+}
+
+fn register(json: &Json) -> Option<Register> {
+    let key = |name| json.get(name).and_then(|json| word(json, "key"));
+    if key("meta") == Some("mark") {
+        Some(Register::Mark)
+    } else if key("ct") == Some("mark") {
+        Some(Register::CtMark)
+    } else {
+        None
+    }
+}
+
+/// An expression over a mark as `(from & and) ^ xor`.
+fn affine(json: &Json) -> Option<(Register, u32, u32)> {
+    if let Some(number) = json.as_u64() {
+        return Some((Register::Mark, 0, u32::try_from(number).ok()?));
+    }
+    if let Some(register) = register(json) {
+        return Some((register, u32::MAX, 0));
+    }
+    let (operation, operands) = json.as_object()?.iter().next()?;
+    let [left, right] = operands.as_array()?.as_slice() else {
+        return None;
+    };
+    let (from, and, xor) = affine(left)?;
+    let number = u32::try_from(right.as_u64()?).ok()?;
+    match operation.as_str() {
+        "&" => Some((from, and & number, xor & number)),
+        "|" => Some((from, and & !number, xor | number)),
+        "^" => Some((from, and, xor ^ number)),
+        _ => None,
+    }
+}

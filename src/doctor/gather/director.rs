@@ -1,0 +1,257 @@
+//! A director's own facts: the TUN, what the kernel does with packets of VIPs, the ways to backends.
+//!
+//! To each backend one outer packet without content is sent, exactly as data is (raw socket, outer source,
+//! TTL): only that shows what a firewall does (EPERM). It disturbs nothing. The kernel's tunnels drop it,
+//! silently, because no inner header fits in (`tunnel4_rcv`, linux/net/ipv4/tunnel4.c; `gue_udp_recv`,
+//! fou_core.c), and so does `tunlb decap`; a backend without a tunnel answers it with the ICMP error that
+//! data gets.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::Duration;
+
+use super::network::Network;
+use crate::config::Config;
+use crate::director::VipSpec;
+use crate::doctor::facts::{
+    BackendOnDirector, DirectorFacts, Encap as EncapFact, Neighbour, Observed, RouteAnswer,
+    VipOnDirector,
+};
+use crate::io::egress::{Egress, Outgoing, RawEgress};
+use crate::io::netlink::RouteQuery;
+use crate::packet::{Encap, EncapKind, Entropy, Meta, SourceRule, Version};
+
+/// How often the neighbour table is read again while next hops of backends are being looked for.
+const LOOKS: usize = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(40);
+
+/// Looks at all that the configuration names.
+pub(super) fn read(config: &Config, network: &mut Network) -> DirectorFacts {
+    let mut backends = backends(config, network);
+    send(config, &mut backends);
+    DirectorFacts {
+        tun: config.director.tun.clone(),
+        tun_in_use: tun_in_use(&config.director.tun, network),
+        vips: vips(config, &backends, network),
+        backends,
+    }
+}
+
+/// A TUN device has a carrier while a process holds it open.
+fn tun_in_use(name: &str, network: &Network) -> Observed<bool> {
+    if let Observed::Unseen(reason) = &network.links {
+        return Observed::Unseen(reason.clone());
+    }
+    let held = |tun: crate::io::netlink::TunAttributes| tun.open_queues > 0;
+    let in_use = network
+        .device(name)
+        .is_some_and(|link| link.carrier || link.tun.is_some_and(held));
+    Observed::Seen(in_use)
+}
+
+fn backends(config: &Config, network: &mut Network) -> BTreeMap<IpAddr, BackendOnDirector> {
+    let mut backends = BTreeMap::new();
+    for vip in &config.vips {
+        for backend in &vip.backends {
+            backends
+                .entry(backend.address)
+                .or_insert_with(|| way_to(backend.address, vip.encap, network));
+        }
+    }
+    backends
+}
+
+fn way_to(backend: IpAddr, encap: EncapKind, network: &mut Network) -> BackendOnDirector {
+    let route = network.ask(backend, RouteQuery::default());
+    let mtu = match &route {
+        RouteAnswer::Route(route) => {
+            let device = route.device.as_ref().and_then(|name| network.device(name));
+            route.mtu.or(device.map(|link| link.mtu))
+        }
+        RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+    };
+    BackendOnDirector {
+        route,
+        mtu,
+        send: Observed::default(),
+        encap: match encap {
+            EncapKind::Ipip => EncapFact::Ipip,
+            EncapKind::Gue { port } => EncapFact::Gue(port.get()),
+        },
+    }
+}
+
+fn vips(
+    config: &Config,
+    backends: &BTreeMap<IpAddr, BackendOnDirector>,
+    network: &mut Network,
+) -> BTreeMap<IpAddr, VipOnDirector> {
+    let mut vips = BTreeMap::new();
+    for vip in &config.vips {
+        vips.entry(vip.address).or_insert_with(|| {
+            let route = network.ask(vip.address, RouteQuery::default());
+            VipOnDirector {
+                own_answers: own_answers(vip, &route, backends, network),
+                route,
+            }
+        });
+    }
+    vips
+}
+
+/// The director's own request to the VIP has the source that the VIP's route gives it; the answer comes
+/// in from the VIP's backends.
+fn own_answers(
+    vip: &VipSpec,
+    route: &RouteAnswer,
+    backends: &BTreeMap<IpAddr, BackendOnDirector>,
+    network: &mut Network,
+) -> RouteAnswer {
+    let source = match route {
+        RouteAnswer::Route(route) => route.source,
+        RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+    };
+    let Some(source) = source else {
+        return RouteAnswer::Unseen(format!("no address of this host goes with {}", vip.address));
+    };
+    let device =
+        vip.backends
+            .iter()
+            .find_map(|backend| match &backends.get(&backend.address)?.route {
+                RouteAnswer::Route(route) => network.device(route.device.as_ref()?),
+                RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+            });
+    let Some(device) = device else {
+        return RouteAnswer::Unseen("no backend of it has a route".to_owned());
+    };
+    let query = RouteQuery {
+        from: Some(vip.address),
+        iif: Some(device.index),
+        ..RouteQuery::default()
+    };
+    network.ask(source, query)
+}
+
+/// Sends the empty outer packets and notes what became of each.
+fn send(config: &Config, backends: &mut BTreeMap<IpAddr, BackendOnDirector>) {
+    let mut egress = match RawEgress::open(0) {
+        Ok(egress) => egress,
+        Err(error) => {
+            let reason = format!("raw socket: {error}; needs CAP_NET_RAW; run as root");
+            for backend in backends.values_mut() {
+                backend.send = Observed::Unseen(reason.clone());
+            }
+            return;
+        }
+    };
+    for vip in &config.vips {
+        for backend in &vip.backends {
+            let Some(fact) = backends.get_mut(&backend.address) else {
+                continue;
+            };
+            if fact.send == Observed::default() {
+                fact.send = send_empty(config, vip, backend.address, &fact.route, &mut egress);
+            }
+        }
+    }
+}
+
+fn send_empty(
+    config: &Config,
+    vip: &VipSpec,
+    backend: IpAddr,
+    route: &RouteAnswer,
+    egress: &mut impl Egress,
+) -> Observed<Option<i32>> {
+    let source = outer_source(config, backend, route);
+    let written = Encap::new(vip.encap, source, backend, config.director.encap.ttl)
+        .map_err(|error| error.to_string())
+        .and_then(|encap| queue_empty(&encap, vip, egress));
+    if let Err(reason) = written {
+        return Observed::Unseen(reason);
+    }
+    let mut outcome = Observed::default();
+    egress.flush(|_, result| outcome = outcome_of(result));
+    outcome
+}
+
+fn queue_empty(encap: &Encap, vip: &VipSpec, egress: &mut impl Egress) -> Result<(), String> {
+    let frame = egress.frame().ok_or("no frame to send from")?;
+    let version = match vip.address {
+        IpAddr::V4(_) => Version::V4,
+        IpAddr::V6(_) => Version::V6,
+    };
+    let meta = Meta {
+        version,
+        length: 0,
+        traffic_class: 0,
+        dont_fragment: true,
+    };
+    let entropy = Entropy {
+        flow_hash: 0,
+        identification: 0,
+    };
+    encap
+        .write(frame.headroom, &meta, &[], entropy)
+        .map_err(|error| error.to_string())?;
+    egress.queue(Outgoing {
+        overhead: encap.overhead(),
+        length: 0,
+        destination: encap.destination(),
+    });
+    Ok(())
+}
+
+fn outcome_of(result: io::Result<()>) -> Observed<Option<i32>> {
+    match result {
+        Ok(()) => Observed::Seen(None),
+        Err(error) => match error.raw_os_error() {
+            Some(errno) => Observed::Seen(Some(errno)),
+            None => Observed::Unseen(error.to_string()),
+        },
+    }
+}
+
+/// As data has it: what is configured, else what the route says, else the raw socket's choice.
+fn outer_source(config: &Config, backend: IpAddr, route: &RouteAnswer) -> SourceRule {
+    let preferred = match route {
+        RouteAnswer::Route(route) => route.source,
+        RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+    };
+    let unspecified = match backend {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let configured = config.director.encap.source.rule_for(backend);
+    configured.unwrap_or(SourceRule::Fixed(preferred.unwrap_or(unspecified)))
+}
+
+/// The neighbour tables, once the next hops that the sending made the kernel look for are found, or
+/// after a fifth of a second.
+pub(super) fn settled_neighbours(
+    facts: &DirectorFacts,
+    network: &mut Network,
+) -> Observed<Vec<Neighbour>> {
+    let next_hops: Vec<_> = facts.backends.iter().filter_map(next_hop).collect();
+    let mut neighbours = network.neighbours();
+    for _ in 0..LOOKS {
+        let sought = |neighbour: &Neighbour| {
+            neighbour.state == "INCOMPLETE" && next_hops.contains(&neighbour.address)
+        };
+        if !neighbours.seen().is_some_and(|all| all.iter().any(sought)) {
+            break;
+        }
+        thread::sleep(BETWEEN_LOOKS);
+        neighbours = network.neighbours();
+    }
+    neighbours
+}
+
+fn next_hop((address, backend): (&IpAddr, &BackendOnDirector)) -> Option<IpAddr> {
+    match &backend.route {
+        RouteAnswer::Route(route) => Some(route.gateway.unwrap_or(*address)),
+        RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+    }
+}

@@ -1,0 +1,442 @@
+//! Rows 35 to 40: does the director's own machine let packets into the TUN and out to the backends?
+
+use std::net::IpAddr;
+
+use super::case::{conf, errno_text, is_local, route_text, usable};
+use super::outcome::Outcome;
+use super::path::{self, Place};
+use super::{Check, Selection, findings, run, selected, verdict};
+use crate::doctor::facts::{
+    BackendOnDirector, DirectorFacts, Encap, Facts, Link, Observed, Role, RouteAnswer,
+    VipOnDirector,
+};
+use crate::doctor::finding::{Diagnosis, SCHEMA};
+use crate::doctor::firewall::{FilterPath, FilterVerdict, FilteredPacket, Firewall};
+use crate::doctor::lang::{Lang, say};
+
+/// What a check of a director looks at.
+struct Case<'a> {
+    facts: &'a Facts,
+    director: &'a DirectorFacts,
+    firewall: &'a Result<Firewall, String>,
+    lang: Lang,
+}
+
+pub(super) fn judge(
+    facts: &Facts,
+    firewall: &Result<Firewall, String>,
+    selection: &Selection,
+    lang: Lang,
+) -> Diagnosis {
+    let nothing = DirectorFacts::default();
+    let director = facts.director.as_ref().unwrap_or(&nothing);
+    let case = Case {
+        facts,
+        director,
+        firewall,
+        lang,
+    };
+    let placed = selected(run(&checks(), Role::Director, &case, lang), selection);
+    let verdict = verdict(&placed, lang);
+    Diagnosis {
+        schema: SCHEMA,
+        role: Role::Director,
+        vip: None,
+        client: None,
+        path: path::of_director(&director.tun, &placed, verdict.code),
+        verdict,
+        checks: findings(placed),
+    }
+}
+
+fn checks<'a>() -> [Check<Case<'a>>; 7] {
+    let check = |row, place, needs, examine| Check {
+        row,
+        place,
+        needs,
+        examine,
+    };
+    [
+        check(35, Place::Route, &[], vip_route),
+        check(35, Place::Tunnel, &[], tun),
+        check(36, Place::SourceValidation, &[35], own_answers),
+        check(38, Place::Backends, &[], sending),
+        check(37, Place::Aside, &[], only_packets),
+        check(39, Place::Aside, &[], written_by_tunlb),
+        check(40, Place::Aside, &[], other_end),
+    ]
+}
+
+/// The VIP's packets are routed elsewhere than into the TUN.
+fn vip_route(case: &Case<'_>) -> Outcome {
+    if case.director.vips.is_empty() {
+        return Outcome::unknown(say!(case.lang, "no VIP is known", "不知道任何 VIP"));
+    }
+    let mut unseen = None;
+    for (vip, seen) in &case.director.vips {
+        match &seen.route {
+            RouteAnswer::Unseen(why) => unseen = Some(why.clone()),
+            route if is_local(route) => return local_vip(case, *vip, seen),
+            RouteAnswer::Route(_) | RouteAnswer::Refused(_) => {
+                if !leads_to(&seen.route, &case.director.tun) {
+                    return other_route(case, *vip, &seen.route);
+                }
+            }
+        }
+    }
+    match unseen {
+        Some(why) => Outcome::unknown(why),
+        None => forwarding(case),
+    }
+}
+
+fn leads_to(route: &RouteAnswer, device: &str) -> bool {
+    usable(route).is_some_and(|route| route.device.as_deref() == Some(device))
+}
+
+fn local_vip(case: &Case<'_>, vip: IpAddr, seen: &VipOnDirector) -> Outcome {
+    let tun = &case.director.tun;
+    let device = case.device_of(vip).unwrap_or("DEVICE");
+    let net = case
+        .net_of(vip)
+        .map_or(format!("{vip}"), |net| net.to_string());
+    Outcome::fail(say!(
+        case.lang,
+        "{vip} is an address of the director: its packets never reach {tun}, the kernel answers them itself",
+        "{vip} 是 director 的本机地址：它的包到不了 {tun}，由内核自己应答（复位）"
+    ))
+    .evidence(format!("ip route get {vip}"), route_text(&seen.route))
+    .fix(format!("ip addr del {net} dev {device}"))
+    .fix(format!("ip route replace {vip} dev {tun}"))
+    .verify(format!("ip route get {vip}"))
+}
+
+fn other_route(case: &Case<'_>, vip: IpAddr, route: &RouteAnswer) -> Outcome {
+    let tun = &case.director.tun;
+    Outcome::fail(say!(
+        case.lang,
+        "packets for {vip} are not routed into {tun}: the director sees none of them",
+        "发往 {vip} 的包没有路由进 {tun}:director 一个也看不到"
+    ))
+    .evidence(format!("ip route get {vip}"), route_text(route))
+    .fix(format!("ip route replace {vip} dev {tun}"))
+    .verify(format!("ip route get {vip}"))
+}
+
+/// Packets of clients are forwarded into the TUN.
+fn forwarding(case: &Case<'_>) -> Outcome {
+    let families = [
+        ("net.ipv4.ip_forward", true),
+        ("net.ipv6.conf.all.forwarding", false),
+    ];
+    for (name, ipv4) in families {
+        let concerned = case.director.vips.keys().any(|vip| vip.is_ipv4() == ipv4);
+        if concerned && case.facts.sysctls.get(name) == Some(&0) {
+            let tun = &case.director.tun;
+            return Outcome::fail(say!(
+                case.lang,
+                "forwarding is off ({name}=0): packets of clients are not passed on into {tun}",
+                "转发未打开（{name}=0）：客户端的包不会被送进 {tun}"
+            ))
+            .evidence(name, 0)
+            .fix(format!("sysctl -w {name}=1"))
+            .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{name} = 1"))
+            .verify(format!("sysctl {name}"));
+        }
+    }
+    Outcome::pass()
+}
+
+/// The TUN device exists, is up and is read.
+fn tun(case: &Case<'_>) -> Outcome {
+    let name = &case.director.tun;
+    let links = match &case.facts.links {
+        Observed::Seen(links) => links,
+        Observed::Unseen(why) => return Outcome::unknown(why.clone()),
+    };
+    let Some(link) = links.iter().find(|link| link.name == *name) else {
+        return Outcome::fail(say!(
+            case.lang,
+            "there is no device {name}: no director runs",
+            "没有设备 {name}:director 没有运行"
+        ))
+        .fix("tunlb run -c FILE");
+    };
+    if !link.up {
+        return Outcome::fail(say!(case.lang, "{name} is down", "{name} 未启用（down）"))
+            .evidence(name, "down")
+            .fix(format!("ip link set {name} up"));
+    }
+    match &case.director.tun_in_use {
+        Observed::Seen(true) => Outcome::pass(),
+        Observed::Seen(false) => Outcome::fail(say!(
+            case.lang,
+            "no process holds {name} open: what is routed into it is lost",
+            "没有进程打开 {name}：路由进去的包都会丢失"
+        ))
+        .fix("tunlb run -c FILE"),
+        Observed::Unseen(why) => Outcome::unknown(why.clone()),
+    }
+}
+
+/// Answers to the director's own requests to a VIP.
+fn own_answers(case: &Case<'_>) -> Outcome {
+    let mut unseen = None;
+    for (vip, seen) in &case.director.vips {
+        match &seen.own_answers {
+            RouteAnswer::Refused(errno @ (libc::EINVAL | libc::EXDEV)) if vip.is_ipv4() => {
+                return answers_refused(case, *vip, *errno);
+            }
+            RouteAnswer::Unseen(why) => unseen = Some(why.clone()),
+            RouteAnswer::Route(_) | RouteAnswer::Refused(_) => {}
+        }
+    }
+    unseen.map_or_else(Outcome::pass, Outcome::unknown)
+}
+
+fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "answers from {vip} to the director itself are dropped by source validation: its own requests and probes \
+         through the tunnel get none",
+        "以 {vip} 为源、发给 director 自己的应答被源地址校验丢弃：它经隧道发出的请求和探测收不到应答"
+    ))
+    .evidence(format!("ip route get D from {vip} iif E"), errno_text(errno));
+    let filters = case.facts.sysctls.iter().filter(|(name, value)| {
+        name.starts_with("net.ipv4.conf.") && name.ends_with(".rp_filter") && **value == 1
+    });
+    let mut outcome = filters.fold(outcome, |outcome, (name, value)| {
+        outcome
+            .evidence(name.clone(), value)
+            .fix(format!("sysctl -w {name}=2"))
+    });
+    if outcome.fix.is_empty() {
+        outcome = outcome.fix(format!("sysctl -w {}=2", conf("all", "rp_filter")));
+    }
+    let lines: Vec<_> = outcome
+        .fix
+        .iter()
+        .filter_map(|fix| fix.strip_prefix("sysctl -w "))
+        .collect();
+    let file = format!("# /etc/sysctl.d/90-tunlb.conf\n{}", lines.join("\n"));
+    outcome.persist(file)
+}
+
+/// Packets leave for every backend.
+fn sending(case: &Case<'_>) -> Outcome {
+    if case.director.backends.is_empty() {
+        return Outcome::unknown(say!(case.lang, "no backend is known", "不知道任何后端"));
+    }
+    let mut worst = Outcome::pass();
+    for (address, backend) in &case.director.backends {
+        let outcome = sending_to(case, *address, backend);
+        if outcome.status > worst.status {
+            worst = outcome;
+        }
+    }
+    worst
+}
+
+fn sending_to(case: &Case<'_>, address: IpAddr, backend: &BackendOnDirector) -> Outcome {
+    let question = format!("ip route get {address}");
+    let Some(route) = usable(&backend.route) else {
+        return match &backend.route {
+            RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
+            refused @ (RouteAnswer::Route(_) | RouteAnswer::Refused(_)) => Outcome::fail(say!(
+                case.lang,
+                "there is no route to the backend {address}",
+                "没有到后端 {address} 的路由"
+            ))
+            .evidence(&question, route_text(refused))
+            .verify(question),
+        };
+    };
+    if let Some(outcome) = filtered(case, address, backend, route.device.clone(), route.source) {
+        return outcome;
+    }
+    let hop = route.gateway.unwrap_or(address);
+    if let Some(outcome) = dead_neighbour(case, address, hop, route.device.as_deref()) {
+        return outcome;
+    }
+    if let Observed::Seen(Some(errno)) = backend.send {
+        let name = errno_text(errno);
+        return Outcome::fail(say!(
+            case.lang,
+            "the kernel refuses packets to the backend {address}: {name}",
+            "内核拒绝向后端 {address} 发包：{name}"
+        ))
+        .evidence(question, route_text(&backend.route));
+    }
+    if let Some(outcome) = too_big(case, address, backend) {
+        return outcome;
+    }
+    match &backend.send {
+        Observed::Unseen(why) => Outcome::unknown(why.clone()),
+        Observed::Seen(_) => Outcome::pass(),
+    }
+}
+
+fn filtered(
+    case: &Case<'_>,
+    address: IpAddr,
+    backend: &BackendOnDirector,
+    device: Option<String>,
+    source: Option<IpAddr>,
+) -> Option<Outcome> {
+    let firewall = case.firewall.as_ref().ok()?;
+    let inner_ipv4 = case.director.vips.keys().any(IpAddr::is_ipv4);
+    let (protocol, ports) = match backend.encap {
+        Encap::Ipip if inner_ipv4 => (4, None),
+        Encap::Ipip => (41, None),
+        Encap::Gue(port) => (17, Some((port, port))),
+    };
+    let packet = FilteredPacket {
+        oif: device,
+        ports,
+        source_is_local: Some(true),
+        destination_is_local: Some(false),
+        ..FilteredPacket::new(
+            FilterPath::FromThisHost,
+            source.unwrap_or(address),
+            address,
+            protocol,
+        )
+    };
+    let (rule, outcome) = match firewall.judge(&packet) {
+        FilterVerdict::Drop(rule) => {
+            let outcome = Outcome::fail(say!(
+                case.lang,
+                "the firewall drops the tunnel's packets (protocol {protocol}) to the backend {address}: EPERM",
+                "防火墙丢弃发往后端 {address} 的隧道包（协议号 {protocol}）:EPERM"
+            ));
+            (rule, outcome)
+        }
+        FilterVerdict::Unknown(rule) => {
+            let outcome = Outcome::unknown(say!(
+                case.lang,
+                "a firewall rule decides that the doctor cannot evaluate",
+                "起决定作用的防火墙规则中有 doctor 无法判断的匹配条件"
+            ));
+            (rule, outcome)
+        }
+        FilterVerdict::NotSeen(why) => return Some(Outcome::unknown(why)),
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+            return None;
+        }
+    };
+    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.chain), &rule.rule);
+    let place = &rule.chain;
+    Some(if rule.program == "nft" {
+        outcome.fix(format!(
+            "nft insert rule {place} meta l4proto {protocol} accept"
+        ))
+    } else {
+        let program = rule.program.strip_suffix("-save").unwrap_or(&rule.program);
+        outcome.fix(format!(
+            "{program} -I OUTPUT -p {protocol} -d {address} -j ACCEPT"
+        ))
+    })
+}
+
+fn dead_neighbour(
+    case: &Case<'_>,
+    address: IpAddr,
+    hop: IpAddr,
+    device: Option<&str>,
+) -> Option<Outcome> {
+    let neighbours = case.facts.neighbours.seen()?;
+    let entry = neighbours.iter().find(|entry| entry.address == hop)?;
+    let state = entry.state.as_str();
+    matches!(state, "FAILED" | "INCOMPLETE").then(|| {
+        let device = device.unwrap_or("E");
+        Outcome::fail(say!(
+            case.lang,
+            "{hop}, the next hop to the backend {address}, does not answer ({state}); the kernel reports no error",
+            "到后端 {address} 的下一跳 {hop} 没有回应（{state}）；内核不会报错"
+        ))
+        .evidence(format!("ip neigh show {hop}"), state)
+        .verify(format!("ping -c 1 -I {device} {hop}"))
+    })
+}
+
+/// The TUN gives out packets that do not fit the way to the backend.
+fn too_big(case: &Case<'_>, address: IpAddr, backend: &BackendOnDirector) -> Option<Outcome> {
+    let path = backend.mtu?;
+    let tun = case.link(&case.director.tun)?;
+    let fits = path.saturating_sub(overhead(address, backend.encap));
+    (tun.mtu > fits).then(|| {
+        let (name, mtu) = (&tun.name, tun.mtu);
+        Outcome::warn(say!(
+            case.lang,
+            "{name} takes packets of {mtu} bytes, the tunnel to {address} carries {fits}: larger ones are refused \
+             (EMSGSIZE) and cost a round trip",
+            "{name} 的 MTU 为 {mtu}，而到 {address} 的隧道只能承载 {fits}：更大的包会被拒绝（EMSGSIZE），多耗一个往返"
+        ))
+        .evidence(format!("{name} mtu"), mtu)
+        .evidence(format!("path mtu to {address}"), path)
+        .fix(format!("ip link set {name} mtu {fits}"))
+    })
+}
+
+/// Bytes of the outer header, and of UDP for GUE.
+const fn overhead(backend: IpAddr, encap: Encap) -> u32 {
+    let header = match backend {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    };
+    match encap {
+        Encap::Ipip => header,
+        Encap::Gue(_) => header + 8,
+    }
+}
+
+fn only_packets(case: &Case<'_>) -> Outcome {
+    Outcome::skip(say!(
+        case.lang,
+        "only packets show it",
+        "只有抓到的包才能说明"
+    ))
+}
+
+/// What IP_HDRINCL rewrites, tunlb sets itself.
+fn written_by_tunlb(_: &Case<'_>) -> Outcome {
+    Outcome::pass()
+}
+
+fn other_end(case: &Case<'_>) -> Outcome {
+    Outcome::skip(say!(
+        case.lang,
+        "only the backend's side shows it (--peer)",
+        "只有后端一侧的结果才能说明（--peer）"
+    ))
+}
+
+impl<'a> Case<'a> {
+    fn link(&self, name: &str) -> Option<&'a Link> {
+        self.facts
+            .links
+            .seen()?
+            .iter()
+            .find(|link| link.name == name)
+    }
+
+    fn net_of(&self, address: IpAddr) -> Option<ipnet::IpNet> {
+        let addresses = self.facts.addresses.seen()?;
+        addresses
+            .iter()
+            .map(|own| own.net)
+            .find(|net| net.addr() == address)
+    }
+
+    fn device_of(&self, address: IpAddr) -> Option<&'a str> {
+        let own = self
+            .facts
+            .addresses
+            .seen()?
+            .iter()
+            .find(|own| own.net.addr() == address)?;
+        let links = self.facts.links.seen()?;
+        let link = links.iter().find(|link| link.index == own.link)?;
+        Some(link.name.as_str())
+    }
+}

@@ -1,0 +1,452 @@
+//! Rows 13 and 19 to 22: do the packet filters let the three packets pass that matter: the outer one
+//! in, the inner one on the tunnel device in, the answer out?
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::case::{Case, usable};
+use super::outcome::Outcome;
+use crate::doctor::facts::Encap;
+use crate::doctor::finding::Code;
+use crate::doctor::firewall::{
+    ConntrackState, FilterPath, FilterVerdict, FilteredPacket, Firewall, RuleText,
+};
+use crate::doctor::lang::say;
+
+/// A port of a client, as good as any other (RFC 6056 §3.2).
+const CLIENT_PORT: u16 = 49152;
+/// What the protocols file calls `ipip`; IP in IP is 4, `ipencap`.
+const IPIP_94: u8 = 94;
+/// Flags of TCP (RFC 9293 §3.1).
+const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
+
+/// The outer packet is dropped.
+pub(super) fn outer(case: &Case<'_>) -> Outcome {
+    let packet = outer_packet(case);
+    let protocol = packet.protocol;
+    let outcome = with_firewall(case, |firewall| {
+        match stopped(case, firewall.judge(&packet)) {
+            Ok(_) if trapped(firewall, &packet) => Outcome::blocked(Code::backend(20)),
+            Ok(rule) if case.target.director.is_none() => unsure_of_director(case, &rule),
+            Ok(rule) => {
+                let what = say!(
+                    case.lang,
+                    "the tunnel's packets (protocol {protocol}) on their way in",
+                    "进入本机的隧道包（协议号 {protocol}）"
+                );
+                dropped(case, &rule, &what, &packet)
+            }
+            Err(outcome) => *outcome,
+        }
+    });
+    case.with_counters(outcome, &["IpInReceives", "IpInDelivers"])
+}
+
+/// The rule that drops, or what the verdict comes to without one.
+fn stopped(case: &Case<'_>, verdict: FilterVerdict) -> Result<RuleText, Box<Outcome>> {
+    Err(Box::new(match verdict {
+        FilterVerdict::Drop(rule) => return Ok(rule),
+        FilterVerdict::Unknown(rule) => unjudged(case, &rule),
+        FilterVerdict::NotSeen(why) => Outcome::unknown(why),
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+            Outcome::pass()
+        }
+    }))
+}
+
+fn unsure_of_director(case: &Case<'_>, rule: &RuleText) -> Outcome {
+    quoted(
+        Outcome::unknown(say!(
+            case.lang,
+            "a rule would drop the tunnel's packets from some addresses; name the director: --director ADDR",
+            "有规则会丢弃来自某些地址的隧道包；请用 --director ADDR 指明 director"
+        )),
+        rule,
+    )
+}
+
+/// A rule accepts protocol 94, which is called `ipip`, where 4 was meant.
+pub(super) fn name_trap(case: &Case<'_>) -> Outcome {
+    if case.target.encap != Encap::Ipip {
+        return Outcome::skip(say!(case.lang, "the tunnel is GUE", "隧道是 GUE"));
+    }
+    let packet = outer_packet(case);
+    with_firewall(case, |firewall| {
+        let FilterVerdict::Drop(rule) = firewall.judge(&packet) else {
+            return Outcome::pass();
+        };
+        if !trapped(firewall, &packet) {
+            return Outcome::pass();
+        }
+        let protocol = packet.protocol;
+        let outcome = Outcome::fail(say!(
+            case.lang,
+            "the firewall accepts protocol 94, which /etc/protocols calls ipip, and drops {protocol}, \
+             which the tunnel is",
+            "防火墙放行的是协议号 94（/etc/protocols 中名为 ipip），而隧道使用的协议号 {protocol} 被丢弃"
+        ));
+        let mistaken = firewall.rules_naming_protocol(IPIP_94).into_iter();
+        let outcome = mistaken.fold(quoted(outcome, &rule), |outcome, rule| {
+            quoted(outcome, &rule)
+        });
+        accepting(case, outcome, &rule, &packet)
+    })
+}
+
+fn trapped(firewall: &Firewall, packet: &FilteredPacket) -> bool {
+    let misnamed = FilteredPacket {
+        protocol: IPIP_94,
+        ..packet.clone()
+    };
+    let by_name = !firewall.rules_naming_protocol(IPIP_94).is_empty();
+    by_name && packet.protocol != 17 && firewall.judge(&misnamed) == FilterVerdict::Accept
+}
+
+/// The firewall checks the way back to the source itself.
+pub(super) fn reverse_path(case: &Case<'_>) -> Outcome {
+    let packet = inner_packet(case, ConntrackState::New);
+    with_firewall(case, |firewall| {
+        let verdict = firewall.judge(&packet);
+        match (decides(&verdict), &verdict) {
+            (Some(rule), FilterVerdict::Drop(_)) if checks_reverse_path(rule) => {
+                reverse_path_drops(case, rule)
+            }
+            (Some(rule), _) if checks_reverse_path(rule) => unjudged(case, rule),
+            (Some(_) | None, _) => Outcome::pass(),
+        }
+    })
+}
+
+/// The rule that keeps a packet from being accepted, or may.
+const fn decides(verdict: &FilterVerdict) -> Option<&RuleText> {
+    match verdict {
+        FilterVerdict::Drop(rule) | FilterVerdict::Unknown(rule) => Some(rule),
+        FilterVerdict::Accept
+        | FilterVerdict::Rewritten(_)
+        | FilterVerdict::Diverted(_)
+        | FilterVerdict::NotSeen(_) => None,
+    }
+}
+
+fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
+    let tunnel = case.target.tunnel.as_deref().unwrap_or("T");
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "SYN decapsulated on {tunnel}, then dropped: the firewall does a reverse-path check of its own, whatever \
+         rp_filter says",
+        "SYN 在 {tunnel} 上解封装后被丢弃：防火墙自己做了反向路径检查，与 rp_filter 无关"
+    ));
+    let outcome = quoted(outcome, rule);
+    if rule.program == "nft" {
+        outcome.fix(format!(
+            "nft insert rule {} iifname \"{tunnel}\" accept",
+            rule.chain
+        ))
+    } else {
+        outcome.fix(format!(
+            "{} -t {} -I {} -i {tunnel} -j ACCEPT",
+            iptables(rule),
+            table(rule),
+            chain(rule)
+        ))
+    }
+}
+
+fn checks_reverse_path(rule: &RuleText) -> bool {
+    ["fib saddr", "rpfilter", "\"fib\""]
+        .iter()
+        .any(|word| rule.rule.contains(word))
+}
+
+/// The inner packet is dropped on the tunnel device.
+pub(super) fn inner(case: &Case<'_>) -> Outcome {
+    let packet = inner_packet(case, ConntrackState::New);
+    let tunnel = case.target.tunnel.as_deref().unwrap_or("T");
+    let service = case.service();
+    let what = say!(
+        case.lang,
+        "decapsulated packets for {service} on {tunnel}",
+        "{tunnel} 上解封装出来的、发往 {service} 的包"
+    );
+    with_firewall(case, |firewall| {
+        let verdict = firewall.judge(&packet);
+        if decides(&verdict).is_some_and(checks_reverse_path) {
+            return Outcome::blocked(Code::backend(13));
+        }
+        match stopped(case, verdict) {
+            Ok(rule) => dropped(case, &rule, &what, &packet),
+            Err(outcome) => *outcome,
+        }
+    })
+}
+
+/// The answer is dropped.
+pub(super) fn answer(case: &Case<'_>) -> Outcome {
+    let packet = answer_packet(case, ConntrackState::Established);
+    let vip = case.target.vip;
+    let what = say!(
+        case.lang,
+        "answers from {vip} on their way out",
+        "以 {vip} 为源、正要发出的应答"
+    );
+    let outcome = with_firewall(case, |firewall| {
+        match stopped(case, firewall.judge(&packet)) {
+            Ok(rule) => dropped(case, &rule, &what, &packet),
+            Err(outcome) => *outcome,
+        }
+    });
+    case.with_counters(outcome, &["IpOutRequests", "IpOutTransmits"])
+}
+
+/// Established flows are dropped once conntrack has lost them.
+pub(super) fn invalid(case: &Case<'_>) -> Outcome {
+    let name = "net.netfilter.nf_conntrack_tcp_loose";
+    let loose = case.sysctl(name);
+    if loose != Some(0) || case.target.protocol != "tcp" {
+        let outcome = Outcome::pass();
+        return loose.map_or(outcome.clone(), |value| outcome.evidence(name, value));
+    }
+    let packets = [
+        inner_packet(case, ConntrackState::Invalid),
+        answer_packet(case, ConntrackState::Invalid),
+    ];
+    with_firewall(case, |firewall| {
+        let invalid = |rule: &RuleText| rule.rule.to_lowercase().contains("invalid");
+        let drops = packets.iter().find_map(|packet| {
+            let rule = stopped(case, firewall.judge(packet)).ok()?;
+            invalid(&rule).then_some(rule)
+        });
+        let Some(rule) = drops else {
+            return Outcome::pass().evidence(name, 0);
+        };
+        let outcome = Outcome::warn(say!(
+            case.lang,
+            "a rule drops invalid packets and conntrack takes up no flow in its middle: after a flush or a restart \
+             established connections hang",
+            "有规则丢弃 INVALID 包，而 conntrack 不接纳中途的流：conntrack 表被清空或重启后，已建立的连接会挂住"
+        ))
+        .evidence(name, 0);
+        quoted(outcome, &rule)
+            .fix(format!("sysctl -w {name}=1"))
+            .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{name} = 1"))
+            .verify(format!("sysctl {name}"))
+    })
+}
+
+/// Answers would leave from the backend's own address.
+pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
+    let packet = answer_packet(case, ConntrackState::New);
+    let vip = case.target.vip;
+    with_firewall(case, |firewall| {
+        let FilterVerdict::Rewritten(rule) = firewall.judge(&packet) else {
+            return Outcome::pass();
+        };
+        let outcome = Outcome::warn(say!(
+            case.lang,
+            "a rule rewrites the source of packets from {vip}: after conntrack is flushed, answers leave from \
+             another address",
+            "有规则会改写以 {vip} 为源的包：conntrack 表清空后，应答会从别的地址发出"
+        ));
+        let outcome = quoted(outcome, &rule);
+        if rule.program == "nft" {
+            let family = nft_family(vip);
+            return outcome.fix(format!(
+                "nft insert rule {} {family} saddr {vip} accept",
+                rule.chain
+            ));
+        }
+        let (program, chain) = (iptables(&rule), chain(&rule));
+        outcome.fix(format!("{program} -t nat -I {chain} -s {vip} -j ACCEPT"))
+    })
+}
+
+/// What sends the VIP's packets elsewhere than to a socket of its own address and port.
+pub(super) fn diverted(case: &Case<'_>) -> Option<RuleText> {
+    let firewall = case.firewall.as_ref().ok()?;
+    let FilterVerdict::Diverted(rule) = firewall.judge(&inner_packet(case, ConntrackState::New))
+    else {
+        return None;
+    };
+    Some(rule)
+}
+
+fn with_firewall(case: &Case<'_>, judge: impl Fn(&Firewall) -> Outcome) -> Outcome {
+    match case.firewall {
+        Ok(firewall) => judge(firewall),
+        Err(why) => Outcome::unknown(why.clone()),
+    }
+}
+
+fn dropped(case: &Case<'_>, rule: &RuleText, what: &str, packet: &FilteredPacket) -> Outcome {
+    let (program, place) = (&rule.program, &rule.chain);
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "the firewall drops {what} ({program}, {place})",
+        "防火墙丢弃{what}（{program}，{place}）"
+    ));
+    accepting(case, quoted(outcome, rule), rule, packet)
+}
+
+/// An accept rule before the one that drops: never a flush.
+fn accepting(
+    case: &Case<'_>,
+    outcome: Outcome,
+    rule: &RuleText,
+    packet: &FilteredPacket,
+) -> Outcome {
+    let (source, destination) = (packet.source, packet.destination);
+    let outcome = if rule.program == "nft" {
+        let family = nft_family(source);
+        let what = match (packet.protocol, packet.ports) {
+            (protocol @ (6 | 17), Some((_, port))) if packet.path == FilterPath::ToThisHost => {
+                let name = transport(protocol);
+                format!("{family} daddr {destination} {name} dport {port}")
+            }
+            (6 | 17, _) => format!("{family} saddr {source}"),
+            (protocol, _) => format!("{family} saddr {source} meta l4proto {protocol}"),
+        };
+        outcome
+            .fix(format!("nft insert rule {} {what} accept", rule.chain))
+            .verify(format!("nft list chain {}", rule.chain))
+    } else {
+        let what = match (packet.protocol, packet.ports) {
+            (protocol @ (6 | 17), Some((_, port))) if packet.path == FilterPath::ToThisHost => {
+                let name = transport(protocol);
+                format!("-d {destination} -p {name} --dport {port}")
+            }
+            (6 | 17, _) => format!("-s {source}"),
+            (protocol, _) => format!("-s {source} -p {protocol}"),
+        };
+        let program = iptables(rule);
+        let (table, chain) = (table(rule), chain(rule));
+        outcome
+            .fix(format!("{program} -t {table} -I {chain} {what} -j ACCEPT"))
+            .verify(format!("{program} -t {table} -nvL {chain}"))
+    };
+    outcome.persist(say!(
+        case.lang,
+        "# in the file from which your firewall is loaded: the same rule, before the one that drops",
+        "# 在加载防火墙规则的文件里：把同一条规则加在丢弃规则之前"
+    ))
+}
+
+fn unjudged(case: &Case<'_>, rule: &RuleText) -> Outcome {
+    quoted(
+        Outcome::unknown(say!(
+            case.lang,
+            "a firewall rule decides that the doctor cannot evaluate",
+            "起决定作用的防火墙规则中有 doctor 无法判断的匹配条件"
+        )),
+        rule,
+    )
+}
+
+fn quoted(outcome: Outcome, rule: &RuleText) -> Outcome {
+    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.chain), &rule.rule);
+    match rule.packets {
+        Some(packets) => outcome.evidence("packets of that rule", packets),
+        None => outcome,
+    }
+}
+
+const fn nft_family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "ip",
+        IpAddr::V6(_) => "ip6",
+    }
+}
+
+const fn transport(protocol: u8) -> &'static str {
+    if protocol == 17 { "udp" } else { "tcp" }
+}
+
+/// The program that changes what `iptables-legacy-save` shows.
+fn iptables(rule: &RuleText) -> &str {
+    rule.program.strip_suffix("-save").unwrap_or(&rule.program)
+}
+
+fn table(rule: &RuleText) -> &str {
+    rule.chain
+        .split_whitespace()
+        .rev()
+        .nth(1)
+        .unwrap_or("filter")
+}
+
+fn chain(rule: &RuleText) -> &str {
+    rule.chain.split_whitespace().next_back().unwrap_or("INPUT")
+}
+
+fn outer_packet(case: &Case<'_>) -> FilteredPacket {
+    let target = case.target;
+    let ipv4 = case.outer_is_ipv4();
+    let nobody = if ipv4 {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    };
+    let inner = if target.vip.is_ipv4() { 4 } else { 41 };
+    let (protocol, ports) = match target.encap {
+        Encap::Ipip => (inner, None),
+        Encap::Gue(port) => (17, Some((CLIENT_PORT, port))),
+    };
+    let source = target.director.unwrap_or(nobody);
+    let destination = case.backend_address().unwrap_or(nobody);
+    // Only a director of that segment is known to be answered by the device it comes in by.
+    let on_link = case.director_is_on_link().filter(|on_link| *on_link);
+    FilteredPacket {
+        iif: target.physical.clone(),
+        ports,
+        reverse_path_found: on_link,
+        source_is_routable: on_link,
+        source_is_local: Some(false),
+        destination_is_local: Some(true),
+        ..FilteredPacket::new(FilterPath::ToThisHost, source, destination, protocol)
+    }
+}
+
+fn inner_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
+    let target = case.target;
+    let to_client = usable(&target.way_back_of_any);
+    let by_tunnel = to_client.map(|route| route.device.is_some() && route.device == target.tunnel);
+    FilteredPacket {
+        iif: target.tunnel.clone(),
+        ports: target.port.map(|port| (CLIENT_PORT, port)),
+        state,
+        tcp_flags: (target.protocol == "tcp").then_some(SYN),
+        reverse_path_found: by_tunnel,
+        source_is_routable: Some(to_client.is_some()),
+        source_is_local: Some(case.is_own(target.client)),
+        destination_is_local: Some(true),
+        ..FilteredPacket::new(
+            FilterPath::ToThisHost,
+            target.client,
+            target.vip,
+            protocol(case),
+        )
+    }
+}
+
+fn answer_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
+    let target = case.target;
+    let device = case.way_back().and_then(|route| route.device.clone());
+    FilteredPacket {
+        oif: device.or_else(|| target.physical.clone()),
+        ports: target.port.map(|port| (port, CLIENT_PORT)),
+        state,
+        tcp_flags: (target.protocol == "tcp").then_some(SYN_ACK),
+        source_is_routable: Some(true),
+        source_is_local: Some(true),
+        destination_is_local: Some(case.is_own(target.client)),
+        ..FilteredPacket::new(
+            FilterPath::FromThisHost,
+            target.vip,
+            target.client,
+            protocol(case),
+        )
+    }
+}
+
+fn protocol(case: &Case<'_>) -> u8 {
+    if case.target.protocol == "udp" { 17 } else { 6 }
+}

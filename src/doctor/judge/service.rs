@@ -1,0 +1,194 @@
+//! Rows 30 to 32: does a program of this network namespace serve the VIP's port?
+
+use super::case::Case;
+use super::filters::diverted;
+use super::outcome::Outcome;
+use crate::doctor::facts::{Observed, Socket};
+use crate::doctor::lang::say;
+
+/// Nothing listens.
+pub(super) fn listener(case: &Case<'_>) -> Outcome {
+    let target = case.target;
+    let Some(port) = target.port else {
+        return any_port(case);
+    };
+    let sockets = match &case.facts.sockets {
+        Observed::Seen(sockets) => sockets,
+        Observed::Unseen(why) => return Outcome::unknown(why.clone()),
+    };
+    if let Some(socket) = serving(case, sockets).next() {
+        return Outcome::pass().evidence(address_text(socket), program(socket));
+    }
+    let service = case.service();
+    if let Some(rule) = diverted(case) {
+        return Outcome::unknown(say!(
+            case.lang,
+            "nothing listens on {service} itself, but the packet filter redirects packets; where to was not followed",
+            "没有程序直接监听 {service}，但包过滤规则会重定向包；未继续追踪其去向"
+        ))
+        .evidence(format!("{} {}", rule.program, rule.chain), rule.rule);
+    }
+    let protocol = &target.protocol;
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "nothing listens on {service} in this network namespace: clients are refused",
+        "本网络命名空间里没有程序监听 {service}：客户端会被拒绝"
+    ));
+    let outcome = elsewhere(case, on_other_addresses(outcome, sockets, protocol, port));
+    let flag = if protocol == "udp" { "u" } else { "t" };
+    let counter = if protocol == "udp" {
+        "UdpNoPorts"
+    } else {
+        "TcpOutRsts"
+    };
+    let vip = target.vip;
+    case.with_counters(outcome, &[counter])
+        .fix(say!(
+            case.lang,
+            "# let the service bind {vip} or the wildcard address, port {port}",
+            "# 让服务绑定 {vip} 或通配地址，端口 {port}"
+        ))
+        .verify(format!("ss -{flag}lnp sport = :{port}"))
+}
+
+fn any_port(case: &Case<'_>) -> Outcome {
+    Outcome::skip(say!(
+        case.lang,
+        "no port was named: --vip ADDR:PORT/PROTO",
+        "没有指定端口：--vip ADDR:PORT/PROTO"
+    ))
+}
+
+/// Programs that listen on the port, on addresses or devices where the VIP's packets do not reach them.
+fn on_other_addresses(outcome: Outcome, sockets: &[Socket], protocol: &str, port: u16) -> Outcome {
+    let others = sockets
+        .iter()
+        .filter(|socket| socket.protocol == protocol && socket.port == port);
+    others.fold(outcome, |outcome, socket| {
+        outcome.evidence(address_text(socket), program(socket))
+    })
+}
+
+fn elsewhere(case: &Case<'_>, outcome: Outcome) -> Outcome {
+    let others = case
+        .target
+        .listeners_elsewhere
+        .seen()
+        .map_or(&[][..], Vec::as_slice);
+    others.iter().fold(outcome, |outcome, (pid, program)| {
+        outcome
+            .evidence(
+                say!(
+                    case.lang,
+                    "in another network namespace",
+                    "在别的网络命名空间里"
+                ),
+                format!("{program} ({pid})"),
+            )
+            .fix(format!("nsenter --net=/proc/{pid}/ns/net tunlb doctor"))
+    })
+}
+
+/// A UDP service on the wildcard address.
+pub(super) fn udp_source(case: &Case<'_>) -> Outcome {
+    let vip = case.target.vip;
+    if case.target.protocol != "udp" {
+        return Outcome::skip(say!(case.lang, "the service is not UDP", "服务不是 UDP"));
+    }
+    let sockets = match &case.facts.sockets {
+        Observed::Seen(sockets) => sockets,
+        Observed::Unseen(why) => return Outcome::unknown(why.clone()),
+    };
+    let mut serving = serving(case, sockets).peekable();
+    let Some(first) = serving.peek().copied() else {
+        return any_port(case);
+    };
+    if serving.any(|socket| socket.address == vip) {
+        return Outcome::pass().evidence(address_text(first), program(first));
+    }
+    let (address, name) = (address_text(first), program(first));
+    let own = case
+        .backend_address()
+        .map_or("R".to_owned(), |own| own.to_string());
+    Outcome::warn(say!(
+        case.lang,
+        "{name} is bound to the wildcard address {address}: its answers leave from {own} and not from {vip}, unless \
+         it uses IP_PKTINFO",
+        "{name} 绑定在通配地址 {address}：除非它使用 IP_PKTINFO，否则应答的源地址是 {own} 而不是 {vip}"
+    ))
+    .evidence(address, name)
+    .fix(say!(
+        case.lang,
+        "# bind the service to {vip}, or let it use IP_PKTINFO",
+        "# 让服务绑定 {vip}，或使用 IP_PKTINFO"
+    ))
+    .verify("ss -ulnp")
+}
+
+/// The accept queue is full.
+pub(super) fn accept_queue(case: &Case<'_>) -> Outcome {
+    if case.target.protocol != "tcp" {
+        return Outcome::skip(say!(case.lang, "the service is not TCP", "服务不是 TCP"));
+    }
+    let sockets = match &case.facts.sockets {
+        Observed::Seen(sockets) => sockets,
+        Observed::Unseen(why) => return Outcome::unknown(why.clone()),
+    };
+    let full = serving(case, sockets).find(|socket| socket.queued > socket.queue_limit);
+    let counters = ["TcpExtListenOverflows", "TcpExtListenDrops"];
+    // Without sock_diag(7) the kernel tells no limit, and only the counter is left.
+    let untold = || serving(case, sockets).all(|socket| socket.queue_limit == 0);
+    if untold() && case.counter("TcpExtListenOverflows") != Some(0) {
+        let outcome = Outcome::unknown(say!(
+            case.lang,
+            "the kernel does not tell the queue's limit",
+            "内核没有给出队列上限"
+        ));
+        return case.with_counters(outcome, &counters);
+    }
+    let Some(socket) = full.filter(|socket| socket.queue_limit > 0) else {
+        return case.with_counters(Outcome::pass(), &counters);
+    };
+    let (name, queued, limit) = (program(socket), socket.queued, socket.queue_limit);
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "the accept queue of {name} is full ({queued} wait, limit {limit}): new connections are dropped",
+        "{name} 的 accept 队列已满（等待 {queued}，上限 {limit}）：新连接被丢弃"
+    ))
+    .evidence("Recv-Q", queued)
+    .evidence("Send-Q", limit)
+    .fix("sysctl -w net.core.somaxconn=4096")
+    .fix(say!(
+        case.lang,
+        "# give listen() a larger backlog, restart the service, and find out why it does not accept",
+        "# 加大 listen() 的 backlog 并重启服务，查明它为什么不及时 accept"
+    ))
+    .persist("# /etc/sysctl.d/90-tunlb.conf\nnet.core.somaxconn = 4096")
+    .verify("ss -tln");
+    case.with_counters(outcome, &counters)
+}
+
+/// Sockets that get packets for the VIP's port out of the tunnel.
+fn serving<'a>(case: &Case<'a>, sockets: &'a [Socket]) -> impl Iterator<Item = &'a Socket> {
+    let target = case.target;
+    sockets.iter().filter(move |socket| {
+        let address = socket.address == target.vip
+            || (socket.address.is_unspecified()
+                && (socket.address.is_ipv4() == target.vip.is_ipv4()
+                    || (socket.address.is_ipv6() && !socket.v6_only)));
+        let device = socket.device.is_none() || socket.device == target.tunnel;
+        socket.protocol == target.protocol && Some(socket.port) == target.port && address && device
+    })
+}
+
+fn address_text(socket: &Socket) -> String {
+    let address = std::net::SocketAddr::new(socket.address, socket.port);
+    match &socket.device {
+        Some(device) => format!("{address}%{device}"),
+        None => address.to_string(),
+    }
+}
+
+fn program(socket: &Socket) -> &str {
+    socket.program.as_deref().unwrap_or("?")
+}

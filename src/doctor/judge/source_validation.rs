@@ -1,0 +1,300 @@
+//! Rows 10, 11, 12 and 14: does the kernel believe the client's address on the tunnel device?
+//!
+//! `ip route get V from C iif T` is the kernel's own answer; the settings only explain a refusal
+//! (`__fib_validate_source`). IPv6 has no reverse-path filter of its own.
+
+use std::net::IpAddr;
+
+use super::boot::boot_value;
+use super::case::{Case, Effective, conf, route_text, unseen};
+use super::outcome::Outcome;
+use crate::doctor::facts::{Link, RouteAnswer};
+use crate::doctor::finding::Code;
+use crate::doctor::lang::say;
+
+/// What keeps the client's packets from passing.
+enum Cause {
+    /// Nothing.
+    Nothing,
+    /// C is an address of this machine.
+    OwnAddress,
+    /// rp_filter is 1.
+    Strict(Effective),
+    /// rp_filter is 2 and the device has no IPv4 address.
+    LooseWithoutAddress(Effective),
+    /// It cannot be told.
+    Unknown(String),
+    /// There is nothing to ask.
+    NotIpv4,
+}
+
+/// Strict rp_filter.
+pub(super) fn strict(case: &Case<'_>) -> Outcome {
+    match cause(case) {
+        Cause::Strict(filter) => strict_fails(case, &filter),
+        Cause::Unknown(why) => {
+            Outcome::unknown(why).evidence(oracle(case), route_text(&case.target.input))
+        }
+        Cause::LooseWithoutAddress(_) => Outcome::blocked(Code::backend(11)),
+        Cause::OwnAddress => Outcome::blocked(Code::backend(14)),
+        Cause::NotIpv4 => no_filter(case),
+        Cause::Nothing => shown(case, Outcome::pass()),
+    }
+}
+
+fn strict_fails(case: &Case<'_>, filter: &Effective) -> Outcome {
+    let tunnel = tunnel_name(case);
+    let text = say!(
+        case.lang,
+        "SYN decapsulated on {tunnel}, then dropped: rp_filter is strict (1) and the way back to the client is \
+         not {tunnel}",
+        "SYN 在 {tunnel} 上解封装后被丢弃：rp_filter 为严格模式（1），而回客户端的路由不经过 {tunnel}"
+    );
+    let text = if filter.all == 1 {
+        let own = &filter.own_name;
+        say!(
+            case.lang,
+            "{text}; {own}=0 alone does not mend it, because all.rp_filter is 1",
+            "{text}；仅设 {own}=0 无效，因为 all.rp_filter 为 1"
+        )
+    } else {
+        text
+    };
+    let outcome = filter.shown_in(Outcome::fail(text));
+    let outcome = if filter.all == 1 {
+        outcome.fix(format!("sysctl -w {}=0", filter.all_name))
+    } else {
+        outcome
+    };
+    let all = if filter.all == 1 {
+        format!("-{0}\n{0} = 0\n", filter.all_name)
+    } else {
+        String::new()
+    };
+    let outcome = outcome
+        .fix(format!("sysctl -w {}=0", filter.own_name))
+        .persist(format!(
+            "# /etc/sysctl.d/99-tunlb.conf\n{all}{} = 0",
+            filter.own_name
+        ));
+    dropped_by_filter(case, outcome)
+}
+
+/// Loose rp_filter on a device without an address.
+pub(super) fn loose_without_address(case: &Case<'_>) -> Outcome {
+    match cause(case) {
+        Cause::LooseWithoutAddress(filter) => {
+            let tunnel = tunnel_name(case);
+            let outcome = filter.shown_in(Outcome::fail(say!(
+                case.lang,
+                "SYN decapsulated on {tunnel}, then dropped: rp_filter is loose (2) and {tunnel} has no address",
+                "SYN 在 {tunnel} 上解封装后被丢弃：rp_filter 为宽松模式（2），而 {tunnel} 没有 IPv4 地址"
+            )));
+            let outcome = outcome
+                .evidence(format!("ip -4 addr show {tunnel}"), "none")
+                .fix(format!("ip addr add 127.0.0.42/32 dev {tunnel}"))
+                .persist(format!(
+                    "# /etc/systemd/network/{tunnel}.network\n[Match]\nName={tunnel}\n[Network]\nAddress=127.0.0.42/32"
+                ))
+                .persist(format!(
+                    "# /etc/network/interfaces.d/{tunnel}\nup ip addr add 127.0.0.42/32 dev {tunnel}"
+                ));
+            dropped_by_filter(case, outcome)
+        }
+        Cause::Strict(_) => Outcome::blocked(Code::backend(10)),
+        Cause::OwnAddress => Outcome::blocked(Code::backend(14)),
+        Cause::Unknown(why) => Outcome::unknown(why),
+        Cause::NotIpv4 => no_filter(case),
+        Cause::Nothing => shown(case, Outcome::pass()),
+    }
+}
+
+fn dropped_by_filter(case: &Case<'_>, outcome: Outcome) -> Outcome {
+    let outcome = outcome
+        .evidence(oracle(case), route_text(&case.target.input))
+        .verify(oracle(case));
+    case.with_counters(outcome, &["TcpExtIPReversePathFilter"])
+}
+
+/// The client's address is one of this machine.
+pub(super) fn own_client(case: &Case<'_>) -> Outcome {
+    let client = case.target.client;
+    match cause(case) {
+        Cause::OwnAddress => {
+            let name = conf(tunnel_name(case), "accept_local");
+            Outcome::fail(say!(
+                case.lang,
+                "{client}, the client, is an address of this machine: its packets are dropped without any counter",
+                "客户端 {client} 是本机自己的地址：它的包被丢弃，且不计入任何计数器"
+            ))
+            .evidence(oracle(case), route_text(&case.target.input))
+            .fix(format!("sysctl -w {name}=1"))
+            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
+            .verify(oracle(case))
+        }
+        Cause::Unknown(why) if case.facts.addresses.seen().is_none() => Outcome::unknown(why),
+        Cause::NotIpv4 => no_filter(case),
+        Cause::Nothing | Cause::Strict(_) | Cause::LooseWithoutAddress(_) | Cause::Unknown(_) => {
+            Outcome::pass()
+        }
+    }
+}
+
+/// Running settings are right, those of the next boot are not.
+pub(super) fn reverts(case: &Case<'_>) -> Outcome {
+    let Some(tunnel) = case.tunnel().filter(|_| case.target.vip.is_ipv4()) else {
+        return no_filter(case);
+    };
+    let settings = match &case.facts.sysctl_files {
+        crate::doctor::facts::Observed::Seen(settings) => settings,
+        crate::doctor::facts::Observed::Unseen(why) => return Outcome::unknown(why.clone()),
+    };
+    let all = boot_value(settings, "all", "rp_filter");
+    // `tunlb decap --setup` sets its own device each time it starts.
+    let processes = case.facts.decapsulators.seen();
+    let own_program = processes.is_some_and(|all| all.iter().any(|one| one.device == tunnel.name));
+    let own = if own_program {
+        None
+    } else {
+        boot_value(settings, &tunnel.name, "rp_filter")
+    };
+    let later = [&all, &own].into_iter().flatten();
+    let Some(worst) = later.max_by_key(|setting| setting.value) else {
+        return Outcome::pass();
+    };
+    let loose_is_fine = has_address(case, tunnel) != Some(false);
+    match worst.value {
+        0 => Outcome::pass(),
+        2 if loose_is_fine => Outcome::pass(),
+        value => {
+            let name = &tunnel.name;
+            let (file, line) = (&worst.file, worst.line);
+            let own_name = conf(name, "rp_filter");
+            let wanted = if loose_is_fine { 2 } else { 0 };
+            Outcome::warn(say!(
+                case.lang,
+                "the running rp_filter lets the packets pass, but {file}:{line} sets it to {value} at the next \
+                 boot or when {name} is made anew",
+                "当前的 rp_filter 放行这些包，但 {file}:{line} 会在下次启动或重建 {name} 时把它设为 {value}"
+            ))
+            .evidence(format!("{file}:{line}"), format!("{} = {value}", worst.name))
+            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{own_name} = {wanted}"))
+            .verify(format!("systemd-analyze cat-config sysctl.d | grep rp_filter; sysctl {own_name}"))
+        }
+    }
+}
+
+fn cause(case: &Case<'_>) -> Cause {
+    let target = case.target;
+    if target.vip.is_ipv6() {
+        return Cause::NotIpv4;
+    }
+    let Some(tunnel) = case.tunnel() else {
+        let why = unseen(&case.facts.links).map(str::to_owned);
+        return Cause::Unknown(why.unwrap_or_else(|| no_tunnel(case)));
+    };
+    match &target.input {
+        RouteAnswer::Route(_) | RouteAnswer::Refused(libc::EHOSTUNREACH) => Cause::Nothing,
+        RouteAnswer::Refused(libc::EINVAL | libc::EXDEV) => {
+            explained(case, tunnel).unwrap_or_else(|| unexplained(case))
+        }
+        RouteAnswer::Refused(_) => unexplained(case),
+        // Without the oracle the settings are all there is.
+        RouteAnswer::Unseen(why) => {
+            by_settings(case, tunnel).unwrap_or_else(|| Cause::Unknown(why.clone()))
+        }
+    }
+}
+
+/// The reason of a refusal.
+fn explained(case: &Case<'_>, tunnel: &Link) -> Option<Cause> {
+    if case.is_own(case.target.client)
+        && case.sysctl(&conf(&tunnel.name, "accept_local")) != Some(1)
+    {
+        return Some(Cause::OwnAddress);
+    }
+    let filter = case.effective(&tunnel.name, "rp_filter")?;
+    match filter.value() {
+        1 => Some(Cause::Strict(filter)),
+        2 if has_address(case, tunnel) == Some(false) => Some(Cause::LooseWithoutAddress(filter)),
+        _ => None,
+    }
+}
+
+/// What the settings alone say: nothing where they do not decide.
+fn by_settings(case: &Case<'_>, tunnel: &Link) -> Option<Cause> {
+    let filter = case.effective(&tunnel.name, "rp_filter")?;
+    match filter.value() {
+        0 => Some(Cause::Nothing),
+        1 => {
+            let device = case.way_back()?.device.as_deref()?;
+            let cause = if device == tunnel.name {
+                Cause::Nothing
+            } else {
+                Cause::Strict(filter)
+            };
+            Some(cause)
+        }
+        _ => {
+            let has_address = has_address(case, tunnel)?;
+            case.way_back()?;
+            Some(if has_address {
+                Cause::Nothing
+            } else {
+                Cause::LooseWithoutAddress(filter)
+            })
+        }
+    }
+}
+
+fn unexplained(case: &Case<'_>) -> Cause {
+    let tunnel = tunnel_name(case);
+    let answer = route_text(&case.target.input);
+    Cause::Unknown(say!(
+        case.lang,
+        "the kernel refuses the client's packets on {tunnel} ({answer}), and no setting that could be read explains it",
+        "内核拒绝 {tunnel} 上来自客户端的包（{answer}），而能读到的设置都无法解释原因"
+    ))
+}
+
+/// Whether the device has an IPv4 address, any: loose validation asks for no more.
+fn has_address(case: &Case<'_>, tunnel: &Link) -> Option<bool> {
+    let addresses = case.addresses_on(tunnel)?;
+    Some(addresses.iter().any(|net| net.addr().is_ipv4()))
+}
+
+fn shown(case: &Case<'_>, outcome: Outcome) -> Outcome {
+    let outcome = outcome.evidence(oracle(case), route_text(&case.target.input));
+    match case.effective(tunnel_name(case), "rp_filter") {
+        Some(filter) => filter.shown_in(outcome),
+        None => outcome,
+    }
+}
+
+fn no_filter(case: &Case<'_>) -> Outcome {
+    Outcome::skip(match case.target.vip {
+        IpAddr::V6(_) => say!(case.lang, "IPv6 has no rp_filter", "IPv6 没有 rp_filter"),
+        IpAddr::V4(_) => no_tunnel(case),
+    })
+}
+
+fn no_tunnel(case: &Case<'_>) -> String {
+    say!(
+        case.lang,
+        "the device out of which inner packets come is not known",
+        "不知道内层包从哪个设备出来"
+    )
+}
+
+fn tunnel_name<'a>(case: &Case<'a>) -> &'a str {
+    case.target.tunnel.as_deref().unwrap_or("T")
+}
+
+fn oracle(case: &Case<'_>) -> String {
+    let target = case.target;
+    let tunnel = tunnel_name(case);
+    format!(
+        "ip route get {} from {} iif {tunnel}",
+        target.vip, target.client
+    )
+}

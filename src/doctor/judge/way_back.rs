@@ -1,0 +1,222 @@
+//! Rows 15 to 18: do answers from the VIP leave for the client, past the director?
+//!
+//! Judged before source validation: with rp_filter on, a missing way back looks just like it.
+
+use super::case::{Case, is_local, route_text, usable};
+use super::outcome::Outcome;
+use crate::doctor::facts::{Observed, PolicyRule, Route, RouteAnswer};
+use crate::doctor::finding::Code;
+use crate::doctor::lang::say;
+
+/// No route to the client.
+pub(super) fn no_route(case: &Case<'_>) -> Outcome {
+    if case.way_back().is_some() {
+        let route = route_text(&case.target.way_back);
+        return Outcome::pass().evidence(question(case), route);
+    }
+    match &case.target.way_back {
+        RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
+        _ if other_table(case).is_some() => Outcome::blocked(Code::backend(17)),
+        answer @ (RouteAnswer::Route(_) | RouteAnswer::Refused(_)) => {
+            let client = case.target.client;
+            let device = case.target.physical.as_deref().unwrap_or("E");
+            let outcome = Outcome::fail(say!(
+                case.lang,
+                "there is no route to {client}: no answer leaves",
+                "没有到 {client} 的路由：应答发不出去"
+            ))
+            .evidence(question(case), route_text(answer))
+            .fix(gateway_wanted(case, device))
+            .fix(format!("ip route add default via GATEWAY dev {device}"))
+            .persist(format!(
+                "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
+            ))
+            .verify(question(case));
+            case.with_counters(outcome, &["IpOutNoRoutes", "TcpExtIPReversePathFilter"])
+        }
+    }
+}
+
+/// A policy rule does not match the VIP.
+pub(super) fn policy_rule(case: &Case<'_>) -> Outcome {
+    if let RouteAnswer::Unseen(why) = &case.target.way_back {
+        return Outcome::unknown(why.clone());
+    }
+    let Some(other) = other_table(case) else {
+        return Outcome::pass();
+    };
+    let vip = case.target.vip;
+    let client = case.target.client;
+    let (rule, table) = match other {
+        Other::Rule(rule) => (
+            rule.text.clone(),
+            rule.table
+                .map_or("TABLE".to_owned(), |table| table.to_string()),
+        ),
+        Other::WithoutSource => ("-".to_owned(), "main".to_owned()),
+    };
+    Outcome::fail(say!(
+        case.lang,
+        "answers from {vip} have no route to {client}, others have one: the policy rules do not send {vip} there",
+        "以 {vip} 为源的应答没有到 {client} 的路由，而其他源地址有：策略路由规则没有匹配 {vip}"
+    ))
+    .evidence(question(case), route_text(&case.target.way_back))
+    .evidence(
+        format!("ip route get {client}"),
+        route_text(&case.target.way_back_of_any),
+    )
+    .evidence("ip rule", rule)
+    .fix(format!("ip rule add from {vip} lookup {table}"))
+    .persist(format!(
+        "# /etc/systemd/network/{}.network\n[RoutingPolicyRule]\nFrom={vip}\nTable={table}",
+        case.target.physical.as_deref().unwrap_or("E")
+    ))
+    .verify(question(case))
+}
+
+/// Where a route is that answers from the VIP do not find.
+enum Other<'a> {
+    /// In the table of a rule for another of this machine's addresses.
+    Rule(&'a PolicyRule),
+    /// For packets of no particular source.
+    WithoutSource,
+}
+
+/// The main tables, which every machine looks up: 253 default, 254 main, 255 local.
+const COMMON_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
+
+fn other_table<'a>(case: &Case<'a>) -> Option<Other<'a>> {
+    if usable(&case.target.way_back).is_some() {
+        return None;
+    }
+    let rules = case.facts.rules.seen().map_or(&[][..], Vec::as_slice);
+    let for_another = rules.iter().find(|rule| {
+        let of_family = rule.ipv6 == case.target.vip.is_ipv6() && !rule.inverted;
+        let another = of_family
+            && rule
+                .from
+                .is_some_and(|from| !from.contains(&case.target.vip) && case.is_own_within(from));
+        another
+            && rule
+                .table
+                .is_some_and(|table| !COMMON_TABLES.contains(&table))
+    });
+    for_another.map(Other::Rule).or_else(|| {
+        usable(&case.target.way_back_of_any)
+            .is_some()
+            .then_some(Other::WithoutSource)
+    })
+}
+
+/// Answers leave by the tunnel, loopback or the director.
+pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
+    let Some(route) = case.way_back() else {
+        return match &case.target.way_back {
+            RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
+            RouteAnswer::Route(_) | RouteAnswer::Refused(_) => Outcome::blocked(Code::backend(15)),
+        };
+    };
+    let client = case.target.client;
+    if case.is_own(client) {
+        return Outcome::skip(say!(
+            case.lang,
+            "{client} is an address of this machine (B14)",
+            "{client} 是本机地址（见 B14）"
+        ));
+    }
+    let Some(what) = astray(case, route) else {
+        return Outcome::pass().evidence(question(case), route_text(&case.target.way_back));
+    };
+    let device = case.target.physical.as_deref().unwrap_or("E");
+    Outcome::fail(what)
+        .evidence(question(case), route_text(&case.target.way_back))
+        .fix(gateway_wanted(case, device))
+        .fix(format!(
+            "ip route replace {client} via GATEWAY dev {device}"
+        ))
+        .persist(format!(
+            "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
+        ))
+        .verify(question(case))
+}
+
+fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
+    let client = case.target.client;
+    let device = route.device.as_deref();
+    if device.is_some() && device == case.target.tunnel.as_deref() {
+        let device = device.unwrap_or_default();
+        return Some(say!(
+            case.lang,
+            "answers to {client} leave by {device}, the tunnel itself",
+            "发往 {client} 的应答从隧道设备 {device} 出去"
+        ));
+    }
+    if is_local(&case.target.way_back) || device == Some("lo") {
+        return Some(say!(
+            case.lang,
+            "answers to {client} stay on this machine: its address is routed to lo",
+            "发往 {client} 的应答留在本机：该地址被路由到 lo"
+        ));
+    }
+    let director = case.target.director?;
+    (route.gateway == Some(director) && client != director).then(|| {
+        say!(
+            case.lang,
+            "answers to {client} go through the director {director}, which routes the VIP into its own TUN",
+            "发往 {client} 的应答经过 director {director}，而它把 VIP 路由进自己的 TUN"
+        )
+    })
+}
+
+fn gateway_wanted(case: &Case<'_>, device: &str) -> String {
+    say!(
+        case.lang,
+        "# GATEWAY: the router of {device}'s segment, which is not the director",
+        "# GATEWAY：{device} 所在网段的路由器，不是 director"
+    )
+}
+
+/// The next hop does not answer.
+pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
+    let Some(route) = case.way_back().filter(|route| route.kind == "unicast") else {
+        return match &case.target.way_back {
+            RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
+            RouteAnswer::Route(_) | RouteAnswer::Refused(_) => {
+                Outcome::skip(say!(case.lang, "there is no next hop", "没有下一跳"))
+            }
+        };
+    };
+    let neighbours = match &case.facts.neighbours {
+        Observed::Seen(neighbours) => neighbours,
+        Observed::Unseen(why) => return Outcome::unknown(why.clone()),
+    };
+    let hop = route.gateway.unwrap_or(case.target.client);
+    let link = route.device.as_deref().and_then(|name| case.link(name));
+    let entry = neighbours
+        .iter()
+        .find(|entry| entry.address == hop && link.is_none_or(|link| link.index == entry.link));
+    let state = entry.map_or("none", |entry| entry.state.as_str());
+    let outcome = match state {
+        "FAILED" | "INCOMPLETE" => {
+            let device = route.device.as_deref().unwrap_or("E");
+            Outcome::fail(say!(
+                case.lang,
+                "the next hop {hop} does not answer on {device} ({state}): answers wait and are dropped",
+                "下一跳 {hop} 在 {device} 上没有回应（{state}）：应答排队后被丢弃"
+            ))
+            .fix(format!("ip neigh flush to {hop} dev {device}"))
+            .verify(format!("ping -c 1 -I {device} {hop}"))
+        }
+        _ => Outcome::pass(),
+    };
+    outcome.evidence(format!("ip neigh show {hop}"), state)
+}
+
+fn question(case: &Case<'_>) -> String {
+    let target = case.target;
+    let mut text = format!("ip route get {} from {}", target.client, target.vip);
+    if let Some(port) = target.port {
+        text += &format!(" ipproto {} sport {port}", target.protocol);
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! Sockets that are bound and wait: TCP listeners, UDP and raw sockets, from sock_diag(7), as ss(8)
+//! reads them.
+
+use std::net::IpAddr;
+
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, SockDiagMessage,
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::{Netlink, NetlinkError, Operation};
+
+/// Kinds of sockets that the kernel keeps in a table of their own each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketProtocol {
+    /// TCP, of which those that listen.
+    Tcp,
+    /// UDP, of which those without a peer.
+    Udp,
+    /// Raw IP.
+    Raw,
+}
+
+impl SocketProtocol {
+    /// The number by which the tables are asked for.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Raw => 255,
+        }
+    }
+
+    /// UDP and raw sockets are closed in terms of TCP while they have no peer.
+    const fn states(self) -> StateFlags {
+        match self {
+            Self::Tcp => StateFlags::LISTEN,
+            Self::Udp | Self::Raw => StateFlags::CLOSE,
+        }
+    }
+}
+
+/// A socket that is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundSocket {
+    /// The local address; unspecified: any.
+    pub address: IpAddr,
+    /// The local port; of a raw socket its protocol.
+    pub port: u16,
+    /// Of an IPv6 socket: takes no IPv4 (`IPV6_V6ONLY`).
+    pub v6_only: bool,
+    /// Index of the only device that it hears (`SO_BINDTODEVICE`); 0: all.
+    pub link: u32,
+    /// TCP: connections that wait to be accepted; otherwise bytes that wait.
+    pub queued: u32,
+    /// TCP: the most that may wait.
+    pub queue_limit: u32,
+    /// Its inode, as `/proc/PID/fd` shows it.
+    pub inode: u32,
+}
+
+/// A connection to the socket tables of the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct SocketTables(Netlink);
+
+impl SocketTables {
+    /// Opens it; needs no privileges.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn open() -> Result<Self, NetlinkError> {
+        Netlink::open_protocol(NETLINK_SOCK_DIAG, "NETLINK_SOCK_DIAG").map(Self)
+    }
+
+    /// The IPv4 and IPv6 sockets of a kind that are bound and wait.
+    ///
+    /// # Errors
+    /// ENOENT where the kernel has no table for this kind to show (`CONFIG_INET_RAW_DIAG` and its
+    /// likes); any other [`NetlinkError`].
+    pub fn bound(&mut self, protocol: SocketProtocol) -> Result<Vec<BoundSocket>, NetlinkError> {
+        let operation = Operation::new("list sockets of protocol", protocol.number());
+        let mut sockets = Vec::new();
+        for (family, id) in [
+            (AF_INET, SocketId::new_v4()),
+            (AF_INET6, SocketId::new_v6()),
+        ] {
+            let request = SockDiagMessage::InetRequest(InetRequest {
+                family,
+                protocol: protocol.number(),
+                extensions: ExtensionFlags::empty(),
+                states: protocol.states(),
+                socket_id: id,
+            });
+            let answers = self.0.dump(&operation, &request)?;
+            sockets.extend(answers.into_iter().filter_map(socket_of));
+        }
+        Ok(sockets)
+    }
+}
+
+fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
+    let SockDiagMessage::InetResponse(response) = message else {
+        return None;
+    };
+    let InetResponse { header, nlas } = *response;
+    Some(BoundSocket {
+        address: header.socket_id.source_address,
+        port: header.socket_id.source_port,
+        v6_only: nlas.contains(&Nla::SkV6Only(true)),
+        link: header.socket_id.interface_id,
+        queued: header.recv_queue,
+        queue_limit: header.send_queue,
+        inode: header.inode,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::{Domain, Socket, Type};
+    use std::net::SocketAddr;
+
+    fn listener(address: &str, only: bool) -> (Socket, u16) {
+        let address: SocketAddr = address.parse().unwrap();
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        if address.is_ipv6() {
+            socket.set_only_v6(only).unwrap();
+        }
+        socket.bind(&address.into()).unwrap();
+        socket.listen(7).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        (socket, port)
+    }
+
+    #[test]
+    fn listeners_show_their_queue_and_family() {
+        let mut tables = SocketTables::open().unwrap();
+        for (address, only) in [("127.0.0.1:0", false), ("[::]:0", false), ("[::]:0", true)] {
+            let (_socket, port) = listener(address, only);
+            let found = tables.bound(SocketProtocol::Tcp).unwrap();
+            let found = found.iter().find(|socket| socket.port == port).unwrap();
+            let expected: SocketAddr = address.parse().unwrap();
+            assert_eq!(found.address, expected.ip());
+            assert_eq!((found.queued, found.queue_limit), (0, 7));
+            assert_eq!(found.v6_only, only, "{address}");
+            assert_eq!(found.link, 0);
+        }
+    }
+
+    #[test]
+    fn udp_sockets_are_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let mut tables = SocketTables::open().unwrap();
+        let found = tables.bound(SocketProtocol::Udp).unwrap();
+        assert!(found.iter().any(|socket| socket.port == port));
+    }
+}
