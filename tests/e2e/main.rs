@@ -5,7 +5,6 @@
 //! Inside, a [`lab`] makes hosts and cables, a [`site`] is the usual topology with its services.
 //! Nothing sleeps to wait for something: conditions are polled with a deadline.
 
-
 mod balance;
 mod capture;
 mod checksums;
