@@ -2,6 +2,8 @@
 //!
 //! Looks at this machine, or takes the facts of a bundle, judges them, and reports. Changes nothing.
 
+mod watch;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,10 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "LANG")]
     pub lang: Option<Lang>,
 
+    /// Live.
+    #[command(flatten)]
+    pub live: watch::WatchArgs,
+
     /// Write what was seen and found into a file, for a colleague or --from-bundle
     #[arg(long, value_name = "FILE.tar.zst", conflicts_with = "from_bundle")]
     pub bundle: Option<PathBuf>,
@@ -127,7 +133,7 @@ fn examine(args: &Args, lang: Lang) -> Result<ExitCode> {
     for code in args.only.iter().chain(&args.skip) {
         known(*code)?;
     }
-    let Some(machines) = look(args)? else {
+    let Some(machines) = look(args, lang)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     let selection = Selection {
@@ -199,17 +205,24 @@ fn exit_code(diagnoses: &[Diagnosis]) -> ExitCode {
 
 /// What is judged: a bundle, or this machine in its role; nothing where its configuration is invalid,
 /// once every problem is printed.
-fn look(args: &Args) -> Result<Option<Vec<Facts>>> {
+fn look(args: &Args, lang: Lang) -> Result<Option<Vec<Facts>>> {
     if let Some(path) = &args.from_bundle {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let facts =
             bundle::read(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
         return Ok(Some(vec![facts]));
     }
+    let roles = roles(args)?;
+    if args.live.watch && !roles.contains(&Role::Backend) {
+        bail!("--watch follows packets through a backend; this is a director");
+    }
     let mut machines = Vec::new();
-    for role in roles(args)? {
+    for role in roles {
         match role {
-            Role::Backend => machines.push(beside(machines.first(), look_at_backend(args))),
+            Role::Backend => {
+                let facts = look_or_watch(args, lang)?;
+                machines.push(beside(machines.first(), facts));
+            }
             Role::Director => match look_at_director(args)? {
                 Some(facts) => machines.push(facts),
                 None => return Ok(None),
@@ -253,11 +266,24 @@ fn roles(args: &Args) -> Result<Vec<Role>> {
     }
 }
 
+/// With a watch, the facts are those of the client that was seen.
+fn look_or_watch(args: &Args, lang: Lang) -> Result<Facts> {
+    let facts = look_at_backend(args, args.client);
+    if !args.live.watch {
+        return Ok(facts);
+    }
+    let observation = watch::follow(&args.live, &facts, lang)?;
+    let client = observation.flow.map(|(client, _)| client);
+    let mut facts = look_at_backend(args, client.or(args.client));
+    facts.watched = Some(observation);
+    Ok(facts)
+}
+
 /// One look for all VIPs, or one for each that was named.
-fn look_at_backend(args: &Args) -> Facts {
+fn look_at_backend(args: &Args, client: Option<IpAddr>) -> Facts {
     let options = |service| BackendOptions {
         service,
-        client: args.client,
+        client,
         director: args.director,
         encap: args.encap,
     };

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::watch::Observation;
+
 /// The version of the facts' serialised form; a bundle of another one is refused.
 pub const SCHEMA: u32 = 1;
 
@@ -88,6 +90,9 @@ pub struct Facts {
     pub targets: Vec<Target>,
     /// Of a director; absent on a backend.
     pub director: Option<DirectorFacts>,
+    /// What a watch saw of one of the targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Observation>,
 }
 
 /// A side of the tunnel.

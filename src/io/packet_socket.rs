@@ -85,11 +85,10 @@ impl PacketSocket {
     /// # Errors
     /// EINVAL for a program that the kernel does not take.
     pub fn set_filter(&self, filter: &[Instruction]) -> io::Result<()> {
-        let instructions = filter.iter().map(|one| {
-            SockFilter::new(one.code, one.jump_true, one.jump_false, one.operand)
-        });
-        self.socket
-            .attach_filter(&instructions.collect::<Vec<_>>())
+        let instructions = filter
+            .iter()
+            .map(|one| SockFilter::new(one.code, one.jump_true, one.jump_false, one.operand));
+        self.socket.attach_filter(&instructions.collect::<Vec<_>>())
     }
 
     /// The next packet; nothing where none comes within `patience`, or a signal does.

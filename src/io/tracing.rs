@@ -68,15 +68,10 @@ impl DropTrace {
         if !told.contains(" reason;") {
             return Err(TraceError::NoReasons);
         }
-        let folder = tracefs
-            .join("instances")
-            .join(format!("tunlb-{}", process::id()));
-        match fs::create_dir(&folder) {
-            // Left by a process that had this number and was killed.
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(file("create", &folder))?,
-        }
-        let trace = Self { folder, marks: 0 };
+        let trace = Self {
+            folder: new_instance(&tracefs.join("instances"))?,
+            marks: 0,
+        };
         trace.write("buffer_size_kb", BUFFER_KIB)?;
         trace.write("events/skb/kfree_skb/filter", FILTER)?;
         trace.write("trace", "")?;
@@ -118,6 +113,25 @@ impl Drop for DropTrace {
     }
 }
 
+/// Another process may have the same number, in another process namespace or before it was killed.
+fn new_instance(instances: &Path) -> Result<PathBuf, TraceError> {
+    let name = format!("tunlb-{}", process::id());
+    let mut folder = instances.join(&name);
+    for other in 2..10 {
+        match fs::create_dir(&folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                folder = instances.join(format!("{name}-{other}"));
+            }
+            made => {
+                return made
+                    .map(|()| folder.clone())
+                    .map_err(file("create", &folder));
+            }
+        }
+    }
+    Err(file("create", &folder)(io::ErrorKind::AlreadyExists.into()))
+}
+
 fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TraceError {
     let path = path.to_owned();
     move |cause| TraceError::File {
@@ -136,7 +150,9 @@ fn reasons(text: &str, mark: u64) -> BTreeMap<String, u64> {
     let since = text.rfind(&mark_text(mark)).unwrap_or_default();
     let mut reasons = BTreeMap::new();
     for line in text[since..].lines() {
-        let reason = line.split_once(" reason: ").map(|(_, reason)| reason.trim());
+        let reason = line
+            .split_once(" reason: ")
+            .map(|(_, reason)| reason.trim());
         let tells = |reason: &&str| line.contains("kfree_skb:") && !NO_REASONS.contains(reason);
         if let Some(reason) = reason.filter(tells) {
             *reasons.entry(reason.to_owned()).or_default() += 1;

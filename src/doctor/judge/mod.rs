@@ -25,6 +25,7 @@ use super::facts::{Facts, Role, Target};
 use super::finding::{Code, Diagnosis, Finding, SCHEMA, Status, Verdict};
 use super::firewall::Firewall;
 use super::lang::{Lang, say};
+use super::watch;
 use case::Case;
 use outcome::Outcome;
 use path::Place;
@@ -95,7 +96,7 @@ fn judge_target(
         selection,
     );
     let verdict = verdict(&placed, lang);
-    Diagnosis {
+    let at_rest = Diagnosis {
         schema: SCHEMA,
         role: Role::Backend,
         vip: Some(case.service()),
@@ -103,6 +104,10 @@ fn judge_target(
         path: path::of_backend(&case, &placed, verdict.code),
         verdict,
         checks: findings(placed),
+    };
+    match &facts.watched {
+        Some(observation) => watch::apply(at_rest, observation, lang),
+        None => at_rest,
     }
 }
 

@@ -89,9 +89,6 @@ decap0: 1200 20 3 1 0 2 0 0 0 0 0 0 0 0 0 0
         };
         let before = map(&[("same", 7), ("grown", 7), ("made anew", 7)]);
         let after = map(&[("same", 7), ("grown", 9), ("made anew", 1), ("new", 2)]);
-        assert_eq!(
-            growth(&before, &after),
-            map(&[("grown", 2), ("new", 2)])
-        );
+        assert_eq!(growth(&before, &after), map(&[("grown", 2), ("new", 2)]));
     }
 }

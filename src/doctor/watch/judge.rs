@@ -91,7 +91,9 @@ const ENDINGS: &[Ending] = &[
 /// another VIP, or of a director, as it is.
 #[must_use]
 pub fn apply(diagnosis: Diagnosis, observation: &Observation, lang: Lang) -> Diagnosis {
-    if diagnosis.role != Role::Backend || diagnosis.vip.as_deref() != Some(&texts::service(observation)) {
+    if diagnosis.role != Role::Backend
+        || diagnosis.vip.as_deref() != Some(&texts::service(observation))
+    {
         return diagnosis;
     }
     let trail = Trail::of(observation);
@@ -103,7 +105,10 @@ pub fn apply(diagnosis: Diagnosis, observation: &Observation, lang: Lang) -> Dia
             proven_fault(diagnosis, observation, &trail, last, code, evidence, lang)
         }
         Conclusion::Answered => answered(diagnosis, observation, &trail, evidence, lang),
-        Conclusion::Open => open(diagnosis, &texts::last_seen(last, observation, &trail, lang)),
+        Conclusion::Open => open(
+            diagnosis,
+            &texts::last_seen(last, observation, &trail, lang),
+        ),
     }
 }
 
@@ -137,6 +142,9 @@ fn conclude(
     checks: &[Finding],
 ) -> (Last, Conclusion) {
     use Conclusion::{Answered, Open, Rows};
+    if trail.beside.is_some() && trail.outer.is_none() && trail.inner.is_none() {
+        return (Last::Beside, Rows(&[8])); // answers may even reach the client
+    }
     if trail.goes_on.is_some() || (trail.reply.is_some() && is_udp(observation)) {
         return (Last::Answered, Answered);
     }
@@ -173,10 +181,7 @@ fn conclude(
     if trail.inner.is_some() {
         return decapsulated(trail, observation, checks);
     }
-    if trail.outer.is_some() {
-        return (Last::Arrived, Rows(arrived(trail, observation)));
-    }
-    (Last::Beside, Rows(&[8]))
+    (Last::Arrived, Rows(arrived(trail, observation)))
 }
 
 /// A RST that TCP sent, or a packet filter in its name. TCP sends one to a connection of which it knows
@@ -220,16 +225,23 @@ fn arrived(trail: &Trail<'_>, observation: &Observation) -> &'static [u8] {
             } => Some((outer_is_v4, icmp_type, code)),
             Kind::Tcp { .. } | Kind::Udp { .. } => None,
         });
-    let unknown_protocol = moved(observation, "IpInUnknownProtos")
-        || moved(observation, "Ip6InUnknownProtos");
+    let delivers = if outer_is_v4 {
+        "IpInDelivers"
+    } else {
+        "Ip6InDelivers"
+    };
+    let unknown_protocol =
+        moved(observation, "IpInUnknownProtos") || moved(observation, "Ip6InUnknownProtos");
     match error {
         _ if gue && (moved(observation, "UdpNoPorts") || moved(observation, "Udp6NoPorts")) => &[4],
         Some((true, 3, 3) | (false, 1, 4)) if gue => &[4],
         _ if unknown_protocol => &[1],
         Some((true, 3, 2) | (false, 4, 1)) => &[1, 19, 20],
         Some((true, 3, 3) | (false, 1, 4)) => &[2, 3],
-        _ if observation.tunnel.is_none() => &[19, 20, 2, 3, 1],
-        _ => &[19, 20, 2],
+        // Its own delivery is counted where something takes the outer packet: T, or `tunlb decap`.
+        _ if !moved(observation, delivers) => &[19, 20],
+        _ if observation.tunnel.is_none() => &[2, 3, 1, 19, 20],
+        _ => &[2, 14, 19, 20],
     }
 }
 
@@ -311,14 +323,7 @@ fn moved(observation: &Observation, counter: &str) -> bool {
 fn evidence(observation: &Observation, lang: Lang) -> BTreeMap<String, String> {
     let mut evidence = BTreeMap::new();
     for (number, sighting) in observation.seen.iter().take(MOST_QUOTED).enumerate() {
-        let (seconds, micro) = (
-            sighting.microseconds / 1_000_000,
-            sighting.microseconds % 1_000_000,
-        );
-        evidence.insert(
-            texts::packet(number + 1, lang),
-            format!("+{seconds}.{micro:06} s {sighting}"),
-        );
+        evidence.insert(texts::packet(number + 1, lang), sighting.timed());
     }
     for (counter, by) in &observation.deltas {
         if texts::TELLING.contains(&counter.as_str()) || counter.ends_with(".rx_errs") {
@@ -458,10 +463,19 @@ fn picture(observation: &Observation, trail: &Trail<'_>) -> Vec<Stage> {
             .unwrap_or_else(|| unknown.to_owned())
     };
     let places = [
-        (name(trail.outer, &observation.physical, "E"), trail.outer.is_some()),
-        (name(trail.inner, &observation.tunnel, "tunnel"), trail.inner.is_some()),
+        (
+            name(trail.outer, &observation.physical, "E"),
+            trail.outer.is_some(),
+        ),
+        (
+            name(trail.inner, &observation.tunnel, "tunnel"),
+            trail.inner.is_some(),
+        ),
         ("socket".to_owned(), any_reply.or(wrong_reply).is_some()),
-        (name(any_reply, &observation.physical, "E"), any_reply.is_some()),
+        (
+            name(any_reply, &observation.physical, "E"),
+            any_reply.is_some(),
+        ),
     ];
     // A packet that was seen later was at the places before, too.
     let reached = places.iter().rposition(|(_, seen)| *seen);

@@ -13,10 +13,10 @@ mod judge;
 mod live;
 mod observation;
 mod sighting;
-mod texts;
-mod trail;
 #[cfg(test)]
 mod tests;
+mod texts;
+mod trail;
 
 use std::net::IpAddr;
 
@@ -26,6 +26,7 @@ use crate::packet::Protocol;
 pub use judge::apply;
 pub use live::{Progress, WatchError, watch};
 pub use observation::{Kind, Observation, Outer, Quotation, Segment, Sighting, Summary, Way};
+pub use texts::invitation;
 
 /// Whose packets are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -140,6 +140,16 @@ pub struct Quotation {
     pub ports: Option<(u16, u16)>,
 }
 
+impl Sighting {
+    /// With its time before it: `+0.000123 s eth0 in: …`.
+    #[must_use]
+    pub fn timed(&self) -> String {
+        let seconds = self.microseconds / 1_000_000;
+        let micro = self.microseconds % 1_000_000;
+        format!("+{seconds}.{micro:06} s {self}")
+    }
+}
+
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

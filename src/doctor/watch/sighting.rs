@@ -51,7 +51,10 @@ fn after_gue(payload: &[u8]) -> Option<&[u8]> {
 }
 
 fn summary(packet: &Packet<'_>) -> Option<Summary> {
-    if packet.fragment().is_some_and(|fragment| fragment.offset > 0) {
+    if packet
+        .fragment()
+        .is_some_and(|fragment| fragment.offset > 0)
+    {
         return None; // the ports are in the first one
     }
     let ports = |key: FlowKey| (key.source_port, key.destination_port);

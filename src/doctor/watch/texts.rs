@@ -38,6 +38,7 @@ pub(super) enum Last {
 /// Counters that are quoted where they moved.
 pub(super) const TELLING: &[&str] = &[
     "Ip6InAddrErrors",
+    "Ip6InDelivers",
     "Ip6InHdrErrors",
     "Ip6InNoRoutes",
     "Ip6InTruncatedPkts",
@@ -80,6 +81,16 @@ pub(super) fn service(observation: &Observation) -> String {
         None if vip.is_ipv6() => format!("[{vip}]:any/{protocol}"),
         None => format!("{vip}:any/{protocol}"),
     }
+}
+
+/// What a user has to do for a watch of so many seconds.
+#[must_use]
+pub fn invitation(seconds: u64, lang: Lang) -> String {
+    say!(
+        lang,
+        "watching for up to {seconds} s; let a client connect now",
+        "开始监听，最多 {seconds} 秒；现在请让客户端发起连接"
+    )
 }
 
 /// Where the packets ended, as the first half of a sentence.
@@ -212,8 +223,8 @@ pub(super) const fn cause(row: u8) -> Option<Text> {
             "内核不支持 IP-in-IP，也没有其他程序解封装",
         ),
         2 => (
-            "no tunnel device takes it",
-            "没有隧道设备接收它",
+            "the tunnel device is down or does not take it",
+            "隧道设备未启用，或不接收它",
         ),
         3 => (
             "this network namespace has no tunnel device",
@@ -223,10 +234,7 @@ pub(super) const fn cause(row: u8) -> Option<Text> {
             "the UDP port of the tunnel is not bound",
             "隧道的 UDP 端口没有绑定",
         ),
-        5 => (
-            "the VIP is not local",
-            "VIP 不是本机地址",
-        ),
+        5 => ("the VIP is not local", "VIP 不是本机地址"),
         6 => (
             "the VIP is not local, and this machine forwards",
             "VIP 不是本机地址，而本机开启了转发",
@@ -266,10 +274,7 @@ pub(super) const fn cause(row: u8) -> Option<Text> {
             "a rule means protocol 94 where it says ipip",
             "规则中的 ipip 指的是协议 94",
         ),
-        21 => (
-            "conntrack takes it for invalid",
-            "conntrack 认为它无效",
-        ),
+        21 => ("conntrack takes it for invalid", "conntrack 认为它无效"),
         22 => (
             "masquerading rewrites the source of replies",
             "masquerade 改写了应答的源地址",
@@ -311,9 +316,5 @@ pub(super) fn lost(lang: Lang) -> String {
 }
 
 pub(super) fn drop_reasons(lang: Lang) -> String {
-    say!(
-        lang,
-        "drop reasons (whole host)",
-        "丢包原因（整台主机）"
-    )
+    say!(lang, "drop reasons (whole host)", "丢包原因（整台主机）")
 }

@@ -1,0 +1,275 @@
+//! `tunlb doctor --watch`: faults are made on a backend, one at a time, while a real client connects; the
+//! verdict must be the row of the fault, proven by the packets that were seen.
+
+use serde_json::Value;
+
+use crate::enter::{in_lab, tunlb};
+use crate::lab::{Lab, Node};
+use crate::process::Process;
+use crate::site::{CLIENT, Site, URL, VIP, WEB};
+
+/// One fault of the first backend.
+struct Fault {
+    what: &'static str,
+    make: &'static str,
+    mend: &'static str,
+    /// The verdict's code; none: the flow works.
+    code: Option<&'static str>,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        what: "healthy",
+        make: ":",
+        mend: ":",
+        code: None,
+    },
+    Fault {
+        what: "strict rp_filter on T",
+        make: "echo 1 >/proc/sys/net/ipv4/conf/decap0/rp_filter",
+        mend: "echo 0 >/proc/sys/net/ipv4/conf/decap0/rp_filter",
+        code: Some("B10"),
+    },
+    Fault {
+        what: "loose rp_filter and no address on T",
+        make: "echo 2 >/proc/sys/net/ipv4/conf/decap0/rp_filter; ip -4 addr flush dev decap0",
+        mend: "echo 0 >/proc/sys/net/ipv4/conf/decap0/rp_filter",
+        code: Some("B11"),
+    },
+    Fault {
+        what: "the VIP is missing",
+        make: "ip addr del 10.0.0.100/32 dev lo",
+        mend: "ip addr add 10.0.0.100/32 dev lo",
+        code: Some("B5"),
+    },
+    Fault {
+        what: "the VIP is missing and the backend forwards",
+        make: "ip addr del 10.0.0.100/32 dev lo; echo 1 >/proc/sys/net/ipv4/ip_forward",
+        mend: "ip addr add 10.0.0.100/32 dev lo; echo 0 >/proc/sys/net/ipv4/ip_forward",
+        code: Some("B6"),
+    },
+    Fault {
+        what: "no route to the client",
+        make: "ip route del default",
+        mend: "ip route add default via 10.0.1.1",
+        code: Some("B15"),
+    },
+    Fault {
+        what: "the route to the client leads into T",
+        make: "ip route add 10.0.9.0/24 dev decap0",
+        mend: "ip route del 10.0.9.0/24 dev decap0",
+        code: Some("B16"),
+    },
+    Fault {
+        what: "the gateway does not answer",
+        make: "ip route replace default via 10.0.1.250",
+        mend: "ip route replace default via 10.0.1.1",
+        code: Some("B18"),
+    },
+    Fault {
+        what: "protocol 4 is dropped",
+        make: "nft add table ip f; nft 'add chain ip f in { type filter hook input priority 0; }'
+               nft add rule ip f in ip protocol 4 drop",
+        mend: "nft delete table ip f",
+        code: Some("B19"),
+    },
+    Fault {
+        what: "what the VIP sends is dropped",
+        make: "nft add table ip f; nft 'add chain ip f out { type filter hook output priority 0; }'
+               nft add rule ip f out ip saddr 10.0.0.100 drop",
+        mend: "nft delete table ip f",
+        code: Some("B19"),
+    },
+    Fault {
+        what: "a rule checks the reverse path",
+        make: "nft add table ip f; nft 'add chain ip f pre { type filter hook prerouting priority -300; }'
+               nft add rule ip f pre iifname decap0 fib saddr . iif oif missing drop",
+        mend: "nft delete table ip f",
+        code: Some("B13"),
+    },
+    Fault {
+        what: "the client's address is the backend's own",
+        make: "ip addr add 10.0.9.2/32 dev lo",
+        mend: "ip addr del 10.0.9.2/32 dev lo",
+        code: Some("B14"),
+    },
+    Fault {
+        what: "T is gone",
+        make: "ip link set decap0 down",
+        mend: "ip link set decap0 up",
+        code: Some("B2"),
+    },
+];
+
+#[test]
+fn one_fault_at_a_time() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        let mut wrong = String::new();
+        for fault in FAULTS {
+            backend.sh(fault.make);
+            let verdict = watched(&site, backend, &["--vip", WEB], URL);
+            backend.sh(fault.mend);
+            if !is_proven(&verdict, fault.code) {
+                wrong += &format!("{}: {verdict:#}\n", fault.what);
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong}");
+        director.stop();
+    });
+}
+
+#[test]
+fn nothing_listens() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let service = "10.0.0.100:81/tcp";
+        let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        let url = "http://10.0.0.100:81/";
+        let verdict = watched(&site, backend, &["--vip", service], url);
+        assert_proven(&verdict, Some("B30"), "nothing listens");
+        director.stop();
+    });
+}
+
+#[test]
+fn nothing_arrives() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let backend = &site.backends[0].node;
+        let arguments = ["--vip", WEB, "--client", CLIENT, "--seconds", "2"];
+        let verdict = watched(&site, backend, &arguments, URL);
+        assert_proven(&verdict, Some("B23"), "no director");
+        assert_eq!(verdict["path"][0]["state"], "fail");
+    });
+}
+
+#[test]
+fn the_client_gets_no_answer() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
+        site.router.sh("nft add table ip f
+             nft 'add chain ip f on { type filter hook forward priority 0; }'
+             nft add rule ip f on ip saddr 10.0.0.100 drop");
+        let backend = &site.backends[0].node;
+        let verdict = watched(&site, backend, &["--vip", WEB], URL);
+        assert_proven(&verdict, Some("B23"), "the cloud drops what the VIP sends");
+        director.stop();
+    });
+}
+
+#[test]
+fn the_vip_is_routed_past_the_director() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        site.router
+            .sh("ip route replace 10.0.0.100/32 via 10.0.1.11");
+        let backend = &site.backends[0].node;
+        let verdict = watched(&site, backend, &["--vip", WEB], URL);
+        assert_proven(&verdict, Some("B8"), "past the director");
+    });
+}
+
+#[test]
+fn both_captures_in_one_file() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        let file = lab.file("watch.pcapng", "");
+        let path = file.display().to_string();
+        watched(&site, backend, &["--vip", WEB, "--pcap", &path], URL);
+        let text = lab.here().run(&format!("tcpdump -n -r {path}"));
+        let outer = "IP 10.0.1.2 > 10.0.1.11: IP 10.0.9.2";
+        assert!(text.contains(outer), "{text}");
+        assert!(text.contains(&format!("IP {VIP}.80 > {CLIENT}.")), "{text}");
+        let comments = lab.here().sh(&format!("grep -ao 'decap0 in: SYN' {path}"));
+        assert_eq!(comments.lines().count(), 1);
+        director.stop();
+    });
+}
+
+#[test]
+fn drop_reasons_leave_no_trace() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        backend.set_sysctl("ipv4/conf/decap0/rp_filter", 1);
+        // Refused to those who are root in a user namespace only.
+        let tracefs = lab
+            .here()
+            .sh("mount -t tracefs nodev /sys/kernel/tracing 2>&1 || echo refused");
+        let verdict = watched(&site, backend, &["--vip", WEB], URL);
+        let checks = verdict["checks"].as_array().expect("checks");
+        let filter = checks.iter().find(|check| check["code"] == "B10");
+        let reasons = filter.expect("B10")["evidence"]["drop reasons (whole host)"].clone();
+        let reasons = reasons.as_str().expect("drop reasons, or why not");
+        if tracefs.contains("refused") {
+            assert!(reasons.contains("no tracefs"), "{reasons}");
+        } else {
+            assert!(reasons.contains("IP_RPFILTER "), "{reasons}");
+            let left = lab.here().sh("ls /sys/kernel/tracing/instances");
+            assert!(!left.contains("tunlb"), "{left}");
+        }
+        director.stop();
+    });
+}
+
+/// What a watch says of one connection that is begun meanwhile.
+fn watched(site: &Site, backend: &Node, arguments: &[&str], url: &str) -> Value {
+    let mut command = backend.command(tunlb());
+    command.args(["doctor", "--role", "backend", "--watch", "--json"]);
+    command.args(arguments);
+    let watch = backend.start("doctor", command, "let a client connect now");
+    let client = connect(&site.client, url);
+    let ended = watch.wait();
+    drop(client);
+    serde_json::from_str(&ended.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr))
+}
+
+/// A client that gets its answer, or begins again until it is killed.
+fn connect(client: &Node, url: &str) -> Process {
+    let mut command = client.command("curl");
+    command.args(["--silent", "--max-time", "20", url]);
+    client.spawn("curl", command)
+}
+
+fn assert_proven(document: &Value, code: Option<&str>, what: &str) {
+    assert!(is_proven(document, code), "{what}: {document:#}");
+}
+
+fn is_proven(document: &Value, code: Option<&str>) -> bool {
+    let verdict = &document["verdict"];
+    let status = if code.is_some() { "fail" } else { "pass" };
+    // A flow that works proves that nothing beyond the backend keeps the client from its answer.
+    let expected = code.unwrap_or("B23");
+    let checks = document["checks"].as_array().expect("checks");
+    let mut proven = checks.iter().filter(|check| check["proven"] == true);
+    verdict["code"].as_str() == code
+        && verdict["status"] == status
+        && proven.any(|check| check["code"] == expected)
+}
+
+/// A lab without packets: what is refused before anything is watched.
+#[test]
+fn what_cannot_be_watched() {
+    in_lab(|lab: &Lab| {
+        let here = lab.here();
+        here.run("ip link set lo up");
+        let refused = |script: &str| {
+            let script = script.replace("tunlb", &tunlb().display().to_string());
+            here.sh(&format!("{script} 2>&1 && exit 1 || echo $?"))
+        };
+        let text = refused(
+            "setpriv --bounding-set -net_raw --inh-caps -net_raw tunlb doctor --role backend --watch --vip 10.0.0.100:80/tcp",
+        );
+        assert!(text.contains("missing CAP_NET_RAW"), "{text}");
+        assert!(text.ends_with("\n2\n"), "{text}");
+    });
+}
