@@ -94,7 +94,7 @@ impl PacketSocket {
     /// The next packet; nothing where none comes within `patience`, or a signal does.
     ///
     /// # Errors
-    /// The socket's, such as ENETDOWN once when a device goes down.
+    /// The socket's.
     pub fn receive(&mut self, patience: Duration) -> io::Result<Option<SeenPacket<'_>>> {
         // A timeout of zero would wait forever.
         self.socket.set_nonblocking(patience.is_zero())?;
@@ -112,12 +112,8 @@ impl PacketSocket {
                 },
                 time: arrival.time,
             })),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-                // A device went down; the others go on.
-                io::ErrorKind::NetworkDown => Ok(None),
-                _ => Err(error),
-            },
+            Err(error) if is_no_packet(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -128,6 +124,14 @@ impl PacketSocket {
     pub fn lost(&self) -> io::Result<u32> {
         sys::lost_packets(self.socket.as_fd())
     }
+}
+
+/// No packet in time, a signal, or a device that went down while the others go on.
+fn is_no_packet(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NetworkDown
+    )
 }
 
 #[cfg(test)]

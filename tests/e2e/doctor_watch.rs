@@ -5,8 +5,14 @@ use serde_json::Value;
 
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Lab, Node};
-use crate::process::Process;
-use crate::site::{CLIENT, Site, URL, VIP, WEB};
+use crate::process::{Process, Signal};
+use crate::site::{CLIENT, Site, URL, VIP, WEB, succeeded};
+
+const UDP_ASK: &str = include_str!("tools/udp_ask.py");
+const UDP_ECHO: &str = include_str!("tools/udp_echo.py");
+
+/// What the doctor says when it sees packets from then on.
+const INVITATION: &str = "let a client connect now";
 
 /// One fault of the first backend.
 struct Fault {
@@ -110,7 +116,7 @@ fn one_fault_at_a_time() {
         let mut wrong = String::new();
         for fault in FAULTS {
             backend.sh(fault.make);
-            let verdict = watched(&site, backend, &["--vip", WEB], URL);
+            let verdict = watched(&site.client, backend, &["--vip", WEB], URL);
             backend.sh(fault.mend);
             if !is_proven(&verdict, fault.code) {
                 wrong += &format!("{}: {verdict:#}\n", fault.what);
@@ -129,7 +135,7 @@ fn nothing_listens() {
         let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
         let url = "http://10.0.0.100:81/";
-        let verdict = watched(&site, backend, &["--vip", service], url);
+        let verdict = watched(&site.client, backend, &["--vip", service], url);
         assert_proven(&verdict, Some("B30"), "nothing listens");
         director.stop();
     });
@@ -141,7 +147,7 @@ fn nothing_arrives() {
         let site = Site::new(lab);
         let backend = &site.backends[0].node;
         let arguments = ["--vip", WEB, "--client", CLIENT, "--seconds", "2"];
-        let verdict = watched(&site, backend, &arguments, URL);
+        let verdict = watched(&site.client, backend, &arguments, URL);
         assert_proven(&verdict, Some("B23"), "no director");
         assert_eq!(verdict["path"][0]["state"], "fail");
     });
@@ -156,7 +162,7 @@ fn the_client_gets_no_answer() {
              nft 'add chain ip f on { type filter hook forward priority 0; }'
              nft add rule ip f on ip saddr 10.0.0.100 drop");
         let backend = &site.backends[0].node;
-        let verdict = watched(&site, backend, &["--vip", WEB], URL);
+        let verdict = watched(&site.client, backend, &["--vip", WEB], URL);
         assert_proven(&verdict, Some("B23"), "the cloud drops what the VIP sends");
         director.stop();
     });
@@ -169,7 +175,7 @@ fn the_vip_is_routed_past_the_director() {
         site.router
             .sh("ip route replace 10.0.0.100/32 via 10.0.1.11");
         let backend = &site.backends[0].node;
-        let verdict = watched(&site, backend, &["--vip", WEB], URL);
+        let verdict = watched(&site.client, backend, &["--vip", WEB], URL);
         assert_proven(&verdict, Some("B8"), "past the director");
     });
 }
@@ -182,7 +188,7 @@ fn both_captures_in_one_file() {
         let backend = &site.backends[0].node;
         let file = lab.file("watch.pcapng", "");
         let path = file.display().to_string();
-        watched(&site, backend, &["--vip", WEB, "--pcap", &path], URL);
+        watched(&site.client, backend, &["--vip", WEB, "--pcap", &path], URL);
         let text = lab.here().run(&format!("tcpdump -n -r {path}"));
         let outer = "IP 10.0.1.2 > 10.0.1.11: IP 10.0.9.2";
         assert!(text.contains(outer), "{text}");
@@ -190,6 +196,110 @@ fn both_captures_in_one_file() {
         let comments = lab.here().sh(&format!("grep -ao 'decap0 in: SYN' {path}"));
         assert_eq!(comments.lines().count(), 1);
         director.stop();
+    });
+}
+
+#[test]
+fn nothing_decapsulates() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
+        let backend = site.backends[0].node.clone();
+        let [first, ..] = site.backends;
+        succeeded(first.decap.stop(Signal::Term));
+        backend.sh("ip addr add 10.0.0.100/32 dev lo");
+        let verdict = watched(&site.client, &backend, &["--vip", WEB], URL);
+        assert_proven(&verdict, Some("B1"), "tunlb decap has ended");
+        director.stop();
+    });
+}
+
+#[test]
+fn no_port_for_gue() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let arguments = ["--vip", WEB, "--backend", "10.0.1.11", "--encap", "gue"];
+        let director = site.run(&arguments);
+        let backend = &site.backends[0].node;
+        let arguments = ["--vip", WEB, "--encap", "gue"];
+        let verdict = watched(&site.client, backend, &arguments, URL);
+        assert_proven(&verdict, Some("B4"), "tunlb decap does not take GUE");
+        director.stop();
+    });
+}
+
+#[test]
+fn datagrams() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let service = "10.0.0.100:53/udp";
+        let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        for (address, code) in [
+            (Some(VIP), None),
+            (Some("0.0.0.0"), Some("B31")),
+            (None, Some("B30")),
+        ] {
+            let _echo = address.map(|address| {
+                let command = backend.python(UDP_ECHO, &["b1", address, "53"]);
+                backend.start("echo", command, "listening")
+            });
+            let ask = || {
+                let command = site.client.python(UDP_ASK, &[VIP, "53", "1", "5000"]);
+                site.client.spawn("ask", command)
+            };
+            let verdict = watched_by(backend, &["--vip", service], ask);
+            assert_proven(&verdict, code, &format!("a service on {address:?}"));
+        }
+        director.stop();
+    });
+}
+
+/// Listens and never accepts.
+const DEAF: &str = "
+import signal, socket, sys
+sock = socket.create_server((sys.argv[1], 81), backlog=0)
+print('listening', flush=True)
+signal.pause()
+";
+
+/// Fills the queue.
+const IMPATIENT: &str = "
+import signal, socket, sys
+first = socket.create_connection((sys.argv[1], 81))
+print('connected', flush=True)
+signal.pause()
+";
+
+#[test]
+fn nothing_is_accepted() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let service = "10.0.0.100:81/tcp";
+        let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        let _deaf = backend.start("deaf", backend.python(DEAF, &[VIP]), "listening");
+        let client = &site.client;
+        let _impatient = client.start("impatient", client.python(IMPATIENT, &[VIP]), "connected");
+        let url = "http://10.0.0.100:81/";
+        let verdict = watched(client, backend, &["--vip", service], url);
+        assert_proven(&verdict, Some("B32"), "a queue of one place");
+        director.stop();
+    });
+}
+
+#[test]
+fn a_signal_ends_it() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let backend = &site.backends[0].node;
+        let mut command = backend.command(tunlb());
+        command.args(["doctor", "--watch", "--json", "--vip", WEB]);
+        let watch = backend.start("doctor", command, INVITATION);
+        let ended = watch.stop(Signal::Int);
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        let verdict: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        assert_eq!(verdict["verdict"]["status"], "unknown");
     });
 }
 
@@ -204,7 +314,7 @@ fn drop_reasons_leave_no_trace() {
         let tracefs = lab
             .here()
             .sh("mount -t tracefs nodev /sys/kernel/tracing 2>&1 || echo refused");
-        let verdict = watched(&site, backend, &["--vip", WEB], URL);
+        let verdict = watched(&site.client, backend, &["--vip", WEB], URL);
         let checks = verdict["checks"].as_array().expect("checks");
         let filter = checks.iter().find(|check| check["code"] == "B10");
         let reasons = filter.expect("B10")["evidence"]["drop reasons (whole host)"].clone();
@@ -221,12 +331,17 @@ fn drop_reasons_leave_no_trace() {
 }
 
 /// What a watch says of one connection that is begun meanwhile.
-fn watched(site: &Site, backend: &Node, arguments: &[&str], url: &str) -> Value {
+fn watched(client: &Node, backend: &Node, arguments: &[&str], url: &str) -> Value {
+    watched_by(backend, arguments, || connect(client, url))
+}
+
+/// What a watch says of the packets of a program that is started meanwhile.
+fn watched_by(backend: &Node, arguments: &[&str], start: impl FnOnce() -> Process) -> Value {
     let mut command = backend.command(tunlb());
     command.args(["doctor", "--role", "backend", "--watch", "--json"]);
     command.args(arguments);
-    let watch = backend.start("doctor", command, "let a client connect now");
-    let client = connect(&site.client, url);
+    let watch = backend.start("doctor", command, INVITATION);
+    let client = start();
     let ended = watch.wait();
     drop(client);
     serde_json::from_str(&ended.stdout)

@@ -45,7 +45,7 @@ pub(crate) struct Site {
 /// A backend with its decapsulator and its HTTP server.
 pub(crate) struct Backend {
     pub(crate) node: Node,
-    decap: Process,
+    pub(crate) decap: Process,
     _httpd: Process,
 }
 

@@ -51,7 +51,7 @@ impl Flow {
         let request = (self.client_port, self.service_port);
         match &packet.kind {
             Kind::Error { about, .. } => self.error(about),
-            kind => match ports(kind)? {
+            kind @ (Kind::Tcp { .. } | Kind::Udp { .. }) => match ports(kind)? {
                 ports if ports == request => (packet.source == self.client
                     && packet.destination == self.vip)
                     .then_some(Part::Request),

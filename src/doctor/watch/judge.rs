@@ -149,13 +149,30 @@ fn conclude(
         return (Last::Answered, Answered);
     }
     if trail.first.is_none() {
-        return (Last::Nothing, Rows(&[23]));
+        let conclusion = if observation.interrupted {
+            Open // who did not wait saw nothing
+        } else {
+            Rows(&[23])
+        };
+        return (Last::Nothing, conclusion);
     }
     if trail.passed_on.is_some() {
         return (Last::PassedOn, Rows(&[6]));
     }
+    if let Some(replied) = replied(trail, observation) {
+        return replied;
+    }
+    if trail.inner.is_some() {
+        return decapsulated(trail, observation, checks);
+    }
+    (Last::Arrived, Rows(arrived(trail, observation)))
+}
+
+/// What answered, where anything did.
+fn replied(trail: &Trail<'_>, observation: &Observation) -> Option<(Last, Conclusion)> {
+    use Conclusion::{Answered, Open, Rows};
     if trail.reply_into_tunnel.is_some() {
-        return (Last::RepliedIntoTunnel, Rows(&[16]));
+        return Some((Last::RepliedIntoTunnel, Rows(&[16])));
     }
     if trail.reply_of_other.is_some() {
         let rows: &[u8] = if is_udp(observation) {
@@ -163,25 +180,19 @@ fn conclude(
         } else {
             &[22, 31]
         };
-        return (Last::RepliedFromOther, Rows(rows));
+        return Some((Last::RepliedFromOther, Rows(rows)));
     }
     if trail.reply.is_some() {
-        return match trail.again {
+        return Some(match trail.again {
             Some(_) => (Last::Replied, Rows(&[23])),
             None if !trail.begins() => (Last::Answered, Answered),
             None => (Last::Replied, Open),
-        };
+        });
     }
     if trail.reset.is_some() {
-        return (Last::Reset, reset(trail, observation));
+        return Some((Last::Reset, reset(trail, observation)));
     }
-    if let Some(rows) = trail.error.and_then(|_| refused(trail, observation)) {
-        return (Last::Refused, Rows(rows));
-    }
-    if trail.inner.is_some() {
-        return decapsulated(trail, observation, checks);
-    }
-    (Last::Arrived, Rows(arrived(trail, observation)))
+    refused(trail, observation).map(|rows| (Last::Refused, Rows(rows)))
 }
 
 /// A RST that TCP sent, or a packet filter in its name. TCP sends one to a connection of which it knows

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::flow::{Flow, Part, is_about_tunnel, is_settled};
-use super::observation::{Observation, Outer, Sighting, Way};
+use super::observation::{Kind, Observation, Outer, Segment, Sighting, Way};
 use super::{Watched, counters, filter, sighting};
 use crate::doctor::facts::Observed;
 use crate::io::capability::{self, Capability, PrivilegeError};
@@ -81,16 +81,15 @@ pub fn watch(
     (live.progress)(Progress::Watching);
     while !stop.load(Ordering::Relaxed) && !live.is_over(patience) {
         match socket.receive(TICK)? {
-            Some(packet) => {
-                if live.take(&packet)? {
-                    socket.set_filter(&filter::program(watched, live.client()))?;
-                }
+            Some(packet) if live.take(&packet)? => {
+                socket.set_filter(&filter::program(watched, live.client()))?;
             }
+            Some(_) => {}
             None if live.flow.is_none() => live.rebase(&mut socket)?,
             None => {}
         }
     }
-    live.finish(&socket)
+    live.finish(&socket, stop)
 }
 
 /// A watch that goes on.
@@ -228,7 +227,8 @@ impl<'a> Live<'a> {
             Some(Part::Request | Part::Reply | Part::Error) => true,
             None => false,
         };
-        if !belongs || self.seen.len() >= MOST_SEEN {
+        let is_told = self.settled.is_some() && is_mere_data(&sighting.packet.kind);
+        if !belongs || is_told || self.seen.len() >= MOST_SEEN {
             return;
         }
         followed.outer = followed.outer.or(sighting.outer);
@@ -261,7 +261,11 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn finish(mut self, socket: &PacketSocket) -> Result<Observation, WatchError> {
+    fn finish(
+        mut self,
+        socket: &PacketSocket,
+        stop: &AtomicBool,
+    ) -> Result<Observation, WatchError> {
         let after = counters::read(self.watched);
         if self.flow.is_none() {
             self.follow_what_goes_on();
@@ -285,6 +289,7 @@ impl<'a> Live<'a> {
             physical: watched.physical.clone(),
             tunnel: watched.tunnel.clone(),
             milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            interrupted: self.settled.is_none() && stop.load(Ordering::Relaxed),
             flow: self
                 .flow
                 .map(|followed| (followed.flow.client, followed.flow.client_port)),
@@ -312,11 +317,20 @@ impl<'a> Live<'a> {
 }
 
 fn tunnel_error_about(sighting: &Sighting, outer: Option<Outer>) -> bool {
-    use super::observation::Kind;
     let (Kind::Error { about, .. }, Some(outer)) = (&sighting.packet.kind, outer) else {
         return false;
     };
     is_about_tunnel(about, &outer)
+}
+
+const fn is_mere_data(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Tcp {
+            segment: Segment::Other,
+            ..
+        }
+    )
 }
 
 /// The names of devices.

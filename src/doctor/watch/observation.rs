@@ -23,6 +23,8 @@ pub struct Observation {
     pub tunnel: Option<String>,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
+    /// A signal ended it before a flow came or was followed to its end.
+    pub interrupted: bool,
     /// The client and its port: the flow that was followed; none where nothing came.
     pub flow: Option<(IpAddr, u16)>,
     /// Packets of that flow and errors about it, in their order.

@@ -35,7 +35,10 @@ fn tunnelled<'a>(packet: &Packet<'a>, encap: Encap) -> Option<(Outer, &'a [u8])>
                 let inner = after_gue(packet.payload().get(UDP_HEADER..)?)?;
                 Some((outer(encap), inner))
             }
-            _ => None,
+            Transport::Udp { .. }
+            | Transport::Tcp { .. }
+            | Transport::Icmp(_)
+            | Transport::Other(_) => None,
         },
         _ => None,
     }
@@ -71,7 +74,8 @@ fn summary(packet: &Packet<'_>) -> Option<Summary> {
                 source: quoted.source,
                 destination: quoted.destination,
                 protocol: quoted.protocol,
-                ports: quoted.ports,
+                // Of other protocols they are whatever is there.
+                ports: quoted.ports.filter(|_| matches!(quoted.protocol, 6 | 17)),
             },
         },
         Transport::Icmp(_) | Transport::Other(_) => return None,
@@ -89,5 +93,97 @@ const fn segment(flags: u8) -> Segment {
         (false, true, false) => Segment::Syn,
         (false, true, true) => Segment::SynAck,
         (false, false, _) => Segment::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+        let mut packet = vec![
+            0x45, 0, length[0], length[1], 0, 7, 0, 0, 64, protocol, 0, 0,
+        ];
+        packet.extend(source);
+        packet.extend(destination);
+        packet.extend(payload);
+        packet
+    }
+
+    const CLIENT: [u8; 4] = [10, 0, 9, 2];
+    const VIP: [u8; 4] = [10, 0, 0, 100];
+    const DIRECTOR: [u8; 4] = [10, 0, 1, 2];
+    const BACKEND: [u8; 4] = [10, 0, 1, 11];
+
+    fn segment(flags: u8) -> Vec<u8> {
+        let mut segment = vec![0; 20];
+        segment[..4].copy_from_slice(&[0x0f, 0xa0, 0, 80]);
+        segment[12..14].copy_from_slice(&[0x50, flags]);
+        ip(6, CLIENT, VIP, &segment)
+    }
+
+    fn datagram(port: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(8 + payload.len()).unwrap();
+        let header = [0xc0, 0, 0x17, port, 0, length, 0, 0];
+        [&header, payload].concat()
+    }
+
+    fn text(bytes: &[u8], encap: Encap) -> String {
+        match read(bytes, encap) {
+            Some((Some(outer), packet)) => format!("{outer}: {packet}"),
+            Some((None, packet)) => packet.to_string(),
+            None => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn packets_in_words() {
+        let syn = segment(2);
+        let headed = |header: &[u8]| datagram(0xc0, &[header, &syn].concat());
+        let quoted = ip(4, DIRECTOR, BACKEND, &syn);
+        let error = [&[3, 2, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        let mut later = segment(2);
+        later[7] = 9;
+        let gue = Encap::Gue(0x17c0);
+        let cases = [
+            (syn.clone(), "SYN 10.0.9.2:4000 > 10.0.0.100:80"),
+            (segment(0x12), "SYN-ACK 10.0.9.2:4000 > 10.0.0.100:80"),
+            (segment(0x14), "RST 10.0.9.2:4000 > 10.0.0.100:80"),
+            (segment(0x10), "TCP 10.0.9.2:4000 > 10.0.0.100:80"),
+            (
+                ip(4, DIRECTOR, BACKEND, &syn),
+                "IPIP 10.0.1.2 > 10.0.1.11: SYN 10.0.9.2:4000 > 10.0.0.100:80",
+            ),
+            (
+                ip(17, DIRECTOR, BACKEND, &headed(&[0, 4, 0, 0])),
+                "GUE 10.0.1.2 > 10.0.1.11: SYN 10.0.9.2:4000 > 10.0.0.100:80",
+            ),
+            (
+                ip(17, DIRECTOR, BACKEND, &headed(&[1, 4, 0, 0, 9, 9, 9, 9])),
+                "GUE 10.0.1.2 > 10.0.1.11: SYN 10.0.9.2:4000 > 10.0.0.100:80",
+            ),
+            (
+                ip(17, DIRECTOR, BACKEND, &headed(&[])),
+                "GUE 10.0.1.2 > 10.0.1.11: SYN 10.0.9.2:4000 > 10.0.0.100:80",
+            ),
+            (
+                ip(17, CLIENT, VIP, &datagram(53, &[1])),
+                "UDP 10.0.9.2:49152 > 10.0.0.100:5941",
+            ),
+            (
+                ip(1, BACKEND, DIRECTOR, &error),
+                "ICMP 3/2 10.0.1.11 > 10.0.1.2 about protocol 4 10.0.1.2 > 10.0.1.11",
+            ),
+            (ip(1, CLIENT, VIP, &[8, 0, 0, 0, 0, 1, 0, 1]), "nothing"),
+            (later, "nothing"),
+            (ip(4, DIRECTOR, BACKEND, &[0x45; 7]), "nothing"),
+            (Vec::new(), "nothing"),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(text(&bytes, gue), expected);
+        }
+        let other = text(&ip(17, DIRECTOR, BACKEND, &headed(&[])), Encap::Ipip);
+        assert_eq!(other, "UDP 10.0.1.2:49152 > 10.0.1.11:6080");
     }
 }

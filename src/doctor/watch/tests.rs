@@ -120,6 +120,7 @@ fn observation(seen: Vec<Sighting>, deltas: &[(&str, u64)]) -> Observation {
         physical: Some("eth0".to_owned()),
         tunnel: Some("tunl0".to_owned()),
         milliseconds: 5000,
+        interrupted: false,
         flow: (!seen.is_empty()).then_some((ip(CLIENT), 4000)),
         seen,
         lost: 0,
@@ -505,6 +506,16 @@ fn lost_packets_prove_nothing() {
         .unwrap();
     assert!(!network.proven);
     assert_eq!(network.evidence["packets not captured"], "3");
+}
+
+#[test]
+fn who_does_not_wait_sees_nothing() {
+    let mut observation = observation(Vec::new(), &[]);
+    observation.interrupted = true;
+    let verdict = judged(&observation, &[]).verdict;
+    assert_eq!((verdict.status, verdict.code), (Status::Unknown, None));
+    let words = "nothing for 10.0.0.100:80/tcp arrived in 5 s of watching";
+    assert!(verdict.summary.starts_with(words), "{}", verdict.summary);
 }
 
 #[test]

@@ -13,6 +13,10 @@ use super::length_of;
 /// Room for one control message that holds a time, aligned as control messages must be (cmsg(3)).
 type Control = [u64; 8];
 
+/// Of the width that `sockaddr_ll` has for them (linux/socket.h, linux/if_ether.h).
+const AF_PACKET: u16 = 17;
+const ETH_P_ALL: u16 = 3;
+
 // SAFETY: CMSG_SPACE only computes.
 const _: () = assert!(
     unsafe { libc::CMSG_SPACE(length_of::<libc::timespec>()) } as usize <= size_of::<Control>()
@@ -40,8 +44,8 @@ pub struct LinkArrival {
 pub fn bind_to_all_devices(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `sockaddr_ll` is plain data for which all zeroes is valid; index 0 is every device.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as libc::c_ushort;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_family = AF_PACKET;
+    address.sll_protocol = ETH_P_ALL.to_be();
     // SAFETY: the address is of the length given and outlives the call, which only reads it.
     let status = unsafe {
         libc::bind(
