@@ -14,6 +14,7 @@ mod wire;
 
 mod capture;
 mod checksums;
+mod doctor_fix;
 mod families;
 mod firewall;
 mod fragments;
