@@ -22,7 +22,7 @@ use crate::doctor::gather::{self, BackendOptions, FoundRole, Service};
 use crate::doctor::report::Style;
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::{self, Detail};
-use crate::doctor::{Lang, Selection, bundle, catalogue, judge, peer};
+use crate::doctor::{Lang, Selection, Target, bundle, catalogue, judge, peer};
 
 /// Arguments of `tunlb doctor`.
 #[derive(Debug, clap::Args)]
@@ -47,8 +47,8 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The tunnel: ipip or gue[:PORT] [default: what is found]
-    #[arg(long, value_name = "ENCAP", value_parser = parse_encap)]
+    /// The tunnel [default: what is found]
+    #[arg(long, value_name = "ipip|gue[:PORT]", value_parser = parse_encap)]
     pub encap: Option<Encap>,
 
     /// One JSON document on stdout (described in docs/doctor.md)
@@ -247,7 +247,7 @@ fn look(args: &Args) -> Result<Option<Vec<Facts>>> {
     let mut machines = Vec::new();
     for role in roles(args)? {
         match role {
-            Role::Backend => machines.push(look_at_backend(args)),
+            Role::Backend => machines.push(beside(machines.first(), look_at_backend(args))),
             Role::Director => match look_at_director(args)? {
                 Some(facts) => machines.push(facts),
                 None => return Ok(None),
@@ -255,6 +255,17 @@ fn look(args: &Args) -> Result<Option<Vec<Facts>>> {
         }
     }
     Ok(Some(machines))
+}
+
+/// On a director that is a backend as well, its own VIPs are no backend's unless a tunnel ends here: one
+/// on a device of it is the director's fault (D35).
+fn beside(director: Option<&Facts>, mut backend: Facts) -> Facts {
+    if let Some(director) = director.and_then(|facts| facts.director.as_ref()) {
+        let is_backends =
+            |target: &Target| target.tunnel.is_some() || !director.vips.contains_key(&target.vip);
+        backend.targets.retain(is_backends);
+    }
+    backend
 }
 
 /// What this machine is examined as. One that is both is examined as both, the director first.

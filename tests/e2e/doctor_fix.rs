@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::enter::{in_lab, tunlb};
 use crate::lab::Node;
+use crate::leftovers::{self, assert_same};
 use crate::site::{CLIENT, DIRECTOR, Site, URL, WEB};
 
 const EXAMINE: [&str; 10] = [
@@ -82,7 +83,7 @@ fn a_backend_is_mended_and_the_undo_script_takes_it_back() {
             .mode();
         assert_eq!(mode & 0o777, 0o700);
         backend.run(&undo.display().to_string());
-        assert_eq!(dump(backend), broken);
+        assert_same(&broken, &dump(backend), "the undo script");
         assert!(!is_answered(&site));
     });
 }
@@ -104,7 +105,7 @@ fn nothing_is_changed_without_consent() {
 
         // A terminal of its own, on which somebody says no, then yes.
         for (answer, status) in [("n", 1), ("y", 0)] {
-            assert_eq!(dump(backend), broken);
+            assert_same(&broken, &dump(backend), "the undo script");
             let (code, text) = on_terminal(backend, undo, answer);
             assert!(
                 text.contains("B5: ip addr add 10.0.0.100/32 dev lo"),
@@ -118,7 +119,7 @@ fn nothing_is_changed_without_consent() {
             assert_eq!(undo.exists(), answer == "y");
         }
         backend.run(&undo.display().to_string());
-        assert_eq!(dump(backend), broken);
+        assert_same(&broken, &dump(backend), "the undo script");
     });
 }
 
@@ -148,7 +149,7 @@ fn what_lasts_is_written_beside_what_is_there() {
 
         backend.run(&undo.display().to_string());
         assert_eq!(fs::read_to_string(own).expect("the doctor's file"), former);
-        assert_eq!(dump(backend), broken);
+        assert_same(&broken, &dump(backend), "the undo script");
     });
 }
 
@@ -195,14 +196,7 @@ fn codes(changes: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// All that a mend changes: settings, addresses, devices, routes, rules, packet filters.
+/// All that a mend changes: packet filters, too.
 fn dump(node: &Node) -> String {
-    node.sh("
-        sysctl -a -r '^net[.]ipv4[.](ip_forward|conf)' 2>/dev/null
-        ip -o addr show
-        ip -o link show
-        ip rule show
-        ip -o route show table all
-        nft --stateless list ruleset
-    ")
+    leftovers::dump(node) + &node.run("nft --stateless list ruleset")
 }

@@ -11,6 +11,7 @@ use super::{FilterVerdict, RuleText};
 
 /// Jumps within jumps. nft allows 16 (NFT_JUMP_STACK_SIZE), legacy iptables as many as there are chains.
 const MAX_DEPTH: usize = 32;
+
 /// What a base chain may make of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -28,26 +29,46 @@ struct Outcome {
     doubt: Option<RuleText>,
 }
 
-/// All outcomes of a base chain as one verdict.
-fn sum(mut outcomes: Vec<Outcome>) -> FilterVerdict {
-    let Some(last) = outcomes.pop() else {
-        return FilterVerdict::Accept;
-    };
-    if let Some(other) = outcomes
-        .into_iter()
-        .find(|outcome| outcome.kind != last.kind)
-    {
-        let doubt = other.doubt.or(last.doubt);
-        return FilterVerdict::Unknown(doubt.unwrap_or(other.rule));
+/// What a packet may come to in a base chain, in order. As cascades of jumps can come to the same over
+/// and over, only what the verdict needs is kept.
+#[derive(Default)]
+struct Outcomes {
+    count: usize,
+    /// The first one of each kind.
+    firsts: Vec<Outcome>,
+    last: Option<Outcome>,
+}
+
+impl Outcomes {
+    fn push(&mut self, outcome: Outcome) {
+        self.count += 1;
+        if let Some(before) = self.last.replace(outcome) {
+            let is_new = |first: &Outcome| first.kind != before.kind;
+            if self.firsts.iter().all(is_new) {
+                self.firsts.push(before);
+            }
+        }
     }
-    match last.kind {
-        Kind::Accept => FilterVerdict::Accept,
-        Kind::Drop => FilterVerdict::Drop(last.rule),
-        Kind::Rewrite => FilterVerdict::Rewritten(last.rule),
-        Kind::Divert => FilterVerdict::Diverted(last.rule),
-        Kind::Unknown => FilterVerdict::Unknown(last.rule),
+
+    fn verdict(self) -> FilterVerdict {
+        let Some(last) = self.last else {
+            return FilterVerdict::Accept;
+        };
+        let mut firsts = self.firsts.into_iter();
+        if let Some(other) = firsts.find(|outcome| outcome.kind != last.kind) {
+            let doubt = other.doubt.or(last.doubt);
+            return FilterVerdict::Unknown(doubt.unwrap_or(other.rule));
+        }
+        match last.kind {
+            Kind::Accept => FilterVerdict::Accept,
+            Kind::Drop => FilterVerdict::Drop(last.rule),
+            Kind::Rewrite => FilterVerdict::Rewritten(last.rule),
+            Kind::Divert => FilterVerdict::Diverted(last.rule),
+            Kind::Unknown => FilterVerdict::Unknown(last.rule),
+        }
     }
 }
+
 /// Where the packet is, seen from one chain.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
@@ -72,14 +93,15 @@ pub(super) struct Pass<'w, 't, 'p> {
     table: &'t Table,
     base: &'t Base,
     walk: &'w mut Walk<'p>,
-    outcomes: Vec<Outcome>,
+    outcomes: Outcomes,
+    /// The chains that the packet is in: the first one jumped to the next one, and so on.
+    within: Vec<&'t str>,
 }
 
 /// What a rule's parts have come to.
 struct Position<'r> {
     chain: &'r str,
     rule: &'r Rule,
-    depth: usize,
     /// In the rule.
     here: Place,
     /// Past the rule: it did not match, or ended without a verdict.
@@ -89,38 +111,41 @@ struct Position<'r> {
 }
 
 impl<'w, 't, 'p> Pass<'w, 't, 'p> {
-    pub(super) const fn new(walk: &'w mut Walk<'p>, table: &'t Table, base: &'t Base) -> Self {
+    pub(super) fn new(walk: &'w mut Walk<'p>, table: &'t Table, base: &'t Base) -> Self {
         Self {
             table,
             base,
             walk,
-            outcomes: Vec::new(),
+            outcomes: Outcomes::default(),
+            within: Vec::new(),
         }
     }
 
     /// All outcomes as one verdict.
     pub(super) fn verdict(self) -> FilterVerdict {
-        sum(self.outcomes)
+        self.outcomes.verdict()
     }
 
     /// Walks a chain; where the packet falls out of its end, it is back in the chain that jumped.
-    pub(super) fn chain(&mut self, name: &'t str, start: Place, depth: usize) -> Place {
+    pub(super) fn chain(&mut self, name: &'t str, start: Place) -> Place {
         let Some(chain) = self.table.chains.get(name) else {
             return start;
         };
-        let outcomes = self.outcomes.len();
+        self.within.push(name);
+        let outcomes = self.outcomes.count;
         let (mut here, mut back) = (start.clone(), Place::Gone);
         for rule in &chain.rules {
             if matches!(here, Place::Gone) {
                 break;
             }
             let returned;
-            (here, returned) = self.rule(name, rule, here, depth);
+            (here, returned) = self.rule(name, rule, here);
             back = back.or(returned);
         }
+        self.within.pop();
         let end = here.or(back);
         // Doubt about the way through a chain is over once no way ended in it.
-        if self.outcomes.len() == outcomes {
+        if self.outcomes.count == outcomes {
             start
         } else {
             end
@@ -128,18 +153,11 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
     }
 
     /// Applies a rule; returns where the packet is in this chain and whether it returned from it.
-    fn rule(
-        &mut self,
-        chain: &'t str,
-        rule: &'t Rule,
-        here: Place,
-        depth: usize,
-    ) -> (Place, Place) {
-        let outcomes = self.outcomes.len();
+    fn rule(&mut self, chain: &'t str, rule: &'t Rule, here: Place) -> (Place, Place) {
+        let outcomes = self.outcomes.count;
         let mut at = Position {
             chain,
             rule,
-            depth,
             here: here.clone(),
             past: Place::Gone,
             back: Place::Gone,
@@ -159,7 +177,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         let end = at.past.or(at.here);
         // Doubt whether a rule matched is over where it decided nothing.
         match (end, at.back) {
-            (Place::Here(_), Place::Gone) if self.outcomes.len() == outcomes => (here, Place::Gone),
+            (Place::Here(_), Place::Gone) if self.outcomes.count == outcomes => (here, Place::Gone),
             places => places,
         }
     }
@@ -276,16 +294,23 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
 
     fn jump(&mut self, at: &mut Position<'t>, target: &'t str, jump: Jump) {
         let here = std::mem::replace(&mut at.here, Place::Gone);
-        if at.depth == MAX_DEPTH || !self.table.chains.contains_key(target) {
+        if !self.may_enter(target) {
             let quote = self.table.quote(at.chain, at.rule);
             self.outcome(Kind::Unknown, quote.clone(), Some(quote));
             return;
         }
-        let end = self.chain(target, here, at.depth + 1);
+        let end = self.chain(target, here);
         match jump {
             Jump::Returns => at.here = end,
             Jump::Stays => at.back = std::mem::replace(&mut at.back, Place::Gone).or(end),
         }
+    }
+
+    /// The kernel refuses a loop.
+    fn may_enter(&self, target: &str) -> bool {
+        self.within.len() < MAX_DEPTH
+            && !self.within.contains(&target)
+            && self.table.chains.contains_key(target)
     }
 
     pub(super) fn outcome(&mut self, kind: Kind, rule: RuleText, doubt: Option<RuleText>) {

@@ -9,7 +9,7 @@ use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText}
 
 /// Rules looked at per packet. Rulesets that jump in cascades could hold a walk for hours; no sane one
 /// comes near.
-const MAX_RULES: usize = 1_000_000;
+const MAX_RULES: usize = 200_000;
 /// NF_IP_PRI_CONNTRACK: earlier chains at prerouting and output see no conntrack state.
 const CONNTRACK_PRIORITY: i64 = -200;
 /// What becomes of a packet under all tables.
@@ -73,6 +73,12 @@ struct Entry<'t> {
     base: &'t Base,
     /// Whether the chain is in use, and bound to the packet's device.
     bound: Truth,
+}
+
+impl Entry<'_> {
+    fn policy(&self) -> RuleText {
+        self.table.quote_policy(self.chain, &self.base.policy)
+    }
 }
 
 /// The base chains at a hook, in the order in which the kernel enters them.
@@ -141,30 +147,46 @@ pub(super) struct Walk<'p> {
 }
 
 impl Walk<'_> {
+    /// What a base chain that is perhaps not in use would do, is not known to happen.
     fn base_chain(&mut self, entry: &Entry<'_>) -> FilterVerdict {
+        if entry.bound == Truth::Yes {
+            return self.enter(entry);
+        }
+        let (mark, ct_mark, notrack) = (self.mark, self.ct_mark, self.notrack.clone());
+        let verdict = self.enter(entry);
+        self.mark = self.mark.filter(|now| mark == Some(*now));
+        self.ct_mark = self.ct_mark.filter(|now| ct_mark == Some(*now));
+        if let (Notrack::Yes, Notrack::No | Notrack::Perhaps(_)) = (&self.notrack, &notrack) {
+            self.notrack = Notrack::Perhaps(entry.policy());
+        }
+        match verdict {
+            FilterVerdict::Drop(rule)
+            | FilterVerdict::Rewritten(rule)
+            | FilterVerdict::Diverted(rule)
+            | FilterVerdict::Unknown(rule) => FilterVerdict::Unknown(rule),
+            FilterVerdict::Accept | FilterVerdict::NotSeen(_) => verdict,
+        }
+    }
+
+    fn enter(&mut self, entry: &Entry<'_>) -> FilterVerdict {
         let sight = self.sight(entry.base);
         if entry.base.nat && !matches!(sight.state, None | Some(ConntrackState::New)) {
             return FilterVerdict::Accept;
         }
-        let policy = entry.table.quote_policy(entry.chain, &entry.base.policy);
         let notrack = self.notrack.clone();
         let mut pass = Pass::new(self, entry.table, entry.base);
         let mut place = Place::Here(None);
-        if entry.bound != Truth::Yes {
-            pass.outcome(Kind::Accept, policy.clone(), Some(policy.clone()));
-            place = Place::Here(Some(policy.clone()));
-        }
         if let (true, Notrack::Perhaps(rule)) = (entry.base.nat, notrack) {
             pass.outcome(Kind::Accept, rule.clone(), Some(rule.clone()));
             place = Place::Here(Some(rule));
         }
-        if let Place::Here(doubt) = pass.chain(entry.chain, place, 0) {
+        if let Place::Here(doubt) = pass.chain(entry.chain, place) {
             let kind = if entry.base.policy.drops {
                 Kind::Drop
             } else {
                 Kind::Accept
             };
-            pass.outcome(kind, policy, doubt);
+            pass.outcome(kind, entry.policy(), doubt);
         }
         pass.verdict()
     }

@@ -41,8 +41,8 @@ pub enum Refusal {
     Taken(String),
     /// Lines that only a file of the user's own can take.
     NotWhole,
-    /// Neither networkd nor ifupdown configures this machine.
-    NoConfigurator,
+    /// Something else configures this machine than what the lines are for.
+    OtherConfigurator,
 }
 
 impl Refusal {
@@ -81,10 +81,10 @@ impl Refusal {
                 "these lines belong into a file of yours",
                 "这些内容应写入您自己的配置文件"
             ),
-            Self::NoConfigurator => say!(
+            Self::OtherConfigurator => say!(
                 lang,
-                "neither systemd-networkd nor ifupdown configures this machine",
-                "本机的网络既不由 systemd-networkd 也不由 ifupdown 配置"
+                "what configures this machine's network does not read such files",
+                "管理本机网络的程序不读取这类文件"
             ),
             Self::Entangled(what) => say!(
                 lang,

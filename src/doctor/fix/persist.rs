@@ -138,7 +138,7 @@ pub fn plan(finding: &Finding, host: &Host) -> Vec<(String, Result<Option<Write>
         configured = Some(configured.unwrap_or(false) || used);
     }
     if configured == Some(false) {
-        plans.push((finding.title.clone(), Err(Refusal::NoConfigurator)));
+        plans.push((finding.title.clone(), Err(Refusal::OtherConfigurator)));
     }
     plans
 }
@@ -395,7 +395,10 @@ mod tests {
         };
         assert_eq!(
             plan(&both, &host),
-            [("strict rp_filter".to_owned(), Err(Refusal::NoConfigurator))]
+            [(
+                "strict rp_filter".to_owned(),
+                Err(Refusal::OtherConfigurator)
+            )]
         );
         host.ifupdown = true;
         assert_eq!(files(&host), ["/etc/network/interfaces.d/vip"]);

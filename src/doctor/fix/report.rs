@@ -134,7 +134,12 @@ fn why(fate: &Fate, lang: Lang) -> Option<String> {
     }
 }
 
-/// Findings that came to something else, or of which a command was run, in packet order.
+fn was_tried(session: &Session, code: Code, vip: Option<&str>) -> bool {
+    let mut applied = session.applied.iter();
+    applied.any(|applied| (applied.code, applied.vip.as_deref()) == (code, vip))
+}
+
+/// Findings that came to something else, or that were tried, in packet order.
 fn changed(session: &Session) -> Vec<Changed<'_>> {
     let same = |before: &Diagnosis, after: &Diagnosis| {
         (&before.vip, before.role) == (&after.vip, after.role)
@@ -151,15 +156,19 @@ fn changed(session: &Session) -> Vec<Changed<'_>> {
                 Some((before.vip.as_deref(), check, now))
             })
         })
-        .filter(|(_, before, after)| {
-            let run = |applied: &Applied| applied.code == before.code && applied.fate == Fate::Done;
-            before.status != after.status || session.applied.iter().any(run)
-        })
         .map(|(vip, before, after)| Changed {
             code: before.code,
             vip,
-            before: before.status,
+            // One that was blocked at first came to fail when its turn came.
+            before: if was_tried(session, before.code, vip) {
+                Status::Fail
+            } else {
+                before.status
+            },
             after: after.status,
+        })
+        .filter(|changed| {
+            changed.before != changed.after || was_tried(session, changed.code, changed.vip)
         })
         .collect()
 }
@@ -175,7 +184,13 @@ pub fn text(changes: Changes<'_>, lang: Lang) -> String {
                 .iter()
                 .map(|applied| entry(applied.code, &applied.command, &applied.fate, lang)),
         );
-        lines.extend(changed(session).iter().map(transition));
+        let changed = changed(session);
+        lines.extend(
+            changed
+                .iter()
+                .filter(|changed| is_notable(changed))
+                .map(transition),
+        );
         lines.push(ending(session, lang));
     }
     for persisted in changes.persisted {
@@ -223,6 +238,12 @@ fn entry(code: Code, what: &str, fate: &Fate, lang: Lang) -> String {
             )
         }
     }
+}
+
+/// Whether it was worth a line in the report before or is so now.
+fn is_notable(changed: &Changed<'_>) -> bool {
+    let passes = |status| matches!(status, Status::Pass | Status::Skip);
+    !passes(changed.before) || !passes(changed.after)
 }
 
 fn transition(changed: &Changed<'_>) -> String {

@@ -140,7 +140,7 @@ fn forwarding(case: &Case<'_>) -> Outcome {
             ))
             .evidence(name, 0)
             .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{name} = 1"))
+            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
             .verify(format!("sysctl {name}"));
         }
     }
@@ -218,7 +218,7 @@ fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
         .iter()
         .filter_map(|fix| fix.strip_prefix("sysctl -w "))
         .collect();
-    let file = format!("# /etc/sysctl.d/90-tunlb.conf\n{}", lines.join("\n"));
+    let file = format!("# /etc/sysctl.d/99-tunlb.conf\n{}", lines.join("\n"));
     outcome.persist(file)
 }
 

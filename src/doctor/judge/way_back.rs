@@ -22,10 +22,11 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
             let device = case.target.physical.as_deref().unwrap_or("E");
             let outcome = Outcome::fail(say!(
                 case.lang,
-                "there is no route to {client}: no answer leaves, and source validation drops the request already",
-                "没有到 {client} 的路由：应答发不出去，源地址校验也会先把请求丢掉"
+                "there is no route to {client}: no answer leaves",
+                "没有到 {client} 的路由：应答发不出去"
             ))
             .evidence(question(case), route_text(answer))
+            .fix(gateway_wanted(case, device))
             .fix(format!("ip route add default via GATEWAY dev {device}"))
             .persist(format!(
                 "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
@@ -129,6 +130,7 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
     let device = case.target.physical.as_deref().unwrap_or("E");
     Outcome::fail(what)
         .evidence(question(case), route_text(&case.target.way_back))
+        .fix(gateway_wanted(case, device))
         .fix(format!(
             "ip route replace {client} via GATEWAY dev {device}"
         ))
@@ -164,6 +166,14 @@ fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
             "发往 {client} 的应答经过 director {director}，而它把 VIP 路由进自己的 TUN"
         )
     })
+}
+
+fn gateway_wanted(case: &Case<'_>, device: &str) -> String {
+    say!(
+        case.lang,
+        "# GATEWAY: the router of {device}'s segment, which is not the director",
+        "# GATEWAY：{device} 所在网段的路由器，不是 director"
+    )
 }
 
 /// The next hop does not answer.
