@@ -173,13 +173,13 @@ fn host(lab: &Lab) -> Node {
 }
 
 /// All that tunlb could change: links, addresses, routes, rules, settings.
-pub(crate) pub(crate) fn dump(host: &Node) -> String {
+pub(crate) fn dump(host: &Node) -> String {
     host.sh("ip -d link; ip addr; ip neigh show proxy
          for family in -4 -6; do ip $family route show table all; ip $family rule; done
          cd /proc/sys/net; grep -rs '' ipv4 ipv6 | sort")
 }
 
-pub(crate) pub(crate) fn assert_same(before: &str, after: &str, what: &str) {
+pub(crate) fn assert_same(before: &str, after: &str, what: &str) {
     let difference = difference(before, after);
     assert!(
         difference.is_empty(),
