@@ -88,6 +88,66 @@ fn a_backend_is_mended_and_the_undo_script_takes_it_back() {
     });
 }
 
+const CONFIG: &str = "
+[[vip]]
+address = \"10.0.0.100\"
+port = 80
+protocol = \"tcp\"
+[[vip.backend]]
+address = \"10.0.1.11\"
+";
+
+/// Faults of a director: its TUN is down, which takes the VIP's route with it, the VIP is its own,
+/// forwarding is off but for one device, two firewalls drop the tunnel.
+const BREAK_DIRECTOR: &str = "
+    ip link set tunlb0 down
+    ip addr add 10.0.0.100/32 dev lo
+    echo 0 >/proc/sys/net/ipv4/ip_forward
+    echo 1 >/proc/sys/net/ipv4/conf/eth0/forwarding
+    echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects
+    nft add table inet guard
+    nft 'add chain inet guard out { type filter hook output priority 0; }'
+    nft add rule inet guard out meta l4proto 4 counter drop
+    iptables-legacy -A OUTPUT -p 4 -j DROP
+";
+
+#[test]
+fn a_director_is_mended_and_the_undo_script_takes_it_back() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let config = lab.file("tunlb.toml", CONFIG).display().to_string();
+        let _running = site.run(&["-c", &config]);
+        assert_eq!(site.get(), "b1");
+        let director = &site.director;
+        director.sh(BREAK_DIRECTOR);
+        let dump = || dump(director) + &director.run("iptables-legacy-save");
+        let broken = dump();
+        assert!(!is_answered(&site));
+
+        let undo = Path::new("/dev/shm/undo.sh");
+        let mut command = director.command(tunlb());
+        command.args([
+            "doctor",
+            "-c",
+            &config,
+            "--fix",
+            "--apply",
+            "-y",
+            "--lang=zh",
+        ]);
+        command.arg("--undo-file").arg(undo);
+        let mended = command.output().expect("the doctor");
+        let text = String::from_utf8_lossy(&mended.stdout).into_owned();
+        assert_eq!(mended.status.code(), Some(0), "{text}");
+        assert!(text.contains("D38: FAIL → PASS"), "{text}");
+        assert!(text.contains("已没有失败的检查"), "{text}");
+        assert_eq!(site.get(), "b1", "the client has its answer");
+
+        director.run(&undo.display().to_string());
+        assert_same(&broken, &dump(), "the undo script");
+    });
+}
+
 #[test]
 fn nothing_is_changed_without_consent() {
     in_lab(|lab| {

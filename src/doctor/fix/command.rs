@@ -107,12 +107,9 @@ impl Command {
     }
 }
 
-/// Words in capitals stand for what only the user knows; options (`-I`) and chains are preceded by one.
+/// What findings write for what only the user knows.
 pub(super) fn is_placeholder(word: &str) -> bool {
-    matches!(
-        word,
-        "GATEWAY" | "TABLE" | "FILE" | "DEV" | "E" | "T" | "ADDR"
-    )
+    matches!(word, "GATEWAY" | "TABLE" | "FILE" | "DEVICE" | "E" | "T")
 }
 
 fn change(words: &[&str]) -> Option<Change> {
