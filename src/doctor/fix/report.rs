@@ -255,9 +255,7 @@ fn transition(changed: &Changed<'_>) -> String {
 
 fn ending(session: &Session, lang: Lang) -> String {
     match session.ending {
-        Ending::NothingFails => lang
-            .pick("nothing fails any more", "已没有失败的检查")
-            .to_owned(),
+        Ending::NothingFails => lang.pick("nothing fails", "没有失败的检查").to_owned(),
         Ending::NothingMore => lang
             .pick(
                 "what still fails is left to you",

@@ -55,7 +55,7 @@ pub enum Ending {
     DidNotHelp(Code),
     /// A command of this finding failed.
     CommandFailed(Code),
-    /// [`MOST_ROUNDS`] findings were mended, and there are more.
+    /// As many findings were mended as one run may, and there are more.
     TooMany,
 }
 
@@ -157,8 +157,10 @@ fn next(diagnoses: &[Diagnosis], tried: &[Tried]) -> Result<(Option<String>, Fin
     });
     let mut ending = Ending::NothingFails;
     for (vip, finding) in failing {
+        // Commands that were not run may differ from look to look: they may name processes.
         let earlier = tried.iter().find(|tried| {
-            (&tried.vip, tried.code, &tried.fix) == (&vip, finding.code, &finding.fix)
+            let same = (&tried.vip, tried.code) == (&vip, finding.code);
+            same && (tried.outcome != Outcome::Applied || tried.fix == finding.fix)
         });
         match earlier.map(|tried| tried.outcome) {
             None => return Ok((vip, finding.clone())),

@@ -18,6 +18,8 @@ struct Fault {
 struct Fake {
     faults: Vec<Fault>,
     settings: BTreeMap<String, String>,
+    /// What the first fault's commands are at the next look.
+    others: Vec<&'static str>,
     no: Vec<&'static str>,
     broken: Vec<&'static str>,
     ran: Vec<String>,
@@ -29,6 +31,9 @@ impl Machine for Fake {
 
     fn diagnose(&mut self) -> Result<Vec<Diagnosis>, String> {
         let checks: Vec<_> = self.faults.iter().map(finding).collect();
+        if let (Some(fix), Some(fault)) = (self.others.pop(), self.faults.first_mut()) {
+            fault.fix = vec![fix];
+        }
         let first = checks.first().map(|finding| finding.code);
         let status = first.map_or(Status::Pass, |_| Status::Fail);
         Ok(vec![Diagnosis {
@@ -208,6 +213,18 @@ fn half_a_mend_is_none() {
         fates,
         [Refusal::NotUndoable, Refusal::Advice, Refusal::NotAlone].map(Fate::Left)
     );
+}
+
+#[test]
+fn what_is_left_once_is_left_whatever_its_commands_name_next_time() {
+    let mut machine = Fake {
+        faults: vec![fault(30, "nsenter --net=/proc/7/ns/net tunlb doctor")],
+        others: vec!["nsenter --net=/proc/8/ns/net tunlb doctor"],
+        ..Fake::default()
+    };
+    let session = mended(&mut machine).unwrap();
+    assert_eq!(session.ending, Ending::NothingMore);
+    assert_eq!(session.applied.len(), 1);
 }
 
 #[test]
