@@ -120,7 +120,7 @@ fn a_director_is_mended_and_the_undo_script_takes_it_back() {
         assert_eq!(site.get(), "b1");
         let director = &site.director;
         director.sh(BREAK_DIRECTOR);
-        let dump = || dump(director) + &director.run("iptables-legacy-save");
+        let dump = || dump(director) + &director.run("iptables-legacy -S");
         let broken = dump();
         assert!(!is_answered(&site));
 
