@@ -1,7 +1,10 @@
 //! `tunlb doctor`: why does the backend get the packet and the client no answer?
 //!
-//! Looks at this machine, or takes the facts of a bundle, judges them, and reports. Changes nothing.
+//! Looks at this machine, or takes the facts of a bundle, judges them, and reports. Changes nothing
+//! unless `--fix --apply` or `--persist` ask for it (`mend`).
 
+mod mend;
+mod values;
 mod watch;
 
 use std::fs;
@@ -11,9 +14,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use values::{parse_code, parse_encap, parse_service};
 
 use super::source::complain_about;
-use super::{BAD_NEWS, NO_WORK, parse_protocol, print};
+use super::{BAD_NEWS, NO_WORK, print};
 use crate::config::{Config, ConfigError};
 use crate::doctor::facts::{Encap, Facts, Role};
 use crate::doctor::finding::{Code, Diagnosis, Status};
@@ -59,8 +63,24 @@ pub struct Args {
     pub verbose: bool,
 
     /// Print the commands that mend what is found, and run none of them
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub fix: bool,
+
+    /// With --fix: run them, one finding after the other, and write an undo script; asks before each
+    #[arg(long, requires = "fix", conflicts_with_all = ["from_bundle", "bundle", "peer"])]
+    pub apply: bool,
+
+    /// Write the files that make a mend last, those that this machine reads; asks before each
+    #[arg(long, conflicts_with_all = ["from_bundle", "bundle", "peer"])]
+    pub persist: bool,
+
+    /// Make every change without asking
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Where the undo script goes [default: ./tunlb-doctor-undo-TIME.sh]
+    #[arg(long, value_name = "FILE")]
+    pub undo_file: Option<PathBuf>,
 
     /// Explain a code such as B11 and stop
     #[arg(long, value_name = "CODE", value_parser = parse_code)]
@@ -133,18 +153,12 @@ fn examine(args: &Args, lang: Lang) -> Result<ExitCode> {
     for code in args.only.iter().chain(&args.skip) {
         known(*code)?;
     }
-    let Some(machines) = look(args, lang)? else {
+    if args.apply || args.persist {
+        return mend::run(args, lang);
+    }
+    let Some((machines, mut diagnoses)) = diagnose(args, lang)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
-    let selection = Selection {
-        only: args.only.clone(),
-        skip: args.skip.clone(),
-    };
-    let mut diagnoses: Vec<_> = machines
-        .iter()
-        .flat_map(|facts| judge::judge(facts, &selection, lang))
-        .collect();
-    diagnoses.sort_by_key(|diagnosis| std::cmp::Reverse(diagnosis.verdict.status));
     if let (Some(path), [facts, ..]) = (&args.bundle, machines.as_slice()) {
         write_bundle(path, facts, &diagnoses)?;
     }
@@ -155,16 +169,41 @@ fn examine(args: &Args, lang: Lang) -> Result<ExitCode> {
     Ok(exit_code(&diagnoses))
 }
 
-fn print_all(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
-    let Some(document) = Document::new(diagnoses) else {
-        bail!("no VIP was found on this machine; name one: --vip ADDR:PORT/PROTO");
+/// What was seen and what it comes to, the worst first; nothing where the configuration is invalid, once
+/// every problem is printed.
+fn diagnose(args: &Args, lang: Lang) -> Result<Option<(Vec<Facts>, Vec<Diagnosis>)>> {
+    let Some(machines) = look(args, lang)? else {
+        return Ok(None);
     };
+    let selection = Selection {
+        only: args.only.clone(),
+        skip: args.skip.clone(),
+    };
+    let mut diagnoses: Vec<_> = machines
+        .iter()
+        .flat_map(|facts| judge::judge(facts, &selection, lang))
+        .collect();
+    diagnoses.sort_by_key(|diagnosis| std::cmp::Reverse(diagnosis.verdict.status));
+    Ok(Some((machines, diagnoses)))
+}
+
+fn print_all(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
+    let document = document(diagnoses)?;
     if args.json {
         return print(&document.text()?);
     }
     if args.fix {
         return print(&text::fixes(diagnoses));
     }
+    print_report(args, diagnoses, lang)
+}
+
+fn document(diagnoses: &[Diagnosis]) -> Result<Document> {
+    Document::new(diagnoses)
+        .context("no VIP was found on this machine; name one: --vip ADDR:PORT/PROTO")
+}
+
+fn print_report(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
     let style = Style {
         width: terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0)),
         detail: if args.verbose {
@@ -375,88 +414,4 @@ fn user_language() -> Lang {
     let set = names.iter().filter_map(|name| std::env::var(name).ok());
     let locale = set.into_iter().find(|value| !value.is_empty());
     locale.map_or(Lang::En, |locale| Lang::of_locale(&locale))
-}
-
-fn parse_code(text: &str) -> Result<Code, String> {
-    text.parse()
-        .map_err(|error: crate::doctor::finding::CodeError| error.to_string())
-}
-
-fn parse_service(text: &str) -> Result<Service, String> {
-    let parse = || {
-        let (address, protocol) = text.rsplit_once('/')?;
-        let protocol = parse_protocol(protocol)?;
-        let (address, port) = address.rsplit_once(':')?;
-        let port = match port {
-            "any" => None,
-            number => Some(number.parse().ok().filter(|port| *port != 0)?),
-        };
-        let bracketed = address
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
-        let address = match bracketed {
-            Some(inner) => IpAddr::V6(inner.parse().ok()?),
-            None => IpAddr::V4(address.parse().ok()?),
-        };
-        Some(Service {
-            address,
-            port,
-            protocol,
-        })
-    };
-    parse().ok_or_else(|| {
-        "not ADDR:PORT/PROTO such as 203.0.113.10:80/tcp or [2001:db8::10]:any/udp".to_owned()
-    })
-}
-
-/// The port of GUE where none is named (draft-ietf-intarea-gue §5.9).
-const GUE_PORT: u16 = 6080;
-
-fn parse_encap(text: &str) -> Result<Encap, String> {
-    let port = |text: &str| text.parse().ok().filter(|port| *port != 0);
-    let encap = match text.split_once(':') {
-        None if text == "ipip" => Some(Encap::Ipip),
-        None if text == "gue" => Some(Encap::Gue(GUE_PORT)),
-        Some(("gue", number)) => port(number).map(Encap::Gue),
-        Some(_) | None => None,
-    };
-    encap.ok_or_else(|| "not ipip, gue or gue:PORT".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn services() {
-        let service = |text| {
-            let service: Service = parse_service(text)?;
-            Ok::<_, String>((service.address.to_string(), service.port))
-        };
-        assert_eq!(
-            service("203.0.113.10:80/tcp"),
-            Ok(("203.0.113.10".to_owned(), Some(80)))
-        );
-        assert_eq!(
-            service("[2001:db8::10]:any/udp"),
-            Ok(("2001:db8::10".to_owned(), None))
-        );
-        for bad in [
-            "203.0.113.10",
-            "203.0.113.10:0/tcp",
-            "2001:db8::1:80/tcp",
-            "10.0.0.1:80/sctp",
-        ] {
-            assert!(service(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn tunnels() {
-        assert_eq!(parse_encap("gue:6081"), Ok(Encap::Gue(6081)));
-        assert_eq!(parse_encap("gue"), Ok(Encap::Gue(6080)));
-        for bad in ["gre", "gue:0", "ipip:4"] {
-            assert!(parse_encap(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -21,7 +21,7 @@ const MOST_CAPTURED: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub struct WatchArgs {
     /// Follow one flow through the backend while a client sends, and say where it ends
-    #[arg(long, conflicts_with = "from_bundle")]
+    #[arg(long, conflicts_with_all = ["from_bundle", "apply", "persist"])]
     pub watch: bool,
 
     /// How long to wait for a client

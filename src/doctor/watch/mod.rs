@@ -6,6 +6,7 @@
 //! reads it, and has no other input than that and what the facts say.
 
 mod assembler;
+mod conclusion;
 mod counters;
 mod filter;
 mod flow;
