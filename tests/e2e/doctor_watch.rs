@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::enter::{in_lab, tunlb};
+use crate::families::{COMBINATIONS, DualStack, host};
 use crate::lab::{Lab, Node};
 use crate::process::{Process, Signal};
 use crate::site::{CLIENT, Site, URL, VIP, WEB, succeeded};
@@ -330,6 +331,69 @@ fn drop_reasons_leave_no_trace() {
     });
 }
 
+#[test]
+fn every_family_and_tunnel() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        let director = site.run(lab);
+        let mut wrong = String::new();
+        let mut judge = |what: &str, vip: &str, encap: &str, code: Option<&str>| {
+            let service = format!("{}:80/tcp", host(vip));
+            let url = format!("http://{}/", host(vip));
+            let arguments = ["--vip", &service, "--encap", encap];
+            let verdict = watched(&site.client, &site.backend, &arguments, &url);
+            if !is_proven(&verdict, code) {
+                wrong += &format!("{what}: {verdict:#}\n");
+            }
+        };
+        for (name, vip, _, encap, _) in COMBINATIONS {
+            judge(name, vip, encap, None);
+        }
+        let vip = "2001:db8::103";
+        let of_fault = [
+            (
+                "the VIP is missing",
+                format!("ip addr del {vip}/128 dev lo"),
+                format!("ip addr add {vip}/128 dev lo nodad"),
+                "B5",
+            ),
+            (
+                "no route to the client",
+                "ip route del 2001:db8:9::/64".to_owned(),
+                "ip route add 2001:db8:9::/64 via 2001:db8:8::2".to_owned(),
+                "B15",
+            ),
+        ];
+        for (what, make, mend, code) in of_fault {
+            site.backend.sh(&make);
+            judge(what, vip, "ipip", Some(code));
+            site.backend.sh(&mend);
+        }
+        assert!(wrong.is_empty(), "{wrong}");
+        drop(director);
+    });
+}
+
+#[test]
+fn a_bundle_keeps_the_flow() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
+        let backend = &site.backends[0].node;
+        backend.set_sysctl("ipv4/conf/decap0/rp_filter", 1);
+        let path = lab.file("watch.tar.zst", "").display().to_string();
+        let arguments = ["--vip", WEB, "--bundle", &path];
+        let live = watched(&site.client, backend, &arguments, URL);
+        let mut command = lab.here().command(tunlb());
+        command.args(["doctor", "--json", "--from-bundle", &path]);
+        let later = lab.here().spawn("later", command).wait();
+        let later: Value = serde_json::from_str(&later.stdout).expect("JSON");
+        assert_proven(&later, Some("B10"), "from a bundle");
+        assert_eq!(later, live);
+        director.stop();
+    });
+}
+
 /// What a watch says of one connection that is begun meanwhile.
 fn watched(client: &Node, backend: &Node, arguments: &[&str], url: &str) -> Value {
     watched_by(backend, arguments, || connect(client, url))
@@ -351,7 +415,7 @@ fn watched_by(backend: &Node, arguments: &[&str], start: impl FnOnce() -> Proces
 /// A client that gets its answer, or begins again until it is killed.
 fn connect(client: &Node, url: &str) -> Process {
     let mut command = client.command("curl");
-    command.args(["--silent", "--max-time", "20", url]);
+    command.args(["--silent", "--globoff", "--max-time", "20", url]);
     client.spawn("curl", command)
 }
 

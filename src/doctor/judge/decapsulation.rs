@@ -102,7 +102,10 @@ pub(super) fn device(case: &Case<'_>) -> Outcome {
         Taker::Device(link) => {
             Outcome::pass().evidence(format!("{} rx_packets", link.name), link.rx_packets)
         }
-        Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", &decap.device),
+        Taker::Process(decap) => match case.link(&decap.device).filter(|link| !link.up) {
+            Some(link) => down(case, &link.name),
+            None => Outcome::pass().evidence("tunlb decap", &decap.device),
+        },
         Taker::OtherProcess(decap) => other_process(case, decap),
         Taker::Unfit(link) => unfit(case, link),
         Taker::NoDevice => Outcome::blocked(Code::backend(3)),
@@ -161,6 +164,18 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     )
     .fix(format!("tunlb decap --vip {vip} --setup"))
     .verify("tunlb doctor --only B2")
+}
+
+/// The TUN of a `tunlb decap`, which goes on without it and counts what the kernel refuses.
+fn down(case: &Case<'_>, name: &str) -> Outcome {
+    Outcome::fail(say!(
+        case.lang,
+        "{name}, the device of tunlb decap, is down: the kernel refuses what comes out of the tunnel",
+        "tunlb decap 的设备 {name} 未启用（down）：内核拒绝从隧道出来的包"
+    ))
+    .evidence(name, "down")
+    .fix(format!("ip link set {name} up"))
+    .verify(format!("ip link show {name}"))
 }
 
 fn unfit(case: &Case<'_>, link: &Link) -> Outcome {

@@ -269,6 +269,10 @@ const FAULTS: &[(&str, Status, Change)] = &[
     }),
     ("B2", Status::Fail, |facts| links(facts)[2].up = false),
     ("B2", Status::Fail, |facts| {
+        by_decap(facts);
+        links(facts)[2].up = false;
+    }),
+    ("B2", Status::Fail, |facts| {
         links(facts)[2].tunnel = Some(TunnelFacts {
             remote: Some(ip("10.0.9.9")),
             ..TunnelFacts::default()

@@ -1,6 +1,7 @@
 //! One flow among what is seen: which packet begins it, what belongs to it, and when enough was seen.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Watched;
 use super::observation::{Kind, Outer, Quotation, Segment, Sighting, Way};
@@ -100,11 +101,18 @@ const fn ports(kind: &Kind) -> Option<(u16, u16)> {
     }
 }
 
-/// Whether what was seen of a flow decides what becomes of it: it was answered and the client went on,
-/// it was refused, or the client begins again.
-pub(super) fn is_settled(seen: &[Sighting]) -> bool {
+/// How long to look on after the packet that decides: for an error that the kernel is about to send.
+const AFTER_DECISION: Duration = Duration::from_millis(300);
+
+/// How long to look on after a packet that comes again: it may have crossed the answer on the way.
+const AFTER_REPETITION: Duration = Duration::from_secs(1);
+
+/// How much longer a flow is to be followed, once it was answered and the client went on, or refused, or
+/// once the client begins again.
+pub(super) fn rest(seen: &[Sighting]) -> Option<Duration> {
     let mut replied = false;
     let mut first_request: Option<&Sighting> = None;
+    let mut repeated = None;
     for sighting in seen {
         match (&sighting.packet.kind, sighting.way) {
             (Kind::Error { .. }, _)
@@ -115,20 +123,40 @@ pub(super) fn is_settled(seen: &[Sighting]) -> bool {
                 },
                 _,
             )
-            | (Kind::Udp { .. }, Way::Out) => return true,
+            | (Kind::Udp { .. }, Way::Out) => return Some(AFTER_DECISION),
             (Kind::Tcp { segment, .. }, Way::In) => {
-                let goes_on = *segment == Segment::Other;
-                let again = first_request.is_some_and(|first| {
-                    first.packet == sighting.packet && first.device == sighting.device
-                });
-                if again || (replied && goes_on) {
-                    return true;
+                if replied && *segment == Segment::Other {
+                    return Some(AFTER_DECISION);
                 }
-                first_request.get_or_insert(sighting);
+                let first = first_request.get_or_insert(sighting);
+                if *first != sighting
+                    && first.packet == sighting.packet
+                    && first.device == sighting.device
+                {
+                    repeated = Some(AFTER_REPETITION);
+                }
             }
             (Kind::Tcp { segment, .. }, Way::Out) => replied |= *segment != Segment::Syn,
             (Kind::Udp { .. }, Way::In) => {}
         }
     }
-    false
+    repeated
+}
+
+/// Whether the client went on after its answer, so that what follows is mere data.
+pub(super) fn goes_on(seen: &[Sighting]) -> bool {
+    let is_data = |sighting: &&Sighting| is_mere_data(&sighting.packet.kind);
+    seen.iter()
+        .filter(is_data)
+        .any(|sighting| sighting.way == Way::In)
+}
+
+pub(super) const fn is_mere_data(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Tcp {
+            segment: Segment::Other,
+            ..
+        }
+    )
 }

@@ -28,13 +28,9 @@ pub fn apply(diagnosis: Diagnosis, observation: &Observation, lang: Lang) -> Dia
     }
     let trail = Trail::of(observation);
     let (last, conclusion) = conclude(&trail, observation, &diagnosis.checks);
-    let evidence = evidence(observation, lang);
     match conclusion {
-        Conclusion::Rows(rows) => {
-            let code = likeliest(rows, &diagnosis.checks);
-            proven_fault(diagnosis, observation, &trail, last, code, evidence, lang)
-        }
-        Conclusion::Answered => answered(diagnosis, observation, &trail, evidence, lang),
+        Conclusion::Rows(rows) => fault(diagnosis, observation, &trail, last, rows, lang),
+        Conclusion::Answered => answered(diagnosis, observation, &trail, lang),
         Conclusion::Open => open(
             diagnosis,
             &texts::last_seen(last, observation, &trail, lang),
@@ -85,18 +81,21 @@ fn evidence(observation: &Observation, lang: Lang) -> BTreeMap<String, String> {
     evidence
 }
 
-/// A packet showed the fault.
-fn proven_fault(
+/// The flow ends for one of these rows. It is proven where no other row is left, or where the facts say the
+/// same; what is not seen proves nothing where packets were lost.
+fn fault(
     mut diagnosis: Diagnosis,
     observation: &Observation,
     trail: &Trail<'_>,
     last: Last,
-    code: Code,
-    evidence: BTreeMap<String, String>,
+    rows: &[u8],
     lang: Lang,
 ) -> Diagnosis {
+    let code = likeliest(rows, &diagnosis.checks);
     let at_rest = diagnosis.verdict.code;
     let finding = finding_of(&mut diagnosis.checks, code, lang);
+    let is_certain = rows.len() == 1 || finding.status >= Status::Warn;
+    finding.proven = is_certain && observation.lost == 0;
     if finding.status != Status::Fail || finding.summary.is_empty() {
         let seen = texts::last_seen(last, observation, trail, lang);
         finding.summary = match texts::cause(code.row) {
@@ -105,10 +104,8 @@ fn proven_fault(
         };
     }
     finding.status = Status::Fail;
-    // What is not seen proves nothing where packets were lost.
-    finding.proven = observation.lost == 0;
     finding.blocked_by = None;
-    finding.evidence.extend(evidence);
+    finding.evidence.extend(evidence(observation, lang));
     diagnosis.verdict = Verdict {
         status: Status::Fail,
         code: Some(code),
@@ -125,7 +122,6 @@ fn answered(
     mut diagnosis: Diagnosis,
     observation: &Observation,
     trail: &Trail<'_>,
-    evidence: BTreeMap<String, String>,
     lang: Lang,
 ) -> Diagnosis {
     let seen = texts::last_seen(Last::Answered, observation, trail, lang);
@@ -133,7 +129,7 @@ fn answered(
     finding.status = Status::Pass;
     finding.proven = true;
     finding.summary = String::new();
-    finding.evidence.extend(evidence);
+    finding.evidence.extend(evidence(observation, lang));
     diagnosis.path = picture(observation, trail);
     let verdict = &mut diagnosis.verdict;
     let severity = verdict.code.and_then(catalogue::entry);

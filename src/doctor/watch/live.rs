@@ -8,8 +8,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::flow::{Flow, Part, is_about_tunnel, is_settled};
-use super::observation::{Kind, Observation, Outer, Segment, Sighting, Way};
+use super::flow::{Flow, Part, goes_on, is_about_tunnel, is_mere_data, rest};
+use super::observation::{Kind, Observation, Outer, Sighting, Way};
 use super::{Watched, counters, filter, sighting};
 use crate::doctor::facts::Observed;
 use crate::io::capability::{self, Capability, PrivilegeError};
@@ -27,9 +27,6 @@ const FOLLOWED: Duration = Duration::from_millis(3500);
 
 /// How long a datagram may wait for its answer.
 const DATAGRAM_FOLLOWED: Duration = Duration::from_secs(2);
-
-/// After the packet that settles it: counters, and an error that the kernel is about to send.
-const GRACE: Duration = Duration::from_millis(300);
 
 /// Packets that are kept before it is known which flow is followed, and of that flow.
 const MOST_SEEN: usize = 256;
@@ -107,7 +104,8 @@ struct Live<'a> {
     /// Packets of all flows while none is followed.
     earlier: Vec<(SystemTime, Sighting)>,
     seen: Vec<Sighting>,
-    settled: Option<Instant>,
+    /// When enough was seen of it.
+    end: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +134,7 @@ impl<'a> Live<'a> {
             flow: None,
             earlier: Vec::new(),
             seen: Vec::new(),
-            settled: None,
+            end: None,
         })
     }
 
@@ -149,8 +147,8 @@ impl<'a> Live<'a> {
             Protocol::Tcp => FOLLOWED,
             Protocol::Udp => DATAGRAM_FOLLOWED,
         };
-        match (self.flow, self.settled) {
-            (_, Some(settled)) => settled.elapsed() >= GRACE,
+        match (self.flow, self.end) {
+            (_, Some(end)) => Instant::now() >= end,
             (Some(flow), None) => flow.began.elapsed() >= followed,
             (None, None) => self.began.elapsed() >= patience,
         }
@@ -227,7 +225,7 @@ impl<'a> Live<'a> {
             Some(Part::Request | Part::Reply | Part::Error) => true,
             None => false,
         };
-        let is_told = self.settled.is_some() && is_mere_data(&sighting.packet.kind);
+        let is_told = goes_on(&self.seen) && is_mere_data(&sighting.packet.kind);
         if !belongs || is_told || self.seen.len() >= MOST_SEEN {
             return;
         }
@@ -236,8 +234,9 @@ impl<'a> Live<'a> {
         sighting.microseconds = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
         (self.progress)(Progress::Seen(&sighting));
         self.seen.push(sighting);
-        if self.settled.is_none() && is_settled(&self.seen) {
-            self.settled = Some(Instant::now());
+        if let Some(rest) = rest(&self.seen) {
+            let end = Instant::now() + rest;
+            self.end = Some(self.end.map_or(end, |earlier| earlier.min(end)));
         }
     }
 
@@ -289,7 +288,7 @@ impl<'a> Live<'a> {
             physical: watched.physical.clone(),
             tunnel: watched.tunnel.clone(),
             milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            interrupted: self.settled.is_none() && stop.load(Ordering::Relaxed),
+            interrupted: self.end.is_none() && stop.load(Ordering::Relaxed),
             flow: self
                 .flow
                 .map(|followed| (followed.flow.client, followed.flow.client_port)),
@@ -321,16 +320,6 @@ fn tunnel_error_about(sighting: &Sighting, outer: Option<Outer>) -> bool {
         return false;
     };
     is_about_tunnel(about, &outer)
-}
-
-const fn is_mere_data(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Tcp {
-            segment: Segment::Other,
-            ..
-        }
-    )
 }
 
 /// The names of devices.
