@@ -158,14 +158,17 @@ fn addresses_of(addresses: Vec<netlink::Address>) -> Vec<Address> {
     addresses.into_iter().map(address).collect()
 }
 
+/// Without those that need no look-up, as ip(8) lists them.
 fn neighbours_of(neighbours: Vec<netlink::Neighbour>) -> Vec<Neighbour> {
+    let looked_up = |neighbour: &netlink::Neighbour| neighbour.state != "NOARP";
     let neighbour = |neighbour: netlink::Neighbour| Neighbour {
         link: neighbour.link,
         address: neighbour.address,
         state: neighbour.state,
         lladdr: colon_form(&neighbour.link_layer_address),
     };
-    neighbours.into_iter().map(neighbour).collect()
+    let neighbours = neighbours.into_iter().filter(looked_up);
+    neighbours.map(neighbour).collect()
 }
 
 fn colon_form(bytes: &[u8]) -> Option<String> {

@@ -2,11 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the owners of sockets are looked for: a machine may have a million open files.
 const SEARCH: Duration = Duration::from_millis(200);
+
+/// When a search for owners that begins now is given up.
+pub(super) fn end_of_search() -> Instant {
+    Instant::now() + SEARCH
+}
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +39,7 @@ impl Processes {
         let entries = fs::read_dir(proc).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         Self {
-            own: namespace_of(&proc.join("self")),
+            own: namespace_of(&proc.join("self")).ok().flatten(),
             all: pids.filter_map(|pid| process(proc, pid)).collect(),
             proc: proc.to_owned(),
         }
@@ -91,13 +97,13 @@ impl Processes {
     }
 
     /// The processes that hold sockets open, by the sockets' inodes; as far as they may be seen, and
-    /// as far as the time for it goes.
+    /// those found before `end`.
     pub(super) fn owners<'a>(
         &self,
         among: impl Iterator<Item = &'a Process>,
         mut inodes: BTreeSet<u32>,
+        end: Instant,
     ) -> BTreeMap<u32, &'a Process> {
-        let end = Instant::now() + SEARCH;
         let mut owners = BTreeMap::new();
         for process in among {
             if inodes.is_empty() || Instant::now() > end {
@@ -113,19 +119,25 @@ impl Processes {
     }
 }
 
+/// `None` where it has ended, if only half: a zombie has no namespaces any more.
 fn process(proc: &Path, pid: u32) -> Option<Process> {
     let folder = proc.join(pid.to_string());
-    let program = fs::read_to_string(folder.join("comm")).ok()?; // it may have ended
+    let program = fs::read_to_string(folder.join("comm")).ok()?;
+    let namespace = match namespace_of(&folder) {
+        Ok(namespace) => namespace,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => return None,
+    };
     Some(Process {
         pid,
         program: program.trim_end().to_owned(),
-        namespace: namespace_of(&folder),
+        namespace,
     })
 }
 
-fn namespace_of(folder: &Path) -> Option<u64> {
-    let link = fs::read_link(folder.join("ns/net")).ok()?;
-    bracketed(link.to_str()?, "net")
+fn namespace_of(folder: &Path) -> io::Result<Option<u64>> {
+    let link = fs::read_link(folder.join("ns/net"))?;
+    Ok(link.to_str().and_then(|link| bracketed(link, "net")))
 }
 
 fn sockets_of(folder: &Path) -> Vec<u32> {
@@ -174,9 +186,8 @@ mod tests {
             fs::create_dir_all(folder.join("ns")).unwrap();
             fs::write(folder.join("comm"), format!("{program}\n")).unwrap();
             fs::write(folder.join("cmdline"), arguments).unwrap();
-            if let Some(inode) = namespace {
-                symlink(format!("net:[{inode}]"), folder.join("ns/net")).unwrap();
-            }
+            let link = namespace.map_or("hidden".to_owned(), |inode| format!("net:[{inode}]"));
+            symlink(link, folder.join("ns/net")).unwrap();
         }
         root
     }
@@ -185,7 +196,7 @@ mod tests {
     fn tunlbs_of_this_namespace_are_found() {
         let root = proc(&[
             ("self", "test", Some(1), ""),
-            ("7", "tunlb", Some(1), "tunlb\0decap\0--vip\010.0.0.100\0"),
+            ("7", "tunlb", Some(1), "tunlb\0decap\0--vip=10.0.0.100\0"),
             ("8", "tunlb", Some(2), "tunlb\0decap\0"),
             ("9", "tunlb", None, "tunlb\0decap\0"),
             ("10", "tunlb", Some(1), "tunlb\0run\0-c\0decap\0"),
@@ -198,10 +209,18 @@ mod tests {
             .map(|(process, arguments)| (process.pid, arguments.len()))
             .collect();
         found.sort_unstable();
-        assert_eq!(found, [(7, 4), (9, 2)]);
+        assert_eq!(found, [(7, 3), (9, 2)]);
         assert_eq!(processes.here().count(), 3);
         assert_eq!(processes.elsewhere()[&2].len(), 1);
         assert_eq!(processes.unseen(), 1);
+    }
+
+    #[test]
+    fn the_dead_are_passed_over() {
+        let root = proc(&[("self", "test", Some(1), ""), ("7", "zombie", Some(1), "")]);
+        fs::remove_file(root.path().join("7/ns/net")).unwrap();
+        let processes = Processes::read(root.path());
+        assert_eq!((processes.here().count(), processes.unseen()), (0, 0));
     }
 
     #[test]
@@ -212,7 +231,7 @@ mod tests {
         symlink("socket:[17]", folder.join("3")).unwrap();
         symlink("/dev/null", folder.join("4")).unwrap();
         let processes = Processes::read(root.path());
-        let owners = processes.owners(processes.here(), BTreeSet::from([17, 18]));
+        let owners = processes.owners(processes.here(), BTreeSet::from([17, 18]), end_of_search());
         let owners: Vec<_> = owners.iter().map(|(inode, p)| (*inode, p.pid)).collect();
         assert_eq!(owners, [(17, 7)]);
     }

@@ -1,12 +1,16 @@
 //! Sockets that wait for packets, of this network namespace and of others.
+//!
+//! As ss(8) does, asking makes the kernel load `tcp_diag` and its likes where they are modules; these show
+//! sockets and see no packet.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::time::Instant;
 
 use super::network::Network;
-use super::processes::{Process, Processes};
+use super::processes::{Process, Processes, end_of_search};
 use crate::doctor::facts::{Observed, Socket};
 use crate::io::netlink::{BoundSocket, SocketProtocol, SocketTables};
 
@@ -26,7 +30,7 @@ pub(super) fn read(network: &Network, processes: &Processes) -> Observed<Vec<Soc
         }
     }
     let inodes: BTreeSet<_> = bound.iter().map(|(_, socket)| socket.inode).collect();
-    let owners = processes.owners(processes.here(), inodes);
+    let owners = processes.owners(processes.here(), inodes, end_of_search());
     let socket = |(protocol, socket): (&str, BoundSocket)| Socket {
         protocol: protocol.to_owned(),
         address: socket.address.to_canonical(),
@@ -116,6 +120,8 @@ struct Elsewhere {
 pub(super) struct ListenersElsewhere<'a> {
     processes: &'a Processes,
     sockets: Vec<Elsewhere>,
+    /// When the search for owners is given up, for all questions together.
+    end: Instant,
 }
 
 impl<'a> ListenersElsewhere<'a> {
@@ -138,7 +144,11 @@ impl<'a> ListenersElsewhere<'a> {
                 }));
             }
         }
-        Self { processes, sockets }
+        Self {
+            processes,
+            sockets,
+            end: end_of_search(),
+        }
     }
 
     /// Who listens on a port of `vip`; without a port, who is bound to `vip` itself.
@@ -176,7 +186,9 @@ impl<'a> ListenersElsewhere<'a> {
             if inodes.is_empty() {
                 continue;
             }
-            let found = self.processes.owners(members.iter().copied(), inodes);
+            let found = self
+                .processes
+                .owners(members.iter().copied(), inodes, self.end);
             let beside = members.first().filter(|_| found.is_empty());
             let named = |process: &&Process| (process.pid, process.program.clone());
             owners.extend(found.values().chain(beside).map(named));

@@ -56,10 +56,10 @@ fn decapsulator(folder: &Path) -> Child {
 }
 
 fn route(answer: &RouteAnswer) -> &Route {
-    match answer {
-        RouteAnswer::Route(route) => route,
-        other => panic!("{other:?}"),
-    }
+    let RouteAnswer::Route(route) = answer else {
+        panic!("{answer:?}");
+    };
+    route
 }
 
 #[test]
@@ -101,6 +101,8 @@ const BACKEND: &str = "
     ip rule add from 10.0.0.100 ipproto tcp sport 80 lookup 100
     ip route add default via 10.0.1.253 dev eth0 table 100 mtu 1400 advmss 1360
     nft add table inet filter
+    iptables-nft -A INPUT -p 94 -j DROP
+    iptables-legacy -A INPUT -p 4 -j DROP
 ";
 
 #[test]
@@ -120,6 +122,7 @@ fn a_backend_is_seen_inside() {
     the_target_is_seen(&facts);
     the_oracle_shows_rp_filter(&options);
     the_way_back_is_that_of_the_service(&options);
+    ipv6_is_asked_as_well();
     drop(decapsulator.stdin.take());
     decapsulator.wait().unwrap();
 }
@@ -151,6 +154,13 @@ fn common_facts_are_seen(facts: &Facts) {
     let text = "from 10.0.0.100 ipproto tcp sport 80 lookup 100";
     assert!(rules.iter().any(|rule| rule.text == text), "{rules:?}");
     assert!(facts.firewall.nft.seen().unwrap().contains("\"filter\""));
+    for (program, rule) in [
+        ("iptables-nft-save", "-A INPUT -p ipip -j DROP"),
+        ("iptables-legacy-save", "-A INPUT -p ipencap -j DROP"),
+    ] {
+        let rules = facts.firewall.iptables[program].seen().unwrap();
+        assert!(rules.contains(rule), "{program}: {rules}");
+    }
     let own = &facts.sysctls["net.ipv4.conf.decap0.rp_filter"];
     assert_eq!(*own, 2);
 }
@@ -194,6 +204,35 @@ fn the_way_back_is_that_of_the_service(options: &BackendOptions) {
         ..*options
     });
     assert_eq!(unknown.way_back, RouteAnswer::Refused(libc::ENETUNREACH));
+}
+
+fn ipv6_is_asked_as_well() {
+    run("ip addr add 2001:db8::100/128 dev lo
+         ip addr add 2001:db8:1::11/64 dev eth0 nodad
+         ip -6 rule add from 2001:db8::100 ipproto udp lookup 100
+         ip -6 route add default via 2001:db8:1::fe dev eth0 table 100");
+    let options = BackendOptions {
+        service: Some(Service {
+            address: "2001:db8::100".parse().unwrap(),
+            port: Some(53),
+            protocol: Protocol::Udp,
+        }),
+        client: "2001:db8:9::1".parse().ok(),
+        director: "2001:db8:1::1".parse().ok(),
+        encap: None,
+    };
+    let target = &backend(&options).targets[0];
+    assert_eq!(target.physical.as_deref(), Some("eth0"));
+    assert_eq!(route(&target.vip_route).kind, "local");
+    let back = route(&target.way_back);
+    assert_eq!(
+        (back.gateway, back.table),
+        ("2001:db8:1::fe".parse().ok(), Some(100))
+    );
+    assert_eq!(
+        target.way_back_of_any,
+        RouteAnswer::Refused(libc::ENETUNREACH)
+    );
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub(super) fn faraway(ipv6: bool) -> IpAddr {
     }
 }
 
-/// The device of the route to the director, or else of the default route, IPv4's first.
+/// The device of the route to the director, or else of the default route, IPv4's first, or else the first
+/// on whose segment there can be anybody.
 pub(super) fn physical(network: &mut Network, director: Option<IpAddr>) -> Option<String> {
     let peers = match director {
         Some(director) => vec![director],
@@ -28,7 +29,17 @@ pub(super) fn physical(network: &mut Network, director: Option<IpAddr>) -> Optio
         RouteAnswer::Route(route) => route.device,
         RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
     };
-    peers.into_iter().find_map(device)
+    let routed = peers.into_iter().find_map(device);
+    routed.or_else(|| on_a_segment(network))
+}
+
+fn on_a_segment(network: &Network) -> Option<String> {
+    let global = |link: &&Link| {
+        let mut held = network.addresses_on(link.index);
+        held.any(|held| !matches!(held.net.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local()))
+    };
+    let up = network.devices().iter().filter(|link| link.up && link.arp);
+    up.into_iter().find(global).map(|link| link.name.clone())
 }
 
 /// What is known of the tunnel before it is looked for.
