@@ -56,6 +56,8 @@ fn main() {
             figure,
         );
     }
+    let figure = Bench::with_vips(10_000).whole(100_000);
+    report("4in4 ipip, 100000 flows, 10000 VIPs of 10 backends", figure);
     for (order, name) in [
         (Order::FirstFirst, "in order"),
         (Order::FirstLast, "first one last"),
@@ -91,29 +93,27 @@ struct Bench {
     packet: Vec<u8>,
     /// Where the client's address ends in a packet; flows differ in its last three bytes.
     client_end: usize,
+    /// Flow n goes to the VIP of number n modulo this.
+    vips: u32,
     clock: u32,
 }
 
 impl Bench {
     fn new(inner: u8, outer: u8, encap: EncapKind, backends: u16) -> Self {
-        let address: IpAddr = match inner {
-            4 => [203, 0, 113, 10].into(),
-            _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10].into(),
-        };
-        let vip = VipSpec {
-            name: "bench".to_owned(),
-            address,
-            port: PortMatch::Any,
-            protocol: Protocol::Udp,
-            hash: HashFields::FiveTuple,
-            echo: Echo::Reply,
-            all_down: AllDown::Forward,
-            new_flows_per_second: None,
-            encap,
-            backends: (0..backends).map(|number| backend(outer, number)).collect(),
-        };
+        Self::of(&[vip(inner, 0, outer, encap, backends)], outer)
+    }
+
+    /// IPv4 VIPs with the same ten backends; flows go to all of them.
+    fn with_vips(vips: u16) -> Self {
+        let vips: Vec<_> = (0..vips)
+            .map(|number| vip(4, number, 4, EncapKind::Ipip, 10))
+            .collect();
+        Self::of(&vips, 4)
+    }
+
+    fn of(vips: &[VipSpec], outer: u8) -> Self {
         let plan = Plan {
-            vips: &[vip],
+            vips,
             hash_key: HashKey::DEFAULT,
             ring_size: RingSize::DEFAULT,
             flows: FlowLimits {
@@ -133,8 +133,9 @@ impl Bench {
             workers: 1,
             seed: [1, 2, 3, 4],
         };
-        let (packet, client_end) = packet(inner, address);
+        let (packet, client_end) = packet(vips[0].address);
         Self {
+            vips: u32::try_from(vips.len()).unwrap_or(u32::MAX),
             director: Director::new(Arc::new(snapshot.expect("a valid site")), &seat),
             packet,
             client_end,
@@ -194,6 +195,10 @@ impl Bench {
     fn from(&mut self, flow: u32) {
         let [_, bytes @ ..] = flow.to_be_bytes();
         self.packet[self.client_end - 3..self.client_end].copy_from_slice(&bytes);
+        if self.vips > 1 {
+            let [.., high, low] = (flow % self.vips).to_be_bytes();
+            self.packet[18..20].copy_from_slice(&[high, low]);
+        }
     }
 
     /// A microsecond passes, as under load.
@@ -211,6 +216,26 @@ impl Bench {
     }
 }
 
+/// A VIP of an inner family whose address ends in `number`, with backends of the outer one.
+fn vip(inner: u8, number: u16, outer: u8, encap: EncapKind, backends: u16) -> VipSpec {
+    let [high, low] = number.to_be_bytes();
+    VipSpec {
+        name: format!("vip {number}"),
+        address: match inner {
+            4 => [203, 0, high, low].into(),
+            _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, number].into(),
+        },
+        port: PortMatch::Any,
+        protocol: Protocol::Udp,
+        hash: HashFields::FiveTuple,
+        echo: Echo::Reply,
+        all_down: AllDown::Forward,
+        new_flows_per_second: None,
+        encap,
+        backends: (0..backends).map(|number| backend(outer, number)).collect(),
+    }
+}
+
 fn backend(family: u8, number: u16) -> BackendSpec {
     let [high, low] = number.to_be_bytes();
     BackendSpec {
@@ -224,7 +249,7 @@ fn backend(family: u8, number: u16) -> BackendSpec {
 }
 
 /// A UDP packet for the VIP, and where its source address ends.
-fn packet(family: u8, vip: IpAddr) -> (Vec<u8>, usize) {
+fn packet(vip: IpAddr) -> (Vec<u8>, usize) {
     let mut packet = match vip {
         IpAddr::V4(vip) => {
             let mut header = vec![0x45, 0, 0, 92, 0, 0, 0x40, 0, 64, 17, 0, 0, 11, 0, 0, 0];
@@ -240,7 +265,7 @@ fn packet(family: u8, vip: IpAddr) -> (Vec<u8>, usize) {
     };
     packet.extend([0x9c, 0x40, 0, 53, 0, 72, 0, 0]);
     packet.extend([0; 64]);
-    (packet, if family == 4 { 16 } else { 24 })
+    (packet, if vip.is_ipv4() { 16 } else { 24 })
 }
 
 fn ring_build(backends: u16) -> f64 {

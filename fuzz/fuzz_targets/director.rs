@@ -3,6 +3,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tunlb_fuzz::{Stream, director, drive};
+use tunlb_fuzz::{Site, Stream, drive};
 
-fuzz_target!(|data: &[u8]| drive(&mut director(), Stream(data)));
+fuzz_target!(|data: &[u8]| drive(&mut Site::default(), Stream(data)));

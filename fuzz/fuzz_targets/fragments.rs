@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tunlb_fuzz::{Stream, VIP4, VIP6, director, drive};
+use tunlb_fuzz::{Site, Stream, VIP4, VIP6, drive};
 
 fuzz_target!(|data: &[u8]| {
     let mut stream = Vec::new();
@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
         stream.extend((packet.len() as u16).to_be_bytes());
         stream.extend(packet);
     }
-    drive(&mut director(), Stream(&stream));
+    drive(&mut Site::default(), Stream(&stream));
 });
 
 /// Bits of `kind`: IPv6, more follow, TCP, a port without a service, long.

@@ -1,13 +1,14 @@
 //! What the fuzz targets share: a site with every kind of VIP, and streams of packets with times.
 
 use std::net::IpAddr;
-use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, DropReason, Echo, FlowLimits, FlowTimeouts,
-    Forward, HashFields, HashKey, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, Verdict, VipSpec,
+    Forward, HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
+    Snapshot, Timestamp, Verdict, VipSpec,
 };
 use tunlb::packet::{
     Encap, EncapKind, EntropyPrefix, FamilyMismatch, HEADROOM, Packet, SourceRule,
@@ -21,9 +22,47 @@ pub const VIP6: [u8; 16] = [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 /// The bound of the fuzzed directors' flow tables: small, so that a short stream fills it.
 pub const FLOWS: usize = 16;
 
-/// A director for TCP port 80, UDP port 53 (GUE), and any UDP port, at both addresses.
-#[must_use]
-pub fn director() -> Director {
+/// A director and the control behind it, which reloads.
+#[derive(Debug)]
+pub struct Site {
+    director: Director,
+    roster: Roster,
+    reloads: usize,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        let mut roster = Roster::default();
+        let snapshot = snapshot(&mut roster, 0);
+        let seat = Seat {
+            worker: 0,
+            workers: 1,
+            seed: [1, 2, 3, 4],
+        };
+        let director = Director::new(snapshot, &seat);
+        roster.attach(Arc::clone(director.counters()));
+        Self {
+            director,
+            roster,
+            reloads: 0,
+        }
+    }
+}
+
+impl Site {
+    /// The next of a few configurations; every flow in the table is one of a backend.
+    fn reload(&mut self) {
+        self.reloads += 1;
+        self.director
+            .adopt(snapshot(&mut self.roster, self.reloads));
+        let flows = self.roster.all_traffic().flows;
+        assert_eq!(flows, self.director.flows().len() as u64);
+    }
+}
+
+/// TCP port 80, UDP port 53 (GUE), and any UDP port, at both addresses; with reloads, VIPs and
+/// backends leave and return, drain, get other weights and health.
+fn snapshot(roster: &mut Roster, reloads: usize) -> Arc<Snapshot> {
     let mut vips = Vec::new();
     for address in [IpAddr::from(VIP4), IpAddr::from(VIP6)] {
         let gue = EncapKind::Gue {
@@ -33,22 +72,35 @@ pub fn director() -> Director {
         vips.push(vip(address, 53, Protocol::Udp, gue));
         vips.push(vip(address, 0, Protocol::Udp, EncapKind::Ipip));
     }
+    match reloads % 4 {
+        1 => vips.retain(|vip| vip.port != PortMatch::Any),
+        2 => vips.iter_mut().for_each(|vip| {
+            vip.backends.remove(0);
+            vip.backends[0].state = BackendState::Draining;
+            vip.new_flows_per_second = NonZeroU32::new(1);
+        }),
+        3 => vips.iter_mut().for_each(|vip| {
+            vip.backends.truncate(2);
+            vip.backends[0].state = BackendState::Disabled;
+            vip.all_down = AllDown::Drop;
+        }),
+        _ => {}
+    }
+    let flows = FLOWS >> (reloads % 3);
     let plan = Plan {
         vips: &vips,
         hash_key: HashKey::DEFAULT,
         ring_size: RingSize::new(251).expect("a prime"),
         flows: FlowLimits {
-            bound: NonZeroUsize::new(FLOWS).expect("not 0"),
+            bound: NonZeroUsize::new(flows).expect("not 0"),
             timeouts: FlowTimeouts::default(),
         },
     };
-    let snapshot = Snapshot::build(&plan, tunnel).expect("a valid site");
-    let seat = Seat {
-        worker: 0,
-        workers: 1,
-        seed: [1, 2, 3, 4],
+    let health = |_: &VipSpec, _| match reloads % 5 {
+        4 => Health::Unhealthy,
+        _ => Health::Healthy,
     };
-    Director::new(Arc::new(snapshot), &seat)
+    Arc::new(roster.build(&plan, health, tunnel).expect("a valid site"))
 }
 
 fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipSpec {
@@ -114,17 +166,24 @@ impl<'a> Iterator for Stream<'a> {
     }
 }
 
+/// The longest pause of a stream stands for a reload as well.
+const RELOAD: Duration = Duration::from_millis(63 * 800);
+
 /// Feeds a director a stream, and checks after every packet that it was accounted for.
 ///
 /// # Panics
 /// When it was not: that is what the fuzzer looks for.
-pub fn drive(director: &mut Director, stream: Stream<'_>) {
+pub fn drive(site: &mut Site, stream: Stream<'_>) {
     let mut now = Duration::ZERO;
     let mut buffer = vec![0; 65_535];
     let (mut seen, mut answered, mut forwarded, mut waiting) = (0, 0, 0, 0_i64);
     for (pause, bytes) in stream {
         now += pause;
         seen += 1;
+        if pause == RELOAD {
+            site.reload();
+        }
+        let director = &mut site.director;
         match director.decide(bytes, Timestamp::after(now)) {
             Verdict::Forward(forward) => {
                 let length = usize::from(forward.meta.length);

@@ -7,11 +7,14 @@
 //! Permutations come from the backends' addresses and the hash key, and turns are taken in the
 //! order of addresses, so the ring depends on the set of backends alone.
 
+mod permutation;
+mod turns;
+
 use std::net::IpAddr;
 
-use siphasher::sip::SipHasher13;
-
 use super::spec::{HashKey, RingSize};
+use permutation::{FreeSlots, Permutation};
+use turns::Turns;
 
 /// One backend as the ring sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,15 @@ pub struct RingMember {
 /// A lookup table of length M (the prime [`RingSize`]); a slot holds a [`RingMember::index`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ring {
-    slots: Box<[u16]>,
+    size: RingSize,
+    slots: Slots,
+}
+
+/// As narrow as the indices allow: a small ring stays in the caches longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Slots {
+    Narrow(Box<[u8]>),
+    Wide(Box<[u16]>),
 }
 
 /// A position in a ring, below its size.
@@ -48,16 +59,22 @@ impl Ring {
     /// A member whose share of the weights is less than a slot may get none.
     #[must_use]
     pub fn build(size: RingSize, key: &HashKey, members: &[RingMember]) -> Option<Self> {
-        let mut turns: Vec<_> = members
+        let mut members: Vec<_> = members.iter().filter(|member| member.weight > 0).collect();
+        members.sort_unstable_by_key(|member| member.address);
+        let turns = Turns::new(members.iter().map(|member| member.weight))?;
+        let permutations: Vec<_> = members
             .iter()
-            .filter(|member| member.weight > 0)
-            .map(|member| Turn::new(member, size, key))
+            .map(|member| Permutation::new(size, key, member.address))
             .collect();
-        turns.sort_unstable_by_key(|turn| turn.member.address);
-        let heaviest = turns.iter().map(|turn| turn.member.weight).max()?;
-        Some(Self {
-            slots: fill(size, &mut turns, heaviest),
-        })
+        let narrow: Result<Vec<u8>, _> = members.iter().map(|m| m.index.try_into()).collect();
+        let slots = match narrow {
+            Ok(indices) => Slots::Narrow(fill(size, turns, permutations, &indices)),
+            Err(_) => {
+                let indices: Vec<_> = members.iter().map(|member| member.index).collect();
+                Slots::Wide(fill(size, turns, permutations, &indices))
+            }
+        };
+        Some(Self { size, slots })
     }
 
     /// The slot of a hash value: the hash modulo M.
@@ -67,110 +84,65 @@ impl Ring {
         reason = "a ring has at most RingSize::MAX slots, and a remainder is below that"
     )]
     pub const fn slot(&self, hash: u64) -> Slot {
-        Slot((hash % self.slots.len() as u64) as u32)
+        Slot((hash % self.size.slots() as u64) as u32)
     }
 
     /// The index of the backend that holds `slot`.
     #[must_use]
     pub fn backend(&self, slot: Slot) -> u16 {
-        self.slots[slot.0 as usize]
+        let slot = slot.0 as usize;
+        match &self.slots {
+            Slots::Narrow(indices) => indices[slot].into(),
+            Slots::Wide(indices) => indices[slot],
+        }
     }
 
     /// How many slots the backend with this index holds.
     #[must_use]
     pub fn share(&self, index: u16) -> usize {
-        self.slots.iter().filter(|&&slot| slot == index).count()
+        match &self.slots {
+            Slots::Narrow(indices) => indices.iter().filter(|&&i| u16::from(i) == index).count(),
+            Slots::Wide(indices) => indices.iter().filter(|&&i| i == index).count(),
+        }
+    }
+
+    /// The memory that its slots take: a byte each while every index is below 256, else two.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.slots {
+            Slots::Narrow(indices) => size_of_val::<[_]>(indices),
+            Slots::Wide(indices) => size_of_val::<[_]>(indices),
+        }
     }
 }
-
-/// Marks a slot that nobody has taken; no backend has this index (see [`MAX_MEMBERS`]).
-const FREE: u16 = u16::MAX;
 
 /// Backends that a ring can tell apart; indices are below it.
-pub const MAX_MEMBERS: usize = FREE as usize;
+pub const MAX_MEMBERS: usize = u16::MAX as usize;
 
-/// A backend at its turns: where its permutation stands.
-struct Turn<'a> {
-    member: &'a RingMember,
-    position: u32,
-    skip: u32,
-}
-
-impl<'a> Turn<'a> {
-    fn new(member: &'a RingMember, size: RingSize, key: &HashKey) -> Self {
-        let slots = size.slots();
-        Self {
-            member,
-            position: identity_hash(key, b'o', member.address, slots),
-            skip: identity_hash(key, b's', member.address, slots - 1) + 1,
+/// Takes turns until no slot is free. `indices` is what a slot of each backend holds.
+fn fill<I: Copy + Default>(
+    size: RingSize,
+    mut turns: Turns,
+    mut permutations: Vec<Permutation>,
+    indices: &[I],
+) -> Box<[I]> {
+    let mut slots = vec![I::default(); size.slots() as usize].into_boxed_slice();
+    let mut free = FreeSlots::new(size);
+    loop {
+        for next in turns.next_stretch() {
+            let Some(slot) = free.take(&mut permutations[next]) else {
+                return slots;
+            };
+            slots[slot as usize] = indices[next];
         }
     }
-
-    /// Takes the first free slot of the permutation `offset + j * skip mod M`.
-    fn take(&mut self, slots: &mut [u16], size: u32) {
-        while slots[self.position as usize] != FREE {
-            self.advance(size);
-        }
-        slots[self.position as usize] = self.member.index;
-        self.advance(size);
-    }
-
-    const fn advance(&mut self, size: u32) {
-        self.position += self.skip;
-        if self.position >= size {
-            self.position -= size;
-        }
-    }
-}
-
-/// Takes turns until no slot is free.
-fn fill(size: RingSize, turns: &mut [Turn<'_>], heaviest: u16) -> Box<[u16]> {
-    let mut slots = vec![FREE; size.slots() as usize].into_boxed_slice();
-    let weights: Vec<u16> = turns.iter().map(|turn| turn.member.weight).collect();
-    for next in turn_order(&weights, heaviest).take(slots.len()) {
-        turns[next].take(&mut slots, size.slots());
-    }
-    slots
-}
-
-/// Whose turn it is, without end. In round r a backend of weight w has a turn when r·w passes a
-/// multiple of the heaviest weight, so a weight's share is even along the way, not only at the end.
-fn turn_order(weights: &[u16], heaviest: u16) -> impl Iterator<Item = usize> {
-    let heaviest = u64::from(heaviest);
-    let has_turn = move |round: u64, weight: u16| {
-        let weight = u64::from(weight);
-        (round + 1) * weight / heaviest > round * weight / heaviest
-    };
-    (0u64..).flat_map(move |round| {
-        (0..weights.len()).filter(move |&index| has_turn(round, weights[index]))
-    })
-}
-
-/// A hash of the backend's identity below `bound`: SipHash-1-3 over a tag, then the address's bytes.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "a remainder is below the bound"
-)]
-fn identity_hash(key: &HashKey, tag: u8, address: IpAddr, bound: u32) -> u32 {
-    let mut bytes = [tag; 17];
-    let length = match address {
-        IpAddr::V4(v4) => {
-            bytes[1..5].copy_from_slice(&v4.octets());
-            5
-        }
-        IpAddr::V6(v6) => {
-            bytes[1..].copy_from_slice(&v6.octets());
-            17
-        }
-    };
-    let hash = SipHasher13::new_with_key(&key.0).hash(&bytes[..length]);
-    (hash % u64::from(bound)) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use siphasher::sip::SipHasher13;
     use std::net::Ipv4Addr;
 
     const KEY: HashKey = HashKey(*b"0123456789abcdef");
@@ -188,6 +160,11 @@ mod tests {
                 index,
             })
             .collect()
+    }
+
+    /// What each slot holds.
+    fn held(ring: &Ring) -> impl Iterator<Item = u16> {
+        (0..ring.size.slots()).map(|number| ring.backend(Slot(number)))
     }
 
     /// The oracle: the pseudocode of §3.4 as printed, with whole permutations, a turn per unit of
@@ -253,7 +230,7 @@ mod tests {
     #[test]
     fn pinned_slots() {
         let ring = Ring::build(size(251), &KEY, &members(&[1, 1, 2])).unwrap();
-        let first: Vec<_> = ring.slots[..16].to_vec();
+        let first: Vec<_> = held(&ring).take(16).collect();
         assert_eq!(first, PINNED, "the ring is a contract between directors");
     }
 
@@ -281,12 +258,52 @@ mod tests {
         let all = members(&[1; 100]);
         let before = Ring::build(RingSize::DEFAULT, &KEY, &all).unwrap();
         let after = Ring::build(RingSize::DEFAULT, &KEY, &all[1..]).unwrap();
-        let pairs = || before.slots.iter().zip(&after.slots);
-        let moved = pairs().filter(|&(b, a)| *b != 0 && a != b).count();
+        let pairs = || held(&before).zip(held(&after));
+        let moved = pairs().filter(|&(b, a)| b != 0 && a != b).count();
         assert!(
-            moved * 1000 < before.slots.len() * 15,
+            moved * 1000 < pairs().count() * 15,
             "{moved} slots of survivors moved"
         );
+    }
+
+    fn assert_oracle(slots: u32, members: &[RingMember]) {
+        let ring = Ring::build(size(slots.into()), &KEY, members).unwrap();
+        let expected = oracle(slots, &KEY, members).into_iter().map(Option::unwrap);
+        assert!(held(&ring).eq(expected), "{slots} slots, {members:?}");
+    }
+
+    #[test]
+    fn equals_the_oracle_with_uneven_weights() {
+        assert_oracle(65_537, &members(&[0, 1, 65_535, 300, 0, 7]));
+        assert_oracle(16_381, &members(&[65_535, 65_534, 1, 1, 2]));
+    }
+
+    #[test]
+    fn equals_the_oracle_with_both_families() {
+        let mut all = members(&[3, 1, 1, 2, 5]);
+        for member in &mut all[1..4] {
+            member.address = [0x2001, 0xdb8, 0, 0, 0, 0, 0, member.index].into();
+        }
+        assert_oracle(16_381, &all);
+    }
+
+    #[test]
+    fn equals_the_oracle_with_wide_slots() {
+        let weights: Vec<_> = (0..300).map(|number| number % 7).collect();
+        assert_oracle(4093, &members(&weights));
+    }
+
+    #[test]
+    fn equals_the_oracle_in_a_large_ring() {
+        assert_oracle(655_373, &members(&[1, 1, 2]));
+    }
+
+    #[test]
+    fn bytes() {
+        for (count, bytes) in [(1, 251), (256, 251), (257, 502)] {
+            let ring = Ring::build(size(251), &KEY, &members(&vec![1; count])).unwrap();
+            assert_eq!(ring.bytes(), bytes, "{count} members");
+        }
     }
 
     proptest! {
@@ -296,7 +313,7 @@ mod tests {
             let ring = Ring::build(size(slots), &key, &all);
             let built: Vec<_> = ring.map_or_else(
                 || vec![None; usize::try_from(slots).unwrap()],
-                |ring| ring.slots.iter().copied().map(Some).collect(),
+                |ring| held(&ring).map(Some).collect(),
             );
             prop_assert_eq!(built, oracle(u32::try_from(slots).unwrap(), &key, &all));
         }

@@ -2,8 +2,9 @@
 //!
 //! It lives in the mount namespace of one test, under a tmpfs of its own, and knows nothing of tunlb.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -139,6 +140,18 @@ impl Node {
             .arg("--")
             .arg(program.as_ref());
         command
+    }
+
+    /// What `work` returns on this host, such as a socket, which stays there.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(&self.namespace).expect("a network namespace");
+        let enter_and_work = || {
+            // SAFETY: the descriptor is open; only the calling thread moves.
+            let status = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(status, 0, "setns: {}", io::Error::last_os_error());
+            work()
+        };
+        thread::scope(|scope| scope.spawn(enter_and_work).join()).expect("work on a host")
     }
 
     /// Runs a command whose words hold no spaces, which must succeed; returns its standard output.

@@ -133,6 +133,28 @@ fn a_device_that_was_there_stays() {
     });
 }
 
+/// With a file, SIGHUP means to read it again; it ends a director only that has none.
+#[test]
+fn a_director_with_a_file_outlives_a_hang_up() {
+    in_lab(|lab| {
+        let host = host(lab);
+        let before = dump(&host);
+        let config =
+            "[[vip]]\naddress = \"10.0.0.100\"\n[[vip.backend]]\naddress = \"10.0.1.11\"\n";
+        let path = lab.file("tunlb.toml", config);
+        let mut command = host.command(tunlb());
+        command.args(["run", "--setup", "-c"]).arg(path);
+        let mut director = host.start("run", command, "forwarding");
+        let running = dump(&host);
+        director.signal(Signal::Hup);
+        director.wait_for("reloaded");
+        assert_same(&running, &dump(&host), "SIGHUP with the same file");
+        assert!(director.runs());
+        succeeded(director.stop(Signal::Term));
+        assert_same(&before, &dump(&host), "SIGHUP, then SIGTERM");
+    });
+}
+
 /// A host as a distribution leaves it: IPv6 on, strict reverse-path filter, no forwarding.
 fn host(lab: &Lab) -> Node {
     let [host, peer] = ["host", "peer"].map(|name| lab.bare_node(name));
@@ -151,13 +173,13 @@ fn host(lab: &Lab) -> Node {
 }
 
 /// All that tunlb could change: links, addresses, routes, rules, settings.
-fn dump(host: &Node) -> String {
+pub(crate) fn dump(host: &Node) -> String {
     host.sh("ip -d link; ip addr; ip neigh show proxy
          for family in -4 -6; do ip $family route show table all; ip $family rule; done
          cd /proc/sys/net; grep -rs '' ipv4 ipv6 | sort")
 }
 
-fn assert_same(before: &str, after: &str, what: &str) {
+pub(crate) fn assert_same(before: &str, after: &str, what: &str) {
     let difference = difference(before, after);
     assert!(
         difference.is_empty(),

@@ -8,19 +8,24 @@
 mod enter;
 mod lab;
 mod process;
+mod reloading;
 mod site;
+mod streams;
 mod totals;
 mod wire;
 
+mod balance;
 mod capture;
 mod checksums;
 mod families;
+mod flood;
 mod fragments;
 mod hostile;
 mod icmp;
 mod leftovers;
 mod mtu;
 mod refusals;
+mod reload;
 mod restart;
 mod traffic;
 mod unprivileged;

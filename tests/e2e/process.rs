@@ -28,6 +28,7 @@ pub(crate) enum Signal {
     Int,
     Term,
     Usr1,
+    Usr2,
 }
 
 impl Process {
@@ -121,6 +122,7 @@ impl Process {
             Signal::Int => "INT",
             Signal::Term => "TERM",
             Signal::Usr1 => "USR1",
+            Signal::Usr2 => "USR2",
         };
         let kill = format!("kill -{signal} {}", self.id());
         let killed = Command::new("sh").args(["-c", &kill]).status();

@@ -69,14 +69,7 @@ impl Site {
         director.sh("ip addr add 10.0.1.2/24 dev eth0; ip route add default via 10.0.1.1");
         director.set_sysctl("ipv4/ip_forward", 1);
         for (backend, (_, address)) in backends.iter().zip(BACKENDS) {
-            let gateway = if address.starts_with("10.0.1.") {
-                "10.0.1.1"
-            } else {
-                "10.0.2.1"
-            };
-            backend.sh(&format!(
-                "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
-            ));
+            set_up_backend(backend, address);
         }
         meet(&client, "eth0", &["10.0.9.1"]);
         meet(&director, "eth0", &["10.0.1.1", "10.0.1.11", "10.0.1.12"]);
@@ -89,6 +82,25 @@ impl Site {
             director,
             backends: serve(backends),
         }
+    }
+
+    /// One more backend beside b1 and b2, on an address of their segment.
+    pub(crate) fn join_backend(&self, lab: &Lab, name: &str, address: &str) -> Backend {
+        let node = lab.node(name);
+        lab.cable((&node, "eth0"), (&self.router, name));
+        self.router
+            .run(&format!("ip link set {name} master segment"));
+        set_up_backend(&node, address);
+        meet(&self.director, "eth0", &[address]);
+        meet(&self.router, "segment", &[address]);
+        let [backend] = serve([node]);
+        backend
+    }
+
+    /// The client and the backends, where TCP connections end.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let backends = self.backends.iter().map(|backend| &backend.node);
+        backends.chain([&self.client])
     }
 
     /// Starts a director; `arguments` follow `tunlb run`.
@@ -203,20 +215,37 @@ fn set_up_router(router: &Node) {
          ip route add 10.0.0.100/32 via 10.0.1.2");
 }
 
+fn set_up_backend(backend: &Node, address: &str) {
+    let gateway = if address.starts_with("10.0.1.") {
+        "10.0.1.1"
+    } else {
+        "10.0.2.1"
+    };
+    backend.sh(&format!(
+        "ip addr add {address}/24 dev eth0; ip route add default via {gateway}"
+    ));
+}
+
 /// Resolves neighbours before the traffic comes, without a packet that a test would count: a burst
 /// towards one that is not yet resolved loses what does not fit its queue (`unres_qlen_bytes`).
 fn meet(node: &Node, device: &str, neighbours: &[&str]) {
     for neighbour in neighbours {
         node.run(&format!("ip neigh replace {neighbour} dev {device} use"));
     }
+    // An entry that the neighbour's own question made is stale; it is good for packets all the same.
     wait_until("the neighbours' answers", || {
-        let known = node.run(&format!("ip neigh show dev {device} nud reachable"));
-        known.lines().count() >= neighbours.len()
+        let entries = node.run(&format!("ip neigh show dev {device}"));
+        let known: Vec<_> = entries
+            .lines()
+            .filter_map(|entry| entry.split_once(" lladdr "))
+            .map(|(address, _)| address)
+            .collect();
+        neighbours.iter().all(|neighbour| known.contains(neighbour))
     });
 }
 
 /// All programs of one kind start before the first is waited for.
-fn serve(nodes: [Node; 3]) -> [Backend; 3] {
+fn serve<const N: usize>(nodes: [Node; N]) -> [Backend; N] {
     let decaps = nodes.each_ref().map(|node| {
         let mut command = node.command(tunlb());
         command.args([

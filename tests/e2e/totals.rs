@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 pub(crate) struct Totals {
     /// By VIP's name and backend's address.
     pub(crate) backends: BTreeMap<(String, String), Traffic>,
+    /// What went to backends that left while the director ran.
+    pub(crate) left: Traffic,
     /// Packets that the director answered itself.
     pub(crate) answered: u64,
+    /// Packets for which the ring alone chose the backend, beyond a VIP's limit of new flows.
+    pub(crate) untracked: u64,
     /// By reason; reasons that did not occur are absent.
     pub(crate) dropped: BTreeMap<String, u64>,
 }
@@ -29,14 +33,13 @@ impl Totals {
             let words: Vec<_> = line.split_whitespace().collect();
             match words[..] {
                 ["vip", name] => name.clone_into(&mut vip),
-                ["backend", address, packets, "packets", bytes, "bytes"] => {
-                    let traffic = Traffic {
-                        packets: number(packets),
-                        bytes: number(bytes),
-                    };
-                    totals
-                        .backends
-                        .insert((vip.clone(), address.to_owned()), traffic);
+                ["backend", address, ref traffic @ ..] => {
+                    let backend = (vip.clone(), address.to_owned());
+                    let traffic = totals.traffic(traffic);
+                    totals.backends.insert(backend, traffic);
+                }
+                ["backends", "that", "left", ref traffic @ ..] => {
+                    totals.left = totals.traffic(traffic);
                 }
                 ["answered", packets] => totals.answered = number(packets),
                 ["dropped", "nothing"] => {}
@@ -47,9 +50,25 @@ impl Totals {
         totals
     }
 
+    /// `N packets N bytes`, and `N untracked`, which it adds up.
+    fn traffic(&mut self, words: &[&str]) -> Traffic {
+        let (packets, bytes) = match *words {
+            [packets, "packets", bytes, "bytes"] => (packets, bytes),
+            [packets, "packets", bytes, "bytes", untracked, "untracked"] => {
+                self.untracked += number(untracked);
+                (packets, bytes)
+            }
+            _ => panic!("not packets and bytes in the totals: {words:?}"),
+        };
+        Traffic {
+            packets: number(packets),
+            bytes: number(bytes),
+        }
+    }
+
     /// All packets and bytes that went to backends.
     pub(crate) fn sent(&self) -> Traffic {
-        let all = self.backends.values();
+        let all = self.backends.values().chain([&self.left]);
         Traffic {
             packets: all.clone().map(|traffic| traffic.packets).sum(),
             bytes: all.map(|traffic| traffic.bytes).sum(),
@@ -94,16 +113,18 @@ fn number(text: &str) -> u64 {
 
 #[test]
 fn totals_are_read_back() {
-    let text =
-        "vip web\n  backend 10.0.1.11   7 packets  420 bytes\ndropped no_vip 3, malformed 1\n";
+    let text = "vip web\n  backend 10.0.1.11   7 packets  420 bytes  2 untracked\n\
+                backends that left   1 packets  40 bytes  1 untracked\n\
+                dropped no_vip 3, malformed 1\n";
     let totals = Totals::parse(text);
     assert_eq!(
         totals.sent(),
         Traffic {
-            packets: 7,
-            bytes: 420
+            packets: 8,
+            bytes: 460
         }
     );
+    assert_eq!(totals.untracked, 3);
     assert_eq!((totals.dropped["no_vip"], totals.dropped()), (3, 4));
     assert_eq!(of_decap("received 3 injected 2 malformed 1")["injected"], 2);
 }
