@@ -246,7 +246,11 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
         Encap::Ipip => by_device(case),
     };
     match found {
-        Taker::Device(_) | Taker::UnknownProgram(_) => found,
+        Taker::Device(_) => found,
+        Taker::UnknownProgram(link) => match processes.iter().find(|one| one.device == link.name) {
+            Some(process) => Taker::OtherProcess(process),
+            None => found,
+        },
         other @ (Taker::Process(_)
         | Taker::OtherProcess(_)
         | Taker::NoModule(_)

@@ -11,9 +11,7 @@ use crate::doctor::facts::{
     VipOnDirector,
 };
 use crate::doctor::finding::{Diagnosis, SCHEMA};
-use crate::doctor::firewall::{
-    ConntrackState, FilterPath, FilterVerdict, FilteredPacket, Firewall,
-};
+use crate::doctor::firewall::{FilterPath, FilterVerdict, FilteredPacket, Firewall};
 use crate::doctor::lang::{Lang, say};
 
 /// What a check of a director looks at.
@@ -293,15 +291,16 @@ fn filtered(
         Encap::Gue(port) => (17, Some((port, port))),
     };
     let packet = FilteredPacket {
-        path: FilterPath::FromThisHost,
-        iif: None,
         oif: device,
-        source: source.unwrap_or(address),
-        destination: address,
-        protocol,
         ports,
-        state: ConntrackState::New,
-        length: 60,
+        source_is_local: Some(true),
+        destination_is_local: Some(false),
+        ..FilteredPacket::new(
+            FilterPath::FromThisHost,
+            source.unwrap_or(address),
+            address,
+            protocol,
+        )
     };
     let (rule, outcome) = match firewall.judge(&packet) {
         FilterVerdict::Drop(rule) => {
@@ -320,7 +319,10 @@ fn filtered(
             ));
             (rule, outcome)
         }
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) => return None,
+        FilterVerdict::NotSeen(why) => return Some(Outcome::unknown(why)),
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+            return None;
+        }
     };
     let outcome = outcome.evidence(format!("{} {}", rule.program, rule.chain), &rule.rule);
     let place = &rule.chain;

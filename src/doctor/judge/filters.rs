@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::case::Case;
+use super::case::{Case, usable};
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
 use crate::doctor::finding::Code;
@@ -16,32 +16,42 @@ use crate::doctor::lang::say;
 const CLIENT_PORT: u16 = 49152;
 /// What the protocols file calls `ipip`; IP in IP is 4, `ipencap`.
 const IPIP_94: u8 = 94;
-/// Bytes of an IPv4 header and a SYN without options, with one more IPv4 header around.
-const LENGTH: u16 = 60;
+/// Flags of TCP (RFC 9293 §3.1).
+const SYN: u8 = 0x02;
+const SYN_ACK: u8 = 0x12;
 
 /// The outer packet is dropped.
 pub(super) fn outer(case: &Case<'_>) -> Outcome {
     let packet = outer_packet(case);
     let protocol = packet.protocol;
-    let outcome = with_firewall(case, |firewall| match firewall.judge(&packet) {
-        FilterVerdict::Drop(_) if trapped(firewall, &packet) => Outcome::blocked(Code::backend(20)),
-        FilterVerdict::Drop(rule) if case.target.director.is_none() => {
-            unsure_of_director(case, &rule)
+    let outcome = with_firewall(case, |firewall| {
+        match stopped(case, firewall.judge(&packet)) {
+            Ok(_) if trapped(firewall, &packet) => Outcome::blocked(Code::backend(20)),
+            Ok(rule) if case.target.director.is_none() => unsure_of_director(case, &rule),
+            Ok(rule) => {
+                let what = say!(
+                    case.lang,
+                    "the tunnel's packets (protocol {protocol}) on their way in",
+                    "进入本机的隧道包（协议号 {protocol}）"
+                );
+                dropped(case, &rule, &what, &packet)
+            }
+            Err(outcome) => *outcome,
         }
-        FilterVerdict::Drop(rule) => dropped(
-            case,
-            &rule,
-            &say!(
-                case.lang,
-                "the tunnel's packets (protocol {protocol}) on their way in",
-                "进入本机的隧道包（协议号 {protocol}）"
-            ),
-            &packet,
-        ),
-        FilterVerdict::Unknown(rule) => unjudged(case, &rule),
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) => Outcome::pass(),
     });
     case.with_counters(outcome, &["IpInReceives", "IpInDelivers"])
+}
+
+/// The rule that drops, or what the verdict comes to without one.
+fn stopped(case: &Case<'_>, verdict: FilterVerdict) -> Result<RuleText, Box<Outcome>> {
+    Err(Box::new(match verdict {
+        FilterVerdict::Drop(rule) => return Ok(rule),
+        FilterVerdict::Unknown(rule) => unjudged(case, &rule),
+        FilterVerdict::NotSeen(why) => Outcome::unknown(why),
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+            Outcome::pass()
+        }
+    }))
 }
 
 fn unsure_of_director(case: &Case<'_>, rule: &RuleText) -> Outcome {
@@ -61,21 +71,25 @@ pub(super) fn name_trap(case: &Case<'_>) -> Outcome {
         return Outcome::skip(say!(case.lang, "the tunnel is GUE", "隧道是 GUE"));
     }
     let packet = outer_packet(case);
-    with_firewall(case, |firewall| match firewall.judge(&packet) {
-        FilterVerdict::Drop(rule) if trapped(firewall, &packet) => {
-            let protocol = packet.protocol;
-            let outcome = Outcome::fail(say!(
-                case.lang,
-                "the firewall accepts protocol 94, which /etc/protocols calls ipip, and drops {protocol}, \
-                 which the tunnel is",
-                "防火墙放行的是协议号 94（/etc/protocols 中名为 ipip），而隧道使用的协议号 {protocol} 被丢弃"
-            ));
-            accepting(case, quoted(outcome, &rule), &rule, &packet)
+    with_firewall(case, |firewall| {
+        let FilterVerdict::Drop(rule) = firewall.judge(&packet) else {
+            return Outcome::pass();
+        };
+        if !trapped(firewall, &packet) {
+            return Outcome::pass();
         }
-        FilterVerdict::Drop(_)
-        | FilterVerdict::Unknown(_)
-        | FilterVerdict::Accept
-        | FilterVerdict::Rewritten(_) => Outcome::pass(),
+        let protocol = packet.protocol;
+        let outcome = Outcome::fail(say!(
+            case.lang,
+            "the firewall accepts protocol 94, which /etc/protocols calls ipip, and drops {protocol}, \
+             which the tunnel is",
+            "防火墙放行的是协议号 94（/etc/protocols 中名为 ipip），而隧道使用的协议号 {protocol} 被丢弃"
+        ));
+        let mistaken = firewall.rules_naming_protocol(IPIP_94).into_iter();
+        let outcome = mistaken.fold(quoted(outcome, &rule), |outcome, rule| {
+            quoted(outcome, &rule)
+        });
+        accepting(case, outcome, &rule, &packet)
     })
 }
 
@@ -84,25 +98,34 @@ fn trapped(firewall: &Firewall, packet: &FilteredPacket) -> bool {
         protocol: IPIP_94,
         ..packet.clone()
     };
-    packet.protocol != 17 && firewall.judge(&misnamed) == FilterVerdict::Accept
+    let by_name = !firewall.rules_naming_protocol(IPIP_94).is_empty();
+    by_name && packet.protocol != 17 && firewall.judge(&misnamed) == FilterVerdict::Accept
 }
 
 /// The firewall checks the way back to the source itself.
 pub(super) fn reverse_path(case: &Case<'_>) -> Outcome {
     let packet = inner_packet(case, ConntrackState::New);
-    with_firewall(case, |firewall| match firewall.judge(&packet) {
-        FilterVerdict::Drop(rule) if checks_reverse_path(&rule) => reverse_path_drops(case, &rule),
-        FilterVerdict::Unknown(rule) if checks_reverse_path(&rule) => {
-            match is_asymmetric(case, &rule) {
-                Some(true) => reverse_path_drops(case, &rule),
-                Some(false) | None => unjudged(case, &rule),
+    with_firewall(case, |firewall| {
+        let verdict = firewall.judge(&packet);
+        match (decides(&verdict), &verdict) {
+            (Some(rule), FilterVerdict::Drop(_)) if checks_reverse_path(rule) => {
+                reverse_path_drops(case, rule)
             }
+            (Some(rule), _) if checks_reverse_path(rule) => unjudged(case, rule),
+            (Some(_) | None, _) => Outcome::pass(),
         }
-        FilterVerdict::Drop(_)
-        | FilterVerdict::Unknown(_)
-        | FilterVerdict::Accept
-        | FilterVerdict::Rewritten(_) => Outcome::pass(),
     })
+}
+
+/// The rule that keeps a packet from being accepted, or may.
+const fn decides(verdict: &FilterVerdict) -> Option<&RuleText> {
+    match verdict {
+        FilterVerdict::Drop(rule) | FilterVerdict::Unknown(rule) => Some(rule),
+        FilterVerdict::Accept
+        | FilterVerdict::Rewritten(_)
+        | FilterVerdict::Diverted(_)
+        | FilterVerdict::NotSeen(_) => None,
+    }
 }
 
 fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
@@ -135,35 +158,25 @@ fn checks_reverse_path(rule: &RuleText) -> bool {
         .any(|word| rule.rule.contains(word))
 }
 
-/// Whether a strict check of that rule fails: the way back leaves by another device than the tunnel.
-fn is_asymmetric(case: &Case<'_>, rule: &RuleText) -> Option<bool> {
-    let loose = rule.rule.contains("--loose")
-        || (rule.rule.contains("fib saddr") && !rule.rule.contains("iif"));
-    let device = case.way_back()?.device.as_deref()?;
-    Some(!loose && Some(device) != case.target.tunnel.as_deref())
-}
-
 /// The inner packet is dropped on the tunnel device.
 pub(super) fn inner(case: &Case<'_>) -> Outcome {
     let packet = inner_packet(case, ConntrackState::New);
     let tunnel = case.target.tunnel.as_deref().unwrap_or("T");
     let service = case.service();
-    with_firewall(case, |firewall| match firewall.judge(&packet) {
-        FilterVerdict::Drop(rule) | FilterVerdict::Unknown(rule) if checks_reverse_path(&rule) => {
-            Outcome::blocked(Code::backend(13))
+    let what = say!(
+        case.lang,
+        "decapsulated packets for {service} on {tunnel}",
+        "{tunnel} 上解封装出来的、发往 {service} 的包"
+    );
+    with_firewall(case, |firewall| {
+        let verdict = firewall.judge(&packet);
+        if decides(&verdict).is_some_and(checks_reverse_path) {
+            return Outcome::blocked(Code::backend(13));
         }
-        FilterVerdict::Drop(rule) => dropped(
-            case,
-            &rule,
-            &say!(
-                case.lang,
-                "decapsulated packets for {service} on {tunnel}",
-                "{tunnel} 上解封装出来的、发往 {service} 的包"
-            ),
-            &packet,
-        ),
-        FilterVerdict::Unknown(rule) => unjudged(case, &rule),
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) => Outcome::pass(),
+        match stopped(case, verdict) {
+            Ok(rule) => dropped(case, &rule, &what, &packet),
+            Err(outcome) => *outcome,
+        }
     })
 }
 
@@ -171,19 +184,16 @@ pub(super) fn inner(case: &Case<'_>) -> Outcome {
 pub(super) fn answer(case: &Case<'_>) -> Outcome {
     let packet = answer_packet(case, ConntrackState::Established);
     let vip = case.target.vip;
-    let outcome = with_firewall(case, |firewall| match firewall.judge(&packet) {
-        FilterVerdict::Drop(rule) => dropped(
-            case,
-            &rule,
-            &say!(
-                case.lang,
-                "answers from {vip} on their way out",
-                "以 {vip} 为源、正要发出的应答"
-            ),
-            &packet,
-        ),
-        FilterVerdict::Unknown(rule) => unjudged(case, &rule),
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) => Outcome::pass(),
+    let what = say!(
+        case.lang,
+        "answers from {vip} on their way out",
+        "以 {vip} 为源、正要发出的应答"
+    );
+    let outcome = with_firewall(case, |firewall| {
+        match stopped(case, firewall.judge(&packet)) {
+            Ok(rule) => dropped(case, &rule, &what, &packet),
+            Err(outcome) => *outcome,
+        }
     });
     case.with_counters(outcome, &["IpOutRequests", "IpOutTransmits"])
 }
@@ -201,17 +211,11 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
         answer_packet(case, ConntrackState::Invalid),
     ];
     with_firewall(case, |firewall| {
-        let drops = packets
-            .iter()
-            .find_map(|packet| match firewall.judge(packet) {
-                FilterVerdict::Drop(rule) if rule.rule.to_lowercase().contains("invalid") => {
-                    Some(rule)
-                }
-                FilterVerdict::Drop(_)
-                | FilterVerdict::Unknown(_)
-                | FilterVerdict::Accept
-                | FilterVerdict::Rewritten(_) => None,
-            });
+        let invalid = |rule: &RuleText| rule.rule.to_lowercase().contains("invalid");
+        let drops = packets.iter().find_map(|packet| {
+            let rule = stopped(case, firewall.judge(packet)).ok()?;
+            invalid(&rule).then_some(rule)
+        });
         let Some(rule) = drops else {
             return Outcome::pass().evidence(name, 0);
         };
@@ -233,33 +237,37 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
 pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
     let packet = answer_packet(case, ConntrackState::New);
     let vip = case.target.vip;
-    with_firewall(case, |firewall| match firewall.judge(&packet) {
-        FilterVerdict::Rewritten(rule) => {
-            let outcome = Outcome::warn(say!(
-                case.lang,
-                "a rule rewrites the source of packets from {vip}: after conntrack is flushed, answers leave from \
-                 another address",
-                "有规则会改写以 {vip} 为源的包：conntrack 表清空后，应答会从别的地址发出"
+    with_firewall(case, |firewall| {
+        let FilterVerdict::Rewritten(rule) = firewall.judge(&packet) else {
+            return Outcome::pass();
+        };
+        let outcome = Outcome::warn(say!(
+            case.lang,
+            "a rule rewrites the source of packets from {vip}: after conntrack is flushed, answers leave from \
+             another address",
+            "有规则会改写以 {vip} 为源的包：conntrack 表清空后，应答会从别的地址发出"
+        ));
+        let outcome = quoted(outcome, &rule);
+        if rule.program == "nft" {
+            let family = nft_family(vip);
+            return outcome.fix(format!(
+                "nft insert rule {} {family} saddr {vip} accept",
+                rule.chain
             ));
-            let outcome = quoted(outcome, &rule);
-            if rule.program == "nft" {
-                outcome.fix(format!(
-                    "nft insert rule {} {} saddr {vip} accept",
-                    rule.chain,
-                    nft_family(vip)
-                ))
-            } else {
-                outcome.fix(format!(
-                    "{} -t nat -I {} -s {vip} -j ACCEPT",
-                    iptables(&rule),
-                    chain(&rule)
-                ))
-            }
         }
-        FilterVerdict::Drop(_) | FilterVerdict::Unknown(_) | FilterVerdict::Accept => {
-            Outcome::pass()
-        }
+        let (program, chain) = (iptables(&rule), chain(&rule));
+        outcome.fix(format!("{program} -t nat -I {chain} -s {vip} -j ACCEPT"))
     })
+}
+
+/// What sends the VIP's packets elsewhere than to a socket of its own address and port.
+pub(super) fn diverted(case: &Case<'_>) -> Option<RuleText> {
+    let firewall = case.firewall.as_ref().ok()?;
+    let FilterVerdict::Diverted(rule) = firewall.judge(&inner_packet(case, ConntrackState::New))
+    else {
+        return None;
+    };
+    Some(rule)
 }
 
 fn with_firewall(case: &Case<'_>, judge: impl Fn(&Firewall) -> Outcome) -> Outcome {
@@ -382,31 +390,40 @@ fn outer_packet(case: &Case<'_>) -> FilteredPacket {
         Encap::Ipip => (inner, None),
         Encap::Gue(port) => (17, Some((CLIENT_PORT, port))),
     };
+    let source = target.director.unwrap_or(nobody);
+    let destination = case.backend_address().unwrap_or(nobody);
+    // Only a director of that segment is known to be answered by the device it comes in by.
+    let on_link = case.director_is_on_link().filter(|on_link| *on_link);
     FilteredPacket {
-        path: FilterPath::ToThisHost,
         iif: target.physical.clone(),
-        oif: None,
-        source: target.director.unwrap_or(nobody),
-        destination: case.backend_address().unwrap_or(nobody),
-        protocol,
         ports,
-        state: ConntrackState::New,
-        length: LENGTH,
+        reverse_path_found: on_link,
+        source_is_routable: on_link,
+        source_is_local: Some(false),
+        destination_is_local: Some(true),
+        ..FilteredPacket::new(FilterPath::ToThisHost, source, destination, protocol)
     }
 }
 
 fn inner_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
     let target = case.target;
+    let to_client = usable(&target.way_back_of_any);
+    let by_tunnel = to_client.map(|route| route.device.is_some() && route.device == target.tunnel);
     FilteredPacket {
-        path: FilterPath::ToThisHost,
         iif: target.tunnel.clone(),
-        oif: None,
-        source: target.client,
-        destination: target.vip,
-        protocol: if target.protocol == "udp" { 17 } else { 6 },
         ports: target.port.map(|port| (CLIENT_PORT, port)),
         state,
-        length: LENGTH,
+        tcp_flags: (target.protocol == "tcp").then_some(SYN),
+        reverse_path_found: by_tunnel,
+        source_is_routable: Some(to_client.is_some()),
+        source_is_local: Some(case.is_own(target.client)),
+        destination_is_local: Some(true),
+        ..FilteredPacket::new(
+            FilterPath::ToThisHost,
+            target.client,
+            target.vip,
+            protocol(case),
+        )
     }
 }
 
@@ -414,12 +431,22 @@ fn answer_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
     let target = case.target;
     let device = case.way_back().and_then(|route| route.device.clone());
     FilteredPacket {
-        path: FilterPath::FromThisHost,
-        iif: None,
         oif: device.or_else(|| target.physical.clone()),
-        source: target.vip,
-        destination: target.client,
         ports: target.port.map(|port| (port, CLIENT_PORT)),
-        ..inner_packet(case, state)
+        state,
+        tcp_flags: (target.protocol == "tcp").then_some(SYN_ACK),
+        source_is_routable: Some(true),
+        source_is_local: Some(true),
+        destination_is_local: Some(case.is_own(target.client)),
+        ..FilteredPacket::new(
+            FilterPath::FromThisHost,
+            target.vip,
+            target.client,
+            protocol(case),
+        )
     }
+}
+
+fn protocol(case: &Case<'_>) -> u8 {
+    if case.target.protocol == "udp" { 17 } else { 6 }
 }

@@ -1,6 +1,7 @@
 //! Rows 30 to 32: does a program of this network namespace serve the VIP's port?
 
 use super::case::Case;
+use super::filters::diverted;
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, Socket};
 use crate::doctor::lang::say;
@@ -19,13 +20,13 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
         return Outcome::pass().evidence(address_text(socket), program(socket));
     }
     let service = case.service();
-    if let Some(rule) = redirecting(case) {
+    if let Some(rule) = diverted(case) {
         return Outcome::unknown(say!(
             case.lang,
             "nothing listens on {service} itself, but the packet filter redirects packets; where to was not followed",
             "没有程序直接监听 {service}，但包过滤规则会重定向包；未继续追踪其去向"
         ))
-        .evidence("redirection", rule);
+        .evidence(format!("{} {}", rule.program, rule.chain), rule.rule);
     }
     let protocol = &target.protocol;
     let outcome = Outcome::fail(say!(
@@ -86,23 +87,6 @@ fn elsewhere(case: &Case<'_>, outcome: Outcome) -> Outcome {
             )
             .fix(format!("nsenter --net=/proc/{pid}/ns/net tunlb doctor"))
     })
-}
-
-/// A word of the packet filters that sends packets elsewhere than to the socket of their address.
-fn redirecting(case: &Case<'_>) -> Option<&'static str> {
-    let firewall = &case.facts.firewall;
-    let texts = firewall.iptables.values().chain([&firewall.nft]);
-    let texts: Vec<_> = texts.filter_map(Observed::seen).collect();
-    [
-        "\"dnat\"",
-        "\"redirect\"",
-        "\"tproxy\"",
-        "-j DNAT",
-        "-j REDIRECT",
-        "-j TPROXY",
-    ]
-    .into_iter()
-    .find(|word| texts.iter().any(|text| text.contains(word)))
 }
 
 /// A UDP service on the wildcard address.

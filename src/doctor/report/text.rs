@@ -199,23 +199,23 @@ fn full(finding: &Finding, style: Style) -> String {
     let lang = style.lang;
     if finding.status == Status::Fail || finding.status == Status::Warn {
         let basis = if finding.proven {
-            lang.pick("proven by packets", "已由抓到的包证实")
+            lang.pick("(proven by packets)", "（已由抓到的包证实）")
         } else {
             lang.pick(
-                "by the configuration, not by a packet",
-                "依据配置判断，尚未由包证实",
+                "(by the configuration, not by a packet)",
+                "（依据配置判断，尚未由包证实）",
             )
         };
-        add(&mut text, format_args!("{:INDENT$}({basis})\n", ""));
+        add(&mut text, format_args!("{:INDENT$}{basis}\n", ""));
     }
     let evidence = finding
         .evidence
         .iter()
         .map(|(name, value)| format!("{name} = {value}"));
-    section(&mut text, lang.pick("evidence", "证据"), evidence);
+    section(&mut text, lang.pick("evidence:", "证据："), evidence);
     section(
         &mut text,
-        lang.pick("mend", "修复"),
+        lang.pick("mend:", "修复："),
         finding.fix.iter().cloned(),
     );
     let lines = finding
@@ -223,10 +223,10 @@ fn full(finding: &Finding, style: Style) -> String {
         .iter()
         .flat_map(|lines| lines.lines())
         .map(str::to_owned);
-    section(&mut text, lang.pick("to make it last", "持久化"), lines);
+    section(&mut text, lang.pick("to make it last:", "持久化："), lines);
     section(
         &mut text,
-        lang.pick("verify", "验证"),
+        lang.pick("verify:", "验证："),
         finding.verify.iter().cloned(),
     );
     text
@@ -237,7 +237,7 @@ fn section(text: &mut String, heading: &str, lines: impl Iterator<Item = String>
     if lines.peek().is_none() {
         return;
     }
-    add(text, format_args!("{:INDENT$}{heading}:\n", ""));
+    add(text, format_args!("{:INDENT$}{heading}\n", ""));
     for line in lines {
         add(text, format_args!("{:DEEPER$}{line}\n", ""));
     }
