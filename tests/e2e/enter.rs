@@ -20,6 +20,9 @@ const INSIDE: &str = "TUNLB_E2E_INSIDE";
 /// Where the inner run finds the binary under test, if not where cargo built it.
 const BINARY: &str = "TUNLB_E2E_BINARY";
 
+/// Begins a line of the inner run that the outer one repeats (shown with `--nocapture`).
+const FIGURE: &str = "figure: ";
+
 /// For a whole inner run; each takes a few seconds on two cores.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -68,6 +71,8 @@ fn enter<F: FnOnce(&Lab)>(way: Way, body: F) {
             |status| status.to_string()
         ),
     );
+    let figures = output.lines().filter(|line| line.starts_with(FIGURE));
+    figures.for_each(|figure| println!("{figure}"));
 }
 
 /// How the namespaces are made.

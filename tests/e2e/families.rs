@@ -34,6 +34,7 @@ const COMBINATIONS: [(&str, &str, &str, &str, &str); 8] = [
 pub(crate) struct DualStack {
     pub(crate) client: Node,
     pub(crate) director: Node,
+    pub(crate) backend: Node,
     _services: Vec<Process>,
 }
 
@@ -69,6 +70,7 @@ impl DualStack {
             client,
             director,
             _services: serve(&backend),
+            backend,
         }
     }
 

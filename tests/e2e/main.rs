@@ -17,6 +17,7 @@ mod wire;
 mod balance;
 mod capture;
 mod checksums;
+mod doctor;
 mod families;
 mod flood;
 mod fragments;

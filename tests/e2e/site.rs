@@ -45,8 +45,8 @@ pub(crate) struct Site {
 /// A backend with its decapsulator and its HTTP server.
 pub(crate) struct Backend {
     pub(crate) node: Node,
-    decap: Process,
-    _httpd: Process,
+    pub(crate) decap: Process,
+    pub(crate) httpd: Process,
 }
 
 /// A running `tunlb run`.
@@ -276,7 +276,7 @@ fn serve<const N: usize>(nodes: [Node; N]) -> [Backend; N] {
         Backend {
             node,
             decap,
-            _httpd: httpd,
+            httpd,
         }
     })
 }

@@ -46,7 +46,7 @@ fn vip_on_segment(case: &Case<'_>, physical: &Link) -> Outcome {
     let host = ipnet::IpNet::from(vip);
     outcome
         .evidence(name, vip)
-        .fix(format!("ip addr add {host} dev lo"))
+        .fix(format!("ip addr replace {host} dev lo")) // it may be there, too
         .fix(format!("ip addr del {host} dev {name}"))
         .verify(format!("arping -D -I {name} {vip}"))
 }

@@ -24,6 +24,7 @@ enum Fate {
 pub(super) fn missing(case: &Case<'_>) -> Outcome {
     let vip = case.target.vip;
     match fate(case) {
+        Fate::Local if is_no_source(case) => no_source(case),
         Fate::Local => on_the_right_device(case),
         Fate::Forwarded => Outcome::blocked(Code::backend(6)),
         Fate::Unknown(why) => Outcome::unknown(why),
@@ -36,6 +37,26 @@ pub(super) fn missing(case: &Case<'_>) -> Outcome {
             case.with_counters(add_vip(case, outcome), &["IpInAddrErrors"])
         }
     }
+}
+
+/// Whether the kernel refuses the VIP as a source, though packets for it are delivered: it looks for sources
+/// in the table `local` alone, whatever the rules (`__ip_dev_find`, linux/net/ipv4/devinet.c).
+fn is_no_source(case: &Case<'_>) -> bool {
+    matches!(case.target.way_back, RouteAnswer::Refused(libc::EINVAL))
+        && usable(&case.target.way_back_of_any).is_some()
+        && case.facts.addresses.seen().is_some()
+        && !case.is_own(case.target.vip)
+}
+
+fn no_source(case: &Case<'_>) -> Outcome {
+    let vip = case.target.vip;
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "packets for {vip} are delivered, but it is in no address list and not in the table local: no answer can \
+         have it as its source",
+        "发往 {vip} 的包能送达，但它既不是本机地址，也不在 local 路由表中：应答无法以它为源地址"
+    ));
+    add_vip(case, outcome)
 }
 
 /// The VIP is missing, and packets for it go out again.

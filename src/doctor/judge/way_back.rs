@@ -26,7 +26,13 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
                 "没有到 {client} 的路由：应答发不出去，源地址校验也会先把请求丢掉"
             ))
             .evidence(question(case), route_text(answer))
-            .fix(format!("ip route add default via GATEWAY dev {device}"))
+            .fix(match answer {
+                RouteAnswer::Refused(libc::ENETUNREACH) => {
+                    format!("ip route add default via GATEWAY dev {device}")
+                }
+                // An unreachable, prohibit or blackhole route is in the way.
+                _ => format!("ip route replace {client} via GATEWAY dev {device}"),
+            })
             .persist(format!(
                 "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
             ))
