@@ -132,6 +132,11 @@ impl Node {
         &self.name
     }
 
+    /// What other programs enter the host by.
+    pub(crate) fn namespace(&self) -> &Path {
+        &self.namespace
+    }
+
     /// A command that will run on this host.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");

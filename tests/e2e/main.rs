@@ -20,6 +20,7 @@ mod checksums;
 mod doctor;
 mod families;
 mod flood;
+mod firewall;
 mod fragments;
 mod hostile;
 mod icmp;

@@ -101,6 +101,15 @@ impl Sight<'_> {
         Some(elements.map(|element| is_element(&seen, element)).collect())
     }
 
+    /// Whether conntrack may have an entry for the packet.
+    pub(super) const fn is_tracked(&self) -> bool {
+        !self.before_conntrack
+            && !matches!(
+                self.state,
+                Some(ConntrackState::Invalid | ConntrackState::Untracked)
+            )
+    }
+
     fn compare(&self, operands: &[Operand], op: Op, elements: &[Element]) -> Truth {
         if let (Op::HasBit | Op::HasNoBit, [operand]) = (op, operands) {
             let seen = self.see(operand);
@@ -149,13 +158,7 @@ impl Sight<'_> {
             Only::V4 => self.packet.source.is_ipv4(),
             Only::V6 => self.packet.source.is_ipv6(),
             Only::Protocol(protocol) => self.packet.protocol == protocol,
-            Only::Tracked => {
-                !self.before_conntrack
-                    && !matches!(
-                        self.state,
-                        Some(ConntrackState::Invalid | ConntrackState::Untracked)
-                    )
-            }
+            Only::Tracked => self.is_tracked(),
             Only::None => false,
         }
     }

@@ -106,6 +106,7 @@ fn base(table: &str, chain: &str, rest: &str) -> Option<Base> {
         hook,
         nat: table == "nat",
         priority: priority(table, hook),
+        added: 0,
         policy: Policy {
             drops: policy == "DROP",
             text: format!("policy {policy}"),

@@ -15,6 +15,7 @@ mod nft_operand;
 mod nft_rule;
 mod nft_text;
 mod nft_value;
+mod pass;
 mod queries;
 #[cfg(test)]
 mod tests;
@@ -116,7 +117,8 @@ pub enum FilterVerdict {
     Accept,
     /// A rule or a chain's policy drops or rejects it.
     Drop(RuleText),
-    /// It passes, but its source is rewritten (snat, masquerade).
+    /// It passes, but its source is rewritten (snat, masquerade; by the latter to the address of its
+    /// device, which may be the one that it has).
     Rewritten(RuleText),
     /// It passes so far, but goes elsewhere: its destination is rewritten (dnat, redirect), or another
     /// socket or device takes it. Later hooks are not judged.

@@ -65,6 +65,8 @@ pub(super) struct Base {
     pub(super) nat: bool,
     /// Lower goes first.
     pub(super) priority: i64,
+    /// Of two at one priority, the kernel enters the one that was added last.
+    pub(super) added: usize,
     /// What the end of the chain means.
     pub(super) policy: Policy,
     /// Of ingress and egress: the devices; none: not told.
@@ -291,6 +293,18 @@ pub(super) enum Change {
         xor: u32,
     },
     Opaque,
+}
+
+impl Change {
+    pub(super) const fn is_from_conntrack(self) -> bool {
+        matches!(
+            self,
+            Self::Affine {
+                from: Register::CtMark,
+                ..
+            }
+        )
+    }
 }
 
 /// What a rule decides.

@@ -32,8 +32,8 @@ pub(super) fn read(text: &str) -> Result<Vec<Table>, FirewallError> {
         .ok_or_else(|| error("its output has no list \"nftables\"".to_owned()))?;
     let sets = sets(objects);
     let mut tables = BTreeMap::new();
-    for object in objects {
-        add(&mut tables, &sets, object);
+    for (at, object) in objects.iter().enumerate() {
+        add(&mut tables, &sets, at, object);
     }
     let dormant = objects.iter().filter_map(dormant_table);
     for name in dormant {
@@ -63,7 +63,7 @@ fn sets(objects: &[Json]) -> Sets<'_> {
 /// Tables by family and name.
 type Tables = BTreeMap<(Family, String), Table>;
 
-fn add(tables: &mut Tables, sets: &Sets<'_>, object: &Json) -> Option<()> {
+fn add(tables: &mut Tables, sets: &Sets<'_>, at: usize, object: &Json) -> Option<()> {
     let (kind, content) = object.as_object()?.iter().next()?;
     let family = family(word(content, "family")?)?;
     let name = word(content, if kind == "table" { "name" } else { "table" })?;
@@ -75,7 +75,7 @@ fn add(tables: &mut Tables, sets: &Sets<'_>, object: &Json) -> Option<()> {
         "table" => table.perhaps_dormant = has_flag(content, name),
         "chain" => {
             let chain = table.chains.entry(word(content, "name")?.to_owned());
-            chain.or_default().base = base(content);
+            chain.or_default().base = base(content, at);
         }
         "rule" => {
             let chain = table.chains.entry(word(content, "chain")?.to_owned());
@@ -120,7 +120,8 @@ fn has_flag(table: &Json, name: &str) -> bool {
     flags.is_some_and(|flags| is(flags) || flags.as_array().is_some_and(|all| all.iter().any(is)))
 }
 
-fn base(chain: &Json) -> Option<Base> {
+/// Tables and chains are listed in the order in which they were added; `at` is the place in it.
+fn base(chain: &Json, at: usize) -> Option<Base> {
     let hook = match word(chain, "hook")? {
         "ingress" => Hook::Ingress,
         "prerouting" => Hook::Prerouting,
@@ -136,6 +137,7 @@ fn base(chain: &Json) -> Option<Base> {
         hook,
         nat: word(chain, "type") == Some("nat"),
         priority: chain.get("prio").and_then(Json::as_i64).unwrap_or(0),
+        added: at,
         policy: Policy {
             drops: policy == "drop",
             text: format!("policy {policy}"),

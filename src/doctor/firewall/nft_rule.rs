@@ -189,7 +189,15 @@ fn change(content: &Json) -> Vec<Step> {
         and,
         xor,
     });
-    vec![Step::Set(register, change)]
+    let mut steps = Vec::new();
+    // What has no mark of conntrack to take ends the rule.
+    if change.is_from_conntrack() {
+        let mark = Operand::of(Field::Register(Register::CtMark)).only(Only::Tracked);
+        let any = vec![vec![Value::Any]];
+        steps.push(Step::Match(Match::Compare(vec![mark], Op::Is, any)));
+    }
+    steps.push(Step::Set(register, change));
+    steps
 }
 
 /// Whether part of a header is among what packets are judged by; of raw bytes it may be.

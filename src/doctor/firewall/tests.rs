@@ -475,11 +475,52 @@ fn accept_ends_its_own_chain_only() {
     );
 }
 
+/// The kernel puts a new chain before those of the same priority.
+#[test]
+fn of_equal_chains_the_last_one_goes_first() {
+    let chain = |name| {
+        format!(
+            r#"{{"chain": {{"family": "ip", "table": "t", "name": "{name}", "type": "filter",
+                "hook": "prerouting", "prio": -300, "policy": "accept"}}}}"#
+        )
+    };
+    let rule = |chain, statements| {
+        format!(
+            r#"{{"rule": {{"family": "ip", "table": "t", "chain": "{chain}", "expr": [{statements}]}}}}"#
+        )
+    };
+    let marks = r#"{"mangle": {"key": {"meta": {"key": "mark"}}, "value": 1}}"#;
+    let looks =
+        r#"{"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 1}}, {"drop": null}"#;
+    for (first, second, expected) in [
+        (marks, looks, "accept"),
+        (looks, marks, "drop: meta mark 1 drop"),
+    ] {
+        let objects = [chain("b"), chain("a"), rule("b", first), rule("a", second)].join(", ");
+        let text = format!(r#"{{"nftables": [{objects}]}}"#);
+        expect(&nft(&text), &outer(), expected);
+    }
+}
+
+#[test]
+fn ip6tables_see_ipv6() {
+    let text = "*filter\n:INPUT DROP [0:0]\n-A INPUT -s 2001:db8:1::/64 -p 41 -j ACCEPT\nCOMMIT\n";
+    let firewall = firewall("", &[("ip6tables-legacy-save", text)]);
+    expect(&firewall, &outer(), "accept");
+    for (source, expected) in [
+        ("2001:db8:1::5", "accept"),
+        ("2001:db8:2::5", "drop: policy DROP"),
+    ] {
+        let packet = FilteredPacket::new(ToThisHost, ip(source), ip("2001:db8::2"), 41);
+        expect(&firewall, &packet, expected);
+    }
+}
+
 #[test]
 fn chains_that_are_perhaps_not_for_the_packet() {
     // nft 1.0.6 tells neither the device of an ingress chain nor that a table is dormant.
     let text = fixture!("netdev.json");
-    expect(&nft(text), &outer(), "unknown: policy accept");
+    expect(&nft(text), &outer(), "unknown: ip protocol ipencap drop");
     let told = text.replace(r#""prio": -500"#, r#""prio": -500, "dev": "lo""#);
     expect(&nft(&told), &outer(), "unknown: policy drop");
     let told = told.replace(r#""flags": "asleep""#, r#""flags": ["dormant"]"#);

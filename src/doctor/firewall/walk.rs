@@ -1,26 +1,17 @@
-//! A packet's way through chains: hooks in their order, at each hook chains by priority, in each chain
-//! rules, jumps and policies.
-//!
-//! A rule that may match leaves two continuations; both are walked in one pass. What the packet may come
-//! to in a base chain is collected in order; the last of these takes all that is left. If all are of one
-//! kind, doubt decides nothing; else the answer is unknown, and the rule that doubt began with is quoted.
+//! A packet's way past all tables: the hooks in their order, at each hook the base chains by priority.
+
+use std::cmp::Reverse;
 
 use super::evaluate::{Sight, Truth};
-use super::model::{
-    Base, Change, Element, Family, Hook, Register, Rule, Step, Table, Value, Verdict,
-};
+use super::model::{Base, Change, Family, Hook, Register, Table};
+use super::pass::{Kind, Pass, Place};
 use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText};
-
-/// Jumps within jumps. nft allows 16 (NFT_JUMP_STACK_SIZE), legacy iptables as many as there are chains.
-const MAX_DEPTH: usize = 32;
 
 /// Rules looked at per packet. Rulesets that jump in cascades could hold a walk for hours; no sane one
 /// comes near.
-const MAX_RULES: usize = 1_000_000;
-
+const MAX_RULES: usize = 200_000;
 /// NF_IP_PRI_CONNTRACK: earlier chains at prerouting and output see no conntrack state.
 const CONNTRACK_PRIORITY: i64 = -200;
-
 /// What becomes of a packet under all tables.
 pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> FilterVerdict {
     let mut walk = Walk {
@@ -38,10 +29,11 @@ pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> FilterVerdict 
     let mut verdict = FilterVerdict::Accept;
     for hook in hooks(packet.path) {
         for entry in entries(tables, *hook, packet) {
-            match walk.base_chain(&entry) {
-                drop @ FilterVerdict::Drop(_) => return drop,
-                other => verdict = first(verdict, other),
+            let now = walk.base_chain(&entry);
+            if matches!(now, FilterVerdict::Drop(_)) {
+                return now;
             }
+            verdict = first(verdict, now);
         }
         // What follows would be judged for a packet that is no longer this one.
         if matches!(verdict, FilterVerdict::Diverted(_)) {
@@ -83,6 +75,12 @@ struct Entry<'t> {
     bound: Truth,
 }
 
+impl Entry<'_> {
+    fn policy(&self) -> RuleText {
+        self.table.quote_policy(self.chain, &self.base.policy)
+    }
+}
+
 /// The base chains at a hook, in the order in which the kernel enters them.
 fn entries<'t>(tables: &'t [Table], hook: Hook, packet: &FilteredPacket) -> Vec<Entry<'t>> {
     let mut entries = Vec::new();
@@ -108,7 +106,7 @@ fn entries<'t>(tables: &'t [Table], hook: Hook, packet: &FilteredPacket) -> Vec<
             }
         }
     }
-    entries.sort_by_key(|entry| entry.base.priority);
+    entries.sort_by_key(|entry| (entry.base.priority, Reverse(entry.base.added)));
     entries
 }
 
@@ -130,10 +128,9 @@ fn is_bound(base: &Base, family: Family, packet: &FilteredPacket) -> Truth {
         (None, _) | (_, None) => Truth::Perhaps,
     }
 }
-
 /// Whether a rule has taken the packet away from conntrack.
 #[derive(Debug, Clone)]
-enum Notrack {
+pub(super) enum Notrack {
     No,
     /// This rule, if it matched.
     Perhaps(RuleText),
@@ -141,48 +138,60 @@ enum Notrack {
 }
 
 /// A packet on its way.
-struct Walk<'p> {
-    packet: &'p FilteredPacket,
+pub(super) struct Walk<'p> {
+    pub(super) packet: &'p FilteredPacket,
     mark: Option<u32>,
     ct_mark: Option<u32>,
-    notrack: Notrack,
-    rules_left: usize,
+    pub(super) notrack: Notrack,
+    pub(super) rules_left: usize,
 }
 
 impl Walk<'_> {
+    /// What a base chain that is perhaps not in use would do, is not known to happen.
     fn base_chain(&mut self, entry: &Entry<'_>) -> FilterVerdict {
+        if entry.bound == Truth::Yes {
+            return self.enter(entry);
+        }
+        let (mark, ct_mark, notrack) = (self.mark, self.ct_mark, self.notrack.clone());
+        let verdict = self.enter(entry);
+        self.mark = self.mark.filter(|now| mark == Some(*now));
+        self.ct_mark = self.ct_mark.filter(|now| ct_mark == Some(*now));
+        if let (Notrack::Yes, Notrack::No | Notrack::Perhaps(_)) = (&self.notrack, &notrack) {
+            self.notrack = Notrack::Perhaps(entry.policy());
+        }
+        match verdict {
+            FilterVerdict::Drop(rule)
+            | FilterVerdict::Rewritten(rule)
+            | FilterVerdict::Diverted(rule)
+            | FilterVerdict::Unknown(rule) => FilterVerdict::Unknown(rule),
+            FilterVerdict::Accept | FilterVerdict::NotSeen(_) => verdict,
+        }
+    }
+
+    fn enter(&mut self, entry: &Entry<'_>) -> FilterVerdict {
         let sight = self.sight(entry.base);
         if entry.base.nat && !matches!(sight.state, None | Some(ConntrackState::New)) {
             return FilterVerdict::Accept;
         }
-        let policy = entry.table.quote_policy(entry.chain, &entry.base.policy);
-        let mut pass = Pass {
-            table: entry.table,
-            base: entry.base,
-            walk: self,
-            outcomes: Vec::new(),
-        };
+        let notrack = self.notrack.clone();
+        let mut pass = Pass::new(self, entry.table, entry.base);
         let mut place = Place::Here(None);
-        if entry.bound != Truth::Yes {
-            pass.outcome(Kind::Accept, policy.clone(), Some(policy.clone()));
-            place = Place::Here(Some(policy.clone()));
-        }
-        if let (true, Notrack::Perhaps(rule)) = (entry.base.nat, pass.walk.notrack.clone()) {
+        if let (true, Notrack::Perhaps(rule)) = (entry.base.nat, notrack) {
             pass.outcome(Kind::Accept, rule.clone(), Some(rule.clone()));
             place = Place::Here(Some(rule));
         }
-        if let Place::Here(doubt) = pass.chain(entry.chain, place, 0) {
+        if let Place::Here(doubt) = pass.chain(entry.chain, place) {
             let kind = if entry.base.policy.drops {
                 Kind::Drop
             } else {
                 Kind::Accept
             };
-            pass.outcome(kind, policy, doubt);
+            pass.outcome(kind, entry.policy(), doubt);
         }
-        sum(pass.outcomes)
+        pass.verdict()
     }
 
-    fn sight(&self, base: &Base) -> Sight<'_> {
+    pub(super) fn sight(&self, base: &Base) -> Sight<'_> {
         let before_conntrack = match base.hook {
             Hook::Ingress => true,
             Hook::Prerouting | Hook::Output => base.priority <= CONNTRACK_PRIORITY,
@@ -205,14 +214,14 @@ impl Walk<'_> {
         }
     }
 
-    const fn set(&mut self, register: Register, value: Option<u32>) {
+    pub(super) const fn set(&mut self, register: Register, value: Option<u32>) {
         match register {
             Register::Mark => self.mark = value,
             Register::CtMark => self.ct_mark = value,
         }
     }
 
-    fn changed(&self, change: Change) -> Option<u32> {
+    pub(super) fn changed(&self, change: Change) -> Option<u32> {
         match change {
             Change::Affine { from, and, xor } => {
                 let from = match from {
@@ -227,276 +236,4 @@ impl Walk<'_> {
             Change::Opaque => None,
         }
     }
-}
-
-/// What a base chain may make of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Accept,
-    Drop,
-    Rewrite,
-    Divert,
-    Unknown,
-}
-
-struct Outcome {
-    kind: Kind,
-    rule: RuleText,
-    /// The rule since which it is not certain that the packet comes here.
-    doubt: Option<RuleText>,
-}
-
-/// All outcomes of a base chain as one verdict.
-fn sum(mut outcomes: Vec<Outcome>) -> FilterVerdict {
-    let Some(last) = outcomes.pop() else {
-        return FilterVerdict::Accept;
-    };
-    if let Some(other) = outcomes
-        .into_iter()
-        .find(|outcome| outcome.kind != last.kind)
-    {
-        let doubt = other.doubt.or(last.doubt);
-        return FilterVerdict::Unknown(doubt.unwrap_or(other.rule));
-    }
-    match last.kind {
-        Kind::Accept => FilterVerdict::Accept,
-        Kind::Drop => FilterVerdict::Drop(last.rule),
-        Kind::Rewrite => FilterVerdict::Rewritten(last.rule),
-        Kind::Divert => FilterVerdict::Diverted(last.rule),
-        Kind::Unknown => FilterVerdict::Unknown(last.rule),
-    }
-}
-
-/// Where the packet is, seen from one chain.
-#[derive(Debug, Clone)]
-enum Place {
-    /// In the chain; perhaps only, since this rule.
-    Here(Option<RuleText>),
-    /// It has its verdict, or is back in the chain before.
-    Gone,
-}
-
-impl Place {
-    /// Either of two.
-    fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Gone, place) | (place, Self::Gone) => place,
-            (Self::Here(one), Self::Here(other)) => Self::Here(one.or(other)),
-        }
-    }
-}
-
-/// A packet in one base chain and those that it jumps to.
-struct Pass<'w, 't, 'p> {
-    table: &'t Table,
-    base: &'t Base,
-    walk: &'w mut Walk<'p>,
-    outcomes: Vec<Outcome>,
-}
-
-/// What a rule's parts have come to.
-struct Position<'r> {
-    chain: &'r str,
-    rule: &'r Rule,
-    depth: usize,
-    /// In the rule.
-    here: Place,
-    /// Past the rule: it did not match, or ended without a verdict.
-    past: Place,
-    /// Back where the chain was jumped from.
-    back: Place,
-}
-
-impl<'t> Pass<'_, 't, '_> {
-    /// Walks a chain; where the packet falls out of its end, it is back in the chain that jumped.
-    fn chain(&mut self, name: &'t str, start: Place, depth: usize) -> Place {
-        let Some(chain) = self.table.chains.get(name) else {
-            return start;
-        };
-        let outcomes = self.outcomes.len();
-        let (mut here, mut back) = (start.clone(), Place::Gone);
-        for rule in &chain.rules {
-            if matches!(here, Place::Gone) {
-                break;
-            }
-            let returned;
-            (here, returned) = self.rule(name, rule, here, depth);
-            back = back.or(returned);
-        }
-        let end = here.or(back);
-        // Doubt about the way through a chain is over once no way ended in it.
-        if self.outcomes.len() == outcomes {
-            start
-        } else {
-            end
-        }
-    }
-
-    /// Applies a rule; returns where the packet is in this chain and whether it returned from it.
-    fn rule(
-        &mut self,
-        chain: &'t str,
-        rule: &'t Rule,
-        here: Place,
-        depth: usize,
-    ) -> (Place, Place) {
-        let outcomes = self.outcomes.len();
-        let mut at = Position {
-            chain,
-            rule,
-            depth,
-            here: here.clone(),
-            past: Place::Gone,
-            back: Place::Gone,
-        };
-        if self.walk.rules_left == 0 {
-            let quote = self.table.quote(chain, rule);
-            self.outcome(Kind::Unknown, quote.clone(), Some(quote));
-            return (Place::Gone, Place::Gone);
-        }
-        self.walk.rules_left -= 1;
-        for step in &rule.steps {
-            match at.here {
-                Place::Here(_) => self.step(&mut at, step),
-                Place::Gone => break,
-            }
-        }
-        let end = at.past.or(at.here);
-        // Doubt whether a rule matched is over where it decided nothing.
-        match (end, at.back) {
-            (Place::Here(_), Place::Gone) if self.outcomes.len() == outcomes => (here, Place::Gone),
-            places => places,
-        }
-    }
-
-    fn step(&mut self, at: &mut Position<'t>, step: &'t Step) {
-        match step {
-            Step::Match(condition) => {
-                let answer = self.walk.sight(self.base).holds(condition);
-                self.narrow(at, answer);
-            }
-            Step::Set(register, change) => {
-                let certain = matches!(at.here, Place::Here(None));
-                let value = self.walk.changed(*change).filter(|_| certain);
-                self.walk.set(*register, value);
-            }
-            Step::Notrack => {
-                self.walk.notrack = match (&at.here, &self.walk.notrack) {
-                    (Place::Here(None), _) | (_, Notrack::Yes) => Notrack::Yes,
-                    (Place::Here(Some(doubt)), _) => Notrack::Perhaps(doubt.clone()),
-                    (Place::Gone, _) => return,
-                }
-            }
-            Step::Dispatch(operands, elements) => {
-                let keys = elements.iter().map(|(key, _)| key);
-                let answers = self.walk.sight(self.base).select(operands, keys);
-                match answers {
-                    Some(answers) => self.dispatch(at, elements, &answers),
-                    None => self.narrow(at, Truth::No),
-                }
-            }
-            Step::End(verdict) => self.end(at, verdict),
-        }
-    }
-
-    /// Goes on in the rule as far as a match holds, past it as far as not.
-    fn narrow(&self, at: &mut Position<'t>, answer: Truth) {
-        match answer {
-            Truth::Yes => {}
-            Truth::No => {
-                let here = std::mem::replace(&mut at.here, Place::Gone);
-                at.past = std::mem::replace(&mut at.past, Place::Gone).or(here);
-            }
-            Truth::Perhaps => {
-                let doubt = self.table.quote(at.chain, at.rule);
-                let before = std::mem::replace(&mut at.here, Place::Here(Some(doubt.clone())));
-                at.past = match before {
-                    Place::Here(before) => Place::Here(before.or(Some(doubt))),
-                    Place::Gone => Place::Gone,
-                };
-            }
-        }
-    }
-
-    /// The map's element that is the key; those that may be it, before; a catch-all only after all.
-    fn dispatch(
-        &mut self,
-        at: &mut Position<'t>,
-        elements: &'t [(Element, Verdict)],
-        answers: &[Truth],
-    ) {
-        let is_rest = |at: usize| elements[at].0.as_slice() == [Value::Any];
-        let certain = (0..elements.len())
-            .filter(|&at| answers[at] == Truth::Yes)
-            .min_by_key(|&at| is_rest(at));
-        for (element, answer) in elements.iter().zip(answers) {
-            let decided = certain.is_some_and(|at| !is_rest(at));
-            if *answer == Truth::Perhaps && !decided {
-                let doubt = self.table.quote(at.chain, at.rule);
-                let past = at.here.clone();
-                at.here = Place::Here(Some(doubt.clone()));
-                self.end(at, &element.1);
-                let after = std::mem::replace(&mut at.here, Place::Gone);
-                at.past = std::mem::replace(&mut at.past, Place::Gone).or(after);
-                at.here = match past {
-                    Place::Here(before) => Place::Here(before.or(Some(doubt))),
-                    Place::Gone => Place::Gone,
-                };
-            }
-        }
-        match certain {
-            Some(element) => self.end(at, &elements[element].1),
-            None => self.narrow(at, Truth::No),
-        }
-    }
-
-    fn end(&mut self, at: &mut Position<'t>, verdict: &'t Verdict) {
-        let kind = match verdict {
-            Verdict::Accept => Kind::Accept,
-            Verdict::Drop => Kind::Drop,
-            Verdict::RewriteSource(Some(to)) if *to == self.walk.packet.source => Kind::Accept,
-            Verdict::RewriteSource(_) => Kind::Rewrite,
-            Verdict::RewriteDestination | Verdict::Divert => Kind::Divert,
-            Verdict::Opaque => Kind::Unknown,
-            Verdict::Continue => return,
-            Verdict::Return => {
-                let here = std::mem::replace(&mut at.here, Place::Gone);
-                at.back = std::mem::replace(&mut at.back, Place::Gone).or(here);
-                return;
-            }
-            Verdict::Jump(target) => return self.jump(at, target, Jump::Returns),
-            Verdict::Goto(target) => return self.jump(at, target, Jump::Stays),
-        };
-        let here = std::mem::replace(&mut at.here, Place::Gone);
-        if let Place::Here(doubt) = here {
-            self.outcome(kind, self.table.quote(at.chain, at.rule), doubt);
-        }
-    }
-
-    fn jump(&mut self, at: &mut Position<'t>, target: &'t str, jump: Jump) {
-        let here = std::mem::replace(&mut at.here, Place::Gone);
-        if at.depth == MAX_DEPTH || !self.table.chains.contains_key(target) {
-            let quote = self.table.quote(at.chain, at.rule);
-            self.outcome(Kind::Unknown, quote.clone(), Some(quote));
-            return;
-        }
-        let end = self.chain(target, here, at.depth + 1);
-        match jump {
-            Jump::Returns => at.here = end,
-            Jump::Stays => at.back = std::mem::replace(&mut at.back, Place::Gone).or(end),
-        }
-    }
-
-    fn outcome(&mut self, kind: Kind, rule: RuleText, doubt: Option<RuleText>) {
-        self.outcomes.push(Outcome { kind, rule, doubt });
-    }
-}
-
-/// Where a chain's end leads.
-#[derive(Clone, Copy)]
-enum Jump {
-    /// To the next rule of the chain that jumped.
-    Returns,
-    /// To the chain before that one (goto).
-    Stays,
 }
