@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::source::complain_about;
-use super::{BAD_NEWS, NO_WORK, print};
+use super::{BAD_NEWS, NO_WORK, parse_protocol, print};
 use crate::config::{Config, ConfigError};
 use crate::doctor::facts::{Encap, Facts, Role};
 use crate::doctor::finding::{Code, Diagnosis, Status};
@@ -19,8 +19,7 @@ use crate::doctor::gather::{self, BackendOptions, FoundRole, Service};
 use crate::doctor::report::Style;
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::{self, Detail};
-use crate::doctor::{Lang, Selection, bundle, catalogue, judge, peer};
-use crate::packet::Protocol;
+use crate::doctor::{Lang, Selection, Target, bundle, catalogue, judge, peer};
 
 /// Arguments of `tunlb doctor`.
 #[derive(Debug, clap::Args)]
@@ -45,8 +44,8 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The tunnel: ipip or gue[:PORT] [default: what is found]
-    #[arg(long, value_name = "ENCAP", value_parser = parse_encap)]
+    /// The tunnel [default: what is found]
+    #[arg(long, value_name = "ipip|gue[:PORT]", value_parser = parse_encap)]
     pub encap: Option<Encap>,
 
     /// One JSON document on stdout (described in docs/doctor.md)
@@ -207,26 +206,46 @@ fn look(args: &Args) -> Result<Option<Vec<Facts>>> {
             bundle::read(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
         return Ok(Some(vec![facts]));
     }
-    match role(args)? {
-        Role::Backend => Ok(Some(look_at_backend(args))),
-        Role::Director => look_at_director(args),
+    let mut machines = Vec::new();
+    for role in roles(args)? {
+        match role {
+            Role::Backend => machines.push(beside(machines.first(), look_at_backend(args))),
+            Role::Director => match look_at_director(args)? {
+                Some(facts) => machines.push(facts),
+                None => return Ok(None),
+            },
+        }
     }
+    Ok(Some(machines))
 }
 
-fn role(args: &Args) -> Result<Role> {
+/// On a director that is a backend as well, its own VIPs are no backend's unless a tunnel ends here: one
+/// on a device of it is the director's fault (D35).
+fn beside(director: Option<&Facts>, mut backend: Facts) -> Facts {
+    if let Some(director) = director.and_then(|facts| facts.director.as_ref()) {
+        let is_backends =
+            |target: &Target| target.tunnel.is_some() || !director.vips.contains_key(&target.vip);
+        backend.targets.retain(is_backends);
+    }
+    backend
+}
+
+/// What this machine is examined as. One that is both is examined as both, the director first.
+fn roles(args: &Args) -> Result<Vec<Role>> {
     match args.role {
-        RoleChoice::Backend => return Ok(Role::Backend),
-        RoleChoice::Director => return Ok(Role::Director),
-        RoleChoice::Auto if args.config.is_some() => return Ok(Role::Director),
-        RoleChoice::Auto if !args.vip.is_empty() => return Ok(Role::Backend),
+        RoleChoice::Backend => return Ok(vec![Role::Backend]),
+        RoleChoice::Director => return Ok(vec![Role::Director]),
+        RoleChoice::Auto if args.config.is_some() => return Ok(vec![Role::Director]),
+        RoleChoice::Auto if !args.vip.is_empty() => return Ok(vec![Role::Backend]),
         RoleChoice::Auto => {}
     }
     match gather::find_role() {
-        FoundRole::Director => Ok(Role::Director),
-        FoundRole::Backend => Ok(Role::Backend),
-        FoundRole::Both => {
-            bail!("this machine looks like a director and like a backend; say which: --role")
+        FoundRole::Director => Ok(vec![Role::Director]),
+        FoundRole::Backend => Ok(vec![Role::Backend]),
+        FoundRole::Both if args.bundle.is_some() => {
+            bail!("this machine is a director and a backend; a bundle is of one of them: --role")
         }
+        FoundRole::Both => Ok(vec![Role::Director, Role::Backend]),
         FoundRole::Unknown => bail!(
             "this machine has no VIP, no tunnel that is up and no TUN of a director; on a backend name what \
              clients address: --vip ADDR:PORT/PROTO; on a director its configuration: -c FILE"
@@ -235,7 +254,7 @@ fn role(args: &Args) -> Result<Role> {
 }
 
 /// One look for all VIPs, or one for each that was named.
-fn look_at_backend(args: &Args) -> Vec<Facts> {
+fn look_at_backend(args: &Args) -> Facts {
     let options = |service| BackendOptions {
         service,
         client: args.client,
@@ -249,15 +268,15 @@ fn look_at_backend(args: &Args) -> Vec<Facts> {
             .targets
             .extend(gather::backend(&options(Some(*service))).targets);
     }
-    vec![facts]
+    facts
 }
 
-fn look_at_director(args: &Args) -> Result<Option<Vec<Facts>>> {
+fn look_at_director(args: &Args) -> Result<Option<Facts>> {
     let Some(path) = args.config.clone().or_else(running_configuration) else {
         bail!("the director's configuration is not known; name it: -c FILE");
     };
     match Config::load(&path) {
-        Ok(config) => Ok(Some(vec![gather::director(&config)])),
+        Ok(config) => Ok(Some(gather::director(&config))),
         Err(ConfigError::Invalid(problems)) => {
             complain_about(&problems);
             Ok(None)
@@ -340,11 +359,7 @@ fn parse_code(text: &str) -> Result<Code, String> {
 fn parse_service(text: &str) -> Result<Service, String> {
     let parse = || {
         let (address, protocol) = text.rsplit_once('/')?;
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return None,
-        };
+        let protocol = parse_protocol(protocol)?;
         let (address, port) = address.rsplit_once(':')?;
         let port = match port {
             "any" => None,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::source::ConfigSource;
-use super::{BAD_NEWS, print};
+use super::{BAD_NEWS, parse_protocol, print};
 use crate::daemon::Paths;
 use crate::director::Roster;
 use crate::io::netlink::Netlink;
@@ -93,11 +93,7 @@ fn parse_client(text: &str) -> Result<SocketAddr, String> {
 fn parse_service(text: &str) -> Result<Service, String> {
     let parse = || {
         let (address, protocol) = text.rsplit_once('/')?;
-        let protocol = match protocol {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            _ => return None,
-        };
+        let protocol = parse_protocol(protocol)?;
         let address = address.parse().ok()?;
         Some(Service { address, protocol })
     };

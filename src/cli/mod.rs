@@ -22,6 +22,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::packet::Protocol;
+
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;
 /// The exit code of a command that could not do its work.
@@ -79,6 +81,15 @@ fn print(text: &str) -> anyhow::Result<()> {
             Err(error).context("cannot write to stdout")
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The transport protocol of that name; nothing for those that no VIP has.
+fn parse_protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
     }
 }
 

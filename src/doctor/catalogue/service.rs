@@ -111,7 +111,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         },
         happens: Text {
             en: "The client is refused (TCP RST from the VIP; UDP: ICMP port unreachable).",
-            zh: "客户端被拒绝（TCP：来自 VIP 的 RST;UDP:ICMP 端口不可达）。",
+            zh: "客户端被拒绝（TCP：来自 VIP 的 RST；UDP：ICMP 端口不可达）。",
         },
         why: Text {
             en: "The service is not running, listens on another address, port or device, or in another network namespace. The backend's port is the VIP's.",

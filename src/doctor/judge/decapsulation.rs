@@ -68,7 +68,7 @@ fn no_module(case: &Case<'_>, name: &str, state: ModuleState) -> Outcome {
         case.lang,
         "nothing decapsulates: the kernel module {name} is not loaded and no tunlb decap runs for {vip}; \
          the director gets ICMP protocol unreachable",
-        "没有任何程序解封装：内核模块 {name} 未加载，也没有为 {vip} 运行的 tunlb decap;director 会收到 ICMP 协议不可达"
+        "没有任何程序解封装：内核模块 {name} 未加载，也没有为 {vip} 运行的 tunlb decap；director 会收到 ICMP 协议不可达"
     ));
     match state {
         ModuleState::Available | ModuleState::Loaded => outcome

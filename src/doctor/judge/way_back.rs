@@ -26,6 +26,7 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
                 "没有到 {client} 的路由：应答发不出去，源地址校验也会先把请求丢掉"
             ))
             .evidence(question(case), route_text(answer))
+            .fix(gateway_wanted(case, device))
             .fix(match answer {
                 RouteAnswer::Refused(libc::ENETUNREACH) => {
                     format!("ip route add default via GATEWAY dev {device}")
@@ -135,6 +136,7 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
     let device = case.target.physical.as_deref().unwrap_or("E");
     Outcome::fail(what)
         .evidence(question(case), route_text(&case.target.way_back))
+        .fix(gateway_wanted(case, device))
         .fix(format!(
             "ip route replace {client} via GATEWAY dev {device}"
         ))
@@ -170,6 +172,14 @@ fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
             "发往 {client} 的应答经过 director {director}，而它把 VIP 路由进自己的 TUN"
         )
     })
+}
+
+fn gateway_wanted(case: &Case<'_>, device: &str) -> String {
+    say!(
+        case.lang,
+        "# GATEWAY: the router of {device}'s segment, which is not the director",
+        "# GATEWAY：{device} 所在网段的路由器，不是 director"
+    )
 }
 
 /// The next hop does not answer.
