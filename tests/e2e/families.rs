@@ -20,7 +20,7 @@ use crate::totals::Totals;
 use crate::traffic::noise;
 
 /// Name, VIP, backend, encapsulation, and what that leaves of 1500 bytes.
-const COMBINATIONS: [(&str, &str, &str, &str, &str); 8] = [
+pub(crate) const COMBINATIONS: [(&str, &str, &str, &str, &str); 8] = [
     ("4in4", "10.0.0.101", "10.0.1.11", "ipip", "1480"),
     ("4in6", "10.0.0.102", "2001:db8:1::11", "ipip", "1460"),
     ("6in4", "2001:db8::103", "10.0.1.11", "ipip", "1480"),
@@ -103,7 +103,7 @@ impl DualStack {
 const CURL: &str = "curl --silent --show-error --fail --max-time 20 --globoff";
 
 /// An address as a URL has it.
-fn host(vip: &str) -> String {
+pub(crate) fn host(vip: &str) -> String {
     if vip.contains(':') {
         format!("[{vip}]")
     } else {

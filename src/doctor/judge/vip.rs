@@ -39,22 +39,25 @@ pub(super) fn missing(case: &Case<'_>) -> Outcome {
     }
 }
 
-/// Whether the kernel refuses the VIP as a source, though packets for it are delivered: it looks for sources
-/// in the table `local` alone, whatever the rules (`__ip_dev_find`, linux/net/ipv4/devinet.c).
+/// The kernel looks for the sources of answers in the table local (255) alone, whatever the rules
+/// (`__ip_dev_find`, linux/net/ipv4/devinet.c); it may call it main (254) while both are one.
+const LOCAL_OR_MAIN: std::ops::RangeInclusive<u32> = 254..=255;
+
+/// Whether packets for the VIP are delivered by a route that does not make it a source.
 fn is_no_source(case: &Case<'_>) -> bool {
-    matches!(case.target.way_back, RouteAnswer::Refused(libc::EINVAL))
-        && usable(&case.target.way_back_of_any).is_some()
-        && case.facts.addresses.seen().is_some()
-        && !case.is_own(case.target.vip)
+    usable(&case.target.vip_route).is_some_and(|route| {
+        case.target.vip.is_ipv4()
+            && route.kind == "local"
+            && route.table.is_some_and(|table| !LOCAL_OR_MAIN.contains(&table))
+    })
 }
 
 fn no_source(case: &Case<'_>) -> Outcome {
     let vip = case.target.vip;
     let outcome = Outcome::fail(say!(
         case.lang,
-        "packets for {vip} are delivered, but it is in no address list and not in the table local: no answer can \
-         have it as its source",
-        "发往 {vip} 的包能送达，但它既不是本机地址，也不在 local 路由表中：应答无法以它为源地址"
+        "packets for {vip} are delivered, but its route is not in the table local: no answer can have it as its source",
+        "发往 {vip} 的包能送达，但它的路由不在 local 表中：应答无法以它为源地址"
     ));
     add_vip(case, outcome)
 }

@@ -91,7 +91,7 @@ impl Bench {
 
 /// The machine's own files would speak of its next boot; the lab's are empty. Programs find a folder for
 /// their locks.
-fn forget_sysctl_files(lab: &Lab) {
+pub(super) fn forget_sysctl_files(lab: &Lab) {
     lab.here().sh(
         "mount -t tmpfs -o mode=0755 tmpfs /run
          mkdir /run/sysctl.d

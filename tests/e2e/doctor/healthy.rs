@@ -156,8 +156,12 @@ EOF",
 table ip fine {
   set directors { type ipv4_addr; flags interval; elements = { 10.0.1.0/29, 10.0.5.1 } }
   map verdicts { type inet_proto : verdict; elements = { ipencap : jump tunnel, tcp : jump web } }
-  chain tunnel { ip saddr @directors counter accept; }
-  chain web { iifname { decap0, eth0 } tcp dport vmap { 80 : accept, 443 : accept } }
+  chain tunnel {
+    ip saddr @directors counter accept
+  }
+  chain web {
+    iifname { decap0, eth0 } tcp dport vmap { 80 : accept, 443 : accept }
+  }
   chain in {
     type filter hook input priority filter; policy drop;
     ct state vmap { established : accept, related : accept, invalid : drop }

@@ -1,1 +1,207 @@
-//! todo
+//! Who takes the tunnel's packets, and who serves the VIP: rows 1 to 4 and 26 to 32.
+
+use super::bench::{Bench, Diagnosis, WAY, answers, run};
+use crate::enter::{in_lab, tunlb};
+use crate::lab::{Node, wait_until};
+use crate::process::{Process, Signal};
+use crate::site::{CLIENT, DIRECTOR, HTTPD, VIP};
+
+const WAY_BY_UDP: [&str; 8] = [
+    "--role", "backend", "--vip", "10.0.0.100:5353/udp", "--client", CLIENT, "--director", DIRECTOR,
+];
+const UDP_ECHO: &str = include_str!("../tools/udp_echo.py");
+/// Listens on PORT with a queue of one connection, and never accepts.
+const IDLE: &str = "
+import socket, sys
+server = socket.create_server(('10.0.0.100', int(sys.argv[1])), backlog=1)
+clients = [socket.socket() for _ in range(4)]
+for client in clients:
+    client.setblocking(False)
+    client.connect_ex(server.getsockname())
+print('full', flush=True)
+sys.stdin.read() or __import__('time').sleep(1000)
+";
+/// Sends SYNs to the VIP whose TCP checksum is wrong.
+const WRONG_CHECKSUMS: &str = "
+import socket, struct
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
+    for port in range(20000, 20030):
+        syn = struct.pack('>HHIIBBHHH', port, 80, 1, 0, 0x50, 2, 512, 0x1234, 0)
+        sock.sendto(syn, ('10.0.0.100', 0))
+";
+
+#[test]
+fn nobody_decapsulates() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        end(&bench, &bench.site.backends[0].decap);
+        assert!(!bench.answers_at_once());
+        let diagnosis = bench.examine();
+        assert_eq!(diagnosis.verdict(), "fail B1", "{}", diagnosis.complaints());
+        assert_eq!(diagnosis.status_of("B2"), "skip");
+        assert_eq!(diagnosis.check("B2")["blocked_by"], "B1");
+
+        let decap = decap(bench.backend(), diagnosis.fix_of_verdict());
+        assert_healthy(&bench);
+        // Killed, it leaves the VIP and its settings behind, but no device.
+        drop(decap);
+        let diagnosis = bench.examine();
+        assert_eq!(diagnosis.verdict(), "fail B1", "{}", diagnosis.complaints());
+        assert_eq!(diagnosis.status_of("B5"), "pass");
+
+        let gue = [&WAY[..], &["--encap", "gue"]].concat();
+        let diagnosis = bench.examine_with(&gue);
+        assert_eq!(diagnosis.verdict(), "fail B4", "{}", diagnosis.complaints());
+    });
+}
+
+#[test]
+fn the_decapsulator_takes_other_packets() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        end(&bench, &bench.site.backends[0].decap);
+        for others in [
+            ["--vip", VIP, "--director", "10.0.1.99"],
+            ["--vip", VIP, "--gue", "6080"],
+            ["--vip", "10.0.0.101", "--director", DIRECTOR],
+        ] {
+            let mut command = bench.backend().command(tunlb());
+            command.args(["decap", "--setup"]).args(others);
+            let decap = bench.backend().start("decap", command, "decapsulating");
+            bench.backend().sh("ip addr replace 10.0.0.100/32 dev lo");
+            assert!(!bench.answers_at_once(), "{others:?}");
+            let ipip = [&WAY[..], &["--encap", "ipip"]].concat();
+            let diagnosis = bench.examine_with(&ipip);
+            assert_eq!(diagnosis.verdict(), "fail B2", "{others:?}: {}", diagnosis.complaints());
+            decap.stop(Signal::Term);
+        }
+    });
+}
+
+#[test]
+fn the_tunnel_device_is_down() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        bench.backend().run("ip link set decap0 down");
+        assert!(!bench.answers_at_once());
+        let diagnosis = bench.examine();
+        assert_eq!(diagnosis.verdict(), "fail B2", "{}", diagnosis.complaints());
+        for command in diagnosis.fix_of_verdict() {
+            run(bench.backend(), &command).expect("a mend");
+        }
+        assert_healthy(&bench);
+    });
+}
+
+#[test]
+fn nothing_listens() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        end(&bench, &bench.site.backends[0].httpd);
+        let refused = bench.examine();
+        assert_eq!(refused.verdict(), "fail B30", "{}", refused.complaints());
+        assert!(!bench.answers_at_once());
+        // The other backends of the lab serve the same address in namespaces of their own.
+        let evidence = refused.check("B30")["evidence"].to_string();
+        assert!(evidence.contains("in another network namespace"), "{evidence}");
+
+        let elsewhere = httpd(bench.backend(), "10.0.1.11");
+        let diagnosis = bench.examine();
+        assert_eq!(diagnosis.verdict(), "fail B30", "{}", diagnosis.complaints());
+        let evidence = diagnosis.check("B30")["evidence"].to_string();
+        assert!(evidence.contains("10.0.1.11:80"), "{evidence}");
+        drop(elsewhere);
+
+        for everywhere in ["0.0.0.0", "::"] {
+            let server = httpd(bench.backend(), everywhere);
+            assert_healthy(&bench);
+            drop(server);
+        }
+        // An earlier fault goes first.
+        bench.backend().set_sysctl("ipv4/conf/all/rp_filter", 1);
+        assert_eq!(bench.examine().verdict(), "fail B10");
+    });
+}
+
+#[test]
+fn a_udp_service() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        let examine = || bench.examine_with(&WAY_BY_UDP);
+        let serve = |address| {
+            let command = bench.backend().python(UDP_ECHO, &["b1", address, "5353"]);
+            bench.backend().start("echo", command, "listening")
+        };
+        assert_eq!(examine().verdict(), "fail B30", "{}", examine().complaints());
+        let everywhere = serve("0.0.0.0");
+        assert_eq!(examine().verdict(), "warn B31", "{}", examine().complaints());
+        drop(everywhere);
+        let bound = serve(VIP);
+        assert_eq!(examine().verdict(), "pass", "{}", examine().complaints());
+        drop(bound);
+    });
+}
+
+#[test]
+fn a_service_that_does_not_accept() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        end(&bench, &bench.site.backends[0].httpd);
+        let idle = bench.backend().python(IDLE, &["80"]);
+        let idle = bench.backend().start("idle", idle, "full");
+        wait_until("a full queue", || {
+            bench.backend().run("ss -Htln sport = :80").contains(" 2 ")
+        });
+        assert!(!bench.answers_at_once());
+        let diagnosis = bench.examine();
+        assert_eq!(diagnosis.verdict(), "fail B32", "{}", diagnosis.complaints());
+        drop(idle);
+    });
+}
+
+#[test]
+fn wrong_checksums() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        bench.site.client.run_python(WRONG_CHECKSUMS, &[]);
+        wait_until("the packets", || {
+            bench.backend().counter("Tcp", "InCsumErrors") > 0
+        });
+        let diagnosis = bench.examine();
+        assert_eq!(diagnosis.verdict(), "warn B26", "{}", diagnosis.complaints());
+    });
+}
+
+/// Ends a program of the site.
+pub(super) fn end(bench: &Bench, program: &Process) {
+    program.signal(Signal::Term);
+    let id = program.id();
+    wait_until("the end of a program", || {
+        let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        !state.contains(") ") || state.contains(") Z")
+    });
+    assert!(!bench.answers_at_once());
+}
+
+/// Runs what the doctor proposes: one command, which stays.
+fn decap(host: &Node, commands: Vec<String>) -> Process {
+    let [line] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    let mut words = line.split(' ');
+    assert_eq!(words.next(), Some("tunlb"));
+    let mut command = host.command(tunlb());
+    command.args(words);
+    host.start("mended", command, "decapsulating")
+}
+
+fn httpd(host: &Node, address: &str) -> Process {
+    let command = host.python(HTTPD, &[host.name(), address]);
+    host.start("httpd", command, "listening")
+}
+
+fn assert_healthy(bench: &Bench) {
+    let diagnosis: Diagnosis = bench.examine();
+    assert_eq!(diagnosis.verdict(), "pass", "{}", diagnosis.complaints());
+    assert!(answers(&bench.site.client, crate::site::URL, "5"));
+}
