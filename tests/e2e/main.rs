@@ -5,30 +5,29 @@
 //! Inside, a [`lab`] makes hosts and cables, a [`site`] is the usual topology with its services.
 //! Nothing sleeps to wait for something: conditions are polled with a deadline.
 
-mod enter;
-mod lab;
-mod process;
-mod reloading;
-mod site;
-mod streams;
-mod totals;
-mod wire;
-
 mod balance;
 mod capture;
 mod checksums;
 mod doctor;
+mod enter;
 mod families;
 mod firewall;
 mod flood;
 mod fragments;
 mod hostile;
 mod icmp;
+mod lab;
 mod leftovers;
 mod mtu;
+mod process;
 mod refusals;
 mod reload;
+mod reloading;
 mod restart;
+mod site;
+mod streams;
+mod totals;
 mod traffic;
 mod unprivileged;
+mod wire;
 mod workers;

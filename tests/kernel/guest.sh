@@ -30,6 +30,7 @@ main() {
   check "all families without root: the kernel's tunnels, and GUE in tunlb decap" \
     ends_in_kernel 4 "${NOBODY[@]}" "$FAMILIES"
   check "tunlb decap refuses to run beside the kernel's tunnels" /vm/refusals.sh
+  check "the doctor on a backend with tunl0" /vm/doctor.sh
   check "demo with tunlb decap beside an idle tunl0" uses "$DECAP" env TUNLB_DECAP=1 "$DEMO"
   check "a killed demo leaves nothing behind" leaves_nothing_when_killed
   check "where namespaces are forbidden, the demo says what to run" says_what_to_run

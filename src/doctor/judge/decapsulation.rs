@@ -95,6 +95,9 @@ const fn word(state: ModuleState) -> &'static str {
 
 /// The tunnel device is down or does not fit.
 pub(super) fn device(case: &Case<'_>) -> Outcome {
+    if let Some(outcome) = ipv6_is_off(case) {
+        return outcome;
+    }
     match taker(case) {
         Taker::Device(link) => {
             Outcome::pass().evidence(format!("{} rx_packets", link.name), link.rx_packets)
@@ -115,6 +118,27 @@ pub(super) fn device(case: &Case<'_>) -> Outcome {
         }
         Taker::Unknown(why) => Outcome::unknown(why),
     }
+}
+
+/// A device with IPv6 off takes no inner IPv6 packet.
+fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
+    let name = case
+        .target
+        .tunnel
+        .as_deref()
+        .filter(|_| case.target.vip.is_ipv6())?;
+    let setting = format!("net.ipv6.conf.{}.disable_ipv6", name.replace('.', "/"));
+    (case.sysctl(&setting)? != 0).then(|| {
+        Outcome::fail(say!(
+            case.lang,
+            "IPv6 is off on {name}: decapsulated IPv6 packets are dropped",
+            "{name} 上禁用了 IPv6：解封装出来的 IPv6 包被丢弃"
+        ))
+        .evidence(&setting, 1)
+        .fix(format!("sysctl -w {setting}=0"))
+        .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{setting} = 0"))
+        .verify(format!("sysctl {setting}"))
+    })
 }
 
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {

@@ -286,6 +286,11 @@ const FAULTS: &[(&str, Status, Change)] = &[
         by_decap(facts);
         target(facts).director = Some(ip("10.0.1.3"));
     }),
+    ("B2", Status::Fail, |facts| {
+        target(facts).vip = ip("2001:db8::10");
+        links(facts)[2].kind = Some("sit".into());
+        set(facts, "net.ipv6.conf.tunl0.disable_ipv6", 1);
+    }),
     ("B3", Status::Fail, |facts| {
         links(facts).truncate(2);
         set(facts, "net.core.fb_tunnels_only_for_init_net", 1);
@@ -303,6 +308,13 @@ const FAULTS: &[(&str, Status, Change)] = &[
         no_vip(facts);
         set(facts, "net.ipv4.ip_forward", 1);
         target(facts).input = route("unicast", "eth0", Some("10.0.1.1"));
+    }),
+    ("B5", Status::Fail, |facts| {
+        target(facts).vip = ip("2001:db8::10");
+        links(facts)[2].kind = Some("sit".into());
+        set(facts, "net.ipv6.conf.all.forwarding", 0);
+        target(facts).vip_route = by_router();
+        target(facts).input = by_router();
     }),
     ("B7", Status::Warn, |facts| {
         remove_address(facts, "203.0.113.10/32");

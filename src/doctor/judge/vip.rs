@@ -133,7 +133,11 @@ fn fate(case: &Case<'_>) -> Fate {
     let target = case.target;
     match &target.input {
         RouteAnswer::Route(route) if route.kind == "local" => return Fate::Local,
-        RouteAnswer::Route(route) if route.kind == "unicast" => return Fate::Forwarded,
+        // IPv6 looks at its forwarding setting later than at the route.
+        RouteAnswer::Route(route) if route.kind == "unicast" => {
+            let goes_on = target.vip.is_ipv4() || forwards(case);
+            return if goes_on { Fate::Forwarded } else { Fate::Lost };
+        }
         RouteAnswer::Refused(libc::EHOSTUNREACH) => return Fate::Lost,
         RouteAnswer::Route(_) | RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => {}
     }

@@ -22,8 +22,8 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
             let device = case.target.physical.as_deref().unwrap_or("E");
             let outcome = Outcome::fail(say!(
                 case.lang,
-                "there is no route to {client}: no answer leaves, and source validation drops the request already",
-                "没有到 {client} 的路由：应答发不出去，源地址校验也会先把请求丢掉"
+                "there is no route to {client}: no answer leaves",
+                "没有到 {client} 的路由：应答发不出去"
             ))
             .evidence(question(case), route_text(answer))
             .fix(gateway_wanted(case, device))
