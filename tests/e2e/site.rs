@@ -273,10 +273,6 @@ fn serve<const N: usize>(nodes: [Node; N]) -> [Backend; N] {
     let mut programs = decaps.into_iter().zip(servers);
     nodes.map(|node| {
         let (decap, httpd) = programs.next().expect("as many programs as nodes");
-        Backend {
-            node,
-            decap,
-            httpd,
-        }
+        Backend { node, decap, httpd }
     })
 }

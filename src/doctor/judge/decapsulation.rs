@@ -18,6 +18,8 @@ enum Taker<'a> {
     Device(&'a Link),
     /// A `tunlb decap` for this VIP.
     Process(&'a Decapsulator),
+    /// A `tunlb decap` for this VIP, whose device is down.
+    DownProcess(&'a Link),
     /// A `tunlb decap` runs, but not for these packets.
     OtherProcess(&'a Decapsulator),
     /// The kernel has no tunnel driver; it may have a file of one.
@@ -54,6 +56,7 @@ pub(super) fn module(case: &Case<'_>) -> Outcome {
         }
         Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", decap.pid),
         Taker::Device(_)
+        | Taker::DownProcess(_)
         | Taker::OtherProcess(_)
         | Taker::NoDevice
         | Taker::Unfit(_)
@@ -103,6 +106,7 @@ pub(super) fn device(case: &Case<'_>) -> Outcome {
             Outcome::pass().evidence(format!("{} rx_packets", link.name), link.rx_packets)
         }
         Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", &decap.device),
+        Taker::DownProcess(link) => down_process(case, link),
         Taker::OtherProcess(decap) => other_process(case, decap),
         Taker::Unfit(link) => unfit(case, link),
         Taker::NoDevice => Outcome::blocked(Code::backend(3)),
@@ -139,6 +143,18 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
         .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{setting} = 0"))
         .verify(format!("sysctl {setting}"))
     })
+}
+
+fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
+    let name = &link.name;
+    Outcome::fail(say!(
+        case.lang,
+        "{name} is down: tunlb decap receives the tunnel's packets and cannot hand them on",
+        "{name} 未启用（down）：tunlb decap 收到隧道包，但无法交给内核"
+    ))
+    .evidence(name, "down")
+    .fix(format!("ip link set {name} up"))
+    .verify(format!("ip link show {name}"))
 }
 
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
@@ -262,7 +278,10 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
         .seen()
         .map_or(&[][..], Vec::as_slice);
     if let Some(process) = processes.iter().find(|process| takes(process, case)) {
-        return Taker::Process(process);
+        return match case.link(&process.device) {
+            Some(link) if !link.up => Taker::DownProcess(link),
+            Some(_) | None => Taker::Process(process),
+        };
     }
     let blind = || unseen(&case.facts.decapsulators).map(str::to_owned);
     let found = match case.target.encap {
@@ -276,6 +295,7 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
             None => found,
         },
         other @ (Taker::Process(_)
+        | Taker::DownProcess(_)
         | Taker::OtherProcess(_)
         | Taker::NoModule(_)
         | Taker::NoDevice

@@ -48,7 +48,9 @@ fn is_no_source(case: &Case<'_>) -> bool {
     usable(&case.target.vip_route).is_some_and(|route| {
         case.target.vip.is_ipv4()
             && route.kind == "local"
-            && route.table.is_some_and(|table| !LOCAL_OR_MAIN.contains(&table))
+            && route
+                .table
+                .is_some_and(|table| !LOCAL_OR_MAIN.contains(&table))
     })
 }
 

@@ -10,7 +10,10 @@ fn every_fault_alone() {
         let bench = Bench::new(lab);
         let healthy = bench.examine();
         assert_eq!(healthy.verdict(), "pass", "{}", healthy.complaints());
-        let wrong: Vec<_> = FAULTS.iter().filter_map(|fault| judge(&bench, fault).err()).collect();
+        let wrong: Vec<_> = FAULTS
+            .iter()
+            .filter_map(|fault| judge(&bench, fault).err())
+            .collect();
         let (right, all) = (FAULTS.len() - wrong.len(), FAULTS.len());
         bench.print_figures(&format!("{right} of {all} faults judged right"));
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -23,7 +26,13 @@ fn judge(bench: &Bench, fault: &Fault) -> Result<(), String> {
     let judged = compare(bench, fault);
     bench.backend().sh(fault.undo);
     let after = bench.examine();
-    assert_eq!(after.verdict(), "pass", "{}, undone: {}", fault.name, after.complaints());
+    assert_eq!(
+        after.verdict(),
+        "pass",
+        "{}, undone: {}",
+        fault.name,
+        after.complaints()
+    );
     judged.map_err(|wrong| format!("{}: {wrong}", fault.name))
 }
 
@@ -35,14 +44,21 @@ fn compare(bench: &Bench, fault: &Fault) -> Result<(), String> {
     }
     if !fault.is_called(&diagnosis.verdict()) {
         let (found, complaints) = (diagnosis.verdict(), diagnosis.complaints());
-        return Err(format!("{found} instead of {}\n{complaints}", fault.verdict));
+        return Err(format!(
+            "{found} instead of {}\n{complaints}",
+            fault.verdict
+        ));
     }
     if diagnosis.fix_of_verdict().is_empty() || fault.effect == Effect::DeadElsewhere {
         return Ok(());
     }
     let mended = bench.mend(diagnosis)?;
     if mended.verdict() != "pass" {
-        return Err(format!("mended: {}\n{}", mended.verdict(), mended.complaints()));
+        return Err(format!(
+            "mended: {}\n{}",
+            mended.verdict(),
+            mended.complaints()
+        ));
     }
     if !bench.answers() {
         return Err("mended, but the client gets no answer".to_owned());

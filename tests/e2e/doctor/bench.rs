@@ -12,7 +12,14 @@ use crate::site::{CLIENT, DIRECTOR, Director, Site, URL, WEB};
 
 /// What names the packet's way to the doctor of a backend.
 pub(super) const WAY: [&str; 8] = [
-    "--role", "backend", "--vip", WEB, "--client", CLIENT, "--director", DIRECTOR,
+    "--role",
+    "backend",
+    "--vip",
+    WEB,
+    "--client",
+    CLIENT,
+    "--director",
+    DIRECTOR,
 ];
 
 /// The usual site with a director that sends everything to b1.
@@ -62,20 +69,9 @@ impl Bench {
         answers(&self.site.client, URL, "0.5")
     }
 
-    /// Runs what the doctor proposes, again and again as long as it proposes something: behind one fault
-    /// there may be another. Returns the last diagnosis, or the command that failed.
-    pub(super) fn mend(&self, mut diagnosis: Diagnosis) -> Result<Diagnosis, String> {
-        const MOST_ROUNDS: usize = 4;
-        for _ in 0..MOST_ROUNDS {
-            if diagnosis.status() == "pass" {
-                break;
-            }
-            for command in diagnosis.fix_of_verdict() {
-                run(self.backend(), &command)?;
-            }
-            diagnosis = self.examine();
-        }
-        Ok(diagnosis)
+    /// Mends the backend.
+    pub(super) fn mend(&self, diagnosis: Diagnosis) -> Result<Diagnosis, String> {
+        mend(self.backend(), || self.examine(), diagnosis)
     }
 
     /// How often the doctor ran and how long one run took.
@@ -85,27 +81,49 @@ impl Bench {
         let average = sum.as_secs_f64() / runs.len().max(1) as f64;
         let longest = runs.iter().max().copied().unwrap_or_default().as_secs_f64();
         let count = runs.len();
-        println!("figure: {what}; {count} runs of the doctor, {average:.2} s each, at most {longest:.2} s");
+        println!(
+            "figure: {what}; {count} runs of the doctor, {average:.2} s each, at most {longest:.2} s"
+        );
     }
 }
 
 /// The machine's own files would speak of its next boot; the lab's are empty. Programs find a folder for
 /// their locks.
 pub(super) fn forget_sysctl_files(lab: &Lab) {
-    lab.here().sh(
-        "mount -t tmpfs -o mode=0755 tmpfs /run
+    lab.here().sh("mount -t tmpfs -o mode=0755 tmpfs /run
          mkdir /run/sysctl.d
          for folder in /etc/sysctl.d /usr/local/lib/sysctl.d /usr/lib/sysctl.d /lib/sysctl.d; do
              [ ! -d $folder ] || mount -t tmpfs tmpfs $folder
          done
-         [ ! -e /etc/sysctl.conf ] || mount --bind /dev/null /etc/sysctl.conf",
-    );
+         [ ! -e /etc/sysctl.conf ] || mount --bind /dev/null /etc/sysctl.conf");
+}
+
+/// Runs what the doctor proposes, again and again as long as it proposes something: behind one fault
+/// there may be another. Returns the last diagnosis, or the command that failed.
+pub(super) fn mend(
+    host: &Node,
+    examine: impl Fn() -> Diagnosis,
+    mut diagnosis: Diagnosis,
+) -> Result<Diagnosis, String> {
+    const MOST_ROUNDS: usize = 4;
+    for _ in 0..MOST_ROUNDS {
+        let commands = diagnosis.fix_of_verdict();
+        if commands.is_empty() {
+            break;
+        }
+        commands.iter().try_for_each(|command| run(host, command))?;
+        diagnosis = examine();
+    }
+    Ok(diagnosis)
 }
 
 /// Runs a command of a finding; the error is what it said.
-pub(super) fn run(host: &Node, line: &str) -> Result<(), String> {
+fn run(host: &Node, line: &str) -> Result<(), String> {
     let mut shell = host.command("sh");
-    let output = shell.args(["-euc", line]).output().expect("nsenter (util-linux)");
+    let output = shell
+        .args(["-euc", line])
+        .output()
+        .expect("nsenter (util-linux)");
     if output.status.success() {
         return Ok(());
     }
@@ -124,10 +142,7 @@ pub(super) fn answers(client: &Node, url: &str, seconds: &str) -> bool {
 /// A doctor on a host, in English.
 pub(super) fn doctor(host: &Node, arguments: &[&str]) -> Command {
     let mut command = host.command(tunlb());
-    command
-        .arg("doctor")
-        .args(arguments)
-        .args(["--lang", "en"]);
+    command.arg("doctor").args(arguments).args(["--lang", "en"]);
     command
 }
 
@@ -215,7 +230,9 @@ impl Diagnosis {
 
     pub(super) fn fix_of(&self, code: &str) -> Vec<String> {
         let commands = self.check(code)["fix"].as_array().expect("commands");
-        let commands = commands.iter().map(|command| command.as_str().expect("a command"));
+        let commands = commands
+            .iter()
+            .map(|command| command.as_str().expect("a command"));
         commands
             .filter(|command| !command.starts_with('#'))
             .map(|command| command.replace("GATEWAY", "10.0.1.1"))
@@ -228,6 +245,8 @@ pub(super) fn wait_until_dead(host: &Node, neighbour: &str) {
     host.run(&format!("ip neigh replace {neighbour} dev eth0 use"));
     wait_until("a neighbour that does not answer", || {
         let entry = host.run(&format!("ip neigh show {neighbour} dev eth0"));
-        ["INCOMPLETE", "FAILED"].iter().any(|state| entry.contains(state))
+        ["INCOMPLETE", "FAILED"]
+            .iter()
+            .any(|state| entry.contains(state))
     });
 }

@@ -1,6 +1,6 @@
 //! The director's own faults: rows 35 to 38.
 
-use super::bench::{Diagnosis, answers, examine, forget_sysctl_files, run};
+use super::bench::{Diagnosis, answers, examine, forget_sysctl_files, mend};
 use crate::enter::in_lab;
 use crate::lab::{Lab, Node};
 use crate::site::{Director, Site, URL};
@@ -82,7 +82,12 @@ fn faults_of_a_director() {
             let judged = judge(&site, &examine, verdict);
             site.director.sh(undo);
             let after = examine();
-            assert_eq!(after.verdict(), "pass", "{name}, undone: {}", after.complaints());
+            assert_eq!(
+                after.verdict(),
+                "pass",
+                "{name}, undone: {}",
+                after.complaints()
+            );
             wrong.extend(judged.err().map(|wrong| format!("{name}: {wrong}")));
         }
         let (right, all) = (FAULTS.len() - wrong.len(), FAULTS.len());
@@ -100,12 +105,14 @@ fn judge(site: &Site, examine: &impl Fn() -> Diagnosis, verdict: &str) -> Result
     if answers(&site.client, URL, "0.5") {
         return Err("the client is answered".to_owned());
     }
-    for command in diagnosis.fix_of_verdict() {
-        run(&site.director, &command)?;
-    }
-    let mended = examine();
-    if !diagnosis.fix_of_verdict().is_empty() && mended.verdict() != "pass" {
-        return Err(format!("mended: {}\n{}", mended.verdict(), mended.complaints()));
+    let is_mendable = !diagnosis.fix_of_verdict().is_empty();
+    let mended = mend(&site.director, examine, diagnosis)?;
+    if is_mendable && mended.verdict() != "pass" {
+        return Err(format!(
+            "mended: {}\n{}",
+            mended.verdict(),
+            mended.complaints()
+        ));
     }
     if mended.verdict() == "pass" && !answers(&site.client, URL, "5") {
         return Err("mended, but the client gets no answer".to_owned());
@@ -124,21 +131,35 @@ fn faults_that_no_client_sees() {
         site.director.set_sysctl("ipv4/conf/all/rp_filter", 1);
         assert!(!own_request());
         let diagnosis = examine(&site.director, &arguments);
-        assert_eq!(diagnosis.verdict(), "fail D36", "{}", diagnosis.complaints());
-        for command in diagnosis.fix_of_verdict() {
-            run(&site.director, &command).expect("a mend");
-        }
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail D36",
+            "{}",
+            diagnosis.complaints()
+        );
+        let examine_again = || examine(&site.director, &arguments);
+        let mended = mend(&site.director, examine_again, diagnosis).expect("a mend");
+        assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
         assert!(own_request());
-        assert_eq!(examine(&site.director, &arguments).verdict(), "pass");
 
         site.director.run("ip link set tunlb0 mtu 1500");
         let diagnosis = examine(&site.director, &arguments);
-        assert_eq!(diagnosis.verdict(), "warn D38", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "warn D38",
+            "{}",
+            diagnosis.complaints()
+        );
         site.director.run("ip link set tunlb0 mtu 1480");
 
         let gone = lab.file("gone.toml", CONFIG.replace("10.0.1.11", "10.0.1.77"));
         let diagnosis = examine(&site.director, &["-c", &gone.display().to_string()]);
-        assert_eq!(diagnosis.verdict(), "fail D38", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail D38",
+            "{}",
+            diagnosis.complaints()
+        );
     });
 }
 
@@ -151,7 +172,12 @@ fn no_director_runs() {
         assert_eq!(found.verdict(), "pass", "{}", found.complaints());
         director.stop();
         let diagnosis = examine(&site.director, &["-c", &config]);
-        assert_eq!(diagnosis.verdict(), "fail D35", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail D35",
+            "{}",
+            diagnosis.complaints()
+        );
         let fix = diagnosis.fix_of_verdict().join("\n");
         assert!(fix.contains("tunlb run"), "{fix}");
     });

@@ -17,7 +17,11 @@ fn every_family_is_healthy() {
             let diagnosis = examine(&site.backend, &arguments(vip, backend, kind));
             // Without ARP on an IPv6 segment there is nothing to warn of; the rest is as for IPv4.
             if diagnosis.verdict() != "pass" {
-                wrong.push(format!("{name}: {}\n{}", diagnosis.verdict(), diagnosis.complaints()));
+                wrong.push(format!(
+                    "{name}: {}\n{}",
+                    diagnosis.verdict(),
+                    diagnosis.complaints()
+                ));
             }
         }
         let (all, false_alarms) = (COMBINATIONS.len(), wrong.len());
@@ -63,7 +67,12 @@ fn faults_of_an_ipv6_vip() {
         ] {
             site.backend.sh(inject);
             let diagnosis = examine(&site.backend, &arguments(vip, backend, kind));
-            assert_eq!(diagnosis.verdict(), verdict, "{inject}: {}", diagnosis.complaints());
+            assert_eq!(
+                diagnosis.verdict(),
+                verdict,
+                "{inject}: {}",
+                diagnosis.complaints()
+            );
             assert!(!answers(&site.client, &url, "0.5"), "{inject}");
             site.backend.sh(undo);
             assert!(answers(&site.client, &url, "5"), "{undo}");

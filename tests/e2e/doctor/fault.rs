@@ -49,7 +49,8 @@ const fn fault(
 
 const FORGET_TABLE: &str = "nft delete table inet fault";
 const FORGET_IPTABLES: &str = "nft flush ruleset";
-const FORGET_LEGACY: &str = "iptables-legacy -P INPUT ACCEPT; iptables-legacy -F; iptables-legacy -X";
+const FORGET_LEGACY: &str =
+    "iptables-legacy -P INPUT ACCEPT; iptables-legacy -F; iptables-legacy -X";
 
 /// Each alone is on a backend that works: VIP on lo, rp_filter 0, `tunlb decap` on decap0.
 pub(super) const FAULTS: &[Fault] = &[

@@ -192,7 +192,12 @@ EOF",
         "invalid packets are dropped, flows are taken up anywhere",
         "pass",
         "nft -f - <<'EOF'
-table inet fine { chain in { type filter hook input priority 0; ct state invalid drop; } }
+table inet fine {
+  chain in {
+    type filter hook input priority 0
+    ct state invalid drop
+  }
+}
 EOF",
         "nft delete table inet fine",
     ),
@@ -265,9 +270,14 @@ EOF",
 fn nothing_is_wrong() {
     in_lab(|lab| {
         let bench = Bench::new(lab);
-        let wrong: Vec<_> = VARIANTS.iter().filter_map(|variant| judge(&bench, variant).err()).collect();
+        let wrong: Vec<_> = VARIANTS
+            .iter()
+            .filter_map(|variant| judge(&bench, variant).err())
+            .collect();
         let (all, false_alarms) = (VARIANTS.len(), wrong.len());
-        bench.print_figures(&format!("{false_alarms} false alarms of {all} healthy variants"));
+        bench.print_figures(&format!(
+            "{false_alarms} false alarms of {all} healthy variants"
+        ));
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
 }
@@ -299,10 +309,16 @@ fn a_backend_finds_its_vips() {
         let [first, second] = all[..] else {
             panic!("two VIPs, not {document}");
         };
-        assert_eq!((&first["vip"], &first["role"]), (&"10.0.0.100:80/tcp".into(), &"backend".into()));
+        assert_eq!(
+            (&first["vip"], &first["role"]),
+            (&"10.0.0.100:80/tcp".into(), &"backend".into())
+        );
         assert_eq!(first["verdict"]["status"], "pass", "{first}");
         assert_eq!(second["vip"], "10.0.0.101:any/tcp");
-        assert_eq!(second["verdict"]["code"], "B2", "the decapsulator does not take it: {second}");
+        assert_eq!(
+            second["verdict"]["code"], "B2",
+            "the decapsulator does not take it: {second}"
+        );
         let both = [&WAY[..], &["--vip", "10.0.0.101:80/tcp"]].concat();
         let diagnosis = bench.examine_with(&both);
         assert_eq!(diagnosis.verdict(), "fail B2");

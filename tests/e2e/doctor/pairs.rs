@@ -13,26 +13,59 @@ const PAIRS: &[(&str, &str)] = &[
     ("nft takes ssh only", "no route"),
     ("iptables drops protocol 4", "nft drops the answer"),
     ("no VIP", "strict rp_filter on the tunnel device"),
-    ("no VIP", "loose rp_filter on all, no address on the tunnel device"),
+    (
+        "no VIP",
+        "loose rp_filter on all, no address on the tunnel device",
+    ),
     ("no VIP", "nft drops the answer"),
     ("no VIP", "no route"),
     ("no VIP on a router", "strict rp_filter on all"),
-    ("VIP/20 on lo: the client's subnet, too", "strict rp_filter on all"),
+    (
+        "VIP/20 on lo: the client's subnet, too",
+        "strict rp_filter on all",
+    ),
     ("no route", "strict rp_filter on all"),
-    ("no route", "loose rp_filter on all, no address on the tunnel device"),
+    (
+        "no route",
+        "loose rp_filter on all, no address on the tunnel device",
+    ),
     ("no route", "reverse-path check in nft"),
-    ("a policy rule without the VIP", "loose rp_filter on the tunnel device, which has no address"),
+    (
+        "a policy rule without the VIP",
+        "loose rp_filter on the tunnel device, which has no address",
+    ),
     ("the way back into the tunnel", "strict rp_filter on all"),
     ("the way back through the director", "nft drops the answer"),
     ("a gateway that does not answer", "strict rp_filter on all"),
-    ("the client's address is here, too", "strict rp_filter on all"),
-    ("strict rp_filter on the tunnel device", "reverse-path check in nft"),
-    ("strict rp_filter on all", "nft rejects the inner packet in a chain of its own"),
+    (
+        "the client's address is here, too",
+        "strict rp_filter on all",
+    ),
+    (
+        "strict rp_filter on the tunnel device",
+        "reverse-path check in nft",
+    ),
+    (
+        "strict rp_filter on all",
+        "nft rejects the inner packet in a chain of its own",
+    ),
     ("strict rp_filter on all", "VIP on eth0"),
-    ("strict rp_filter on all", "VIP/24 on lo: not the client's subnet"),
-    ("loose rp_filter on all, no address on the tunnel device", "nft drops the answer"),
-    ("reverse-path check in nft", "nft rejects the inner packet in a chain of its own"),
-    ("reverse-path check in nft", "strict rp_filter at the next boot"),
+    (
+        "strict rp_filter on all",
+        "VIP/24 on lo: not the client's subnet",
+    ),
+    (
+        "loose rp_filter on all, no address on the tunnel device",
+        "nft drops the answer",
+    ),
+    (
+        "reverse-path check in nft",
+        "nft rejects the inner packet in a chain of its own",
+    ),
+    (
+        "reverse-path check in nft",
+        "strict rp_filter at the next boot",
+    ),
     ("nft drops the answer", "nft masquerades"),
     ("strict rp_filter at the next boot", "nft masquerades"),
     ("nft masquerades", "ARP announces the VIP"),
@@ -59,7 +92,12 @@ fn judge(bench: &Bench, first: &Fault, second: &Fault) -> Result<(), String> {
     bench.backend().sh(first.undo);
     let after = bench.examine();
     let names = format!("{} + {}", first.name, second.name);
-    assert_eq!(after.verdict(), "pass", "{names}, undone: {}", after.complaints());
+    assert_eq!(
+        after.verdict(),
+        "pass",
+        "{names}, undone: {}",
+        after.complaints()
+    );
     judged.map_err(|wrong| format!("{names}: {wrong}"))
 }
 
@@ -67,14 +105,21 @@ fn compare(bench: &Bench, first: &Fault) -> Result<(), String> {
     let diagnosis = bench.examine();
     if !first.is_called(&diagnosis.verdict()) {
         let (found, complaints) = (diagnosis.verdict(), diagnosis.complaints());
-        return Err(format!("{found} instead of {}\n{complaints}", first.verdict));
+        return Err(format!(
+            "{found} instead of {}\n{complaints}",
+            first.verdict
+        ));
     }
     if diagnosis.status() != "fail" || first.effect == Effect::DeadElsewhere {
         return Ok(());
     }
     let mended = bench.mend(diagnosis)?;
     if mended.status() == "fail" {
-        return Err(format!("mended: {}\n{}", mended.verdict(), mended.complaints()));
+        return Err(format!(
+            "mended: {}\n{}",
+            mended.verdict(),
+            mended.complaints()
+        ));
     }
     if !bench.answers() {
         return Err("mended, but the client gets no answer".to_owned());

@@ -1,6 +1,6 @@
 //! The questions that the doctor was made for, as their askers met them.
 
-use super::bench::{Bench, answers, examine, forget_sysctl_files, run};
+use super::bench::{Bench, answers, examine, forget_sysctl_files, mend};
 use super::service::end;
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Lab, Node};
@@ -25,7 +25,10 @@ fn lvs_tunnel_mode_without_vip() {
 fn lvs_tunnel_mode_wrong_route() {
     in_lab(|lab| {
         let bench = Bench::new(lab);
-        bench.site.director.set_sysctl("ipv4/conf/eth0/rp_filter", 1);
+        bench
+            .site
+            .director
+            .set_sysctl("ipv4/conf/eth0/rp_filter", 1);
         bench.backend().run("ip route replace default via 10.0.1.2");
         assert_mended(&bench, "fail B16");
     });
@@ -43,7 +46,10 @@ fn lvs_tunnel_mode_firewall() {
              iptables-nft -A INPUT -j REJECT --reject-with icmp-host-prohibited",
         );
         let diagnosis = assert_mended(&bench, "fail B19");
-        assert!(diagnosis.contains("-p 4"), "protocol 4 is accepted by its number: {diagnosis}");
+        assert!(
+            diagnosis.contains("-p 4"),
+            "protocol 4 is accepted by its number: {diagnosis}"
+        );
     });
 }
 
@@ -66,7 +72,14 @@ fn katran_issue_241() {
     in_lab(|lab| {
         let [client, director, backend] = segment(lab);
         let mut command = backend.command(tunlb());
-        command.args(["decap", "--vip", "31.3.7.2", "--director", "31.3.7.141", "--setup"]);
+        command.args([
+            "decap",
+            "--vip",
+            "31.3.7.2",
+            "--director",
+            "31.3.7.141",
+            "--setup",
+        ]);
         let _decap = backend.start("decap", command, "decapsulating");
         let command = backend.python(HTTPD, &["backend", "31.3.7.2", "22"]);
         let _service = backend.start("service", command, "listening");
@@ -79,18 +92,28 @@ fn katran_issue_241() {
         backend.set_sysctl("ipv4/conf/all/rp_filter", 1);
         assert!(!answered("0.5"));
         let way = [
-            "--vip", "31.3.7.2:22/tcp", "--client", "31.3.7.140", "--director", "31.3.7.141",
+            "--vip",
+            "31.3.7.2:22/tcp",
+            "--client",
+            "31.3.7.140",
+            "--director",
+            "31.3.7.141",
         ];
         let diagnosis = examine(&backend, &way);
-        assert_eq!(diagnosis.verdict(), "fail B10", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail B10",
+            "{}",
+            diagnosis.complaints()
+        );
         let summary = diagnosis.document["verdict"]["summary"].to_string();
-        assert!(summary.contains("decap0") && summary.contains("rp_filter"), "{summary}");
-        for command in diagnosis.fix_of_verdict() {
-            run(&backend, &command).expect("a mend");
-        }
-        assert!(answered("5"));
-        let mended = examine(&backend, &way);
+        assert!(
+            summary.contains("decap0") && summary.contains("rp_filter"),
+            "{summary}"
+        );
+        let mended = mend(&backend, || examine(&backend, &way), diagnosis).expect("a mend");
         assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
+        assert!(answered("5"));
     });
 }
 

@@ -1,13 +1,20 @@
 //! Who takes the tunnel's packets, and who serves the VIP: rows 1 to 4 and 26 to 32.
 
-use super::bench::{Bench, Diagnosis, WAY, answers, run};
+use super::bench::{Bench, Diagnosis, WAY, answers};
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Node, wait_until};
 use crate::process::{Process, Signal};
 use crate::site::{CLIENT, DIRECTOR, HTTPD, VIP};
 
 const WAY_BY_UDP: [&str; 8] = [
-    "--role", "backend", "--vip", "10.0.0.100:5353/udp", "--client", CLIENT, "--director", DIRECTOR,
+    "--role",
+    "backend",
+    "--vip",
+    "10.0.0.100:5353/udp",
+    "--client",
+    CLIENT,
+    "--director",
+    DIRECTOR,
 ];
 const UDP_ECHO: &str = include_str!("../tools/udp_echo.py");
 /// Listens on PORT with a queue of one connection, and never accepts.
@@ -72,7 +79,12 @@ fn the_decapsulator_takes_other_packets() {
             assert!(!bench.answers_at_once(), "{others:?}");
             let ipip = [&WAY[..], &["--encap", "ipip"]].concat();
             let diagnosis = bench.examine_with(&ipip);
-            assert_eq!(diagnosis.verdict(), "fail B2", "{others:?}: {}", diagnosis.complaints());
+            assert_eq!(
+                diagnosis.verdict(),
+                "fail B2",
+                "{others:?}: {}",
+                diagnosis.complaints()
+            );
             decap.stop(Signal::Term);
         }
     });
@@ -86,9 +98,7 @@ fn the_tunnel_device_is_down() {
         assert!(!bench.answers_at_once());
         let diagnosis = bench.examine();
         assert_eq!(diagnosis.verdict(), "fail B2", "{}", diagnosis.complaints());
-        for command in diagnosis.fix_of_verdict() {
-            run(bench.backend(), &command).expect("a mend");
-        }
+        bench.mend(diagnosis).expect("a mend");
         assert_healthy(&bench);
     });
 }
@@ -103,11 +113,19 @@ fn nothing_listens() {
         assert!(!bench.answers_at_once());
         // The other backends of the lab serve the same address in namespaces of their own.
         let evidence = refused.check("B30")["evidence"].to_string();
-        assert!(evidence.contains("in another network namespace"), "{evidence}");
+        assert!(
+            evidence.contains("in another network namespace"),
+            "{evidence}"
+        );
 
         let elsewhere = httpd(bench.backend(), "10.0.1.11");
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "fail B30", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail B30",
+            "{}",
+            diagnosis.complaints()
+        );
         let evidence = diagnosis.check("B30")["evidence"].to_string();
         assert!(evidence.contains("10.0.1.11:80"), "{evidence}");
         drop(elsewhere);
@@ -132,9 +150,19 @@ fn a_udp_service() {
             let command = bench.backend().python(UDP_ECHO, &["b1", address, "5353"]);
             bench.backend().start("echo", command, "listening")
         };
-        assert_eq!(examine().verdict(), "fail B30", "{}", examine().complaints());
+        assert_eq!(
+            examine().verdict(),
+            "fail B30",
+            "{}",
+            examine().complaints()
+        );
         let everywhere = serve("0.0.0.0");
-        assert_eq!(examine().verdict(), "warn B31", "{}", examine().complaints());
+        assert_eq!(
+            examine().verdict(),
+            "warn B31",
+            "{}",
+            examine().complaints()
+        );
         drop(everywhere);
         let bound = serve(VIP);
         assert_eq!(examine().verdict(), "pass", "{}", examine().complaints());
@@ -154,7 +182,12 @@ fn a_service_that_does_not_accept() {
         });
         assert!(!bench.answers_at_once());
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "fail B32", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail B32",
+            "{}",
+            diagnosis.complaints()
+        );
         drop(idle);
     });
 }
@@ -168,7 +201,12 @@ fn wrong_checksums() {
             bench.backend().counter("Tcp", "InCsumErrors") > 0
         });
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "warn B26", "{}", diagnosis.complaints());
+        assert_eq!(
+            diagnosis.verdict(),
+            "warn B26",
+            "{}",
+            diagnosis.complaints()
+        );
     });
 }
 
