@@ -20,7 +20,7 @@ const INSIDE: &str = "TUNLB_E2E_INSIDE";
 /// Where the inner run finds the binary under test, if not where cargo built it.
 const BINARY: &str = "TUNLB_E2E_BINARY";
 
-/// Begins a line of the inner run that the outer one repeats (shown with `--nocapture`).
+/// Begins what of the inner run's output the outer one repeats (shown with `--nocapture`).
 const FIGURE: &str = "figure: ";
 
 /// For a whole inner run; each takes a few seconds on two cores.
@@ -71,8 +71,9 @@ fn enter<F: FnOnce(&Lab)>(way: Way, body: F) {
             |status| status.to_string()
         ),
     );
-    let figures = output.lines().filter(|line| line.starts_with(FIGURE));
-    figures.for_each(|figure| println!("{figure}"));
+    // The first may stand behind the test's name, which the harness prints without a line end.
+    let figures = output.lines().filter_map(|line| line.split_once(FIGURE));
+    figures.for_each(|(_, figure)| println!("{FIGURE}{figure}"));
 }
 
 /// How the namespaces are made.

@@ -38,9 +38,12 @@ fn judge(bench: &Bench, fault: &Fault) -> Result<(), String> {
 
 fn compare(bench: &Bench, fault: &Fault) -> Result<(), String> {
     let diagnosis = bench.examine();
-    let lives = bench.answers_at_once();
-    if lives != (fault.effect == Effect::Hidden) {
-        return Err(format!("the client is answered: {lives}"));
+    match fault.effect {
+        Effect::Hidden if !bench.answers() => return Err("the client gets no answer".to_owned()),
+        Effect::Dead | Effect::DeadElsewhere if bench.answers_at_once() => {
+            return Err("the client gets an answer".to_owned());
+        }
+        Effect::Hidden | Effect::Dead | Effect::DeadElsewhere => {}
     }
     if !fault.is_called(&diagnosis.verdict()) {
         let (found, complaints) = (diagnosis.verdict(), diagnosis.complaints());

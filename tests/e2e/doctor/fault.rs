@@ -218,6 +218,13 @@ pub(super) const FAULTS: &[Fault] = &[
          ip route flush table 100; ip route replace default via 10.0.1.1",
     ),
     fault(
+        "a policy rule against the VIP",
+        "fail B17",
+        Dead,
+        "ip rule add from 10.0.0.100 prohibit",
+        "ip rule del from 10.0.0.100 prohibit; ip rule del from 10.0.0.100 lookup main || :",
+    ),
+    fault(
         "a gateway that does not answer",
         "fail B18",
         DeadElsewhere,
@@ -256,6 +263,16 @@ pub(super) const FAULTS: &[Fault] = &[
          nft add rule ip fault in iifname decap0 tcp dport { 80, 443 } jump web
          nft add rule ip fault web reject",
         "nft delete table ip fault",
+    ),
+    fault(
+        "nft takes tunnels of another director",
+        "fail B19",
+        Dead,
+        "nft add table inet fault
+         nft 'add chain inet fault in { type filter hook input priority 0; policy drop; }'
+         nft add rule inet fault in ip saddr 10.0.5.0/24 meta l4proto 4 accept
+         nft add rule inet fault in tcp dport 80 accept",
+        FORGET_TABLE,
     ),
     fault(
         "nft drops the answer",

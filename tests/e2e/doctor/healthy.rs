@@ -120,6 +120,26 @@ const VARIANTS: &[Variant] = &[
          ip route flush table 100; ip route add default via 10.0.1.1",
     ),
     variant(
+        "answers are routed by a mark of the packet filter's, which the doctor does not follow",
+        "unknown B16",
+        "ip route replace default via 10.0.1.2; ip route add default via 10.0.1.1 table 100
+         ip rule add fwmark 1 lookup 100
+         nft add table ip fine
+         nft 'add chain ip fine out { type route hook output priority mangle; }'
+         nft add rule ip fine out ip saddr 10.0.0.100 meta mark set 1",
+        "nft delete table ip fine; ip rule del fwmark 1 lookup 100
+         ip route flush table 100; ip route replace default via 10.0.1.1",
+    ),
+    variant(
+        "the same by iptables",
+        "unknown B16",
+        "ip route replace default via 10.0.1.2; ip route add default via 10.0.1.1 table 100
+         ip rule add fwmark 1 lookup 100
+         iptables-nft -t mangle -A OUTPUT -s 10.0.0.100 -j MARK --set-mark 1",
+        "nft flush ruleset; ip rule del fwmark 1 lookup 100
+         ip route flush table 100; ip route replace default via 10.0.1.1",
+    ),
+    variant(
         "a small MSS on the way back",
         "pass",
         "ip route replace default via 10.0.1.1 advmss 1440",
@@ -144,6 +164,29 @@ table inet fine {
     type filter hook output priority 0; policy drop;
     ct state established,related accept
     oif lo accept
+  }
+}
+EOF",
+        "nft delete table inet fine",
+    ),
+    variant(
+        "nft without conntrack",
+        "pass",
+        "nft -f - <<'EOF'
+table inet fine {
+  chain early {
+    type filter hook prerouting priority raw;
+    notrack
+  }
+  chain early_out {
+    type filter hook output priority raw;
+    notrack
+  }
+  chain in {
+    type filter hook input priority 0; policy drop;
+    ct state established accept
+    ct state invalid drop
+    ct state untracked ip protocol { 4, 6, 17 } accept
   }
 }
 EOF",
@@ -293,6 +336,44 @@ fn judge(bench: &Bench, variant: &Variant) -> Result<(), String> {
     }
     let (found, complaints) = (diagnosis.verdict(), diagnosis.complaints());
     Err(format!("{}: {found}\n{complaints}", variant.name))
+}
+
+/// Rules that nobody can judge by their text: no answer, and the rule is quoted.
+#[test]
+fn rules_that_cannot_be_judged() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        for (quoted, set) in [
+            (
+                "limit",
+                "nft add rule inet unclear in meta l4proto 4 limit rate over 1000/second drop",
+            ),
+            (
+                "random",
+                "nft add rule inet unclear in meta l4proto 4 numgen random mod 10 0 drop",
+            ),
+            (
+                "hour",
+                "nft add rule inet unclear in iifname decap0 meta hour 08:00-17:00 drop",
+            ),
+            (
+                "statistic",
+                "iptables-nft -A INPUT -p 4 -m statistic --mode random --probability 0.01 -j DROP",
+            ),
+        ] {
+            bench.backend().sh(&format!(
+                "nft add table inet unclear
+                 nft 'add chain inet unclear in {{ type filter hook input priority 0; }}'
+                 {set}"
+            ));
+            let diagnosis = bench.examine();
+            let complaints = diagnosis.complaints();
+            assert_eq!(diagnosis.verdict(), "unknown B19", "{set}: {complaints}");
+            assert!(complaints.contains(quoted), "{quoted}: {complaints}");
+            bench.backend().sh("nft flush ruleset");
+        }
+        assert_eq!(bench.examine().verdict(), "pass");
+    });
 }
 
 /// Without arguments the VIPs are found, each with its services.

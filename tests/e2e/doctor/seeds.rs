@@ -1,9 +1,10 @@
 //! The questions that the doctor was made for, as their askers met them.
 
-use super::bench::{Bench, answers, examine, forget_sysctl_files, mend};
+use super::bench::{Bench, Diagnosis, answers, examine, forget_sysctl_files, mend};
 use super::service::end;
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Lab, Node};
+use crate::process::Process;
 use crate::site::HTTPD;
 
 /// The tunnel's end was set up by hand, and the VIP forgotten.
@@ -70,36 +71,10 @@ fn assert_mended(bench: &Bench, verdict: &str) -> String {
 #[test]
 fn katran_issue_241() {
     in_lab(|lab| {
-        let [client, director, backend] = segment(lab);
-        let mut command = backend.command(tunlb());
-        command.args([
-            "decap",
-            "--vip",
-            "31.3.7.2",
-            "--director",
-            "31.3.7.141",
-            "--setup",
-        ]);
-        let _decap = backend.start("decap", command, "decapsulating");
-        let command = backend.python(HTTPD, &["backend", "31.3.7.2", "22"]);
-        let _service = backend.start("service", command, "listening");
-        let mut command = director.command(tunlb());
-        command.args(["run", "--vip", "31.3.7.2:22/tcp", "--backend", "31.3.7.150"]);
-        let _director = director.start("run", command, "forwarding");
-        let answered = |seconds| answers(&client, "http://31.3.7.2:22/", seconds);
-        assert!(answered("5"));
-
-        backend.set_sysctl("ipv4/conf/all/rp_filter", 1);
-        assert!(!answered("0.5"));
-        let way = [
-            "--vip",
-            "31.3.7.2:22/tcp",
-            "--client",
-            "31.3.7.140",
-            "--director",
-            "31.3.7.141",
-        ];
-        let diagnosis = examine(&backend, &way);
+        let segment = Segment::new(lab);
+        segment.backend.set_sysctl("ipv4/conf/all/rp_filter", 1);
+        assert!(!segment.answers("0.5"));
+        let diagnosis = segment.examine();
         assert_eq!(
             diagnosis.verdict(),
             "fail B10",
@@ -111,10 +86,96 @@ fn katran_issue_241() {
             summary.contains("decap0") && summary.contains("rp_filter"),
             "{summary}"
         );
-        let mended = mend(&backend, || examine(&backend, &way), diagnosis).expect("a mend");
-        assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
-        assert!(answered("5"));
+        segment.assert_mended(diagnosis);
+        assert!(segment.answers("5"));
     });
+}
+
+/// Where the VIP is of the segment's subnet, a backend that answers or announces it by ARP draws clients
+/// past the director.
+#[test]
+fn arp_flux() {
+    in_lab(|lab| {
+        let segment = Segment::new(lab);
+        segment.client.run("ip route del 31.3.7.2/32");
+        assert!(
+            !segment.answers("0.5"),
+            "the director does not answer ARP for it either"
+        );
+        for (key, value, verdict) in [("arp_announce", 0, "fail B9"), ("arp_ignore", 0, "fail B8")]
+        {
+            segment
+                .backend
+                .set_sysctl(&format!("ipv4/conf/eth0/{key}"), value);
+            let diagnosis = segment.examine();
+            assert_eq!(diagnosis.verdict(), verdict, "{}", diagnosis.complaints());
+            if key == "arp_ignore" {
+                assert!(
+                    segment.answers("5"),
+                    "the backend answers past the director"
+                );
+            }
+            segment.assert_mended(diagnosis);
+        }
+        segment.client.run("ip neigh flush dev eth0");
+        assert!(!segment.answers("0.5"));
+    });
+}
+
+/// One segment with the addresses of katran's issue 241, and a service on the VIP's port 22.
+struct Segment {
+    client: Node,
+    backend: Node,
+    _programs: [Process; 3],
+}
+
+impl Segment {
+    fn new(lab: &Lab) -> Self {
+        let [client, director, backend] = segment(lab);
+        let mut command = backend.command(tunlb());
+        command.args([
+            "decap",
+            "--vip",
+            "31.3.7.2",
+            "--director",
+            "31.3.7.141",
+            "--setup",
+        ]);
+        let decap = backend.start("decap", command, "decapsulating");
+        let command = backend.python(HTTPD, &["backend", "31.3.7.2", "22"]);
+        let service = backend.start("service", command, "listening");
+        let mut command = director.command(tunlb());
+        command.args(["run", "--vip", "31.3.7.2:22/tcp", "--backend", "31.3.7.150"]);
+        let run = director.start("run", command, "forwarding");
+        let site = Self {
+            client,
+            backend,
+            _programs: [decap, service, run],
+        };
+        assert!(site.answers("5"), "a site that works");
+        site
+    }
+
+    fn answers(&self, seconds: &str) -> bool {
+        answers(&self.client, "http://31.3.7.2:22/", seconds)
+    }
+
+    fn examine(&self) -> Diagnosis {
+        let way = [
+            "--vip",
+            "31.3.7.2:22/tcp",
+            "--client",
+            "31.3.7.140",
+            "--director",
+            "31.3.7.141",
+        ];
+        examine(&self.backend, &way)
+    }
+
+    fn assert_mended(&self, diagnosis: Diagnosis) {
+        let mended = mend(&self.backend, || self.examine(), diagnosis).expect("a mend");
+        assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
+    }
 }
 
 fn segment(lab: &Lab) -> [Node; 3] {

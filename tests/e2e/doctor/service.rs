@@ -26,7 +26,17 @@ for client in clients:
     client.setblocking(False)
     client.connect_ex(server.getsockname())
 print('full', flush=True)
-sys.stdin.read() or __import__('time').sleep(1000)
+__import__('time').sleep(1000)
+";
+/// A listener of all addresses and of one device, by which no packet of the VIP comes in.
+const BOUND_TO_ETH0: &str = "
+import socket
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')
+server.bind(('', 80))
+server.listen()
+print('listening', flush=True)
+__import__('time').sleep(1000)
 ";
 /// Sends SYNs to the VIP whose TCP checksum is wrong.
 const WRONG_CHECKSUMS: &str = "
@@ -130,6 +140,17 @@ fn nothing_listens() {
         assert!(evidence.contains("10.0.1.11:80"), "{evidence}");
         drop(elsewhere);
 
+        let by_device = bench.backend().python(BOUND_TO_ETH0, &[]);
+        let by_device = bench.backend().start("eth0", by_device, "listening");
+        let diagnosis = bench.examine();
+        assert_eq!(
+            diagnosis.verdict(),
+            "fail B30",
+            "{}",
+            diagnosis.complaints()
+        );
+        drop(by_device);
+
         for everywhere in ["0.0.0.0", "::"] {
             let server = httpd(bench.backend(), everywhere);
             assert_healthy(&bench);
@@ -207,6 +228,19 @@ fn wrong_checksums() {
             "{}",
             diagnosis.complaints()
         );
+    });
+}
+
+/// Whether uploads rely on the director's Fragmentation Needed is no fault of the backend's.
+#[test]
+fn segments_of_full_size() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        assert_eq!(bench.examine().status_of("B24"), "skip");
+        bench
+            .backend()
+            .run("ip route replace default via 10.0.1.1 advmss 1440");
+        assert_eq!(bench.examine().status_of("B24"), "pass");
     });
 }
 
