@@ -1,6 +1,9 @@
 //! `tunlb doctor`: why does the backend get the packet and the client no answer?
 //!
-//! Looks at this machine, or takes the facts of a bundle, judges them, and reports. Changes nothing.
+//! Looks at this machine, or takes the facts of a bundle, judges them, and reports. Changes nothing
+//! unless `--fix --apply` or `--persist` ask for it (`mend`).
+
+mod mend;
 
 use std::fs;
 use std::net::IpAddr;
@@ -57,8 +60,24 @@ pub struct Args {
     pub verbose: bool,
 
     /// Print the commands that mend what is found, and run none of them
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub fix: bool,
+
+    /// With --fix: run them, one finding after the other, and write an undo script; asks before each
+    #[arg(long, requires = "fix", conflicts_with_all = ["from_bundle", "bundle", "peer"])]
+    pub apply: bool,
+
+    /// Write the files that make a mend last, those that this machine reads; asks before each
+    #[arg(long, conflicts_with_all = ["from_bundle", "bundle", "peer"])]
+    pub persist: bool,
+
+    /// Make every change without asking
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// Where the undo script goes [default: ./tunlb-doctor-undo-TIME.sh]
+    #[arg(long, value_name = "FILE")]
+    pub undo_file: Option<PathBuf>,
 
     /// Explain a code such as B11 and stop
     #[arg(long, value_name = "CODE", value_parser = parse_code)]
@@ -127,18 +146,12 @@ fn examine(args: &Args, lang: Lang) -> Result<ExitCode> {
     for code in args.only.iter().chain(&args.skip) {
         known(*code)?;
     }
-    let Some(machines) = look(args)? else {
+    if args.apply || args.persist {
+        return mend::run(args, lang);
+    }
+    let Some((machines, mut diagnoses)) = diagnose(args, lang)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
-    let selection = Selection {
-        only: args.only.clone(),
-        skip: args.skip.clone(),
-    };
-    let mut diagnoses: Vec<_> = machines
-        .iter()
-        .flat_map(|facts| judge::judge(facts, &selection, lang))
-        .collect();
-    diagnoses.sort_by_key(|diagnosis| std::cmp::Reverse(diagnosis.verdict.status));
     if let (Some(path), [facts, ..]) = (&args.bundle, machines.as_slice()) {
         write_bundle(path, facts, &diagnoses)?;
     }
@@ -149,16 +162,41 @@ fn examine(args: &Args, lang: Lang) -> Result<ExitCode> {
     Ok(exit_code(&diagnoses))
 }
 
-fn print_all(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
-    let Some(document) = Document::new(diagnoses) else {
-        bail!("no VIP was found on this machine; name one: --vip ADDR:PORT/PROTO");
+/// What was seen and what it comes to, the worst first; nothing where the configuration is invalid, once
+/// every problem is printed.
+fn diagnose(args: &Args, lang: Lang) -> Result<Option<(Vec<Facts>, Vec<Diagnosis>)>> {
+    let Some(machines) = look(args)? else {
+        return Ok(None);
     };
+    let selection = Selection {
+        only: args.only.clone(),
+        skip: args.skip.clone(),
+    };
+    let mut diagnoses: Vec<_> = machines
+        .iter()
+        .flat_map(|facts| judge::judge(facts, &selection, lang))
+        .collect();
+    diagnoses.sort_by_key(|diagnosis| std::cmp::Reverse(diagnosis.verdict.status));
+    Ok(Some((machines, diagnoses)))
+}
+
+fn print_all(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
+    let document = document(diagnoses)?;
     if args.json {
         return print(&document.text()?);
     }
     if args.fix {
         return print(&text::fixes(diagnoses));
     }
+    print_report(args, diagnoses, lang)
+}
+
+fn document(diagnoses: &[Diagnosis]) -> Result<Document> {
+    Document::new(diagnoses)
+        .context("no VIP was found on this machine; name one: --vip ADDR:PORT/PROTO")
+}
+
+fn print_report(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
     let style = Style {
         width: terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0)),
         detail: if args.verbose {

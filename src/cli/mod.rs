@@ -45,7 +45,7 @@ pub enum Command {
     Check(check::Args),
     /// On a backend: decapsulate in userspace where the kernel has no tunl0
     Decap(decap::Args),
-    /// Find out why a backend gets the packet and the client no answer; changes nothing
+    /// Find out why a backend gets the packet and the client no answer; --fix mends it
     Doctor(doctor::Args),
     /// Show which backend a flow gets, by which rule, and the outer header; needs no privileges
     Explain(explain::Args),

@@ -7,6 +7,8 @@
 //! 2. `judge`: pure functions over the facts; each row of the tables of failure modes is a check;
 //! 3. `report`: findings as text or JSON.
 //!
+//! What a finding names as its mend, `fix` runs where the user asks for it.
+//!
 //! What could not be seen is [`Observed::Unseen`] in the facts, and makes a check unknown, never pass.
 
 pub mod bundle;
@@ -14,6 +16,7 @@ pub mod catalogue;
 pub mod facts;
 pub mod finding;
 pub mod firewall;
+pub mod fix;
 pub mod gather;
 pub mod judge;
 pub mod lang;

@@ -9,6 +9,7 @@ mod balance;
 mod capture;
 mod checksums;
 mod doctor;
+mod doctor_fix;
 mod enter;
 mod families;
 mod firewall;

@@ -62,7 +62,7 @@ fn answering(case: &Case<'_>, physical: &Link, ignore: &Effective) -> Outcome {
     let outcome = by_risk(case, text).fix("sysctl -w net.ipv4.conf.all.arp_ignore=1");
     ignore
         .shown_in(outcome)
-        .persist("# /etc/sysctl.d/90-tunlb.conf\nnet.ipv4.conf.all.arp_ignore = 1")
+        .persist("# /etc/sysctl.d/99-tunlb.conf\nnet.ipv4.conf.all.arp_ignore = 1")
         .verify(format!("arping -I {name} {vip}"))
 }
 
@@ -88,7 +88,7 @@ pub(super) fn announces(case: &Case<'_>) -> Outcome {
     let outcome = by_risk(case, text).fix("sysctl -w net.ipv4.conf.all.arp_announce=2");
     announce
         .shown_in(outcome)
-        .persist("# /etc/sysctl.d/90-tunlb.conf\nnet.ipv4.conf.all.arp_announce = 2")
+        .persist("# /etc/sysctl.d/99-tunlb.conf\nnet.ipv4.conf.all.arp_announce = 2")
         .verify(format!(
             "sysctl net.ipv4.conf.all.arp_announce {}",
             announce.own_name

@@ -140,7 +140,7 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
         ))
         .evidence(&setting, 1)
         .fix(format!("sysctl -w {setting}=0"))
-        .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{setting} = 0"))
+        .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{setting} = 0"))
         .verify(format!("sysctl {setting}"))
     })
 }
@@ -191,7 +191,10 @@ fn unfit(case: &Case<'_>, link: &Link) -> Outcome {
         ))
         .evidence(name, "down")
         .fix(format!("ip link set {name} up"))
-        .persist(format!("# /etc/network/interfaces.d/{name}\nup ip link set {name} up"))
+        .persist(format!(
+            "# /etc/network/interfaces.d/{name}\nallow-hotplug {name}\niface {name} inet manual\n    \
+             up ip link set {name} up"
+        ))
     };
     case.with_counters(
         outcome.evidence(format!("{name} rx_packets"), link.rx_packets),

@@ -101,27 +101,40 @@ fn local_vip(case: &Case<'_>, vip: IpAddr, seen: &VipOnDirector) -> Outcome {
     let net = case
         .net_of(vip)
         .map_or(format!("{vip}"), |net| net.to_string());
-    Outcome::fail(say!(
+    let outcome = Outcome::fail(say!(
         case.lang,
         "{vip} is an address of the director: its packets never reach {tun}, the kernel answers them itself",
         "{vip} 是 director 的本机地址：它的包到不了 {tun}，由内核自己应答（复位）"
     ))
     .evidence(format!("ip route get {vip}"), route_text(&seen.route))
-    .fix(format!("ip addr del {net} dev {device}"))
-    .fix(format!("ip route replace {vip} dev {tun}"))
-    .verify(format!("ip route get {vip}"))
+    .fix(format!("ip addr del {net} dev {device}"));
+    routed_into_tun(case, outcome, vip)
 }
 
 fn other_route(case: &Case<'_>, vip: IpAddr, route: &RouteAnswer) -> Outcome {
     let tun = &case.director.tun;
-    Outcome::fail(say!(
+    let outcome = Outcome::fail(say!(
         case.lang,
         "packets for {vip} are not routed into {tun}: the director sees none of them",
         "发往 {vip} 的包没有路由进 {tun}:director 一个也看不到"
     ))
-    .evidence(format!("ip route get {vip}"), route_text(route))
-    .fix(format!("ip route replace {vip} dev {tun}"))
-    .verify(format!("ip route get {vip}"))
+    .evidence(format!("ip route get {vip}"), route_text(route));
+    routed_into_tun(case, outcome, vip)
+}
+
+/// A device that is down takes no route, and takes those that it had with it.
+fn routed_into_tun(case: &Case<'_>, outcome: Outcome, vip: IpAddr) -> Outcome {
+    let tun = &case.director.tun;
+    let mut links = case.facts.links.seen().into_iter().flatten();
+    let is_down = links.any(|link| link.name == *tun && !link.up);
+    let outcome = if is_down {
+        outcome.fix(format!("ip link set {tun} up"))
+    } else {
+        outcome
+    };
+    outcome
+        .fix(format!("ip route replace {vip} dev {tun}"))
+        .verify(format!("ip route get {vip}"))
 }
 
 /// Packets of clients are forwarded into the TUN.
@@ -141,7 +154,7 @@ fn forwarding(case: &Case<'_>) -> Outcome {
             ))
             .evidence(name, 0)
             .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{name} = 1"))
+            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
             .verify(format!("sysctl {name}"));
         }
     }
@@ -219,7 +232,7 @@ fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
         .iter()
         .filter_map(|fix| fix.strip_prefix("sysctl -w "))
         .collect();
-    let file = format!("# /etc/sysctl.d/90-tunlb.conf\n{}", lines.join("\n"));
+    let file = format!("# /etc/sysctl.d/99-tunlb.conf\n{}", lines.join("\n"));
     outcome.persist(file)
 }
 

@@ -241,7 +241,7 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
         .evidence(name, 0);
         quoted(outcome, &rule)
             .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/90-tunlb.conf\n{name} = 1"))
+            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
             .verify(format!("sysctl {name}"))
     })
 }

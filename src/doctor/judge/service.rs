@@ -163,7 +163,7 @@ pub(super) fn accept_queue(case: &Case<'_>) -> Outcome {
         "# give listen() a larger backlog, restart the service, and find out why it does not accept",
         "# 加大 listen() 的 backlog 并重启服务，查明它为什么不及时 accept"
     ))
-    .persist("# /etc/sysctl.d/90-tunlb.conf\nnet.core.somaxconn = 4096")
+    .persist("# /etc/sysctl.d/99-tunlb.conf\nnet.core.somaxconn = 4096")
     .verify("ss -tln");
     case.with_counters(outcome, &counters)
 }

@@ -97,7 +97,8 @@ pub(super) fn loose_without_address(case: &Case<'_>) -> Outcome {
                     "# /etc/systemd/network/{tunnel}.network\n[Match]\nName={tunnel}\n[Network]\nAddress=127.0.0.42/32"
                 ))
                 .persist(format!(
-                    "# /etc/network/interfaces.d/{tunnel}\nup ip addr add 127.0.0.42/32 dev {tunnel}"
+                    "# /etc/network/interfaces.d/{tunnel}\nallow-hotplug {tunnel}\niface {tunnel} inet static\n    \
+                     address 127.0.0.42/32"
                 ));
             dropped_by_filter(case, outcome)
         }

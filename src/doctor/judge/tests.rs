@@ -843,7 +843,9 @@ FAIL    B11  rp_filter is loose and the tunnel device has no address
           [Network]
           Address=127.0.0.42/32
           # /etc/network/interfaces.d/tunl0
-          up ip addr add 127.0.0.42/32 dev tunl0
+          allow-hotplug tunl0
+          iface tunl0 inet static
+              address 127.0.0.42/32
         verify:
           ip route get 203.0.113.10 from 192.0.2.7 iif tunl0
 ";

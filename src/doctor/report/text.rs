@@ -161,7 +161,8 @@ const fn color(status: Status) -> AnsiColor {
     }
 }
 
-fn word(status: Status) -> &'static str {
+/// A status as reports write it.
+pub(in crate::doctor) const fn word(status: Status) -> &'static str {
     match status {
         Status::Pass => "PASS",
         Status::Skip => "SKIP",
