@@ -294,6 +294,7 @@ mod tests {
             vips: vec![vip],
             directors: directors.iter().map(|net| net.parse().unwrap()).collect(),
             encap: Encap::Ipip,
+            setup: false,
         };
         let running = Observed::Seen(vec![
             decapsulator(OWN, "decap1", &[]),

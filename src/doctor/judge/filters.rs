@@ -84,9 +84,9 @@ pub(super) fn name_trap(case: &Case<'_>) -> Outcome {
     }
     let packet = outer_packet(case);
     with_firewall(case, |firewall| {
-        let rule = match firewall.judge(&packet) {
-            FilterVerdict::Drop(rule) => rule,
-            other => return unless_unseen(other),
+        let verdict = firewall.judge(&packet);
+        let FilterVerdict::Drop(rule) = verdict else {
+            return unless_unseen(verdict);
         };
         if !trapped(firewall, &packet) {
             return Outcome::pass();
@@ -251,9 +251,9 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
     let packet = answer_packet(case, ConntrackState::New);
     let vip = case.target.vip;
     with_firewall(case, |firewall| {
-        let rule = match firewall.judge(&packet) {
-            FilterVerdict::Rewritten(rule) => rule,
-            other => return unless_unseen(other),
+        let verdict = firewall.judge(&packet);
+        let FilterVerdict::Rewritten(rule) = verdict else {
+            return unless_unseen(verdict);
         };
         let outcome = Outcome::warn(say!(
             case.lang,

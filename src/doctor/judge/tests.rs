@@ -192,6 +192,7 @@ fn decap() -> Decapsulator {
         vips: vec![ip(VIP)],
         directors: vec!["10.0.1.2/32".parse().unwrap()],
         encap: Encap::Ipip,
+        setup: true,
     }
 }
 

@@ -126,7 +126,8 @@ fn on_the_right_device(case: &Case<'_>) -> Outcome {
     }
 }
 
-fn is_on(case: &Case<'_>, device: &str) -> bool {
+/// Whether the VIP is an address of a device.
+pub(super) fn is_on(case: &Case<'_>, device: &str) -> bool {
     let addresses = case.link(device).and_then(|link| case.addresses_on(link));
     addresses.is_some_and(|all| all.iter().any(|net| net.addr() == case.target.vip))
 }
@@ -211,9 +212,14 @@ fn judge_mask(case: &Case<'_>, net: IpNet, device: &str) -> Outcome {
         ))
     };
     let host = IpNet::from(net.addr());
+    let addresses = case.link(device).and_then(|link| case.addresses_on(link));
+    let outcome = if addresses.is_some_and(|nets| nets.contains(&host)) {
+        outcome
+    } else {
+        outcome.fix(format!("ip addr add {host} dev {device}"))
+    };
     outcome
         .evidence(format!("ip addr show {device}"), net)
-        .fix(format!("ip addr add {host} dev {device}"))
         .fix(format!("ip addr del {net} dev {device}"))
         .verify(format!("ip route get {client}"))
 }

@@ -32,7 +32,9 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
                     format!("ip route add default via GATEWAY dev {device}")
                 }
                 // An unreachable, prohibit or blackhole route is in the way.
-                _ => format!("ip route replace {client} via GATEWAY dev {device}"),
+                RouteAnswer::Route(_) | RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => {
+                    format!("ip route replace {client} via GATEWAY dev {device}")
+                }
             })
             .persist(format!(
                 "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"

@@ -15,7 +15,10 @@ fn every_fault_alone() {
             .filter_map(|fault| judge(&bench, fault).err())
             .collect();
         let (right, all) = (FAULTS.len() - wrong.len(), FAULTS.len());
-        bench.print_figures(&format!("{right} of {all} faults judged right"));
+        println!(
+            "{}",
+            bench.figure(&format!("{right} of {all} faults judged right"))
+        );
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
 }
@@ -55,16 +58,5 @@ fn compare(bench: &Bench, fault: &Fault) -> Result<(), String> {
     if diagnosis.fix_of_verdict().is_empty() || fault.effect == Effect::DeadElsewhere {
         return Ok(());
     }
-    let mended = bench.mend(diagnosis)?;
-    if mended.verdict() != "pass" {
-        return Err(format!(
-            "mended: {}\n{}",
-            mended.verdict(),
-            mended.complaints()
-        ));
-    }
-    if !bench.answers() {
-        return Err("mended, but the client gets no answer".to_owned());
-    }
-    Ok(())
+    bench.mend(diagnosis)
 }

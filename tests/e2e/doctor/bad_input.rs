@@ -3,6 +3,7 @@
 use tunlb::doctor::{bundle, facts::Facts};
 
 use super::bench::{Bench, Diagnosis, WAY, doctor, examine, forget_sysctl_files};
+use super::director::CONFIG;
 use crate::enter::{in_lab, in_lab_as_nobody, is_machine, tunlb};
 use crate::lab::{Lab, Node};
 use crate::site::{DIRECTOR, Site, WEB};
@@ -162,11 +163,7 @@ fn both_ends_are_one_diagnosis() {
         forget_sysctl_files(lab);
         let site = Site::new(lab);
         let _director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
-        let config = format!(
-            "[[vip]]\nname = \"web\"\naddress = \"10.0.0.100\"\nport = 80\nprotocol = \"tcp\"\n\
-             [[vip.backend]]\naddress = \"10.0.1.11\"\n"
-        );
-        let config = lab.file("tunlb.toml", config).display().to_string();
+        let config = lab.file("tunlb.toml", CONFIG).display().to_string();
         let backend = &site.backends[0].node;
         let of_director = || {
             save(

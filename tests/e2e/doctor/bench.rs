@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::enter::tunlb;
-use crate::lab::{Lab, Node, wait_until};
+use crate::lab::{Lab, Node};
 use crate::site::{CLIENT, DIRECTOR, Director, Site, URL, WEB};
 
 /// What names the packet's way to the doctor of a backend.
@@ -69,21 +69,30 @@ impl Bench {
         answers(&self.site.client, URL, "0.5")
     }
 
-    /// Mends the backend.
-    pub(super) fn mend(&self, diagnosis: Diagnosis) -> Result<Diagnosis, String> {
-        mend(self.backend(), || self.examine(), diagnosis)
+    /// Mends the backend until the client is answered and what was found is gone.
+    pub(super) fn mend(&self, diagnosis: Diagnosis) -> Result<(), String> {
+        let found = diagnosis.verdict();
+        let mended = mend(self.backend(), || self.examine(), diagnosis)?;
+        let verdict = mended.verdict();
+        if verdict == found || !["pass", "warn"].contains(&mended.status()) {
+            return Err(format!("mended: {verdict}\n{}", mended.complaints()));
+        }
+        if !self.answers() {
+            return Err("mended, but the client gets no answer".to_owned());
+        }
+        Ok(())
     }
 
-    /// How often the doctor ran and how long one run took.
-    pub(super) fn print_figures(&self, what: &str) {
+    /// A line that tells how many judgements were right, and how long the doctor took for one.
+    pub(super) fn figure(&self, what: &str) -> String {
         let runs = self.runs.borrow();
         let sum: Duration = runs.iter().sum();
         let average = sum.as_secs_f64() / runs.len().max(1) as f64;
         let longest = runs.iter().max().copied().unwrap_or_default().as_secs_f64();
         let count = runs.len();
-        println!(
+        format!(
             "figure: {what}; {count} runs of the doctor, {average:.2} s each, at most {longest:.2} s"
-        );
+        )
     }
 }
 
@@ -238,15 +247,4 @@ impl Diagnosis {
             .map(|command| command.replace("GATEWAY", "10.0.1.1"))
             .collect()
     }
-}
-
-/// Waits until the kernel has given up on a neighbour.
-pub(super) fn wait_until_dead(host: &Node, neighbour: &str) {
-    host.run(&format!("ip neigh replace {neighbour} dev eth0 use"));
-    wait_until("a neighbour that does not answer", || {
-        let entry = host.run(&format!("ip neigh show {neighbour} dev eth0"));
-        ["INCOMPLETE", "FAILED"]
-            .iter()
-            .any(|state| entry.contains(state))
-    });
 }

@@ -5,7 +5,7 @@ use crate::enter::in_lab;
 use crate::lab::{Lab, Node};
 use crate::site::{Director, Site, URL};
 
-const CONFIG: &str = "
+pub(super) const CONFIG: &str = "
 [[vip]]
 name = \"web\"
 address = \"10.0.0.100\"

@@ -92,6 +92,13 @@ pub(super) const FAULTS: &[Fault] = &[
         "ip addr replace 10.0.0.100/32 dev lo; ip addr del 10.0.0.100/24 dev lo || :",
     ),
     fault(
+        "VIP/24 on lo beside VIP/32",
+        "warn B7",
+        Hidden,
+        "ip addr add 10.0.0.100/24 dev lo",
+        "ip addr del 10.0.0.100/24 dev lo || :",
+    ),
+    fault(
         "VIP/20 on the tunnel device",
         "fail B7",
         Dead,
@@ -148,13 +155,6 @@ pub(super) const FAULTS: &[Fault] = &[
         Dead,
         "echo 2 >/proc/sys/net/ipv4/conf/decap0/rp_filter",
         "echo 0 >/proc/sys/net/ipv4/conf/decap0/rp_filter; ip addr del 127.0.0.42/32 dev decap0 || :",
-    ),
-    fault(
-        "strict rp_filter at the next boot",
-        "warn B12",
-        Hidden,
-        "echo net.ipv4.conf.all.rp_filter = 1 >/run/sysctl.d/60-fault.conf",
-        "rm /run/sysctl.d/60-fault.conf",
     ),
     fault(
         "reverse-path check in nft",

@@ -51,6 +51,12 @@ const VARIANTS: &[Variant] = &[
         "rm /run/sysctl.d/50-default.conf",
     ),
     variant(
+        "strict rp_filter at the next boot, for which tunlb decap --setup makes up",
+        "pass",
+        "echo net.ipv4.conf.all.rp_filter = 1 >/run/sysctl.d/60-fine.conf",
+        "rm /run/sysctl.d/60-fine.conf",
+    ),
+    variant(
         "strict rp_filter on the other devices",
         "pass",
         "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter; echo 1 >/proc/sys/net/ipv4/conf/lo/rp_filter",
@@ -318,9 +324,12 @@ fn nothing_is_wrong() {
             .filter_map(|variant| judge(&bench, variant).err())
             .collect();
         let (all, false_alarms) = (VARIANTS.len(), wrong.len());
-        bench.print_figures(&format!(
-            "{false_alarms} false alarms of {all} healthy variants"
-        ));
+        println!(
+            "{}",
+            bench.figure(&format!(
+                "{false_alarms} false alarms of {all} healthy variants"
+            ))
+        );
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
 }

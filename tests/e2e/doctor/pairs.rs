@@ -62,13 +62,13 @@ const PAIRS: &[(&str, &str)] = &[
         "reverse-path check in nft",
         "nft rejects the inner packet in a chain of its own",
     ),
-    (
-        "reverse-path check in nft",
-        "strict rp_filter at the next boot",
-    ),
     ("nft drops the answer", "nft masquerades"),
-    ("strict rp_filter at the next boot", "nft masquerades"),
+    (
+        "invalid packets are dropped, flows taken up nowhere but at their SYN",
+        "nft masquerades",
+    ),
     ("nft masquerades", "ARP announces the VIP"),
+    ("VIP/24 on lo: not the client's subnet", "ARP is answered"),
     ("ARP is answered", "ARP announces the VIP"),
 ];
 
@@ -79,7 +79,10 @@ fn the_earlier_of_two_faults() {
         let judge = |(first, second): &(&str, &str)| judge(&bench, named(first), named(second));
         let wrong: Vec<_> = PAIRS.iter().filter_map(|pair| judge(pair).err()).collect();
         let (right, all) = (PAIRS.len() - wrong.len(), PAIRS.len());
-        bench.print_figures(&format!("{right} of {all} pairs of faults judged right"));
+        println!(
+            "{}",
+            bench.figure(&format!("{right} of {all} pairs of faults judged right"))
+        );
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     });
 }
@@ -113,16 +116,5 @@ fn compare(bench: &Bench, first: &Fault) -> Result<(), String> {
     if diagnosis.status() != "fail" || first.effect == Effect::DeadElsewhere {
         return Ok(());
     }
-    let mended = bench.mend(diagnosis)?;
-    if mended.status() == "fail" {
-        return Err(format!(
-            "mended: {}\n{}",
-            mended.verdict(),
-            mended.complaints()
-        ));
-    }
-    if !bench.answers() {
-        return Err("mended, but the client gets no answer".to_owned());
-    }
-    Ok(())
+    bench.mend(diagnosis)
 }

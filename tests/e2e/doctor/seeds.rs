@@ -60,9 +60,8 @@ fn assert_mended(bench: &Bench, verdict: &str) -> String {
     let diagnosis = bench.examine();
     assert_eq!(diagnosis.verdict(), verdict, "{}", diagnosis.complaints());
     let fix = diagnosis.fix_of_verdict().join("\n");
-    let mended = bench.mend(diagnosis).expect("a mend");
-    assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
-    assert!(bench.answers());
+    bench.mend(diagnosis).expect("a mend");
+    assert_eq!(bench.examine().verdict(), "pass");
     fix
 }
 

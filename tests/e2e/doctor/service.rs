@@ -231,6 +231,48 @@ fn wrong_checksums() {
     });
 }
 
+/// Without --setup nobody makes up for what the files of the next boot say.
+#[test]
+fn the_next_boot() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        let backend = bench.backend();
+        end(&bench, &bench.site.backends[0].decap);
+        let mut command = backend.command(tunlb());
+        command.args(["decap", "--vip", VIP]);
+        let _decap = backend.start("decap", command, "decapsulating");
+        backend.sh("ip addr add 10.0.0.100/32 dev lo
+             echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+             echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce");
+        assert_healthy(&bench);
+        for setting in [
+            "net.ipv4.conf.all.rp_filter = 1",
+            "net.ipv4.conf.all.rp_filter = 2",
+            "net.ipv4.conf.default.rp_filter = 1",
+            "net.ipv4.conf.*.rp_filter = 2",
+            "net/ipv4/conf/decap0/rp_filter = 1",
+        ] {
+            lab.here()
+                .sh(&format!("echo '{setting}' >/run/sysctl.d/50-fault.conf"));
+            let diagnosis = bench.examine();
+            assert_eq!(
+                diagnosis.verdict(),
+                "warn B12",
+                "{setting}: {}",
+                diagnosis.complaints()
+            );
+            let lines = diagnosis.check("B12")["persist"][0]
+                .as_str()
+                .expect("lines of a file");
+            lab.here()
+                .sh(&format!("echo '{lines}' >/run/sysctl.d/99-tunlb.conf"));
+            assert_healthy(&bench);
+            lab.here()
+                .run("rm /run/sysctl.d/50-fault.conf /run/sysctl.d/99-tunlb.conf");
+        }
+    });
+}
+
 /// Whether uploads rely on the director's Fragmentation Needed is no fault of the backend's.
 #[test]
 fn segments_of_full_size() {
