@@ -9,7 +9,7 @@ fn every_fault_alone() {
     in_lab(|lab| {
         let bench = Bench::new(lab);
         let healthy = bench.examine();
-        assert_eq!(healthy.verdict(), "pass", "{}", healthy.complaints());
+        healthy.must_be("pass");
         let wrong: Vec<_> = FAULTS
             .iter()
             .filter_map(|fault| judge(&bench, fault).err())

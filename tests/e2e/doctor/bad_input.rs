@@ -33,12 +33,7 @@ fn without_capabilities() {
         );
         // What it can see, it judges.
         bench.backend().set_sysctl("ipv4/conf/all/rp_filter", 1);
-        assert_eq!(
-            unprivileged().verdict(),
-            "fail B10",
-            "{}",
-            unprivileged().complaints()
-        );
+        unprivileged().must_be("fail B10");
     });
 }
 
@@ -68,16 +63,11 @@ fn in_a_user_namespace() {
         assert!(!is_machine(), "still with the machine's root");
         let bench = Bench::new(lab);
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "pass", "{}", diagnosis.complaints());
+        diagnosis.must_be("pass");
         bench.backend().sh("nft add table inet fault
              nft 'add chain inet fault in { type filter hook input priority 0; policy drop; }'");
         let diagnosis = bench.examine();
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail B19",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail B19");
     });
 }
 
@@ -89,7 +79,7 @@ fn a_bundle_says_the_same_elsewhere() {
         let path = lab.file("backend.tar.zst", "").display().to_string();
         let with_bundle = [&WAY[..], &["--bundle", &path]].concat();
         let here = bench.examine_with(&with_bundle);
-        assert_eq!(here.verdict(), "fail B11", "{}", here.complaints());
+        here.must_be("fail B11");
         let elsewhere = examine(&lab.here(), &["--from-bundle", &path]);
         assert_eq!(elsewhere.document, here.document);
     });
@@ -175,7 +165,7 @@ fn both_ends_are_one_diagnosis() {
         let with = |peer: &str| examine(backend, &[&WAY[..], &["--peer", peer]].concat());
 
         let both = with(&of_director());
-        assert_eq!(both.verdict(), "pass", "{}", both.complaints());
+        both.must_be("pass");
         let summary = both.document["verdict"]["summary"].to_string();
         assert!(
             summary.contains("B23"),

@@ -204,6 +204,11 @@ impl Diagnosis {
         }
     }
 
+    #[track_caller]
+    pub(super) fn must_be(&self, verdict: &str) {
+        assert_eq!(self.verdict(), verdict, "{}", self.complaints());
+    }
+
     fn checks(&self) -> &[Value] {
         self.document["checks"].as_array().expect("checks")
     }

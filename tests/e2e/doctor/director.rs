@@ -75,7 +75,7 @@ fn faults_of_a_director() {
         let (site, _director, config) = set_up(lab, CONFIG);
         let examine = || examine(&site.director, &["--role", "director", "-c", &config]);
         let healthy = examine();
-        assert_eq!(healthy.verdict(), "pass", "{}", healthy.complaints());
+        healthy.must_be("pass");
         let mut wrong = Vec::new();
         for (name, verdict, inject, undo) in FAULTS {
             site.director.sh(inject);
@@ -131,35 +131,20 @@ fn faults_that_no_client_sees() {
         site.director.set_sysctl("ipv4/conf/all/rp_filter", 1);
         assert!(!own_request());
         let diagnosis = examine(&site.director, &arguments);
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail D36",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail D36");
         let examine_again = || examine(&site.director, &arguments);
         let mended = mend(&site.director, examine_again, diagnosis).expect("a mend");
-        assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
+        mended.must_be("pass");
         assert!(own_request());
 
         site.director.run("ip link set tunlb0 mtu 1500");
         let diagnosis = examine(&site.director, &arguments);
-        assert_eq!(
-            diagnosis.verdict(),
-            "warn D38",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("warn D38");
         site.director.run("ip link set tunlb0 mtu 1480");
 
         let gone = lab.file("gone.toml", CONFIG.replace("10.0.1.11", "10.0.1.77"));
         let diagnosis = examine(&site.director, &["-c", &gone.display().to_string()]);
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail D38",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail D38");
     });
 }
 
@@ -169,15 +154,10 @@ fn no_director_runs() {
         let (site, director, config) = set_up(lab, CONFIG);
         let found = examine(&site.director, &[]);
         assert_eq!(found.document["role"], "director");
-        assert_eq!(found.verdict(), "pass", "{}", found.complaints());
+        found.must_be("pass");
         director.stop();
         let diagnosis = examine(&site.director, &["-c", &config]);
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail D35",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail D35");
         let fix = diagnosis.fix_of_verdict().join("\n");
         assert!(fix.contains("tunlb run"), "{fix}");
     });

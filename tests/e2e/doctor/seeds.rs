@@ -74,12 +74,7 @@ fn katran_issue_241() {
         segment.backend.set_sysctl("ipv4/conf/all/rp_filter", 1);
         assert!(!segment.answers("0.5"));
         let diagnosis = segment.examine();
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail B10",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail B10");
         let summary = diagnosis.document["verdict"]["summary"].to_string();
         assert!(
             summary.contains("decap0") && summary.contains("rp_filter"),
@@ -173,7 +168,7 @@ impl Segment {
 
     fn assert_mended(&self, diagnosis: Diagnosis) {
         let mended = mend(&self.backend, || self.examine(), diagnosis).expect("a mend");
-        assert_eq!(mended.verdict(), "pass", "{}", mended.complaints());
+        mended.must_be("pass");
     }
 }
 

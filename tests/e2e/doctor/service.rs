@@ -54,7 +54,7 @@ fn nobody_decapsulates() {
         end(&bench, &bench.site.backends[0].decap);
         assert!(!bench.answers_at_once());
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "fail B1", "{}", diagnosis.complaints());
+        diagnosis.must_be("fail B1");
         assert_eq!(diagnosis.status_of("B2"), "skip");
         assert_eq!(diagnosis.check("B2")["blocked_by"], "B1");
 
@@ -63,12 +63,12 @@ fn nobody_decapsulates() {
         // Killed, it leaves the VIP and its settings behind, but no device.
         drop(decap);
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "fail B1", "{}", diagnosis.complaints());
+        diagnosis.must_be("fail B1");
         assert_eq!(diagnosis.status_of("B5"), "pass");
 
         let gue = [&WAY[..], &["--encap", "gue"]].concat();
         let diagnosis = bench.examine_with(&gue);
-        assert_eq!(diagnosis.verdict(), "fail B4", "{}", diagnosis.complaints());
+        diagnosis.must_be("fail B4");
     });
 }
 
@@ -107,7 +107,7 @@ fn the_tunnel_device_is_down() {
         bench.backend().run("ip link set decap0 down");
         assert!(!bench.answers_at_once());
         let diagnosis = bench.examine();
-        assert_eq!(diagnosis.verdict(), "fail B2", "{}", diagnosis.complaints());
+        diagnosis.must_be("fail B2");
         bench.mend(diagnosis).expect("a mend");
         assert_healthy(&bench);
     });
@@ -119,7 +119,7 @@ fn nothing_listens() {
         let bench = Bench::new(lab);
         end(&bench, &bench.site.backends[0].httpd);
         let refused = bench.examine();
-        assert_eq!(refused.verdict(), "fail B30", "{}", refused.complaints());
+        refused.must_be("fail B30");
         assert!(!bench.answers_at_once());
         // The other backends of the lab serve the same address in namespaces of their own.
         let evidence = refused.check("B30")["evidence"].to_string();
@@ -130,12 +130,7 @@ fn nothing_listens() {
 
         let elsewhere = httpd(bench.backend(), "10.0.1.11");
         let diagnosis = bench.examine();
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail B30",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail B30");
         let evidence = diagnosis.check("B30")["evidence"].to_string();
         assert!(evidence.contains("10.0.1.11:80"), "{evidence}");
         drop(elsewhere);
@@ -143,12 +138,7 @@ fn nothing_listens() {
         let by_device = bench.backend().python(BOUND_TO_ETH0, &[]);
         let by_device = bench.backend().start("eth0", by_device, "listening");
         let diagnosis = bench.examine();
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail B30",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail B30");
         drop(by_device);
 
         for everywhere in ["0.0.0.0", "::"] {
@@ -171,22 +161,12 @@ fn a_udp_service() {
             let command = bench.backend().python(UDP_ECHO, &["b1", address, "5353"]);
             bench.backend().start("echo", command, "listening")
         };
-        assert_eq!(
-            examine().verdict(),
-            "fail B30",
-            "{}",
-            examine().complaints()
-        );
+        examine().must_be("fail B30");
         let everywhere = serve("0.0.0.0");
-        assert_eq!(
-            examine().verdict(),
-            "warn B31",
-            "{}",
-            examine().complaints()
-        );
+        examine().must_be("warn B31");
         drop(everywhere);
         let bound = serve(VIP);
-        assert_eq!(examine().verdict(), "pass", "{}", examine().complaints());
+        examine().must_be("pass");
         drop(bound);
     });
 }
@@ -203,12 +183,7 @@ fn a_service_that_does_not_accept() {
         });
         assert!(!bench.answers_at_once());
         let diagnosis = bench.examine();
-        assert_eq!(
-            diagnosis.verdict(),
-            "fail B32",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("fail B32");
         drop(idle);
     });
 }
@@ -222,12 +197,7 @@ fn wrong_checksums() {
             bench.backend().counter("Tcp", "InCsumErrors") > 0
         });
         let diagnosis = bench.examine();
-        assert_eq!(
-            diagnosis.verdict(),
-            "warn B26",
-            "{}",
-            diagnosis.complaints()
-        );
+        diagnosis.must_be("warn B26");
     });
 }
 
@@ -316,6 +286,6 @@ fn httpd(host: &Node, address: &str) -> Process {
 
 fn assert_healthy(bench: &Bench) {
     let diagnosis: Diagnosis = bench.examine();
-    assert_eq!(diagnosis.verdict(), "pass", "{}", diagnosis.complaints());
+    diagnosis.must_be("pass");
     assert!(answers(&bench.site.client, crate::site::URL, "5"));
 }
