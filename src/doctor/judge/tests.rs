@@ -696,6 +696,11 @@ fn what_was_not_seen_is_unknown() {
         ("B30", |facts| {
             facts.sockets = Observed::Unseen("not permitted".into())
         }),
+        ("B30", |facts| {
+            let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+            let programs = &mut facts.firewall.iptables;
+            programs.insert("iptables-nft-save".into(), Observed::Seen(text.into()));
+        }),
         ("B18", |facts| {
             facts.neighbours = Observed::Unseen("not permitted".into())
         }),

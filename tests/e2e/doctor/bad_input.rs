@@ -88,7 +88,6 @@ fn a_bundle_says_the_same_elsewhere() {
 #[test]
 fn bundles_that_are_none() {
     in_lab(|lab| {
-        forget_sysctl_files(lab);
         let host = lab.here();
         let whole = bundle::write(
             &Facts {

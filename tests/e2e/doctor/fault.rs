@@ -365,6 +365,38 @@ pub(super) const FAULTS: &[Fault] = &[
         "nft delete table inet fault; echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose",
     ),
     fault(
+        "nft redirects to a port on which nothing listens",
+        "unknown B30", // where packets go from there is not followed
+        DeadElsewhere,
+        "nft add table ip fault
+         nft 'add chain ip fault pre { type nat hook prerouting priority dstnat; }'
+         nft add rule ip fault pre tcp dport 80 redirect to :8080",
+        "nft delete table ip fault",
+    ),
+    fault(
+        "iptables sends the VIP's packets to a container that is gone",
+        "unknown B30",
+        DeadElsewhere,
+        "iptables-nft -t nat -A PREROUTING -d 10.0.0.100 -p tcp --dport 80 -j DNAT --to 172.17.0.2:80",
+        FORGET_IPTABLES,
+    ),
+    fault(
+        "nft drops answers whose source is not the host's own",
+        "fail B19",
+        Dead,
+        "nft add table inet fault
+         nft 'add chain inet fault out { type filter hook output priority 0; }'
+         nft add rule inet fault out oifname eth0 ip saddr != 10.0.1.11 drop",
+        FORGET_TABLE,
+    ),
+    fault(
+        "iptables-legacy drops the inner packet in mangle",
+        "fail B19",
+        Dead,
+        "iptables-legacy -t mangle -A INPUT -d 10.0.0.100 -j DROP",
+        "iptables-legacy -t mangle -F",
+    ),
+    fault(
         "nft masquerades",
         "warn B22",
         Hidden,
