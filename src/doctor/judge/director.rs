@@ -1,5 +1,6 @@
 //! Rows 35 to 40: does the director's own machine let packets into the TUN and out to the backends?
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::case::{conf, errno_text, is_local, route_text, usable};
@@ -208,6 +209,21 @@ fn own_answers(case: &Case<'_>) -> Outcome {
     unseen.map_or_else(Outcome::pass, Outcome::unknown)
 }
 
+/// The devices that backends' answers to the director come in by.
+fn devices_to_backends<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
+    let routes = case
+        .director
+        .backends
+        .values()
+        .map(|backend| &backend.route);
+    routes
+        .filter_map(|answer| match answer {
+            RouteAnswer::Route(route) => route.device.as_deref(),
+            RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+        })
+        .collect()
+}
+
 fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
     let outcome = Outcome::fail(say!(
         case.lang,
@@ -216,16 +232,24 @@ fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
         "以 {vip} 为源、发给 director 自己的应答被源地址校验丢弃：它经隧道发出的请求和探测收不到应答"
     ))
     .evidence(format!("ip route get D from {vip} iif E"), errno_text(errno));
-    let filters = case.facts.sysctls.iter().filter(|(name, value)| {
-        name.starts_with("net.ipv4.conf.") && name.ends_with(".rp_filter") && **value == 1
-    });
-    let mut outcome = filters.fold(outcome, |outcome, (name, value)| {
-        outcome
-            .evidence(name.clone(), value)
-            .fix(format!("sysctl -w {name}=2"))
-    });
+    // The larger one of `all` and the device's own holds, so a device's 2 is loose whatever `all` is.
+    let all = conf("all", "rp_filter");
+    let strict = |name: &String| case.facts.sysctls.get(name) == Some(&1);
+    let mut outcome = outcome;
+    if strict(&all) {
+        outcome = outcome.evidence(all.clone(), 1);
+    }
+    for device in devices_to_backends(case) {
+        let own = conf(device, "rp_filter");
+        let value = case.facts.sysctls.get(&own).copied().unwrap_or_default();
+        if value == 1 || (value == 0 && strict(&all)) {
+            outcome = outcome
+                .evidence(own.clone(), value)
+                .fix(format!("sysctl -w {own}=2"));
+        }
+    }
     if outcome.fix.is_empty() {
-        outcome = outcome.fix(format!("sysctl -w {}=2", conf("all", "rp_filter")));
+        return outcome;
     }
     let lines: Vec<_> = outcome
         .fix

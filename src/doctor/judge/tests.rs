@@ -1097,6 +1097,25 @@ fn backend_of(facts: &mut Facts) -> &mut BackendOnDirector {
     own(facts).backends.get_mut(&ip("10.0.1.11")).unwrap()
 }
 
+/// `all` stays strict for the devices that no backend answers by.
+#[test]
+fn answers_to_the_director_are_let_in_where_they_come_in() {
+    let mut facts = director();
+    vip_of(&mut facts).own_answers = RouteAnswer::Refused(libc::EINVAL);
+    set(&mut facts, "net.ipv4.conf.all.rp_filter", 1);
+    set(&mut facts, "net.ipv4.conf.eth0.rp_filter", 0);
+    set(&mut facts, "net.ipv4.conf.eth9.rp_filter", 1);
+    let diagnosis = judge(&facts, &Selection::default(), Lang::En).remove(0);
+    let finding = diagnosis
+        .checks
+        .iter()
+        .find(|check| check.code == Code::director(36));
+    assert_eq!(
+        finding.unwrap().fix,
+        ["sysctl -w net.ipv4.conf.eth0.rp_filter=2"]
+    );
+}
+
 #[test]
 fn faults_of_a_director() {
     assert_eq!(verdict_of(&director()), (Status::Pass, None));
