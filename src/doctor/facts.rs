@@ -295,6 +295,9 @@ pub struct Decapsulator {
     pub directors: Vec<IpNet>,
     /// `ipip`, or `gue` and its port.
     pub encap: Encap,
+    /// Each time it starts it sets what its device needs (`--setup`).
+    #[serde(default)]
+    pub setup: bool,
 }
 
 /// A kind of tunnel.

@@ -6,7 +6,7 @@
 use std::any::type_name;
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -19,6 +19,9 @@ const INSIDE: &str = "TUNLB_E2E_INSIDE";
 
 /// Where the inner run finds the binary under test, if not where cargo built it.
 const BINARY: &str = "TUNLB_E2E_BINARY";
+
+/// Begins what of the inner run's output the outer one repeats (also without `--nocapture`).
+const FIGURE: &str = "figure: ";
 
 /// For a whole inner run; each takes a few seconds on two cores.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -68,6 +71,12 @@ fn enter<F: FnOnce(&Lab)>(way: Way, body: F) {
             |status| status.to_string()
         ),
     );
+    // The first may stand behind the test's name, which the harness prints without a line end.
+    let figures = output.lines().filter_map(|line| line.split_once(FIGURE));
+    let text: String = figures
+        .map(|(_, figure)| format!("{FIGURE}{figure}\n"))
+        .collect();
+    io::stderr().write_all(text.as_bytes()).ok();
 }
 
 /// How the namespaces are made.

@@ -46,7 +46,7 @@ pub(crate) struct Site {
 pub(crate) struct Backend {
     pub(crate) node: Node,
     pub(crate) decap: Process,
-    _httpd: Process,
+    pub(crate) httpd: Process,
 }
 
 /// A running `tunlb run`.
@@ -273,10 +273,6 @@ fn serve<const N: usize>(nodes: [Node; N]) -> [Backend; N] {
     let mut programs = decaps.into_iter().zip(servers);
     nodes.map(|node| {
         let (decap, httpd) = programs.next().expect("as many programs as nodes");
-        Backend {
-            node,
-            decap,
-            _httpd: httpd,
-        }
+        Backend { node, decap, httpd }
     })
 }

@@ -33,6 +33,7 @@ fn from_arguments(pid: u32, arguments: &[String]) -> Decapsulator {
         vips: Vec::new(),
         directors: Vec::new(),
         encap: Encap::Ipip,
+        setup: arguments.iter().any(|argument| argument == "--setup"),
     };
     let mut words = arguments.iter().map(String::as_str);
     while let Some(word) = words.next() {
@@ -91,6 +92,7 @@ mod tests {
                 "10.0.2.1/32".parse().unwrap(),
             ],
             encap: Encap::Gue(6080),
+            setup: true,
         };
         assert_eq!(
             read(
@@ -107,5 +109,6 @@ mod tests {
         assert_eq!(decapsulator.device, "decap0");
         assert_eq!(decapsulator.encap, Encap::Ipip);
         assert_eq!(decapsulator.directors, []);
+        assert!(!decapsulator.setup);
     }
 }

@@ -26,8 +26,8 @@ pub(super) fn physical(network: &mut Network, director: Option<IpAddr>) -> Optio
         None => vec![faraway(false), faraway(true)],
     };
     let device = |peer| match network.ask(peer, RouteQuery::default()) {
-        RouteAnswer::Route(route) => route.device,
-        RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+        RouteAnswer::Route(route) if route.kind == "unicast" => route.device,
+        RouteAnswer::Route(_) | RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
     };
     let routed = peers.into_iter().find_map(device);
     routed.or_else(|| on_a_segment(network))
@@ -294,6 +294,7 @@ mod tests {
             vips: vec![vip],
             directors: directors.iter().map(|net| net.parse().unwrap()).collect(),
             encap: Encap::Ipip,
+            setup: false,
         };
         let running = Observed::Seen(vec![
             decapsulator(OWN, "decap1", &[]),

@@ -5,6 +5,7 @@
 
 use super::case::{Case, Effective, unseen};
 use super::outcome::Outcome;
+use super::vip::is_on;
 use crate::doctor::facts::Link;
 use crate::doctor::lang::say;
 
@@ -44,9 +45,13 @@ fn vip_on_segment(case: &Case<'_>, physical: &Link) -> Outcome {
         ))
     };
     let host = ipnet::IpNet::from(vip);
+    let outcome = if is_on(case, "lo") {
+        outcome
+    } else {
+        outcome.fix(format!("ip addr add {host} dev lo"))
+    };
     outcome
         .evidence(name, vip)
-        .fix(format!("ip addr add {host} dev lo"))
         .fix(format!("ip addr del {host} dev {name}"))
         .verify(format!("arping -D -I {name} {vip}"))
 }

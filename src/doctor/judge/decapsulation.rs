@@ -18,6 +18,8 @@ enum Taker<'a> {
     Device(&'a Link),
     /// A `tunlb decap` for this VIP.
     Process(&'a Decapsulator),
+    /// A `tunlb decap` for this VIP, whose device is down.
+    DownProcess(&'a Link),
     /// A `tunlb decap` runs, but not for these packets.
     OtherProcess(&'a Decapsulator),
     /// The kernel has no tunnel driver; it may have a file of one.
@@ -54,6 +56,7 @@ pub(super) fn module(case: &Case<'_>) -> Outcome {
         }
         Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", decap.pid),
         Taker::Device(_)
+        | Taker::DownProcess(_)
         | Taker::OtherProcess(_)
         | Taker::NoDevice
         | Taker::Unfit(_)
@@ -102,10 +105,8 @@ pub(super) fn device(case: &Case<'_>) -> Outcome {
         Taker::Device(link) => {
             Outcome::pass().evidence(format!("{} rx_packets", link.name), link.rx_packets)
         }
-        Taker::Process(decap) => match case.link(&decap.device).filter(|link| !link.up) {
-            Some(link) => down(case, &link.name),
-            None => Outcome::pass().evidence("tunlb decap", &decap.device),
-        },
+        Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", &decap.device),
+        Taker::DownProcess(link) => down_process(case, link),
         Taker::OtherProcess(decap) => other_process(case, decap),
         Taker::Unfit(link) => unfit(case, link),
         Taker::NoDevice => Outcome::blocked(Code::backend(3)),
@@ -144,6 +145,18 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
     })
 }
 
+fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
+    let name = &link.name;
+    Outcome::fail(say!(
+        case.lang,
+        "{name} is down: tunlb decap receives the tunnel's packets and cannot hand them on",
+        "{name} 未启用（down）：tunlb decap 收到隧道包，但无法交给内核"
+    ))
+    .evidence(name, "down")
+    .fix(format!("ip link set {name} up"))
+    .verify(format!("ip link show {name}"))
+}
+
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     let vip = case.target.vip;
     let pid = decap.pid;
@@ -164,18 +177,6 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     )
     .fix(format!("tunlb decap --vip {vip} --setup"))
     .verify("tunlb doctor --only B2")
-}
-
-/// The TUN of a `tunlb decap`, which goes on without it and counts what the kernel refuses.
-fn down(case: &Case<'_>, name: &str) -> Outcome {
-    Outcome::fail(say!(
-        case.lang,
-        "{name}, the device of tunlb decap, is down: the kernel refuses what comes out of the tunnel",
-        "tunlb decap 的设备 {name} 未启用（down）：内核拒绝从隧道出来的包"
-    ))
-    .evidence(name, "down")
-    .fix(format!("ip link set {name} up"))
-    .verify(format!("ip link show {name}"))
 }
 
 fn unfit(case: &Case<'_>, link: &Link) -> Outcome {
@@ -280,7 +281,10 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
         .seen()
         .map_or(&[][..], Vec::as_slice);
     if let Some(process) = processes.iter().find(|process| takes(process, case)) {
-        return Taker::Process(process);
+        return match case.link(&process.device) {
+            Some(link) if !link.up => Taker::DownProcess(link),
+            Some(_) | None => Taker::Process(process),
+        };
     }
     let blind = || unseen(&case.facts.decapsulators).map(str::to_owned);
     let found = match case.target.encap {
@@ -294,6 +298,7 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
             None => found,
         },
         other @ (Taker::Process(_)
+        | Taker::DownProcess(_)
         | Taker::OtherProcess(_)
         | Taker::NoModule(_)
         | Taker::NoDevice

@@ -58,8 +58,9 @@ fn checks<'a>() -> [Check<Case<'a>>; 7] {
         examine,
     };
     [
-        check(35, Place::Route, &[], vip_route),
+        // Without the TUN there is no route into it.
         check(35, Place::Tunnel, &[], tun),
+        check(35, Place::Route, &[], vip_route),
         check(36, Place::SourceValidation, &[35], own_answers),
         check(38, Place::Backends, &[], sending),
         check(37, Place::Aside, &[], only_packets),

@@ -54,6 +54,18 @@ fn stopped(case: &Case<'_>, verdict: FilterVerdict) -> Result<RuleText, Box<Outc
     }))
 }
 
+/// Of a verdict that is not this row's own: rules that were not seen might be.
+fn unless_unseen(verdict: FilterVerdict) -> Outcome {
+    match verdict {
+        FilterVerdict::NotSeen(why) => Outcome::unknown(why),
+        FilterVerdict::Drop(_)
+        | FilterVerdict::Unknown(_)
+        | FilterVerdict::Accept
+        | FilterVerdict::Rewritten(_)
+        | FilterVerdict::Diverted(_) => Outcome::pass(),
+    }
+}
+
 fn unsure_of_director(case: &Case<'_>, rule: &RuleText) -> Outcome {
     quoted(
         Outcome::unknown(say!(
@@ -72,8 +84,9 @@ pub(super) fn name_trap(case: &Case<'_>) -> Outcome {
     }
     let packet = outer_packet(case);
     with_firewall(case, |firewall| {
-        let FilterVerdict::Drop(rule) = firewall.judge(&packet) else {
-            return Outcome::pass();
+        let verdict = firewall.judge(&packet);
+        let FilterVerdict::Drop(rule) = verdict else {
+            return unless_unseen(verdict);
         };
         if !trapped(firewall, &packet) {
             return Outcome::pass();
@@ -112,7 +125,7 @@ pub(super) fn reverse_path(case: &Case<'_>) -> Outcome {
                 reverse_path_drops(case, rule)
             }
             (Some(rule), _) if checks_reverse_path(rule) => unjudged(case, rule),
-            (Some(_) | None, _) => Outcome::pass(),
+            (Some(_) | None, _) => unless_unseen(verdict),
         }
     })
 }
@@ -238,8 +251,9 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
     let packet = answer_packet(case, ConntrackState::New);
     let vip = case.target.vip;
     with_firewall(case, |firewall| {
-        let FilterVerdict::Rewritten(rule) = firewall.judge(&packet) else {
-            return Outcome::pass();
+        let verdict = firewall.judge(&packet);
+        let FilterVerdict::Rewritten(rule) = verdict else {
+            return unless_unseen(verdict);
         };
         let outcome = Outcome::warn(say!(
             case.lang,

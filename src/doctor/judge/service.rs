@@ -16,17 +16,17 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
         Observed::Seen(sockets) => sockets,
         Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
-    if let Some(socket) = serving(case, sockets).next() {
-        return Outcome::pass().evidence(address_text(socket), program(socket));
-    }
     let service = case.service();
     if let Some(rule) = diverted(case) {
         return Outcome::unknown(say!(
             case.lang,
-            "nothing listens on {service} itself, but the packet filter redirects packets; where to was not followed",
-            "没有程序直接监听 {service}，但包过滤规则会重定向包；未继续追踪其去向"
+            "the packet filter sends packets for {service} elsewhere; where to, and who listens there, was not followed",
+            "包过滤规则把发往 {service} 的包送往别处；未继续追踪其去向，也不知道那里是否有程序监听"
         ))
         .evidence(format!("{} {}", rule.program, rule.chain), rule.rule);
+    }
+    if let Some(socket) = serving(case, sockets).next() {
+        return Outcome::pass().evidence(address_text(socket), program(socket));
     }
     let protocol = &target.protocol;
     let outcome = Outcome::fail(say!(

@@ -150,15 +150,13 @@ pub(super) fn reverts(case: &Case<'_>) -> Outcome {
         crate::doctor::facts::Observed::Seen(settings) => settings,
         crate::doctor::facts::Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
+    // `tunlb decap --setup` makes up for all of them each time it starts.
+    let mut processes = case.facts.decapsulators.seen().into_iter().flatten();
+    if processes.any(|process| process.setup && process.device == tunnel.name) {
+        return Outcome::pass();
+    }
     let all = boot_value(settings, "all", "rp_filter");
-    // `tunlb decap --setup` sets its own device each time it starts.
-    let processes = case.facts.decapsulators.seen();
-    let own_program = processes.is_some_and(|all| all.iter().any(|one| one.device == tunnel.name));
-    let own = if own_program {
-        None
-    } else {
-        boot_value(settings, &tunnel.name, "rp_filter")
-    };
+    let own = boot_value(settings, &tunnel.name, "rp_filter");
     let later = [&all, &own].into_iter().flatten();
     let Some(worst) = later.max_by_key(|setting| setting.value) else {
         return Outcome::pass();
@@ -171,7 +169,13 @@ pub(super) fn reverts(case: &Case<'_>) -> Outcome {
             let name = &tunnel.name;
             let (file, line) = (&worst.file, worst.line);
             let own_name = conf(name, "rp_filter");
-            let wanted = if loose_is_fine { 2 } else { 0 };
+            let (all_name, all_value) =
+                (conf("all", "rp_filter"), all.as_ref().map(|all| all.value));
+            let wanted = match all_value {
+                _ if loose_is_fine => format!("{own_name} = 2"), // the larger one counts
+                Some(1..) => format!("{all_name} = 0\n{own_name} = 0"),
+                Some(_) | None => format!("{own_name} = 0"),
+            };
             Outcome::warn(say!(
                 case.lang,
                 "the running rp_filter lets the packets pass, but {file}:{line} sets it to {value} at the next \
@@ -179,7 +183,7 @@ pub(super) fn reverts(case: &Case<'_>) -> Outcome {
                 "当前的 rp_filter 放行这些包，但 {file}:{line} 会在下次启动或重建 {name} 时把它设为 {value}"
             ))
             .evidence(format!("{file}:{line}"), format!("{} = {value}", worst.name))
-            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{own_name} = {wanted}"))
+            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{wanted}"))
             .verify(format!("systemd-analyze cat-config sysctl.d | grep rp_filter; sysctl {own_name}"))
         }
     }

@@ -192,6 +192,7 @@ fn decap() -> Decapsulator {
         vips: vec![ip(VIP)],
         directors: vec!["10.0.1.2/32".parse().unwrap()],
         encap: Encap::Ipip,
+        setup: true,
     }
 }
 
@@ -247,8 +248,21 @@ fn drop_outer(facts: &mut Facts) {
     legacy(facts, "-A INPUT -p ipencap -j DROP\n");
 }
 
+fn no_nft(facts: &mut Facts) {
+    facts.firewall.nft = Observed::Unseen("no nft".into());
+}
+
 fn drop_answers(facts: &mut Facts) {
     legacy(facts, "-A OUTPUT -s 203.0.113.10/32 -j DROP\n");
+}
+
+fn next_boot(facts: &mut Facts, name: &str, value: &str) {
+    facts.sysctl_files = Observed::Seen(vec![SysctlSetting {
+        file: "/etc/sysctl.d/50-site.conf".into(),
+        line: 1,
+        name: name.into(),
+        value: value.into(),
+    }]);
 }
 
 fn no_listener(facts: &mut Facts) {
@@ -291,6 +305,10 @@ const FAULTS: &[(&str, Status, Change)] = &[
         target(facts).director = Some(ip("10.0.1.3"));
     }),
     ("B2", Status::Fail, |facts| {
+        by_decap(facts);
+        links(facts)[2].up = false;
+    }),
+    ("B2", Status::Fail, |facts| {
         target(facts).vip = ip("2001:db8::10");
         links(facts)[2].kind = Some("sit".into());
         set(facts, "net.ipv6.conf.tunl0.disable_ipv6", 1);
@@ -304,6 +322,11 @@ const FAULTS: &[(&str, Status, Change)] = &[
         target(facts).encap = Encap::Gue(6080)
     }),
     ("B5", Status::Fail, no_vip),
+    ("B5", Status::Fail, |facts| {
+        if let RouteAnswer::Route(route) = &mut target(facts).vip_route {
+            route.table = Some(100); // where no source is looked for
+        }
+    }),
     ("B5", Status::Warn, |facts| {
         remove_address(facts, "203.0.113.10/32");
         address(facts, 3, "203.0.113.10/32");
@@ -363,6 +386,14 @@ const FAULTS: &[(&str, Status, Change)] = &[
         set(facts, "net.ipv4.conf.all.rp_filter", 2);
         set(facts, "net.ipv4.conf.tunl0.rp_filter", 1);
         refuse_input(facts);
+    }),
+    ("B12", Status::Warn, |facts| {
+        by_decap(facts);
+        facts.decapsulators = Observed::Seen(vec![Decapsulator {
+            setup: false,
+            ..decap()
+        }]);
+        next_boot(facts, "net.ipv4.conf.all.rp_filter", "1");
     }),
     ("B12", Status::Warn, |facts| {
         facts.sysctl_files = Observed::Seen(vec![SysctlSetting {
@@ -629,6 +660,13 @@ const HEALTHY: &[(&str, Change)] = &[
         target.way_back = route("unicast", "eth0", Some("fe80::1"));
         target.way_back_of_any = route("unicast", "eth0", Some("fe80::1"));
     }),
+    (
+        "the next boot is strict, and tunlb decap --setup makes up for it",
+        |facts| {
+            by_decap(facts);
+            next_boot(facts, "net.ipv4.conf.all.rp_filter", "1");
+        },
+    ),
     ("GUE by tunlb decap", |facts| {
         by_decap(facts);
         target(facts).encap = Encap::Gue(6080);
@@ -662,6 +700,11 @@ fn what_was_not_seen_is_unknown() {
         ("B30", |facts| {
             facts.sockets = Observed::Unseen("not permitted".into())
         }),
+        ("B30", |facts| {
+            let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+            let programs = &mut facts.firewall.iptables;
+            programs.insert("iptables-nft-save".into(), Observed::Seen(text.into()));
+        }),
         ("B18", |facts| {
             facts.neighbours = Observed::Unseen("not permitted".into())
         }),
@@ -674,8 +717,21 @@ fn what_was_not_seen_is_unknown() {
         ("B8", |facts| {
             facts.sysctls.remove("net.ipv4.conf.all.arp_ignore");
         }),
-        ("B19", |facts| {
-            facts.firewall.nft = Observed::Unseen("no nft".into())
+        ("B13", no_nft),
+        ("B19", no_nft),
+        ("B20", no_nft),
+        ("B22", no_nft),
+        ("B16", |facts| {
+            target(facts).way_back = route("unicast", "eth0", Some(DIRECTOR));
+            legacy(
+                facts,
+                "-A OUTPUT -s 203.0.113.10/32 -j MARK --set-xmark 0x1/0xffffffff\n",
+            );
+            facts.rules = Observed::Seen(vec![PolicyRule {
+                mark: Some((1, u32::MAX)),
+                table: Some(100),
+                ..PolicyRule::default()
+            }]);
         }),
         ("B19", |facts| {
             legacy(facts, "-A INPUT -m bpf --bytecode \"1,6 0 0 0\" -j DROP\n")
@@ -691,6 +747,36 @@ fn what_was_not_seen_is_unknown() {
         assert_eq!(status_of(&facts, code), Status::Unknown, "{code}");
         assert_eq!(verdict_of(&facts).0, Status::Unknown, "{code}");
     }
+}
+
+/// The finding that decides.
+fn decisive(change: Change) -> Finding {
+    let mut facts = healthy();
+    change(&mut facts);
+    let diagnosis = judge(&facts, &Selection::default(), Lang::En).remove(0);
+    let code = diagnosis.verdict.code.unwrap();
+    let mut checks = diagnosis.checks.into_iter();
+    checks.find(|check| check.code == code).unwrap()
+}
+
+#[test]
+fn commands_fit_what_is_there() {
+    let on_both = decisive(|facts| address(facts, 2, "203.0.113.10/32"));
+    assert_eq!(on_both.fix, ["ip addr del 203.0.113.10/32 dev eth0"]);
+    let beside = decisive(|facts| address(facts, 1, "203.0.113.10/24"));
+    assert_eq!(beside.fix, ["ip addr del 203.0.113.10/24 dev lo"]);
+    let unreachable = decisive(|facts| {
+        target(facts).way_back = RouteAnswer::Refused(libc::EHOSTUNREACH);
+        target(facts).way_back_of_any = RouteAnswer::Refused(libc::EHOSTUNREACH);
+    });
+    let expected = "ip route replace 192.0.2.7 via GATEWAY dev eth0";
+    assert_eq!(unreachable.fix.last().unwrap(), expected);
+    let strict_later = decisive(|facts| {
+        remove_address(facts, "127.0.0.42/32");
+        next_boot(facts, "net.ipv4.conf.all.rp_filter", "1");
+    });
+    let file = "# /etc/sysctl.d/99-tunlb.conf\nnet.ipv4.conf.all.rp_filter = 0\nnet.ipv4.conf.tunl0.rp_filter = 0";
+    assert_eq!(strict_later.persist, [file]);
 }
 
 #[test]

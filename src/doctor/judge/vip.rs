@@ -24,6 +24,7 @@ enum Fate {
 pub(super) fn missing(case: &Case<'_>) -> Outcome {
     let vip = case.target.vip;
     match fate(case) {
+        Fate::Local if is_no_source(case) => no_source(case),
         Fate::Local => on_the_right_device(case),
         Fate::Forwarded => Outcome::blocked(Code::backend(6)),
         Fate::Unknown(why) => Outcome::unknown(why),
@@ -36,6 +37,31 @@ pub(super) fn missing(case: &Case<'_>) -> Outcome {
             case.with_counters(add_vip(case, outcome), &["IpInAddrErrors"])
         }
     }
+}
+
+/// The kernel looks for the sources of answers in the table local (255) alone, whatever the rules
+/// (`__ip_dev_find`, linux/net/ipv4/devinet.c); it may call it main (254) while both are one.
+const LOCAL_OR_MAIN: std::ops::RangeInclusive<u32> = 254..=255;
+
+/// Whether packets for the VIP are delivered by a route that does not make it a source.
+fn is_no_source(case: &Case<'_>) -> bool {
+    usable(&case.target.vip_route).is_some_and(|route| {
+        case.target.vip.is_ipv4()
+            && route.kind == "local"
+            && route
+                .table
+                .is_some_and(|table| !LOCAL_OR_MAIN.contains(&table))
+    })
+}
+
+fn no_source(case: &Case<'_>) -> Outcome {
+    let vip = case.target.vip;
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "packets for {vip} are delivered, but its route is not in the table local: no answer can have it as its source",
+        "发往 {vip} 的包能送达，但它的路由不在 local 表中：应答无法以它为源地址"
+    ));
+    add_vip(case, outcome)
 }
 
 /// The VIP is missing, and packets for it go out again.
@@ -100,7 +126,8 @@ fn on_the_right_device(case: &Case<'_>) -> Outcome {
     }
 }
 
-fn is_on(case: &Case<'_>, device: &str) -> bool {
+/// Whether the VIP is an address of a device.
+pub(super) fn is_on(case: &Case<'_>, device: &str) -> bool {
     let addresses = case.link(device).and_then(|link| case.addresses_on(link));
     addresses.is_some_and(|all| all.iter().any(|net| net.addr() == case.target.vip))
 }
@@ -185,9 +212,14 @@ fn judge_mask(case: &Case<'_>, net: IpNet, device: &str) -> Outcome {
         ))
     };
     let host = IpNet::from(net.addr());
+    let addresses = case.link(device).and_then(|link| case.addresses_on(link));
+    let outcome = if addresses.is_some_and(|nets| nets.contains(&host)) {
+        outcome
+    } else {
+        outcome.fix(format!("ip addr add {host} dev {device}"))
+    };
     outcome
         .evidence(format!("ip addr show {device}"), net)
-        .fix(format!("ip addr add {host} dev {device}"))
         .fix(format!("ip addr del {net} dev {device}"))
         .verify(format!("ip route get {client}"))
 }

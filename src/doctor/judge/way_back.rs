@@ -4,7 +4,7 @@
 
 use super::case::{Case, is_local, route_text, usable};
 use super::outcome::Outcome;
-use crate::doctor::facts::{Observed, PolicyRule, Route, RouteAnswer};
+use crate::doctor::facts::{FirewallFacts, Observed, PolicyRule, Route, RouteAnswer};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
 
@@ -27,7 +27,15 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
             ))
             .evidence(question(case), route_text(answer))
             .fix(gateway_wanted(case, device))
-            .fix(format!("ip route add default via GATEWAY dev {device}"))
+            .fix(match answer {
+                RouteAnswer::Refused(libc::ENETUNREACH) => {
+                    format!("ip route add default via GATEWAY dev {device}")
+                }
+                // An unreachable, prohibit or blackhole route is in the way.
+                RouteAnswer::Route(_) | RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => {
+                    format!("ip route replace {client} via GATEWAY dev {device}")
+                }
+            })
             .persist(format!(
                 "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
             ))
@@ -127,6 +135,15 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
     let Some(what) = astray(case, route) else {
         return Outcome::pass().evidence(question(case), route_text(&case.target.way_back));
     };
+    if let Some(rule) = rule_by_mark(case) {
+        return Outcome::unknown(say!(
+            case.lang,
+            "{what}, unless the packet filter marks them and a policy rule sends marked packets elsewhere",
+            "{what}；除非包过滤规则给它们打上标记，并由策略路由规则把带标记的包送往别处"
+        ))
+        .evidence("ip rule", &rule.text)
+        .evidence(question(case), route_text(&case.target.way_back));
+    }
     let device = case.target.physical.as_deref().unwrap_or("E");
     Outcome::fail(what)
         .evidence(question(case), route_text(&case.target.way_back))
@@ -138,6 +155,30 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
             "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
         ))
         .verify(question(case))
+}
+
+/// A rule that may send answers elsewhere once the packet filter has marked them: their route is looked up
+/// again then (`nf_reroute`), in a way that the kernel cannot be asked for beforehand.
+fn rule_by_mark<'a>(case: &Case<'a>) -> Option<&'a PolicyRule> {
+    let rules = case.facts.rules.seen()?;
+    let by_mark = rules
+        .iter()
+        .find(|rule| rule.ipv6 == case.target.vip.is_ipv6() && rule.mark.is_some());
+    by_mark.filter(|_| answers_are_marked(&case.facts.firewall))
+}
+
+fn answers_are_marked(firewall: &FirewallFacts) -> bool {
+    let by_nft = firewall.nft.seen().is_some_and(|text| {
+        [
+            "\"type\": \"route\"",
+            "{\"mangle\": {\"key\": {\"meta\": {\"key\": \"mark\"}}",
+        ]
+        .iter()
+        .all(|words| text.contains(words))
+    });
+    let saves = firewall.iptables.values().filter_map(Observed::seen);
+    let mut rules = saves.flat_map(|text| text.lines());
+    by_nft || rules.any(|rule| rule.contains("-A OUTPUT ") && rule.contains("MARK --"))
 }
 
 fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
