@@ -183,7 +183,9 @@ fn tun(case: &Case<'_>) -> Outcome {
             .fix(format!("ip link set {name} up"));
     }
     match &case.director.tun_in_use {
-        Observed::Seen(true) => Outcome::pass(),
+        Observed::Seen(true) => {
+            Outcome::pass().evidence(format!("{name} tx_packets"), link.tx_packets)
+        }
         Observed::Seen(false) => Outcome::fail(say!(
             case.lang,
             "no process holds {name} open: what is routed into it is lost",
