@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use clap::{Parser as _, ValueEnum};
 use values::{parse_code, parse_encap, parse_service};
 
-use super::source::complain_about;
-use super::{BAD_NEWS, NO_WORK, print};
+use super::source::{ConfigSource, complain_about};
+use super::{BAD_NEWS, Cli, Command, NO_WORK, print};
 use crate::config::{Config, ConfigError};
 use crate::doctor::facts::{Encap, Facts, Role};
 use crate::doctor::finding::{Code, Diagnosis, Status};
@@ -337,10 +337,13 @@ fn look_at_backend(args: &Args, client: Option<IpAddr>) -> Facts {
 }
 
 fn look_at_director(args: &Args) -> Result<Option<Facts>> {
-    let Some(path) = args.config.clone().or_else(running_configuration) else {
-        bail!("the director's configuration is not known; name it: -c FILE");
+    let loaded = match &args.config {
+        Some(path) => Config::load(path),
+        None => running_source()
+            .context("the director's configuration is not known; name it: -c FILE")?
+            .load(),
     };
-    match Config::load(&path) {
+    match loaded {
         Ok(config) => Ok(Some(gather::director(&config))),
         Err(ConfigError::Invalid(problems)) => {
             complain_about(&problems);
@@ -350,23 +353,19 @@ fn look_at_director(args: &Args) -> Result<Option<Facts>> {
     }
 }
 
-/// The file that the running director was started with.
-fn running_configuration() -> Option<PathBuf> {
-    let directors = gather::running_directors();
-    let (_, arguments) = directors.first()?;
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        if argument == "-c" || argument == "--config" {
-            return arguments.next().map(PathBuf::from);
-        }
-        if let Some(path) = argument
-            .strip_prefix("--config=")
-            .or(argument.strip_prefix("-c"))
-        {
-            return Some(PathBuf::from(path));
-        }
+/// What the running director was started with: a file, seen from where it was started, or flags.
+fn running_source() -> Option<ConfigSource> {
+    let (pid, arguments) = gather::running_directors().into_iter().next()?;
+    let Command::Run(mut run) = Cli::try_parse_from(arguments).ok()?.command else {
+        return None;
+    };
+    if let Some(path) = &mut run.source.config
+        && path.is_relative()
+        && let Ok(folder) = fs::read_link(format!("/proc/{pid}/cwd"))
+    {
+        *path = folder.join(&*path);
     }
-    None
+    Some(run.source)
 }
 
 fn write_bundle(path: &Path, facts: &Facts, diagnoses: &[Diagnosis]) -> Result<()> {

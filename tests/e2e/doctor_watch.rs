@@ -154,6 +154,42 @@ fn nothing_arrives() {
     });
 }
 
+/// The director sends, the router drops protocol 4: only both ends together can tell.
+#[test]
+fn the_network_between_drops_the_tunnel() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = site.run(&["--vip", WEB, "--backend", "10.0.2.13"]);
+        site.router.sh("nft add table ip f
+             nft 'add chain ip f on { type filter hook forward priority 0; }'
+             nft add rule ip f on ip protocol 4 drop");
+        let tunlb = tunlb();
+        let said = site
+            .director
+            .run(&format!("{} doctor --json", tunlb.display()));
+        let peer = lab.file("director.json", said).display().to_string();
+        let backend = &site.backends[2].node;
+        let arguments = [
+            "--vip",
+            WEB,
+            "--client",
+            CLIENT,
+            "--seconds",
+            "2",
+            "--peer",
+            &peer,
+        ];
+        let verdict = watched(&site.client, backend, &arguments, URL);
+        assert_eq!(verdict["verdict"]["code"], "B23", "{verdict:#}");
+        let summary = verdict["verdict"]["summary"].to_string();
+        assert!(
+            summary.contains("tunlb0 tx_packets") && summary.contains("0 arrived"),
+            "{summary}"
+        );
+        director.stop();
+    });
+}
+
 #[test]
 fn the_client_gets_no_answer() {
     in_lab(|lab| {
