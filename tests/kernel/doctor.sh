@@ -30,6 +30,7 @@ main() {
   faults_of_the_way_back_and_the_service
   pairs
   healthy_variants
+  mends
   say "OK: $judged of $judged cases judged right."
 }
 
@@ -112,6 +113,20 @@ healthy_variants() {
   gives none "an AnyIP route instead of the address" \
     "ip addr del $VIP/32 dev lo; ip route add local $VIP/32 dev lo" \
     "ip route del local $VIP/32 dev lo; ip addr add $VIP/32 dev lo"
+}
+
+# Several faults at once: all are mended, and the undo script brings them back.
+mends() {
+  local code=0
+  on backend bash -c "ip link set tunl0 down; ip addr del $VIP/32 dev lo
+    sysctl -qw net.ipv4.conf.tunl0.rp_filter=1"
+  on backend "$TUNLB" doctor --role backend --vip "$VIP:80/tcp" --client "$CLIENT" --director "$DIRECTOR" \
+    --fix --apply --yes --undo-file "$LAB_DIR/undo.sh" >"$LAB_DIR/mended.out" || code=$?
+  [ "$code" = 0 ] || fail "not mended (exit code $code): $(cat "$LAB_DIR/mended.out")"
+  gives none "tunl0 down, no VIP and rp_filter 1, all mended" true true
+  on backend "$LAB_DIR/undo.sh" >/dev/null || fail "the undo script failed"
+  gives B2 "the same, undone" true "ip link set tunl0 up; ip addr add $VIP/32 dev lo
+    sysctl -qw net.ipv4.conf.tunl0.rp_filter=0"
 }
 
 # gives CODE|none DESCRIPTION INJECT UNDO
