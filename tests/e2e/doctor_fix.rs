@@ -8,23 +8,11 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::doctor::WAY;
 use crate::enter::{in_lab, tunlb};
 use crate::lab::Node;
 use crate::leftovers::{self, assert_same};
-use crate::site::{CLIENT, DIRECTOR, Site, URL, WEB};
-
-const EXAMINE: [&str; 10] = [
-    "doctor",
-    "--role",
-    "backend",
-    "--vip",
-    WEB,
-    "--client",
-    CLIENT,
-    "--director",
-    DIRECTOR,
-    "--lang=en",
-];
+use crate::site::{Site, URL, WEB};
 
 /// Faults of the backend, each of which keeps the client from its answer: the VIP is missing, the policy
 /// rules do not know it, rp_filter is strict for all devices, two firewalls drop what has it as source.
@@ -222,7 +210,8 @@ fn mend(backend: &Node, undo: &Path, arguments: &[&str]) -> Output {
 
 fn examination(backend: &Node, undo: &Path) -> Command {
     let mut command = backend.command(tunlb());
-    command.args(EXAMINE).arg("--undo-file").arg(undo);
+    command.arg("doctor").args(WAY);
+    command.arg("--lang=en").arg("--undo-file").arg(undo);
     command
 }
 

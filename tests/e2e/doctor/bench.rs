@@ -11,7 +11,7 @@ use crate::lab::{Lab, Node};
 use crate::site::{CLIENT, DIRECTOR, Director, Site, URL, WEB};
 
 /// What names the packet's way to the doctor of a backend.
-pub(super) const WAY: [&str; 8] = [
+pub(crate) const WAY: [&str; 8] = [
     "--role",
     "backend",
     "--vip",

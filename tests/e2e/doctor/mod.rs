@@ -15,3 +15,5 @@ mod healthy;
 mod pairs;
 mod seeds;
 mod service;
+
+pub(crate) use bench::WAY;
