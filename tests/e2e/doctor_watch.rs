@@ -101,6 +101,14 @@ const FAULTS: &[Fault] = &[
         code: Some("B14"),
     },
     Fault {
+        what: "the way back to the director is not the device it comes in by, which filters strictly",
+        make: "ip link add other type veth peer name other1; ip link set other up; ip link set other1 up
+               ip addr add 10.9.0.1/24 dev other; ip route add 10.0.1.2/32 dev other
+               echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter",
+        mend: "echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter; ip link del other",
+        code: Some("B10"),
+    },
+    Fault {
         what: "T is gone",
         make: "ip link set decap0 down",
         mend: "ip link set decap0 up",

@@ -151,7 +151,7 @@ impl Effective {
 }
 
 /// The dotted name of an IPv4 device setting; dots of the device become slashes, as sysctl(8) has it.
-pub(super) fn conf(device: &str, key: &str) -> String {
+pub(in crate::doctor) fn conf(device: &str, key: &str) -> String {
     format!("net.ipv4.conf.{}.{key}", device.replace('.', "/"))
 }
 

@@ -27,6 +27,7 @@ use super::firewall::Firewall;
 use super::lang::{Lang, say};
 use super::watch;
 use case::Case;
+pub(super) use case::conf;
 use outcome::Outcome;
 use path::Place;
 

@@ -203,6 +203,8 @@ fn arrived(trail: &Trail<'_>, observation: &Observation) -> &'static [u8] {
         _ if unknown_protocol => &[1],
         Some((true, 3, 2) | (false, 4, 1)) => &[1, 19, 20],
         Some((true, 3, 3) | (false, 1, 4)) => &[2, 3],
+        // The filter of the device that it came in by: the way back to the director is another one.
+        _ if outer_is_v4 && moved(observation, "TcpExtIPReversePathFilter") => &[10],
         // Its own delivery is counted where something takes the outer packet: T, or `tunlb decap`.
         _ if !moved(observation, delivers) => &[19, 20],
         _ if observation.tunnel.is_none() => &[2, 3, 1, 19, 20],

@@ -12,6 +12,7 @@ use super::trail::Trail;
 use crate::doctor::catalogue::{self, Severity};
 use crate::doctor::facts::{Observed, Role};
 use crate::doctor::finding::{Code, Diagnosis, Finding, Stage, StageState, Status, Verdict};
+use crate::doctor::judge::conf;
 use crate::doctor::lang::Lang;
 
 /// Packets that are quoted as evidence.
@@ -103,6 +104,9 @@ fn fault(
             None => seen,
         };
     }
+    if last == Last::Arrived && code == Code::backend(10) {
+        filtered_on_entry(finding, observation, trail, lang);
+    }
     finding.status = Status::Fail;
     finding.blocked_by = None;
     finding.evidence.extend(evidence(observation, lang));
@@ -115,6 +119,24 @@ fn fault(
         diagnosis.path = picture(observation, trail);
     }
     diagnosis
+}
+
+/// The checks at rest know the device to the director, not the one by which the outer packet came.
+fn filtered_on_entry(
+    finding: &mut Finding,
+    observation: &Observation,
+    trail: &Trail<'_>,
+    lang: Lang,
+) {
+    let Some(outer) = trail.outer else { return };
+    let name = conf(&outer.device, "rp_filter");
+    finding.summary = texts::filtered_on_entry(observation, outer, lang);
+    finding.fix = vec![format!("sysctl -w {name}=2")];
+    finding.persist = vec![format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 2")];
+    finding.verify = outer.outer.map(|tunnel| {
+        let (to, from) = (tunnel.destination, tunnel.source);
+        format!("ip route get {to} from {from} iif {}", outer.device)
+    });
 }
 
 /// The flow works. A fault that would have stopped it is no fact any more, but may be one of others.

@@ -250,6 +250,13 @@ fn last_seen_before_the_tunnel() {
             4,
         ),
         ("silence", outer(), &[("IpInReceives", 1)], &[], 19),
+        (
+            "rp_filter of the device that the outer packet comes in by",
+            outer(),
+            &[("TcpExtIPReversePathFilter", 1)],
+            &[],
+            10,
+        ),
         ("silence, the name trap", outer(), &[], &[20], 20),
         (
             "silence, but the outer packet was delivered",

@@ -147,6 +147,20 @@ pub(super) fn last_seen(
     }
 }
 
+/// Reverse-path filtering of the outer packet.
+pub(super) fn filtered_on_entry(observation: &Observation, outer: &Sighting, lang: Lang) -> String {
+    let (what, entry) = (name(outer), &outer.device);
+    let director = outer.outer.map(|tunnel| tunnel.source.to_string());
+    let director = director.unwrap_or_else(|| "director".to_owned());
+    let tunnel = observation.tunnel.as_deref().unwrap_or("T");
+    say!(
+        lang,
+        "{what} arrived on {entry} and never came out of {tunnel}: {entry}'s rp_filter drops the tunnel's packet, because \
+         the way back to {director} is not {entry}",
+        "{what} 到达 {entry}，但没有从 {tunnel} 出来：到 {director} 的路由不经过 {entry}，隧道包被 {entry} 的 rp_filter 丢弃"
+    )
+}
+
 fn nothing(observation: &Observation, lang: Lang) -> String {
     let service = service(observation);
     let seconds = observation.milliseconds.div_ceil(1000);
