@@ -18,17 +18,24 @@ mod resolve;
 
 /// A layer and the layers it may use beside itself. `main` is the binary's root.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("text", &[]),
     ("packet", &[]),
     ("director", &["packet"]),
-    ("config", &["packet", "director"]),
-    ("io", &["packet"]),
-    ("decap", &["packet", "io"]),
-    ("doctor", &["packet", "director", "config", "io", "decap"]),
-    ("daemon", &["packet", "director", "config", "io", "decap"]),
+    ("config", &["text", "packet", "director"]),
+    ("io", &["text", "packet"]),
+    ("decap", &["text", "packet", "io"]),
+    (
+        "doctor",
+        &["text", "packet", "director", "config", "io", "decap"],
+    ),
+    (
+        "daemon",
+        &["text", "packet", "director", "config", "io", "decap"],
+    ),
     (
         "cli",
         &[
-            "packet", "director", "config", "io", "decap", "doctor", "daemon",
+            "text", "packet", "director", "config", "io", "decap", "doctor", "daemon",
         ],
     ),
     ("main", &["cli"]),

@@ -5,6 +5,7 @@ pub mod capability;
 pub mod capture;
 pub mod command;
 pub mod egress;
+pub mod file;
 pub mod icmp;
 pub mod netlink;
 pub mod packet_socket;

@@ -94,33 +94,3 @@ impl Refusal {
         }
     }
 }
-
-/// Words as one line of a shell, quoted where they need to be.
-#[must_use]
-pub fn shell_line(words: &[String]) -> String {
-    let quoted: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-    quoted.join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_./:@%+=,-".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_survive_a_shell() {
-        let words = ["ip", "eth0/1", "\"tun 0\"", "it's", "", "$(reboot)"].map(str::to_owned);
-        assert_eq!(
-            shell_line(&words),
-            r#"ip eth0/1 '"tun 0"' 'it'\''s' '' '$(reboot)'"#
-        );
-    }
-}

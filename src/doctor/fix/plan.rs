@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::Refusal;
 use super::before::Before;
 use super::command::{Change, Command, after};
-use super::{Refusal, shell_line};
+use crate::text::shell;
 
 /// What a command comes to on a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ fn one(command: &[String], undo: Vec<String>) -> Plan {
 
 /// A line of a shell from words; what a user reads as well.
 fn line<const N: usize>(words: [&str; N]) -> String {
-    shell_line(&words.map(str::to_owned))
+    shell::line(&words.map(str::to_owned))
 }
 
 fn setting(
@@ -153,7 +154,7 @@ fn keepers(
     };
     (!keep.is_empty()).then(|| Step {
         command: sysctl(keep),
-        undo: vec![shell_line(&sysctl(back))],
+        undo: vec![shell::line(&sysctl(back))],
     })
 }
 
@@ -240,7 +241,7 @@ fn add_again(entry: &str, net: IpNet, device: &str) -> String {
             .into_iter()
             .flat_map(|label| ["label".to_owned(), label.clone()]),
     );
-    shell_line(&command)
+    shell::line(&command)
 }
 
 /// Whether a route goes with the address (`fib_sync_down_addr`), or with the last one of its device
@@ -277,7 +278,7 @@ fn route_again(route: &str, table: Option<&str>) -> String {
         .chain(end.into_iter().flatten())
         .map(str::to_owned)
         .collect();
-    shell_line(&words)
+    shell::line(&words)
 }
 
 /// A route that was not there is deleted again; one that is replaced comes back.
@@ -293,7 +294,7 @@ fn route_undo(route: &[String], replaces: bool, routes: &str) -> String {
         Some(old) => route_again(old, after(route, "table")),
         None => {
             let start = ["ip", "route", "del"].map(str::to_owned);
-            shell_line(&[start.as_slice(), route].concat())
+            shell::line(&[start.as_slice(), route].concat())
         }
     }
 }
@@ -306,7 +307,7 @@ fn add_rule(words: &[String], rule: &[String], rules: &str) -> Plan {
         return Plan::AlreadySo;
     }
     let start = ["ip", "rule", "del"].map(str::to_owned);
-    one(words, vec![shell_line(&[start.as_slice(), rule].concat())])
+    one(words, vec![shell::line(&[start.as_slice(), rule].concat())])
 }
 
 /// The line of `ip -o link show` about a device: `3: eth0@if4: <BROADCAST,UP> mtu 1500 …`.
@@ -397,7 +398,7 @@ fn load(words: &[String], module: &str, modules: &str) -> Plan {
 /// nftables gives a rule its handle when it is there; its comment is known before.
 fn nft_rule(words: &[String], chain: &[String; 3], mark: &str) -> Plan {
     let command = [words, ["comment", mark].map(str::to_owned).as_slice()].concat();
-    let chain = shell_line(chain);
+    let chain = shell::line(chain);
     let undo = format!(
         "nft --handle list chain {chain} | sed -n 's/.* comment \"{mark}\" # handle \\([0-9]*\\)$/\\1/p' | \
          xargs -r -n 1 nft delete rule {chain} handle"
@@ -412,7 +413,7 @@ fn iptables_undo(words: &[String]) -> String {
         .map(|word| if word == "-I" { "-D" } else { word })
         .map(str::to_owned)
         .collect();
-    shell_line(&words)
+    shell::line(&words)
 }
 
 /// `tx off` turns off every checksum feature; segmentation, which needs one, comes back with it.
@@ -429,7 +430,7 @@ fn checksums_off(words: &[String], device: &str, features: &str) -> Plan {
         return Plan::AlreadySo;
     }
     let start = ["ethtool", "-K", device].map(str::to_owned);
-    one(words, vec![shell_line(&[start.as_slice(), &on].concat())])
+    one(words, vec![shell::line(&[start.as_slice(), &on].concat())])
 }
 
 #[cfg(test)]

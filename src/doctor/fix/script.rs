@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::shell_line;
 use crate::doctor::finding::Code;
+use crate::text::shell;
 
 /// Only its owner reads and runs it: it tells rules and addresses.
 const MODE: u32 = 0o700;
@@ -133,11 +133,11 @@ fn text(entries: &[Entry]) -> String {
 pub fn restore(path: &Path, former: Option<&str>) -> Vec<String> {
     let path = path.to_string_lossy().into_owned();
     match former {
-        None => vec![shell_line(&["rm", "-f", &path].map(str::to_owned))],
+        None => vec![shell::line(&["rm", "-f", &path].map(str::to_owned))],
         Some(content) => {
             let words = ["printf", "%s", content].map(str::to_owned);
-            let path = shell_line(&[path]);
-            vec![format!("{} >{path}", shell_line(&words))]
+            let path = shell::line(&[path]);
+            vec![format!("{} >{path}", shell::line(&words))]
         }
     }
 }

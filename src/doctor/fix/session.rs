@@ -3,13 +3,14 @@
 //! It ends where nothing fails any more, where nothing more can be applied, where a command fails, or
 //! where the same commands would have to mend the same finding again: they did not help.
 
+use super::Refusal;
 use super::before::Before;
 use super::command::{Change, Command};
 use super::machine::{Machine, Proposal};
 use super::plan::{Context, Plan, Step, plan};
 use super::script::Entry;
-use super::{Refusal, shell_line};
 use crate::doctor::finding::{Code, Diagnosis, Finding, Status};
+use crate::text::shell;
 
 /// Most findings that one run mends; a machine of that many has a cause of its own.
 const MOST_ROUNDS: usize = 64;
@@ -203,7 +204,7 @@ impl<M: Machine> Attempt<'_, M> {
         }
         if refused || commands.is_empty() {
             for command in commands {
-                let line = shell_line(&command.words);
+                let line = shell::line(&command.words);
                 self.note(line, Vec::new(), Fate::Left(Refusal::NotAlone));
             }
             return Ok(Outcome::NotWhole);
@@ -229,7 +230,7 @@ impl<M: Machine> Attempt<'_, M> {
             let plan = plan(command, &before, context)?;
             Ok((plan, before))
         });
-        let line = shell_line(&command.words);
+        let line = shell::line(&command.words);
         match planned {
             Ok((Plan::AlreadySo, _)) => {
                 self.note(line, Vec::new(), Fate::AlreadySo);
@@ -250,7 +251,7 @@ impl<M: Machine> Attempt<'_, M> {
         before: &Before,
     ) -> Result<Outcome, M::Error> {
         for step in steps {
-            let line = shell_line(&step.command);
+            let line = shell::line(&step.command);
             let proposal = Proposal {
                 code: self.code,
                 what: &line,

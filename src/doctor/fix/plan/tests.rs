@@ -31,7 +31,7 @@ fn undo(text: &str, listings: &[&str]) -> Vec<String> {
 }
 
 fn lines(steps: &[Step]) -> Vec<(String, Vec<&str>)> {
-    let line = |step: &'_ Step| shell_line(&step.command);
+    let line = |step: &'_ Step| shell::line(&step.command);
     steps
         .iter()
         .map(|step| (line(step), step.undo.iter().map(String::as_str).collect()))
