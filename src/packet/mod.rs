@@ -8,6 +8,7 @@ pub mod ecn;
 mod encap;
 mod flow;
 mod icmp;
+pub mod neighbour;
 mod parse;
 mod partial;
 mod reply;
