@@ -8,6 +8,7 @@ pub mod egress;
 pub mod file;
 pub mod icmp;
 pub mod netlink;
+pub mod on_link;
 pub mod packet_socket;
 pub mod pcap;
 pub mod sys;

@@ -11,6 +11,7 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, NetlinkError, Operation};
+use crate::packet::neighbour::MacAddress;
 
 /// A network device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Link {
     pub carrier: bool,
     /// Speaks ARP: Ethernet, not loopback, not `IFF_NOARP`.
     pub arp: bool,
+    /// Its link-layer address, of Ethernet devices.
+    pub mac: Option<MacAddress>,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -180,6 +183,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.name = name;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
+    } else if let LinkAttribute::Address(bytes) = attribute {
+        link.mac = bytes.try_into().ok().map(MacAddress);
     } else if let LinkAttribute::Carrier(carrier) = attribute {
         link.carrier = carrier != 0;
     } else if let LinkAttribute::Stats64(stats) = attribute {
@@ -262,6 +267,7 @@ mod tests {
         message.attributes = vec![
             LinkAttribute::IfName("eth0".into()),
             LinkAttribute::Mtu(1500),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 7]),
             LinkAttribute::Carrier(1),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
         ];
@@ -272,6 +278,7 @@ mod tests {
             up: true,
             carrier: true,
             arp: true,
+            mac: Some(MacAddress([2, 0, 0, 0, 0, 7])),
             kind: Some("veth".into()),
             ..Link::default()
         };

@@ -6,6 +6,7 @@
 //! that it does not know instead of dumping everything.
 
 mod address;
+mod connected;
 mod link;
 mod monitor;
 mod neighbour;
@@ -23,9 +24,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
+pub use connected::ConnectedSubnet;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::AddressMonitor;
-pub use neighbour::Neighbour;
+pub use neighbour::{Neighbour, ProxyNeighbour};
 pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
 pub use socket::{BoundSocket, SocketProtocol, SocketTables};

@@ -17,7 +17,10 @@ mod send;
 
 pub use heap::release_freed_memory;
 pub use option::{force_receive_buffer, receive_only, report_full_queues};
-pub use packet::{LinkArrival, bind_to_all_devices, lost_packets, receive_link, report_times};
+pub use packet::{
+    Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,
+    report_times,
+};
 pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;
 
