@@ -424,7 +424,7 @@ fn what_is_printed_is_a_file_that_means_the_same() {
 #[test]
 fn limits_of_flows_in_the_output() {
     let content = with(
-        "hash_key = \"00112233445566778899aabbccddeeff\"\ntimeouts = { established = \"2h\", udp = \"90s\" }",
+        "hash_key = \"00112233445566778899aabbccddeeff\"\nneighbour = \"eth0\"\ntimeouts = { established = \"2h\", udp = \"90s\" }",
         "all_down = \"drop\"\nnew_flows_per_second = 1000",
         "[[vip]]\naddress = \"10.0.0.101\"\nbackend = [{ address = \"10.0.1.11\" }]",
     );
@@ -432,6 +432,7 @@ fn limits_of_flows_in_the_output() {
     let timeouts = "[director.timeouts]\nhalf_open = \"30s\"\nestablished = \"2h\"\n\
                     closing = \"1m\"\nreset = \"10s\"\nudp = \"90s\"\n";
     assert!(text.contains(timeouts), "{text}");
+    assert!(text.contains("\nneighbour = \"eth0\"\n"), "{text}");
     let limited = "all_down = \"drop\"\nnew_flows_per_second = 1000\n";
     assert!(text.contains(limited), "{text}");
     assert_eq!(text.matches("new_flows_per_second").count(), 1, "{text}");
@@ -534,6 +535,7 @@ fn the_json_of_a_valid_configuration() {
     assert_eq!(document["problems"], Value::Array(Vec::new()));
     assert_eq!(document["warnings"].as_array().unwrap().len(), 1);
     assert_eq!(document["config"]["director"]["workers"], 2);
+    assert_eq!(document["config"]["director"]["neighbour"], "auto");
     assert_eq!(document["config"]["director"]["hash_key"], "default");
     assert_eq!(document["config"]["director"]["encap"]["source"], "auto");
     assert_eq!(document["config"]["vip"][0]["backend"][1]["weight"], 2);

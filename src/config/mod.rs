@@ -8,6 +8,7 @@ mod draft;
 mod duration;
 mod file;
 mod flags;
+mod neighbour;
 mod problem;
 mod relations;
 mod restart;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use duration::text as duration_text;
 pub use flags::Flags;
+pub use neighbour::Neighbour;
 pub use problem::Problem;
 pub use restart::RestartNeeded;
 pub use source::OuterSource;
@@ -53,6 +55,8 @@ pub struct DirectorConfig {
     pub workers: NonZeroUsize,
     /// How encapsulated packets leave.
     pub egress: Egress,
+    /// For which VIPs of its own subnets it answers ARP and neighbour discovery.
+    pub neighbour: Neighbour,
     /// The secret of the selection hash; [`HashKey::DEFAULT`] where none was set.
     pub hash_key: HashKey,
     /// Slots of each VIP's ring.
@@ -99,6 +103,7 @@ impl Default for DirectorConfig {
             tun: "tunlb0".to_owned(),
             workers: NonZeroUsize::MIN,
             egress: Egress::Auto,
+            neighbour: Neighbour::Auto,
             hash_key: HashKey::DEFAULT,
             ring_size: RingSize::DEFAULT,
             flows: FlowLimits::default(),

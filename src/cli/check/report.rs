@@ -69,6 +69,7 @@ struct DirectorView<'a> {
     workers: usize,
     datapath: &'static str,
     egress: String,
+    neighbour: String,
     hash_key: &'static str,
     ring_size: u32,
     flows: usize,
@@ -149,6 +150,7 @@ impl<'a> ConfigView<'a> {
                 workers: director.workers.get(),
                 datapath: "tun",
                 egress: director.egress.to_string(),
+                neighbour: director.neighbour.to_string(),
                 hash_key: hash_key_word(director.hash_key),
                 ring_size: director.ring_size.slots(),
                 flows: director.flows.bound.get(),
@@ -355,6 +357,7 @@ fn director_text(director: &DirectorView<'_>) -> String {
     out.number("workers", director.workers);
     out.string("datapath", director.datapath);
     out.string("egress", &director.egress);
+    out.string("neighbour", &director.neighbour);
     out.line(&format!("# hash_key: {}", director.hash_key));
     out.number("ring_size", director.ring_size);
     out.number("flows", director.flows);
