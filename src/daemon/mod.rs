@@ -34,8 +34,8 @@ use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
-use crate::io::tun::{Before, Queue, TunDevice};
-use crate::io::undo::Undo;
+use crate::io::tun::{Queue, TunDevice};
+use crate::io::undo::{self, Step, Undo, UndoError};
 use drains::Drains;
 use path_mtu::PathLearner;
 pub use paths::Paths;
@@ -143,8 +143,6 @@ struct Daemon {
     learner: PathLearner,
     workers: Vec<WorkerThread>,
     capture: Option<Capture>,
-    /// Gives a TUN that was there before its MTU and state back.
-    _before: Option<Before>,
 }
 
 #[derive(Debug)]
@@ -159,6 +157,7 @@ impl Daemon {
     fn start(config: Config, options: &RunOptions, events: &SyncSender<Event>) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
+        undo::recover();
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
@@ -174,7 +173,7 @@ impl Daemon {
 
         let mut undo = Undo::new()?;
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open(tun, config.director.workers, mtu)?;
+        let device = TunDevice::open(tun, config.director.workers, mtu, &mut undo)?;
         let mut drains = Drains::default();
         drains.follow(&snapshot);
         let publisher = Publisher::new(Published {
@@ -218,7 +217,6 @@ impl Daemon {
             workers,
             capture,
             config,
-            _before: device.before,
         })
     }
 
@@ -238,11 +236,9 @@ impl Daemon {
         happened.recv().context(DEAF)
     }
 
-    /// Takes back routes and settings, ends the workers and sums up what they did.
+    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
-        for (step, error) in self.undo.undo_all() {
-            warn!("not undone: {step}: {error}");
-        }
+        warn_of_failures(self.undo.undo_traffic());
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {
                 warn!("cannot wake a worker: {error}");
@@ -252,6 +248,7 @@ impl Daemon {
         if let Some(capture) = self.capture {
             capture.stop();
         }
+        warn_of_failures(self.undo.undo_all());
         Totals::new(&self.publisher.current().load().snapshot, &self.roster)
     }
 
@@ -265,6 +262,12 @@ impl Daemon {
         };
         let mtu = self.routes.device_mtu();
         format!("{tun}: forwarding {vips} to {backends} backend(s), {workers} worker(s), MTU {mtu}")
+    }
+}
+
+fn warn_of_failures(failures: Vec<(Step, UndoError)>) {
+    for (step, error) in failures {
+        warn!("cannot undo {step}: {error}; by hand: {}", step.by_hand());
     }
 }
 

@@ -28,7 +28,7 @@ use crate::io::{
     netlink::{AddressMonitor, Netlink, NetlinkError},
     sysctl::SysctlError,
     tun::{TunDevice, TunError},
-    undo::{Undo, UndoError},
+    undo::{self, Undo, UndoError},
 };
 
 use admission::Admission;
@@ -106,6 +106,7 @@ pub enum DecapError {
 /// Any [`DecapError`]; everything that was set up is taken back then, too.
 pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
     require_capabilities(settings.encapsulation())?;
+    undo::recover();
     let mut netlink = Netlink::open()?;
     kernel_tunnel::refuse(settings, &netlink.links()?)?;
     let sockets = socket::open_all(settings.encapsulation())?;
@@ -115,8 +116,8 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
             operation: "take signals",
             cause,
         })?;
-    let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU)?;
     let mut undo = Undo::new()?;
+    let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU, &mut undo)?;
     host::prepare(settings, &tun, &mut netlink, &mut undo)?;
     let queue = tun.queues.pop().ok_or(TunError::Vanished(tun.name))?;
     let monitor = AddressMonitor::open()?;

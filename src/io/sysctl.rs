@@ -3,7 +3,11 @@
 //! The keys that the project needs are integers. A key is a list of path components, never a dotted
 //! string: a device name may hold dots (`eth0.100`), which sysctl(8) writes as slashes.
 
-use std::{fmt, fs, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::text::{plain::Plain, shell};
 
 /// The name of one integer setting, such as `net.ipv4.conf.eth0.rp_filter`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,6 +33,14 @@ impl Family {
             Self::Ipv6 => "ipv6",
         }
     }
+
+    /// How the keys of devices begin.
+    const fn conf_prefix(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "net.ipv4.conf.",
+            Self::Ipv6 => "net.ipv6.conf.",
+        }
+    }
 }
 
 /// Why a setting could not be named, read or written.
@@ -41,7 +53,7 @@ pub enum SysctlError {
         device: String,
     },
     /// The setting could not be read.
-    #[error("read sysctl {key}: {cause}")]
+    #[error("read sysctl {}: {cause}", Plain(key.to_string()))]
     Read {
         /// The setting.
         key: Sysctl,
@@ -49,7 +61,7 @@ pub enum SysctlError {
         cause: io::Error,
     },
     /// The setting holds something other than an integer.
-    #[error("read sysctl {key}: {text:?} is not an integer")]
+    #[error("read sysctl {}: {text:?} is not an integer", Plain(key.to_string()))]
     NotAnInteger {
         /// The setting.
         key: Sysctl,
@@ -57,7 +69,11 @@ pub enum SysctlError {
         text: String,
     },
     /// The setting could not be written.
-    #[error("set sysctl {key}: {cause}; as root: sysctl -w {key}={value}")]
+    #[error(
+        "set sysctl {}: {cause}; as root: {}",
+        Plain(key.to_string()),
+        shell::line(&["sysctl", "-w", &format!("{key}={value}")])
+    )]
     Write {
         /// The setting.
         key: Sysctl,
@@ -66,7 +82,40 @@ pub enum SysctlError {
         /// The system's error.
         cause: io::Error,
     },
+    /// A text names no setting that tunlb changes.
+    #[error("sysctl {0:?}: not one that tunlb changes")]
+    Unknown(String),
 }
+
+/// The settings per device that tunlb changes, and those that the kernel changes along with them: the
+/// only ones that are read from a text.
+const CHANGED: &[(Family, &[&str])] = &[
+    (
+        Family::Ipv4,
+        &[
+            "accept_local",
+            "accept_redirects",
+            "arp_announce",
+            "arp_ignore",
+            "forwarding",
+            "proxy_arp",
+            "rp_filter",
+            "send_redirects",
+            "src_valid_mark",
+        ],
+    ),
+    (
+        Family::Ipv6,
+        &[
+            "accept_ra",
+            "addr_gen_mode",
+            "disable_ipv6",
+            "force_forwarding",
+            "forwarding",
+            "proxy_ndp",
+        ],
+    ),
+];
 
 impl Sysctl {
     /// `net.ipv4.ip_forward`: whether this machine forwards IPv4 packets.
@@ -172,29 +221,43 @@ impl Sysctl {
         })
     }
 
-    /// The settings that a change of this one changes too.
+    /// The device whose setting it is; none for `all`, `default` and the whole host.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        let device = self.device.as_deref();
+        device.filter(|device| !["all", "default"].contains(device))
+    }
+
+    /// The settings that writing `value` to this one, or undoing that, changes too; and the value that
+    /// each gets by the writing, where it gets one.
     ///
     /// `ip_forward` sets `forwarding` of every device and of `default`, and turns `all.accept_redirects`
     /// over (`inet_forward_change`, linux/net/ipv4/devinet.c). It also switches large receive offload
     /// off for good, which is no setting under `/proc/sys`. For IPv6, `all.forwarding` sets
-    /// `forwarding` of every device and of `default` (`addrconf_fixup_forwarding`,
-    /// linux/net/ipv6/addrconf.c).
+    /// `forwarding` of every device and of `default`, and 0 clears every `force_forwarding`
+    /// (`addrconf_fixup_forwarding`, linux/net/ipv6/addrconf.c).
     ///
     /// # Errors
     /// [`SysctlError::Read`] where the settings cannot be listed.
-    pub(super) fn dependents(&self) -> Result<Vec<Self>, SysctlError> {
+    pub(super) fn dependents(&self, value: i32) -> Result<Vec<(Self, Option<i32>)>, SysctlError> {
+        let all = |family, name, after: Option<i32>| -> Result<Vec<_>, SysctlError> {
+            let keys = Self::conf_of_all(family, name)?.into_iter();
+            // That of IPv4 is another name of ip_forward itself.
+            let others = keys.filter(|key| key.device.as_deref() != Some("all"));
+            Ok(others.map(|key| (key, after)).collect())
+        };
         if *self == Self::ipv6_forward() {
-            let mut keys = Self::conf_of_all(Family::Ipv6, "forwarding")?;
-            keys.retain(|key| key != self);
+            let mut keys = all(Family::Ipv6, "forwarding", Some(value))?;
+            let cleared = (value == 0).then_some(0);
+            keys.extend(all(Family::Ipv6, "force_forwarding", cleared)?);
             return Ok(keys);
         }
         if *self != Self::ipv4_forward() {
             return Ok(Vec::new());
         }
-        let mut keys = Self::ipv4_conf_of_all("forwarding")?;
-        let all = Self::ipv4_conf("all", "forwarding")?;
-        keys.retain(|key| *key != all); // another name of ip_forward itself
-        keys.push(Self::ipv4_conf("all", "accept_redirects")?);
+        let mut keys = all(Family::Ipv4, "forwarding", Some(value))?;
+        let redirects = Self::ipv4_conf("all", "accept_redirects")?;
+        keys.push((redirects, Some(i32::from(value == 0))));
         Ok(keys)
     }
 
@@ -221,6 +284,45 @@ impl fmt::Display for Sysctl {
             }
             None => write!(f, "net.{family}.{name}"),
         }
+    }
+}
+
+/// The inverse of the text above, for the settings that tunlb changes.
+impl FromStr for Sysctl {
+    type Err = SysctlError;
+
+    fn from_str(text: &str) -> Result<Self, SysctlError> {
+        let unknown = || SysctlError::Unknown(text.to_owned());
+        if text == "net.ipv4.ip_forward" {
+            return Ok(Self::ipv4_forward());
+        }
+        let (family, rest) = [Family::Ipv4, Family::Ipv6]
+            .into_iter()
+            .find_map(|family| Some((family, text.strip_prefix(family.conf_prefix())?)))
+            .ok_or_else(unknown)?;
+        let (device, name) = rest.rsplit_once('.').ok_or_else(unknown)?;
+        let names = CHANGED.iter().filter(|(of, _)| *of == family);
+        let name = names
+            .flat_map(|(_, names)| names.iter())
+            .find(|known| **known == name)
+            .ok_or_else(unknown)?;
+        if device.contains('.') {
+            return Err(unknown());
+        }
+        Self::conf(family, &device.replace('/', "."), name)
+    }
+}
+
+impl Serialize for Sysctl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sysctl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 
@@ -293,15 +395,46 @@ mod tests {
 
     #[test]
     fn only_forwarding_has_dependents() {
-        let keys = Sysctl::ipv4_forward().dependents().unwrap();
-        assert!(keys.contains(&Sysctl::ipv4_conf("default", "forwarding").unwrap()));
-        assert!(keys.contains(&Sysctl::ipv4_conf("all", "accept_redirects").unwrap()));
-        assert!(!keys.contains(&Sysctl::ipv4_conf("all", "forwarding").unwrap()));
-        let keys = Sysctl::ipv6_forward().dependents().unwrap();
-        assert!(keys.contains(&Sysctl::ipv6_conf("lo", "forwarding").unwrap()));
-        assert!(!keys.contains(&Sysctl::ipv6_forward()));
-        let keys = Sysctl::ipv4_conf("all", "rp_filter").unwrap();
-        assert_eq!(keys.dependents().unwrap(), []);
+        let ipv4 = |device, name| Sysctl::ipv4_conf(device, name).unwrap();
+        let ipv6 = |device, name| Sysctl::ipv6_conf(device, name).unwrap();
+        let keys = Sysctl::ipv4_forward().dependents(1).unwrap();
+        assert!(keys.contains(&(ipv4("default", "forwarding"), Some(1))));
+        assert!(keys.contains(&(ipv4("all", "accept_redirects"), Some(0))));
+        assert!(
+            keys.iter()
+                .all(|(key, _)| *key != ipv4("all", "forwarding"))
+        );
+        let keys = Sysctl::ipv6_forward().dependents(1).unwrap();
+        assert!(keys.contains(&(ipv6("lo", "forwarding"), Some(1))));
+        assert!(keys.iter().all(|(key, _)| *key != Sysctl::ipv6_forward()));
+        assert_eq!(ipv4("all", "rp_filter").dependents(1).unwrap(), []);
+    }
+
+    #[test]
+    fn only_settings_that_tunlb_changes_are_read_from_a_text() {
+        for key in [
+            Sysctl::ipv4_forward(),
+            Sysctl::ipv6_forward(),
+            Sysctl::ipv4_conf("eth0.100", "rp_filter").unwrap(),
+            Sysctl::ipv6_conf("a..b", "accept_ra").unwrap(),
+        ] {
+            assert_eq!(key.to_string().parse::<Sysctl>().unwrap(), key);
+        }
+        for text in [
+            "",
+            "net.ipv4.ip_forward2",
+            "net.ipv4.tcp_syncookies",
+            "net.ipv4.conf.rp_filter",
+            "net.ipv4.conf..rp_filter",
+            "net.ipv4.conf.eth0.100.rp_filter",
+            "net.ipv4.conf.//.rp_filter",
+            "net.ipv4.conf.eth0.accept_ra",
+            "net.ipv6.conf.eth0.rp_filter",
+            "net.ipv6.ip_forward",
+            "kernel.modprobe",
+        ] {
+            assert!(text.parse::<Sysctl>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -2,10 +2,14 @@
 
 use std::process::Command;
 
+/// What the test keeps under /run, such as an undo journal, is its own.
+const OWN_RUN: &str = r#"mount -t tmpfs -o mode=0755 tmpfs /run && exec "$@""#;
+
 /// Runs the ignored test `name` (its whole path) as root of new user and network namespaces.
 pub(crate) fn in_namespace(name: &str) {
     let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--"])
+        .args(["--user", "--map-root-user", "--net", "--mount", "--"])
+        .args(["sh", "-c", OWN_RUN, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])
         .output()

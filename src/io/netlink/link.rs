@@ -105,8 +105,25 @@ impl Netlink {
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let mut request = LinkMessage::default();
         request.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        let operation = Operation::new("look up link", name);
-        match self.query(&operation, RouteNetlinkMessage::GetLink(request)) {
+        self.one_link(&Operation::new("look up link", name), request)
+    }
+
+    /// The device with that index, if there is one.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn link_at(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        self.one_link(&Operation::new("look up link", index), request)
+    }
+
+    fn one_link(
+        &mut self,
+        operation: &Operation,
+        request: LinkMessage,
+    ) -> Result<Option<Link>, NetlinkError> {
+        match self.query(operation, RouteNetlinkMessage::GetLink(request)) {
             Ok(answers) => Ok(answers.into_iter().find_map(link_of)),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
@@ -352,5 +369,7 @@ mod tests {
                 .any(|link| link.name == "lo")
         );
         assert_eq!(netlink.link("no-such-link").unwrap(), None);
+        assert_eq!(netlink.link_at(lo.index).unwrap().unwrap().name, "lo");
+        assert_eq!(netlink.link_at(2_000_000_000).unwrap(), None);
     }
 }

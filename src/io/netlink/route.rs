@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
         RouteProtocol, RouteScope, RouteType, RouteVia,
@@ -150,6 +150,104 @@ impl Netlink {
         let message = RouteNetlinkMessage::DelRoute(device_route(net, oif));
         self.change(&operation, message, 0)
     }
+
+    /// Adds a route to the main table that answers packets for `net` with "unreachable", where no route with
+    /// a better metric is.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Exists`] where the table has a route for `net` with that metric; any other
+    /// [`NetlinkError`].
+    pub fn add_unreachable(&mut self, net: IpNet, metric: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("add route", format_args!("unreachable {net}"));
+        let message = RouteNetlinkMessage::NewRoute(unreachable(net, metric));
+        self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes the route that [`Netlink::add_unreachable`] added.
+    ///
+    /// # Errors
+    /// ESRCH where it is not there; any other [`NetlinkError`].
+    pub fn remove_unreachable(&mut self, net: IpNet, metric: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("remove route", format_args!("unreachable {net}"));
+        let message = RouteNetlinkMessage::DelRoute(unreachable(net, metric));
+        self.change(&operation, message, 0)
+    }
+
+    /// What the routes of the main table through the device `oif` are for.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn routes_through(&mut self, oif: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.attributes = vec![RouteAttribute::Oif(oif)];
+        self.main_routes(request, |_| true)
+    }
+
+    /// What the unreachable routes of the main table with that metric are for.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn unreachable_routes(&mut self, metric: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.header.kind = RouteType::Unreachable;
+        let has_metric =
+            |route: &RouteMessage| route.attributes.contains(&RouteAttribute::Priority(metric));
+        self.main_routes(request, has_metric)
+    }
+
+    /// Lists routes; the kernel filters by what `request` says, both families.
+    fn main_routes(
+        &mut self,
+        request: RouteMessage,
+        chosen: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut nets = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = request.clone();
+            request.header.address_family = family;
+            let request = RouteNetlinkMessage::GetRoute(request);
+            for answer in self.dump(&Operation::new("list", "routes"), &request)? {
+                if let RouteNetlinkMessage::NewRoute(route) = answer
+                    && route.header.table == RouteHeader::RT_TABLE_MAIN
+                    && route.header.address_family == family
+                    && chosen(&route)
+                {
+                    nets.extend(net_of(&route));
+                }
+            }
+        }
+        Ok(nets)
+    }
+}
+
+fn net_of(route: &RouteMessage) -> Option<IpNet> {
+    let destination = route.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Destination(address) = attribute {
+            ip_of(address)
+        } else {
+            None
+        }
+    });
+    IpNet::new(destination?, route.header.destination_prefix_length).ok()
+}
+
+/// A route without a way.
+fn unreachable(net: IpNet, metric: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family_of(net.addr()),
+        destination_prefix_length: net.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unreachable,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(net.network().into()),
+        RouteAttribute::Priority(metric),
+    ];
+    message
 }
 
 fn route_with_mtu(net: IpNet, oif: u32, mtu: Option<u32>) -> RouteMessage {

@@ -50,6 +50,32 @@ pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_type: u8) -> 
     }
 }
 
+/// The cookie of a socket's network namespace: unique among all namespaces since the machine started
+/// (SO_NETNS_COOKIE; linux/net/core/net_namespace.c numbers them and reuses none).
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 5.14.
+pub fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = length_of::<u64>();
+    // SAFETY: the value points at writable data of the length given, which outlives the call; the
+    // descriptor is open for the lifetime of `socket`.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if status == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sets an option whose value is plain data.
 pub(super) fn set<T: Copy>(
     socket: BorrowedFd<'_>,
