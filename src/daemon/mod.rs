@@ -5,6 +5,7 @@
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
 mod drains;
+mod neighbours;
 mod path_mtu;
 mod paths;
 mod preflight;
@@ -37,6 +38,7 @@ use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
 use drains::Drains;
+use neighbours::Neighbours;
 use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
@@ -139,6 +141,7 @@ struct Daemon {
     roster: Roster,
     publisher: Publisher,
     routes: Routes,
+    neighbours: Neighbours,
     drains: Drains,
     learner: PathLearner,
     workers: Vec<WorkerThread>,
@@ -160,6 +163,7 @@ impl Daemon {
         undo::recover();
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
+        neighbours::refuse_unusable_device(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
         let mut roster = Roster::building_by(threads::build_rings);
         let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
@@ -205,8 +209,9 @@ impl Daemon {
             .into_iter()
             .map(|ready| ready.start(events.clone()))
             .collect::<Result<_>>()?;
-        Ok(Self {
+        let mut daemon = Self {
             undo,
+            neighbours: Neighbours::default(),
             paths,
             setup: options.setup,
             roster,
@@ -217,7 +222,19 @@ impl Daemon {
             workers,
             capture,
             config,
-        })
+        };
+        // Last: whoever asks for a VIP from now on is served.
+        let Self {
+            neighbours,
+            config,
+            undo,
+            ..
+        } = &mut daemon;
+        if let Err(error) = neighbours.follow(config, options.setup, undo) {
+            daemon.stop();
+            return Err(error);
+        }
+        Ok(daemon)
     }
 
     /// The next event; meanwhile draining backends are looked after.
@@ -238,6 +255,7 @@ impl Daemon {
 
     /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
+        self.neighbours.stop();
         warn_of_failures(self.undo.undo_traffic());
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {

@@ -13,7 +13,7 @@ use log::{error, info, warn};
 
 use super::published::Published;
 use super::routes::{self, Mtus};
-use super::{Daemon, Paths, preflight};
+use super::{Daemon, Paths, neighbours, preflight};
 use crate::config::{Config, ConfigError};
 use crate::io::netlink::Netlink;
 
@@ -43,6 +43,7 @@ impl Daemon {
         }
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
+        neighbours::refuse_unusable_device(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
         let mtus = paths.inner_mtus(&config);
         routes::device_mtu(&mtus)?;
@@ -51,7 +52,8 @@ impl Daemon {
         }
         self.publish(&config, &paths, &mtus)?;
         let followed = preflight::prepare_host(&config, self.setup, &paths, &mut self.undo)
-            .and_then(|()| self.follow(&mtus, &mut netlink));
+            .and_then(|()| self.follow(&mtus, &mut netlink))
+            .and_then(|()| self.follow_neighbours(&config));
         if let Err(error) = followed {
             self.take_back(&mut netlink);
             return Err(error);
@@ -98,13 +100,18 @@ impl Daemon {
         Ok(())
     }
 
+    fn follow_neighbours(&mut self, config: &Config) -> Result<()> {
+        self.neighbours.follow(config, self.setup, &mut self.undo)
+    }
+
     /// Back to the configuration that holds, as far as the kernel lets us.
     fn take_back(&mut self, netlink: &mut Netlink) {
         let (config, paths) = (self.config.clone(), self.paths.clone());
         let mtus = paths.inner_mtus(&config);
         let back = self
             .publish(&config, &paths, &mtus)
-            .and_then(|()| self.follow(&mtus, netlink));
+            .and_then(|()| self.follow(&mtus, netlink))
+            .and_then(|()| self.follow_neighbours(&config));
         if let Err(error) = back {
             error!("not everything could be taken back: {error:#}");
         }

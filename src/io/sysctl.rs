@@ -13,6 +13,7 @@ use crate::text::{plain::Plain, shell};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sysctl {
     family: Family,
+    folder: Folder,
     /// The part in the middle that names a device (or `all`, `default`), for settings per device.
     device: Option<String>,
     name: &'static str,
@@ -33,12 +34,23 @@ impl Family {
             Self::Ipv6 => "ipv6",
         }
     }
+}
 
-    /// How the keys of devices begin.
-    const fn conf_prefix(self) -> &'static str {
+/// Which of a device's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Folder {
+    /// Those of the protocol itself.
+    Conf,
+    /// Those of its neighbour table.
+    Neigh,
+}
+
+impl Folder {
+    /// As a path component and as part of a key.
+    const fn name(self) -> &'static str {
         match self {
-            Self::Ipv4 => "net.ipv4.conf.",
-            Self::Ipv6 => "net.ipv6.conf.",
+            Self::Conf => "conf",
+            Self::Neigh => "neigh",
         }
     }
 }
@@ -89,9 +101,10 @@ pub enum SysctlError {
 
 /// The settings per device that tunlb changes, and those that the kernel changes along with them: the
 /// only ones that are read from a text.
-const CHANGED: &[(Family, &[&str])] = &[
+const CHANGED: &[(Family, Folder, &[&str])] = &[
     (
         Family::Ipv4,
+        Folder::Conf,
         &[
             "accept_local",
             "accept_redirects",
@@ -106,6 +119,7 @@ const CHANGED: &[(Family, &[&str])] = &[
     ),
     (
         Family::Ipv6,
+        Folder::Conf,
         &[
             "accept_ra",
             "addr_gen_mode",
@@ -115,6 +129,8 @@ const CHANGED: &[(Family, &[&str])] = &[
             "proxy_ndp",
         ],
     ),
+    (Family::Ipv4, Folder::Neigh, &["proxy_delay"]),
+    (Family::Ipv6, Folder::Neigh, &["proxy_delay"]),
 ];
 
 impl Sysctl {
@@ -123,6 +139,7 @@ impl Sysctl {
     pub const fn ipv4_forward() -> Self {
         Self {
             family: Family::Ipv4,
+            folder: Folder::Conf,
             device: None,
             name: "ip_forward",
         }
@@ -133,6 +150,7 @@ impl Sysctl {
     pub fn ipv6_forward() -> Self {
         Self {
             family: Family::Ipv6,
+            folder: Folder::Conf,
             device: Some("all".to_owned()),
             name: "forwarding",
         }
@@ -143,7 +161,7 @@ impl Sysctl {
     /// # Errors
     /// [`SysctlError::Device`] where `device` cannot be the name of one.
     pub fn ipv4_conf(device: &str, name: &'static str) -> Result<Self, SysctlError> {
-        Self::conf(Family::Ipv4, device, name)
+        Self::of_device(Family::Ipv4, Folder::Conf, device, name)
     }
 
     /// `net.ipv6.conf.DEVICE.NAME`; `device` may be `all` or `default`.
@@ -151,10 +169,31 @@ impl Sysctl {
     /// # Errors
     /// [`SysctlError::Device`] where `device` cannot be the name of one.
     pub fn ipv6_conf(device: &str, name: &'static str) -> Result<Self, SysctlError> {
-        Self::conf(Family::Ipv6, device, name)
+        Self::of_device(Family::Ipv6, Folder::Conf, device, name)
     }
 
-    fn conf(family: Family, device: &str, name: &'static str) -> Result<Self, SysctlError> {
+    /// `net.ipv4.neigh.DEVICE.NAME`
+    ///
+    /// # Errors
+    /// [`SysctlError::Device`] where `device` cannot be the name of one.
+    pub fn ipv4_neigh(device: &str, name: &'static str) -> Result<Self, SysctlError> {
+        Self::of_device(Family::Ipv4, Folder::Neigh, device, name)
+    }
+
+    /// `net.ipv6.neigh.DEVICE.NAME`
+    ///
+    /// # Errors
+    /// [`SysctlError::Device`] where `device` cannot be the name of one.
+    pub fn ipv6_neigh(device: &str, name: &'static str) -> Result<Self, SysctlError> {
+        Self::of_device(Family::Ipv6, Folder::Neigh, device, name)
+    }
+
+    fn of_device(
+        family: Family,
+        folder: Folder,
+        device: &str,
+        name: &'static str,
+    ) -> Result<Self, SysctlError> {
         if !is_device_name(device) {
             return Err(SysctlError::Device {
                 device: device.to_owned(),
@@ -162,6 +201,7 @@ impl Sysctl {
         }
         Ok(Self {
             family,
+            folder,
             device: Some(device.to_owned()),
             name,
         })
@@ -178,6 +218,7 @@ impl Sysctl {
     fn conf_of_all(family: Family, name: &'static str) -> Result<Vec<Self>, SysctlError> {
         let key = Self {
             family,
+            folder: Folder::Conf,
             device: Some("*".to_owned()),
             name,
         };
@@ -189,7 +230,7 @@ impl Sysctl {
         let devices = list().map_err(|cause| SysctlError::Read { key, cause })?;
         devices
             .iter()
-            .map(|device| Self::conf(family, device, name))
+            .map(|device| Self::of_device(family, Folder::Conf, device, name))
             .collect()
     }
 
@@ -265,7 +306,7 @@ impl Sysctl {
         let mut path = PathBuf::from("/proc/sys/net");
         path.push(self.family.name());
         if let Some(device) = &self.device {
-            path.push("conf");
+            path.push(self.folder.name());
             path.push(device);
         }
         path.push(self.name);
@@ -276,11 +317,11 @@ impl Sysctl {
 /// As sysctl(8) takes it: dots between components, a dot inside a device name written as a slash.
 impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (family, name) = (self.family.name(), self.name);
+        let (family, folder, name) = (self.family.name(), self.folder.name(), self.name);
         match &self.device {
             Some(device) => {
                 let device = device.replace('.', "/");
-                write!(f, "net.{family}.conf.{device}.{name}")
+                write!(f, "net.{family}.{folder}.{device}.{name}")
             }
             None => write!(f, "net.{family}.{name}"),
         }
@@ -296,20 +337,20 @@ impl FromStr for Sysctl {
         if text == "net.ipv4.ip_forward" {
             return Ok(Self::ipv4_forward());
         }
-        let (family, rest) = [Family::Ipv4, Family::Ipv6]
-            .into_iter()
-            .find_map(|family| Some((family, text.strip_prefix(family.conf_prefix())?)))
+        let (family, folder, names, rest) = CHANGED
+            .iter()
+            .find_map(|(family, folder, names)| {
+                let prefix = format!("net.{}.{}.", family.name(), folder.name());
+                Some((*family, *folder, *names, text.strip_prefix(&prefix)?))
+            })
             .ok_or_else(unknown)?;
         let (device, name) = rest.rsplit_once('.').ok_or_else(unknown)?;
-        let names = CHANGED.iter().filter(|(of, _)| *of == family);
-        let name = names
-            .flat_map(|(_, names)| names.iter())
-            .find(|known| **known == name)
-            .ok_or_else(unknown)?;
+        let name = names.iter().find(|known| **known == name);
+        let name = name.ok_or_else(unknown)?;
         if device.contains('.') {
             return Err(unknown());
         }
-        Self::conf(family, &device.replace('/', "."), name)
+        Self::of_device(family, folder, &device.replace('/', "."), name)
     }
 }
 
@@ -360,6 +401,11 @@ mod tests {
                 Sysctl::ipv4_conf("eth0.100", "forwarding").unwrap(),
                 "/proc/sys/net/ipv4/conf/eth0.100/forwarding",
                 "net.ipv4.conf.eth0/100.forwarding",
+            ),
+            (
+                Sysctl::ipv6_neigh("eth0.100", "proxy_delay").unwrap(),
+                "/proc/sys/net/ipv6/neigh/eth0.100/proxy_delay",
+                "net.ipv6.neigh.eth0/100.proxy_delay",
             ),
         ] {
             assert_eq!(key.path(), PathBuf::from(path));
@@ -417,6 +463,8 @@ mod tests {
             Sysctl::ipv6_forward(),
             Sysctl::ipv4_conf("eth0.100", "rp_filter").unwrap(),
             Sysctl::ipv6_conf("a..b", "accept_ra").unwrap(),
+            Sysctl::ipv4_neigh("eth0", "proxy_delay").unwrap(),
+            Sysctl::ipv6_neigh("eth0.7", "proxy_delay").unwrap(),
         ] {
             assert_eq!(key.to_string().parse::<Sysctl>().unwrap(), key);
         }
@@ -431,6 +479,9 @@ mod tests {
             "net.ipv4.conf.eth0.accept_ra",
             "net.ipv6.conf.eth0.rp_filter",
             "net.ipv6.ip_forward",
+            "net.ipv4.neigh.eth0.gc_stale_time",
+            "net.ipv4.neigh.eth0.rp_filter",
+            "net.ipv4.conf.eth0.proxy_delay",
             "kernel.modprobe",
         ] {
             assert!(text.parse::<Sysctl>().is_err(), "{text}");

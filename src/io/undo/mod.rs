@@ -15,6 +15,7 @@ mod journal;
 mod keeper;
 mod leftover;
 mod namespace;
+mod neighbours;
 mod reverse;
 mod step;
 
@@ -68,6 +69,8 @@ pub struct Undo {
     /// Routes that were there before the first was added: one that is not ours must not get into the
     /// journal even for the moment until the kernel refuses it.
     foreign: HashMap<Option<u32>, HashSet<IpNet>>,
+    /// Where proxy neighbour entries are in `done`, by device and address.
+    neighbours: HashMap<(u32, IpAddr), u64>,
     /// Steps of a killed process that was about to undo them.
     undoing: Vec<u64>,
     keeper: Keeper,
@@ -100,6 +103,7 @@ impl Undo {
             next: 0,
             routes: HashMap::new(),
             foreign: HashMap::new(),
+            neighbours: HashMap::new(),
             undoing: Vec::new(),
             keeper,
         })
@@ -285,9 +289,14 @@ impl Undo {
     }
 
     fn undo_route(&mut self, key: RouteKey) -> Result<(), UndoError> {
-        let Some(&id) = self.routes.get(&key) else {
-            return Ok(());
-        };
+        match self.routes.get(&key) {
+            Some(&id) => self.undo_one(id),
+            None => Ok(()),
+        }
+    }
+
+    /// Undoes one step, in the middle of a process's life.
+    fn undo_one(&mut self, id: u64) -> Result<(), UndoError> {
         if let Some(step) = self.done.get(&id).cloned() {
             let reversal = self.undo(id, &step, &mut Devices::default())?;
             self.forget(id);
@@ -322,6 +331,9 @@ impl Undo {
         if let Some(key) = route_key(&step) {
             self.routes.insert(key, id);
         }
+        if let Some(key) = neighbours::key(&step) {
+            self.neighbours.insert(key, id);
+        }
         self.done.insert(id, step);
         id
     }
@@ -337,6 +349,9 @@ impl Undo {
         let step = self.done.remove(&id)?;
         if let Some(key) = route_key(&step) {
             self.routes.remove(&key);
+        }
+        if let Some(key) = neighbours::key(&step) {
+            self.neighbours.remove(&key);
         }
         Some(step)
     }
@@ -389,7 +404,9 @@ fn route_key(step: &Step) -> Option<RouteKey> {
     match step {
         Step::Route { device, net } => Some((Some(device.index), *net)),
         Step::Unreachable { net } => Some((None, *net)),
-        Step::Sysctl { .. } | Step::Address { .. } | Step::Link { .. } => None,
+        Step::Sysctl { .. } | Step::Address { .. } | Step::Neighbour { .. } | Step::Link { .. } => {
+            None
+        }
     }
 }
 

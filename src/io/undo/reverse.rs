@@ -5,7 +5,7 @@ use std::io;
 
 use super::UndoError;
 use super::step::{Change, Device, LAST_RESORT_METRIC, Step};
-use crate::io::netlink::{Netlink, NetlinkError};
+use crate::io::netlink::{Netlink, NetlinkError, ProxyNeighbour};
 use crate::io::sysctl::{Sysctl, SysctlError};
 
 /// What became of a step that was to be undone.
@@ -67,9 +67,10 @@ pub(super) fn reverse(
 ) -> Result<Reversal, UndoError> {
     let there = match step {
         Step::Sysctl { change, .. } => devices.has_that_of(change, netlink)?,
-        Step::Address { device, .. } | Step::Route { device, .. } | Step::Link { device, .. } => {
-            devices.has(device, netlink)?
-        }
+        Step::Address { device, .. }
+        | Step::Route { device, .. }
+        | Step::Neighbour { device, .. }
+        | Step::Link { device, .. } => devices.has(device, netlink)?,
         Step::Unreachable { .. } => true,
     };
     if !there {
@@ -81,6 +82,10 @@ pub(super) fn reverse(
         }
         Step::Address { device, net } => gone(netlink.remove_address(device.index, *net)),
         Step::Route { device, net } => gone(netlink.remove_route(*net, device.index)),
+        Step::Neighbour { device, address } => {
+            let (link, address) = (device.index, *address);
+            gone(netlink.remove_proxy_neighbour(ProxyNeighbour { link, address }))
+        }
         Step::Unreachable { net } => gone(netlink.remove_unreachable(*net, LAST_RESORT_METRIC)),
         Step::Link { device, mtu, up } => restore_link(device, *mtu, *up, netlink),
     }
@@ -178,7 +183,7 @@ fn is_gone(error: &SysctlError) -> bool {
 }
 
 fn gone(result: Result<(), NetlinkError>) -> Result<Reversal, UndoError> {
-    const GONE: [i32; 3] = [libc::ESRCH, libc::EADDRNOTAVAIL, libc::ENODEV];
+    const GONE: [i32; 4] = [libc::ESRCH, libc::ENOENT, libc::EADDRNOTAVAIL, libc::ENODEV];
     match result {
         Ok(()) => Ok(Reversal::Undone),
         Err(error) if error.errno().is_some_and(|errno| GONE.contains(&errno)) => {

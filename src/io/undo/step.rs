@@ -4,6 +4,7 @@
 //! values, is ever made of it.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,13 @@ pub enum Step {
         device: Device,
         /// What it leads to.
         net: IpNet,
+    },
+    /// A proxy neighbour entry was added: the kernel answers on a device for an address of others.
+    Neighbour {
+        /// The device on which it answers.
+        device: Device,
+        /// The address.
+        address: IpAddr,
     },
     /// An `unreachable` route was added to the main table, with the worst metric.
     Unreachable {
@@ -99,7 +107,10 @@ impl Step {
     pub const fn outlasts_traffic(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Link { .. } => true,
-            Self::Sysctl { .. } | Self::Address { .. } | Self::Route { .. } => false,
+            Self::Sysctl { .. }
+            | Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. } => false,
         }
     }
 
@@ -107,7 +118,7 @@ impl Step {
     #[must_use]
     pub const fn is_one_of_many(&self) -> bool {
         match self {
-            Self::Route { .. } | Self::Unreachable { .. } => true,
+            Self::Route { .. } | Self::Unreachable { .. } | Self::Neighbour { .. } => true,
             Self::Sysctl { .. } | Self::Address { .. } | Self::Link { .. } => false,
         }
     }
@@ -118,6 +129,7 @@ impl Step {
             Self::Sysctl { dependents, .. } => !dependents.is_empty(),
             Self::Address { .. }
             | Self::Route { .. }
+            | Self::Neighbour { .. }
             | Self::Unreachable { .. }
             | Self::Link { .. } => false,
         }
@@ -131,7 +143,10 @@ impl Step {
                 let Change { before, after, .. } = change;
                 format!("set {}: {before} -> {after}", Plain(change.key.to_string()))
             }
-            Self::Address { .. } | Self::Route { .. } | Self::Unreachable { .. } => {
+            Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Unreachable { .. } => {
                 format!("added {self}")
             }
             Self::Link { .. } => format!("changed {self}"),
@@ -147,7 +162,10 @@ impl Step {
                 let key = change.key.to_string();
                 format!("restored {}: {after} -> {before}", Plain(key))
             }
-            Self::Address { .. } | Self::Route { .. } | Self::Unreachable { .. } => {
+            Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Unreachable { .. } => {
                 format!("removed {self}")
             }
             Self::Link { .. } => format!("restored {self}"),
@@ -168,6 +186,10 @@ impl Step {
             Self::Route { device, net } => {
                 let net = net.to_string();
                 shell::line(&["ip", "route", "del", &net, "dev", &device.name])
+            }
+            Self::Neighbour { device, address } => {
+                let address = address.to_string();
+                shell::line(&["ip", "neigh", "del", "proxy", &address, "dev", &device.name])
             }
             Self::Unreachable { net } => {
                 let (net, metric) = (net.to_string(), LAST_RESORT_METRIC.to_string());
@@ -193,6 +215,9 @@ impl fmt::Display for Step {
             }
             Self::Address { device, net } => write!(f, "address {net} on {device}"),
             Self::Route { device, net } => write!(f, "route {net} to {device}"),
+            Self::Neighbour { device, address } => {
+                write!(f, "proxy neighbour {address} on {device}")
+            }
             Self::Unreachable { net } => write!(f, "route unreachable {net}"),
             Self::Link { device, .. } => write!(f, "MTU and state of {device}"),
         }
@@ -264,6 +289,15 @@ mod tests {
                 "ip route del 2001:db8::100/128 dev '$(id)'",
             ),
             (
+                Step::Neighbour {
+                    device: device("$(id)"),
+                    address: "2001:db8::100".parse().unwrap(),
+                },
+                "added proxy neighbour 2001:db8::100 on $(id)",
+                "removed proxy neighbour 2001:db8::100 on $(id)",
+                "ip neigh del proxy 2001:db8::100 dev '$(id)'",
+            ),
+            (
                 Step::Unreachable {
                     net: net("10.0.0.100/32"),
                 },
@@ -295,6 +329,10 @@ mod tests {
             Step::Address {
                 device: device("lo"),
                 net: net("::1/128"),
+            },
+            Step::Neighbour {
+                device: device("a.b"),
+                address: "10.0.0.100".parse().unwrap(),
             },
             Step::Link {
                 device: device("a.b"),
