@@ -20,6 +20,7 @@ pub mod fix;
 pub mod gather;
 pub mod judge;
 pub mod lang;
+pub mod lines;
 pub mod peer;
 pub mod report;
 pub mod watch;

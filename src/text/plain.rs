@@ -27,6 +27,23 @@ pub fn plain(text: &str) -> String {
     Plain(text).to_string()
 }
 
+/// A JSON text of which a terminal shows every character as it is: those that are not printable are
+/// escaped as `\uXXXX`, which means the same to a parser. Outside of strings JSON has none but space.
+#[must_use]
+pub fn json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().eq([letter]) {
+            shown.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                write!(shown, "\\u{unit:04x}").unwrap_or_default(); // into a String
+            }
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -56,6 +73,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn json_means_the_same(text: String) {
+            let written = json(&serde_json::to_string(&text).unwrap());
+            prop_assert_eq!(plain(&written), written.clone());
+            prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+        }
+
         #[test]
         fn nothing_but_printable_characters(text: String) {
             let shown = plain(&text);

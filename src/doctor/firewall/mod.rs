@@ -134,7 +134,11 @@ pub enum FilterVerdict {
 pub struct RuleText {
     /// `nft` or the name of the iptables program.
     pub program: String,
-    /// Family, table and chain: `inet filter input`.
+    /// `ip`, `ip6`, `inet` or `netdev`.
+    pub family: &'static str,
+    /// Its table.
+    pub table: String,
+    /// Its chain.
     pub chain: String,
     /// The rule as its tool writes it, or `policy drop`.
     pub rule: String,
@@ -142,6 +146,14 @@ pub struct RuleText {
     pub handle: Option<u64>,
     /// Packets that it matched, where it counts.
     pub packets: Option<u64>,
+}
+
+impl RuleText {
+    /// Family, table and chain: `inet filter input`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{} {} {}", self.family, self.table, self.chain)
+    }
 }
 
 /// Why rules cannot be read.

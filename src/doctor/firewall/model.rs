@@ -109,7 +109,9 @@ impl Table {
     pub(super) fn quote(&self, chain: &str, rule: &Rule) -> RuleText {
         RuleText {
             program: self.program.clone(),
-            chain: self.label(chain),
+            family: self.family.name(),
+            table: self.name.clone(),
+            chain: chain.to_owned(),
             rule: rule.text.clone(),
             handle: rule.handle,
             packets: rule.packets,
@@ -120,15 +122,13 @@ impl Table {
     pub(super) fn quote_policy(&self, chain: &str, policy: &Policy) -> RuleText {
         RuleText {
             program: self.program.clone(),
-            chain: self.label(chain),
+            family: self.family.name(),
+            table: self.name.clone(),
+            chain: chain.to_owned(),
             rule: policy.text.clone(),
             handle: None,
             packets: policy.packets,
         }
-    }
-
-    fn label(&self, chain: &str) -> String {
-        format!("{} {} {chain}", self.family.name(), self.name)
     }
 }
 

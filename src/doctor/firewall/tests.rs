@@ -164,7 +164,9 @@ fn the_name_trap_is_found() {
         rules,
         [RuleText {
             program: "nft".to_owned(),
-            chain: "inet filter input".to_owned(),
+            family: "inet",
+            table: "filter".to_owned(),
+            chain: "input".to_owned(),
             rule: "ip protocol ipip accept".to_owned(),
             handle: rules[0].handle,
             packets: None,
@@ -173,7 +175,7 @@ fn the_name_trap_is_found() {
     assert!(rules[0].handle.is_some());
     let rules = legacy(fixture!("protocol-ipip.legacy")).rules_naming_protocol(94);
     assert_eq!(rules[0].rule, "-A INPUT -p ipip -j ACCEPT");
-    assert_eq!(rules[0].chain, "ip filter INPUT");
+    assert_eq!(rules[0].place(), "ip filter INPUT");
     assert_eq!(rules[0].program, "iptables-legacy");
     assert_eq!((rules[0].handle, rules[0].packets), (Some(3), Some(0)));
     assert_eq!(

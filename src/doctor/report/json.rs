@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::finding::{Diagnosis, SCHEMA};
+use crate::text::plain;
 
 /// What `tunlb doctor --json` prints, and what `--peer` reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ impl Document {
     /// # Errors
     /// A value that JSON cannot express; none is known.
     pub fn text(&self) -> Result<String, serde_json::Error> {
-        Ok(serde_json::to_string(self)? + "\n")
+        Ok(plain::json(&serde_json::to_string(self)?) + "\n")
     }
 
     /// All diagnoses, the worst first.
