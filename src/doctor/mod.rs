@@ -18,6 +18,7 @@ pub mod finding;
 pub mod firewall;
 pub mod fix;
 pub mod gather;
+mod json_error;
 pub mod judge;
 pub mod lang;
 pub mod lines;

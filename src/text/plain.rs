@@ -12,36 +12,26 @@ pub struct Plain<T>(pub T);
 impl<T: AsRef<str>> fmt::Display for Plain<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for letter in self.0.as_ref().chars() {
-            match letter {
-                '"' | '\'' | '\\' => f.write_char(letter)?,
-                _ => letter.escape_debug().fmt(f)?,
+            if is_printable(letter) {
+                f.write_char(letter)?;
+            } else {
+                letter.escape_debug().fmt(f)?;
             }
         }
         Ok(())
     }
 }
 
+/// Whether a terminal shows a character as it is, and does nothing else for it.
+#[must_use]
+pub fn is_printable(letter: char) -> bool {
+    matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().eq([letter])
+}
+
 /// The text with what is not printable escaped, as [`Plain`] displays it.
 #[must_use]
 pub fn plain(text: &str) -> String {
     Plain(text).to_string()
-}
-
-/// A JSON text of which a terminal shows every character as it is: those that are not printable are
-/// escaped as `\uXXXX`, which means the same to a parser. Outside of strings JSON has none but space.
-#[must_use]
-pub fn json(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().eq([letter]) {
-            shown.push(letter);
-        } else {
-            for unit in letter.encode_utf16(&mut [0; 2]) {
-                write!(shown, "\\u{unit:04x}").unwrap_or_default(); // into a String
-            }
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -74,19 +64,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_means_the_same(text: String) {
-            let written = json(&serde_json::to_string(&text).unwrap());
-            prop_assert_eq!(plain(&written), written.clone());
-            prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
-        }
-
-        #[test]
         fn nothing_but_printable_characters(text: String) {
             let shown = plain(&text);
-            let printable = |letter: char| {
-                "\"'\\".contains(letter) || letter.escape_debug().eq([letter])
-            };
-            prop_assert!(shown.chars().all(printable));
+            prop_assert!(shown.chars().all(is_printable));
         }
     }
 }

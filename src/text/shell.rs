@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use super::plain::is_printable;
+
 /// A program and its arguments as one line of a shell, each quoted where it needs to be.
 #[must_use]
 pub fn line<W: AsRef<str>>(words: &[W]) -> String {
@@ -143,10 +145,6 @@ fn unprinted(text: &str) -> Option<String> {
 /// Means nothing to a shell, wherever in a word.
 fn is_safe(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || "_./:@%+=,-".contains(letter)
-}
-
-fn is_printable(letter: char) -> bool {
-    "\"'\\".contains(letter) || letter.escape_debug().eq([letter])
 }
 
 /// The word as what `printf` prints. A substitution drops newlines at the end, so those follow it as they are.

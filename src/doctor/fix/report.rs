@@ -8,7 +8,7 @@ use crate::doctor::finding::{Code, Diagnosis, Status, Verdict};
 use crate::doctor::lang::{Lang, say};
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::word as status_word;
-use crate::text::plain;
+use crate::text::{json, plain};
 
 /// All that a run changed.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +90,7 @@ pub fn json(
             .collect(),
         undo_file: changes.undo_file,
     };
-    Ok(plain::json(&serde_json::to_string(&mended)?) + "\n")
+    Ok(json::printable(&serde_json::to_string(&mended)?) + "\n")
 }
 
 fn command(applied: &Applied, lang: Lang) -> Change<'_> {
