@@ -215,6 +215,7 @@ impl Draft {
         Some(Config {
             vips: vips.collect::<Option<_>>()?,
             director,
+            exposed: None,
         })
     }
 

@@ -1,21 +1,21 @@
-//! JSON (RFC 8259) of others before it is read, and one's own before a terminal sees it.
+//! JSON (RFC 8259): of others before it is read, and one's own before a terminal sees it.
 
 use std::fmt::Write as _;
 
-use super::plain::is_printable;
-
-/// A JSON text of which a terminal shows every character as it is: those that are not printable are
-/// escaped as `\uXXXX`, which means the same to a parser. Outside of strings it must have none but space.
+/// JSON with every character that is not printable as `\uXXXX`, so that a terminal that shows the
+/// document obeys nothing in it. The document means the same: what is not ASCII is only in strings, and
+/// serializers escape the control characters of ASCII but DEL themselves.
 #[must_use]
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_printable(letter) {
-            shown.push(letter);
-        } else {
+pub fn printable(document: &str) -> String {
+    let mut shown = String::with_capacity(document.len());
+    for letter in document.chars() {
+        let raw = letter == '\u{7f}' || !letter.is_ascii() && !letter.escape_debug().eq([letter]);
+        if raw {
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 write!(shown, "\\u{unit:04x}").unwrap_or_default(); // into a String
             }
+        } else {
+            shown.push(letter);
         }
     }
     shown
@@ -72,10 +72,20 @@ impl Size {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
+    use serde_json::{Value, from_str, to_string, to_string_pretty};
 
     use super::*;
-    use crate::text::plain::plain;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        for (text, json) in [
+            ("\u{1b}[2J\u{7f}\u{9b}31m", r#""\u001b[2J\u007f\u009b31m""#),
+            ("\u{202e}后端\u{e0041}", r#""\u202e后端\udb40\udc41""#),
+            ("\"\\", r#""\"\\""#),
+        ] {
+            assert_eq!(printable(&to_string(text).unwrap()), json);
+        }
+    }
 
     #[test]
     fn sizes() {
@@ -113,13 +123,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printable_json_means_the_same(value in value()) {
-            let written = printable(&value.to_string());
-            prop_assert_eq!(plain(&written), written.clone());
-            prop_assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), value);
-        }
-
-        #[test]
         fn no_fewer_values_than_there_are(value in value(), cut in 0..100_usize) {
             let text = value.to_string();
             let whole = Size::of(text.as_bytes());
@@ -129,6 +132,16 @@ mod tests {
             let mut pieces = Size::of(head);
             pieces.feed(tail);
             prop_assert_eq!(pieces, whole);
+        }
+
+        #[test]
+        fn the_document_means_the_same(texts: Vec<String>) {
+            for document in [to_string(&texts).unwrap(), to_string_pretty(&texts).unwrap()] {
+                let shown = printable(&document);
+                prop_assert_eq!(&from_str::<Vec<String>>(&shown).unwrap(), &texts);
+                let plain = crate::text::plain::is_plain;
+                prop_assert!(shown.split('\n').all(plain), "{}", shown);
+            }
         }
     }
 }

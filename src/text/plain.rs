@@ -34,6 +34,12 @@ pub fn plain(text: &str) -> String {
     Plain(text).to_string()
 }
 
+/// Whether [`Plain`] displays the text as it is.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    plain(text) == text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -44,6 +50,7 @@ mod tests {
     fn printable_text_is_left_alone() {
         for text in ["eth0", "it's \"C:\\\"", "后端 10.0.0.1", "café", ""] {
             assert_eq!(plain(text), text);
+            assert!(is_plain(text));
         }
     }
 
@@ -59,6 +66,7 @@ mod tests {
             ("\u{e0041}", "\\u{e0041}"),
         ] {
             assert_eq!(plain(text), shown);
+            assert!(!is_plain(text));
         }
     }
 
