@@ -2,15 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tunlb::cli::{self, Cli};
+use tunlb::cli;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // Colours only on a terminal and never with NO_COLOR: env_logger sees to both.
+    let cli = cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format_target(false)
-        .format_timestamp_millis()
+        .format(cli::log_line)
         .init();
     match cli::run(&cli) {
         Ok(code) => code,

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::fs;
-use std::io::Read;
+use std::fs::{self, Permissions};
+use std::io::{Read, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -75,6 +76,7 @@ fn file(content: impl AsRef<[u8]>) -> File {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tunlb.toml");
     fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     File { path, _dir: dir }
 }
 
@@ -654,4 +656,171 @@ fn a_reader_that_leaves_early_is_no_error() {
         .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{text}");
     assert!(!text.contains("panicked"), "{text}");
+}
+
+/// As many problems as a hostile file has lines: the first hundred, and how many more.
+#[test]
+fn problems_without_end() {
+    for (content, first) in [
+        (
+            "tun = 1\n".repeat(50_000),
+            "f.toml:1: tun: unknown key; accepted: director, vip\nf.toml:2: not TOML: duplicate key",
+        ),
+        (
+            "?\n".repeat(200_000),
+            "f.toml:1: not TOML: one of thousands",
+        ),
+        (
+            (0..50_000).map(|n| format!("k{n} = 1\n")).collect(),
+            "f.toml: vip: there is no VIP; accepted: at least one [[vip]]\nf.toml:1: k0: unknown key",
+        ),
+        (
+            "[[vip]]\naddress = \"10.0.0.1\"\n".repeat(50_000),
+            "f.toml:1: vip[0].backend: the VIP has no backend",
+        ),
+    ] {
+        let file = file(&content);
+        let path = file.path.with_file_name("f.toml");
+        fs::rename(&file.path, &path).unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = tunlb();
+            command
+                .current_dir(path.parent().unwrap())
+                .args(["-c", "f.toml"]);
+            command.args(arguments).output().unwrap()
+        };
+        let output = run(&[]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.starts_with(first), "{first}: {}", &text[..200]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 102, "a hundred, how many more, and the sum");
+        let document = json(&run(&["--json"]));
+        assert_eq!(document["problems"].as_array().unwrap().len(), 100);
+        let total = document["problems_total"].as_u64().unwrap();
+        assert!(total > 49_000, "{total}");
+        assert_eq!(lines[100], format!("and {} more", total - 100));
+        assert_eq!(
+            lines[101],
+            format!("tunlb: {total} problems in the configuration")
+        );
+    }
+}
+
+#[test]
+fn files_without_end_are_refused() {
+    let output = tunlb().args(["-c", "/dev/zero"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains("longer than 256 MiB, the limit"), "{text}");
+
+    // What never ends is not read to its end.
+    let mut child = tunlb()
+        .args(["-c", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let block = [b'#'; 1 << 20];
+    while stdin.write_all(&block).is_ok() {}
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.starts_with("tunlb: cannot read -: it is longer than"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_configuration_on_standard_input() {
+    for (content, code, words) in [
+        (
+            with("", "", ""),
+            0,
+            "warning: director.hash_key is the default",
+        ),
+        (
+            with("workers = 0", "", ""),
+            1,
+            "stdin:2: director.workers = 0: out of range",
+        ),
+    ] {
+        let file = file(&content);
+        let output = tunlb()
+            .args(["-c", "-"])
+            .stdin(fs::File::open(&file.path).unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(words), "{}", stderr(&output));
+    }
+}
+
+/// Escape sequences, C1 controls, text that runs backwards, and what is not seen.
+const HOSTILE: &str = "a\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\u{7f}\rb";
+
+#[test]
+fn a_terminal_obeys_nothing_of_a_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(HOSTILE);
+    let contents = [
+        format!("[director]\ntun = '{HOSTILE}'\n").replace(['\u{1b}', '\u{7f}', '\r'], ""),
+        "[[vip]]\nname = \"a\\u001b[2J\\u202eb\"\naddress = \"\\u001b\\u0085\"\n".to_owned(),
+        format!("\"{HOSTILE}\" = 1\n[director.\"\\u001b\\u202e\"]\n"),
+        format!("[director]\nencap.source = [\"\\u001b\\u202e{HOSTILE}\"]\n"),
+        format!("[{HOSTILE}\n{HOSTILE} = {HOSTILE}\n"),
+    ];
+    for content in contents {
+        fs::write(&path, &content).unwrap();
+        for json in [None, Some("--json")] {
+            let output = tunlb().arg("-c").arg(&path).args(json).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{content:?}");
+            assert_plain(&stdout(&output));
+            assert_plain(&stderr(&output));
+        }
+    }
+    for arguments in [
+        vec!["-c".to_owned(), format!("/nowhere/{HOSTILE}")],
+        vec![
+            "--vip".to_owned(),
+            HOSTILE.to_owned(),
+            "--backend=x".to_owned(),
+        ],
+        vec![HOSTILE.to_owned()],
+        vec![format!("--{HOSTILE}")],
+    ] {
+        let output = tunlb().args(&arguments).output().unwrap();
+        assert_ne!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!stderr(&output).is_empty());
+        assert_plain(&stderr(&output));
+    }
+}
+
+fn assert_plain(text: &str) {
+    let printable = |letter: char| "\n\"'\\".contains(letter) || letter.escape_debug().eq([letter]);
+    assert!(text.chars().all(printable), "{text:?}");
+}
+
+#[test]
+fn text_without_quotes_and_addresses_in_brackets() {
+    for (content, message) in [
+        (
+            "[[vip]]\naddress = 203.0.113.10\n",
+            "a value that is text needs quotes; accepted: address = \"…\"",
+        ),
+        (
+            "[[vip]]\naddress = 2001:db8::1\n",
+            "a value that is text needs quotes; accepted: address = \"…\"",
+        ),
+        (
+            "[[vip]]\naddress = \"[2001:db8::1]\"\n",
+            "an address in brackets; without them it is one",
+        ),
+        ("[[vip]]\nprot = \"tcp\"\n", "did you mean protocol?"),
+    ] {
+        let text = stderr(&check(content, &[]));
+        assert!(text.contains(message), "{content}{text}");
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -65,12 +66,19 @@ impl Site {
         self.command(arguments).output().unwrap()
     }
 
-    /// The lines of `replay --json` of a good capture.
+    /// The lines of `replay --json` of a good capture, without what they say of the packet itself.
     fn lines(&self) -> Vec<Value> {
         let output = self.run(&["replay", "in.pcap", "--json"]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let text = stdout(&output);
-        let line = |line| serde_json::from_str(line).unwrap();
+        let line = |line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            let fields = line.as_object_mut().unwrap();
+            for field in ["schema", "time", "source", "destination", "protocol"] {
+                assert!(fields.remove(field).is_some(), "no {field} in {line}");
+            }
+            line
+        };
         text.lines().map(line).collect()
     }
 }
@@ -170,7 +178,11 @@ fn held(packet: u64) -> Value {
 fn the_line_of_the_contract() {
     let site = Site::new(&pcap(101, &[(0, &syn())]));
     let output = site.run(&["replay", "in.pcap", "--json"]);
-    let line = r#"{"packet":1,"verdict":"forward","reason":null,"vip":"web","backend":"10.0.0.3","emitted":1}"#;
+    let line = concat!(
+        r#"{"packet":1,"verdict":"forward","reason":null,"vip":"web","backend":"10.0.0.3","emitted":1,"#,
+        r#""schema":1,"time":"0.000000000","source":"192.0.2.1:40000","#,
+        r#""destination":"203.0.113.10:80","protocol":"tcp"}"#
+    );
     assert_eq!(stdout(&output), format!("{line}\n"));
 }
 
@@ -272,10 +284,10 @@ fn frames() {
     let summary = stdout(&site.run(&["replay", "in.pcap", "--verbose"]));
     assert_eq!(
         summary,
-        "1: forward vip web backend 10.0.0.3\n\
-         2: forward vip web backend 10.0.0.3\n\
-         3: forward vip web backend 10.0.0.3\n\
-         4: drop malformed\n\
+        "1: forward vip web backend 10.0.0.3, 192.0.2.1:40000 > 203.0.113.10:80/tcp, at 0.000000\n\
+         2: forward vip web backend 10.0.0.3, 192.0.2.1:40000 > 203.0.113.10:80/tcp, at 0.001000\n\
+         3: forward vip web backend 10.0.0.3, 192.0.2.1:40000 > 203.0.113.10:80/tcp, at 0.002000\n\
+         4: drop malformed, at 0.003000\n\
          replayed 4 packets\n\
          vip web\n  backend 10.0.0.3                   3 packets             120 bytes\n\
          vip dns\n  backend 10.0.0.4                   0 packets               0 bytes\n\
@@ -361,12 +373,105 @@ fn the_input_is_never_overwritten() {
 }
 
 #[test]
-fn damaged_captures() {
-    let site = Site::new(b"not a capture");
-    let output = site.run(&["replay", "in.pcap"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("in.pcap: not a pcap or pcapng file"));
+fn no_other_file_is_overwritten_either() {
+    let site = Site::new(&pcap(101, &[(0, &syn())]));
+    let replay = || site.run(&["replay", "in.pcap", "--output", "out.pcap"]);
+    assert_eq!(replay().status.code(), Some(0));
+    let written = fs::metadata(site.path("out.pcap")).unwrap();
+    assert_eq!(written.permissions().mode() & 0o777, 0o600);
+    fs::write(site.path("out.pcap"), "kept").unwrap();
+    symlink("target", site.path("link")).unwrap();
+    for name in ["out.pcap", "link"] {
+        let output = site.run(&["replay", "in.pcap", "--output", name]);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(stdout(&output), "");
+        let message = format!("--output {name} is there already, and is not overwritten");
+        assert!(stderr(&output).contains(&message), "{}", stderr(&output));
+    }
+    assert_eq!(fs::read(site.path("out.pcap")).unwrap(), b"kept");
+    assert!(!site.path("target").exists());
+}
 
+#[test]
+fn standard_input_and_output() {
+    let capture = pcap(101, &[(0, &syn())]);
+    let site = Site::new(&capture);
+    assert_eq!(
+        site.run(&["replay", "in.pcap", "--output", "out.pcap"])
+            .status
+            .code(),
+        Some(0)
+    );
+    let expected = fs::read(site.path("out.pcap")).unwrap();
+    for stdout_name in ["-", "/dev/stdout"] {
+        let mut command = site.command(&["replay", "-", "--verbose", "--output", stdout_name]);
+        let stdin = fs::File::open(site.path("in.pcap")).unwrap();
+        let output = command.stdin(stdin).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(output.stdout, expected);
+        let text = stderr(&output);
+        assert!(text.starts_with("1: forward vip web"), "{text}");
+        assert!(text.contains("\nreplayed 1 packets\nvip web\n"), "{text}");
+    }
+    let output = site.command(&["replay", "-"]);
+    let arguments = ["replay", "-", "-c", "-"];
+    let mut both = Command::new(output.get_program());
+    let output = both.args(arguments).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot both be standard input"));
+}
+
+#[test]
+fn packets_by_a_fifo_until_its_reader_ends() {
+    let packet = syn();
+    let packets: Vec<(u32, &[u8])> = (0..5000).map(|at| (at, &packet[..])).collect();
+    let site = Site::new(&pcap(101, &packets));
+    let made = Command::new("mkfifo").arg(site.path("fifo")).status();
+    assert!(made.unwrap().success());
+    let mut reader = Command::new("head");
+    reader.args(["-c", "100"]).arg(site.path("fifo"));
+    let reader = reader.stdout(Stdio::piped()).spawn().unwrap();
+    let output = site.run(&["replay", "in.pcap", "--output", "fifo"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(reader.wait_with_output().unwrap().stdout.len(), 100);
+}
+
+#[test]
+fn what_is_no_capture_says_what_it_is() {
+    let fddi = pcap(10, &[(0, &syn())]);
+    for (content, message) in [
+        (&b"not a capture"[..], "it is text"),
+        (b"", "the file is empty"),
+        (
+            &[0x1f, 0x8b, 8, 8, 0],
+            "it is compressed by gzip; unpack it first: gunzip",
+        ),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd; unpack it first: unzstd"),
+        (
+            &pcap(101, &[])[..10],
+            "the file ends at byte 10, within the file header at byte 0",
+        ),
+        (&fddi, "byte 20: link type 10 is not supported"),
+    ] {
+        let site = Site::new(content);
+        let output = site.run(&["replay", "in.pcap", "--output", "out.pcap"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(stdout(&output), "", "no summary of nothing");
+        let text = stderr(&output);
+        assert!(
+            text.starts_with("tunlb: in.pcap: ") && text.contains(message),
+            "{text}"
+        );
+        assert!(!site.path("out.pcap").exists());
+    }
+    let output = Site::new(b"").run(&["replay", "."]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(&output), "");
+    assert!(stderr(&output).contains("cannot read .: it is a directory"));
+}
+
+#[test]
+fn damaged_captures() {
     // What came before the damage is answered, and written.
     let mut capture = pcap(101, &[(0, &syn()), (1, &syn())]);
     capture.truncate(capture.len() - 1);
@@ -449,6 +554,25 @@ fn explain() {
         text.contains("known    dns 203.0.113.10:53/udp\n"),
         "{text}"
     );
+}
+
+#[test]
+fn a_terminal_obeys_nothing_of_an_argument() {
+    let site = Site::new(b"");
+    let hostile = "192.0.2.1\u{1b}[2J\u{202e}\u{9b}\rerror: none";
+    for arguments in [
+        ["explain", hostile, "203.0.113.10:80/tcp"],
+        ["explain", "192.0.2.1:1", hostile],
+        ["replay", hostile, "--json"],
+        ["replay", "in.pcap", &format!("--output=/nowhere/{hostile}")],
+    ] {
+        let output = site.run(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        let text = stderr(&output);
+        let printable =
+            |letter: char| "\n\"'\\".contains(letter) || letter.escape_debug().eq([letter]);
+        assert!(text.chars().all(printable), "{text:?}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod report;
 
 use std::process::ExitCode;
 
-use crate::config::{Config, ConfigError, Problem};
+use crate::config::{Config, ConfigError, Problems};
 
 use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, complain, print};
@@ -51,7 +51,7 @@ fn valid(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn invalid(problems: &[Problem], json: bool) -> anyhow::Result<ExitCode> {
+fn invalid(problems: &Problems, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print(&Report::invalid(problems).to_json()?)?;
         return Ok(ExitCode::from(BAD_NEWS));

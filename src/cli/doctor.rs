@@ -341,7 +341,7 @@ fn look_at_director(args: &Args) -> Result<Option<Facts>> {
         Some(path) => Config::load(path),
         None => running_source()
             .context("the director's configuration is not known; name it: -c FILE")?
-            .load(),
+            .load_again(),
     };
     match loaded {
         Ok(config) => Ok(Some(gather::director(&config))),

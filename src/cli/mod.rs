@@ -12,10 +12,15 @@ pub mod check;
 pub mod decap;
 pub mod doctor;
 pub mod explain;
+mod log_line;
+mod output;
 pub mod replay;
 pub mod run;
+mod size;
 pub mod source;
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -23,6 +28,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::packet::Protocol;
+use crate::text::Plain;
+use crate::text::plain::plain;
+pub use log_line::log_line;
 
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;
@@ -53,6 +61,17 @@ pub enum Command {
     Replay(replay::Args),
     /// Run the director: packets for VIPs from a TUN device to backends in IPIP
     Run(run::Args),
+}
+
+/// The command line; where it is wrong, this says why and ends the process.
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        // What is quoted of an argument shall not be obeyed by the terminal.
+        let printable = |argument: OsString| plain(&argument.to_string_lossy());
+        let shown = Cli::try_parse_from(env::args_os().map(printable));
+        shown.err().unwrap_or(error).exit()
+    })
 }
 
 /// Does what the command line says.
@@ -93,7 +112,10 @@ fn parse_protocol(name: &str) -> Option<Protocol> {
     }
 }
 
-/// Prints one line to stderr. Where stderr is closed there is nobody left to tell.
-pub fn complain(line: &str) {
-    writeln!(io::stderr(), "{line}").unwrap_or_default();
+/// Prints lines to stderr, what is not printable in them escaped. Where stderr is closed, nothing can be
+/// told any more.
+pub fn complain(lines: &str) {
+    for line in lines.lines() {
+        writeln!(io::stderr(), "{}", Plain(line)).unwrap_or_default();
+    }
 }

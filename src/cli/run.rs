@@ -1,16 +1,19 @@
 //! `tunlb run`: the director, until SIGINT or SIGTERM.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use log::warn;
 
+use super::output::{is_stdout, stdout_for_packets};
 use super::source::ConfigSource;
-use super::{BAD_NEWS, print};
+use super::{BAD_NEWS, complain, print, size};
 use crate::config::Config;
 use crate::daemon::{
-    self, CaptureOptions, Filter, FilterError, HostSetup, Reload, RunOptions, StopReason,
+    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason,
 };
 
 /// Arguments of `tunlb run`.
@@ -24,7 +27,8 @@ pub struct Args {
     #[arg(long)]
     pub setup: bool,
 
-    /// Write ingress, outer and dropped packets to a pcapng file, the verdict in each one's comment
+    /// Write ingress, outer and dropped packets to a new pcapng file, the verdict in each one's comment; -
+    /// is standard output, for `| wireshark -k -i -`
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
 
@@ -38,25 +42,33 @@ pub struct Args {
     )]
     pub capture_filter: Vec<String>,
 
-    /// The most that the file may grow to; when full, the capture ends and the director goes on
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 64 * 1024 * 1024,
-        value_parser = clap::value_parser!(u64).range(SMALLEST_CAPTURE..),
-        requires = "capture"
-    )]
-    pub capture_size: u64,
+    /// The most that the file may grow to, such as 10MB; when full, the capture ends and the director goes
+    /// on [default: 64MiB; none for a pipe or FIFO]
+    #[arg(long, value_name = "BYTES", value_parser = capture_size, requires = "capture")]
+    pub capture_size: Option<u64>,
 }
+
+/// The bound of a capture in a file, in bytes.
+const CAPTURE_SIZE: u64 = 64 << 20;
 
 /// Room for the file's own headers and a packet or two.
 const SMALLEST_CAPTURE: u64 = 4096;
+
+fn capture_size(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    if bytes < SMALLEST_CAPTURE {
+        return Err(format!(
+            "too little for a packet; at least {SMALLEST_CAPTURE} bytes"
+        ));
+    }
+    Ok(bytes)
+}
 
 /// Forwards until told to stop, then prints what was forwarded and dropped.
 ///
 /// # Errors
 /// What keeps the director from starting, or made it stop by itself.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     let Some(config) = args.source.load_or_complain()? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
@@ -72,11 +84,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         setup,
         capture: capture(args, &config)?,
     };
+    let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
-    let read = || args.source.load();
-    let reload: Option<Reload<'_>> = args.source.config.is_some().then_some(&read);
-    let (totals, reason) = daemon::run(config, &options, reload)?;
-    print(&totals.to_string())?;
+    let (totals, reason) = daemon::run(config, options, reload(&args.source))?;
+    if to_stdout {
+        complain(&totals.to_string());
+    } else {
+        print(&totals.to_string())?;
+    }
     match reason {
         StopReason::Signal => Ok(ExitCode::SUCCESS),
         StopReason::Failed(error) => {
@@ -85,13 +100,45 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn capture(args: &Args, config: &Config) -> Result<Option<CaptureOptions>, FilterError> {
-    let Some(path) = args.capture.clone() else {
+/// Where the configuration came as flags, there is nothing to read again.
+fn reload(source: &ConfigSource) -> Option<Reload> {
+    source.config.as_ref()?;
+    let source = source.clone();
+    Some(Arc::new(move || source.load_again()))
+}
+
+fn capture(args: &Args, config: &Config) -> Result<Option<CaptureOptions>> {
+    let Some(path) = &args.capture else {
         return Ok(None);
     };
+    let filter = Filter::parse(&args.capture_filter, config)?;
+    let (to, to_file) = if is_stdout(path) {
+        let stdout = stdout_for_packets()?;
+        let is_file = stdout.metadata().is_ok_and(|metadata| metadata.is_file());
+        (CaptureTo::Stdout(stdout), is_file)
+    } else {
+        let metadata = fs::metadata(path);
+        let is_stream = metadata.is_ok_and(|metadata| !metadata.is_file());
+        (CaptureTo::Path(path.clone()), !is_stream)
+    };
     Ok(Some(CaptureOptions {
-        path,
-        filter: Filter::parse(&args.capture_filter, config)?,
-        limit_bytes: args.capture_size,
+        to,
+        filter,
+        limit_bytes: args.capture_size.or(to_file.then_some(CAPTURE_SIZE)),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_captures() {
+        assert_eq!(capture_size("10MB"), Ok(10_000_000));
+        assert!(
+            capture_size("4095")
+                .unwrap_err()
+                .contains("at least 4096 bytes")
+        );
+    }
 }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use super::complain;
-use crate::config::{Config, ConfigError, Flags, Problem};
+use crate::config::{self, Config, ConfigError, Flags, Problems};
 
 /// `-c FILE`, or `--vip` and `--backend`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).args(["config", "vip"])))]
 pub struct ConfigSource {
-    /// Configuration file (docs/config.md names every key)
+    /// Configuration file (docs/config.md names every key); - is standard input
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -51,13 +51,34 @@ impl ConfigSource {
     pub fn load(&self) -> Result<Config, ConfigError> {
         match &self.config {
             Some(path) => Config::load(path),
-            None => Config::from_flags(&Flags {
-                vips: self.vip.clone(),
-                backends: self.backend.clone(),
-                tun: self.tun.clone(),
-                workers: self.workers.clone(),
-                encap: self.encap.clone(),
-            }),
+            None => Config::from_flags(&self.flags()),
+        }
+    }
+
+    /// Like [`load`](Self::load) for a source that was read before: only a regular file can have changed.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load), and where the source cannot be read again.
+    pub fn load_again(&self) -> Result<Config, ConfigError> {
+        match &self.config {
+            Some(path) => Config::load_again(path),
+            None => Config::from_flags(&self.flags()),
+        }
+    }
+
+    /// Whether the configuration takes up standard input.
+    pub(super) fn is_stdin(&self) -> bool {
+        let path = self.config.as_deref();
+        path.is_some_and(|path| path == config::STDIN)
+    }
+
+    fn flags(&self) -> Flags {
+        Flags {
+            vips: self.vip.clone(),
+            backends: self.backend.clone(),
+            tun: self.tun.clone(),
+            workers: self.workers.clone(),
+            encap: self.encap.clone(),
         }
     }
 
@@ -78,14 +99,12 @@ impl ConfigSource {
     }
 }
 
-/// Prints every problem to stderr, one a line, and how many there were.
-pub(super) fn complain_about(problems: &[Problem]) {
-    for problem in problems {
-        complain(&problem.to_string());
-    }
-    let count = problems.len();
+/// Prints the first problems to stderr, one a line, and how many there were.
+pub(super) fn complain_about(problems: &Problems) {
+    problems.to_string().lines().for_each(complain);
+    let count = problems.total();
     let plural = if count == 1 { "" } else { "s" };
     complain(&format!(
-        "tunlb: {count} problem{plural} in the configuration; nothing was started"
+        "tunlb: {count} problem{plural} in the configuration"
     ));
 }

@@ -216,6 +216,7 @@ impl Draft {
         Some(Config {
             vips: vips.collect::<Option<_>>()?,
             director,
+            exposed: None,
         })
     }
 

@@ -9,7 +9,8 @@ use super::draft::{
     BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft, HealthKind,
     TimeoutsDraft, TunnelDraft, VipDraft,
 };
-use super::problem::{Fault, Problem};
+use super::problem::Fault;
+use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
@@ -19,7 +20,7 @@ use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
 pub(super) fn read(
     document: &Document<'_>,
     table: &DeTable<'_>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Collector,
 ) -> Draft {
     let mut root = Section::root(document, table);
     let director = match root.table("director", problems) {
@@ -39,7 +40,7 @@ pub(super) fn read(
     draft
 }
 
-fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDraft {
+fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft {
     let default = DirectorConfig::default();
     let encap = match section.table("encap", problems) {
         Some(section) => encap(section, problems),
@@ -68,7 +69,7 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
     draft
 }
 
-fn timeouts(mut section: Section<'_>, problems: &mut Vec<Problem>) -> TimeoutsDraft {
+fn timeouts(mut section: Section<'_>, problems: &mut Collector) -> TimeoutsDraft {
     let default = FlowTimeouts::default();
     let mut read = |key, default| section.or_default(key, default, problems, value::flow_timeout);
     let draft = TimeoutsDraft {
@@ -82,7 +83,7 @@ fn timeouts(mut section: Section<'_>, problems: &mut Vec<Problem>) -> TimeoutsDr
     draft
 }
 
-fn encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> EncapDraft {
+fn encap(mut section: Section<'_>, problems: &mut Collector) -> EncapDraft {
     let ttl = EncapConfig::default().ttl;
     let draft = EncapDraft {
         tunnel: tunnel(&mut section, problems),
@@ -94,20 +95,20 @@ fn encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> EncapDraft {
 }
 
 /// The keys that `[director.encap]` and `[vip.encap]` have in common.
-fn tunnel(section: &mut Section<'_>, problems: &mut Vec<Problem>) -> TunnelDraft {
+fn tunnel(section: &mut Section<'_>, problems: &mut Collector) -> TunnelDraft {
     TunnelDraft {
         kind: section.absent_or("kind", problems, value::choice),
         port: section.absent_or("port", problems, value::port),
     }
 }
 
-fn vip_encap(mut section: Section<'_>, problems: &mut Vec<Problem>) -> TunnelDraft {
+fn vip_encap(mut section: Section<'_>, problems: &mut Collector) -> TunnelDraft {
     let draft = tunnel(&mut section, problems);
     section.finish(problems);
     draft
 }
 
-fn vip(mut section: Section<'_>, problems: &mut Vec<Problem>) -> VipDraft {
+fn vip(mut section: Section<'_>, problems: &mut Collector) -> VipDraft {
     let encap = section.table("encap", problems);
     let health = section.table("health", problems);
     let backends = section.tables("backend", problems);
@@ -137,7 +138,7 @@ fn vip(mut section: Section<'_>, problems: &mut Vec<Problem>) -> VipDraft {
     draft
 }
 
-fn health(mut section: Section<'_>, problems: &mut Vec<Problem>) -> HealthDraft {
+fn health(mut section: Section<'_>, problems: &mut Collector) -> HealthDraft {
     type Reader = fn(Raw<'_>) -> Result<(), Fault>;
     let details: [(&'static str, Reader); 6] = [
         ("path", value::http_path),
@@ -157,7 +158,7 @@ fn health(mut section: Section<'_>, problems: &mut Vec<Problem>) -> HealthDraft 
     HealthDraft { kind, details }
 }
 
-fn backend(mut section: Section<'_>, problems: &mut Vec<Problem>) -> BackendDraft {
+fn backend(mut section: Section<'_>, problems: &mut Collector) -> BackendDraft {
     let example = "an address such as \"10.0.1.11\"";
     let draft = BackendDraft {
         address: section.required("address", example, problems, value::address),

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft};
-use super::problem::{Fault, Problem, Site, Written};
+use super::problem::{Fault, Site, Written, excerpt};
+use super::problems::Collector;
 use super::value::{self, Raw};
 use crate::director::{AllDown, BackendState, HashFields};
 
@@ -23,7 +24,7 @@ pub struct Flags {
     pub encap: Option<String>,
 }
 
-pub(super) fn read(flags: &Flags, problems: &mut Vec<Problem>) -> Draft {
+pub(super) fn read(flags: &Flags, problems: &mut Collector) -> Draft {
     let site = Site {
         file: None,
         line: None,
@@ -47,7 +48,7 @@ pub(super) fn read(flags: &Flags, problems: &mut Vec<Problem>) -> Draft {
     }
 }
 
-fn director(flags: &Flags, site: &Site, problems: &mut Vec<Problem>) -> DirectorDraft {
+fn director(flags: &Flags, site: &Site, problems: &mut Collector) -> DirectorDraft {
     let mut draft = DirectorDraft::default_at(site);
     if let Some(text) = &flags.tun {
         let site = Site::flag("--tun", text);
@@ -92,7 +93,7 @@ fn number_or_text(text: &str) -> Raw<'_> {
     }
 }
 
-fn vip(text: &str, problems: &mut Vec<Problem>) -> VipDraft {
+fn vip(text: &str, problems: &mut Collector) -> VipDraft {
     let site = Site::flag("--vip", text);
     let mut reading = Reading {
         site: site.clone(),
@@ -143,7 +144,7 @@ fn split_service(text: &str) -> Result<(&str, &str, &str), Fault> {
     Ok((host, port, protocol))
 }
 
-fn backend(text: &str, problems: &mut Vec<Problem>) -> BackendDraft {
+fn backend(text: &str, problems: &mut Collector) -> BackendDraft {
     let mut reading = Reading {
         site: Site::flag("--backend", text),
         problems,
@@ -159,7 +160,10 @@ fn backend(text: &str, problems: &mut Vec<Problem>) -> BackendDraft {
     for part in parts {
         let name = part.split('=').next().unwrap_or_default();
         if seen.contains(&name) {
-            let fault = Fault::new(format!("{name} is given twice"), "each option once");
+            let fault = Fault::new(
+                format!("{} is given twice", excerpt(name)),
+                "each option once",
+            );
             reading.keep::<()>(Err(fault));
         }
         seen.push(name);
@@ -205,7 +209,7 @@ fn about(part: &'static str) -> impl Fn(Fault) -> Fault {
 /// The flag that is being read, and where its problems go.
 struct Reading<'a> {
     site: Site,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Collector,
 }
 
 impl Reading<'_> {
@@ -240,7 +244,7 @@ mod tests {
     fn problems(flags: &Flags) -> Vec<String> {
         match Config::from_flags(flags) {
             Err(ConfigError::Invalid(problems)) => {
-                problems.iter().map(ToString::to_string).collect()
+                problems.first().iter().map(ToString::to_string).collect()
             }
             other => panic!("{other:?}"),
         }
@@ -296,7 +300,7 @@ mod tests {
     fn backends_that_are_not() {
         for (backend, expected) in [
             ("10.0.0.300", "not an IPv4 or IPv6 address"),
-            ("[10.0.1.11]", "not an IPv4 or IPv6 address"),
+            ("[10.0.1.11]", "an address in brackets"),
             ("[2001:db8::1]:80", "an address with a port"),
             ("10.0.1.11,", "unknown option"),
             ("10.0.1.11,weight", "unknown option"),

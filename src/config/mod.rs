@@ -1,7 +1,8 @@
 //! A TOML file or flags become one validated [`Config`], or the list of all that is wrong.
 //!
-//! The way of a configuration: `section` walks the text, `file` (or `flags`) names the keys, `value`
-//! and `source` read each value, and the `draft` is judged by `unsupported` and `relations`.
+//! The way of a configuration: `load` reads the file, `syntax` bounds it, `section` walks the text, `file`
+//! (or `flags`) names the keys, `value` and `source` read each value, and the `draft` is judged by
+//! `unsupported` and `relations`.
 //! Nothing here needs privileges, opens a device or prints.
 
 mod draft;
@@ -9,32 +10,36 @@ mod duration;
 mod file;
 mod flags;
 mod neighbour;
+mod load;
 mod problem;
+mod problems;
 mod relations;
 mod restart;
 mod section;
 mod source;
+mod syntax;
 mod unsupported;
 mod value;
 
-use std::collections::HashSet;
 use std::fmt;
-use std::fs;
-use std::io;
 use std::num::{NonZeroU8, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use duration::text as duration_text;
 pub use flags::Flags;
 pub use neighbour::Neighbour;
+pub use load::{MAX_FILE_BYTES, STDIN, Unreadable};
 pub use problem::Problem;
+pub use problems::{KEPT, Problems};
 pub use restart::RestartNeeded;
 pub use source::OuterSource;
 pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
 
 use crate::director::{FlowLimits, HashFields, HashKey, Plan, PortMatch, RingSize, VipSpec};
 use crate::packet::{EncapKind, EntropyPrefix, SourceRule};
+use crate::text::{Plain, shell};
 use draft::Draft;
+use problems::Collector;
 use section::Document;
 
 /// A configuration in which everything is possible and supported.
@@ -44,6 +49,17 @@ pub struct Config {
     pub director: DirectorConfig,
     /// At least one VIP, each with at least one active backend.
     pub vips: Vec<VipSpec>,
+    /// The file that it was read from, where that has a hash key and others of this host may read it.
+    pub exposed: Option<Exposed>,
+}
+
+/// A file with a secret that others may read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// The file.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// `[director]`
@@ -127,21 +143,16 @@ impl Default for EncapConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}: {why}", Plain(path.to_string_lossy()))]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// Why, and what to do.
+        why: Unreadable,
     },
-    /// All that is wrong, in the order of the file; never empty.
-    #[error("{}", lines(.0))]
-    Invalid(Vec<Problem>),
-}
-
-fn lines(problems: &[Problem]) -> String {
-    let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
-    lines.join("\n")
+    /// What is wrong, in the order of the file.
+    #[error("{0}")]
+    Invalid(Problems),
 }
 
 /// Something that works, and that an operator should know.
@@ -156,6 +167,8 @@ pub enum Warning {
         /// The VIP's name.
         vip: String,
     },
+    /// Others may read the hash key.
+    ExposedHashKey(Exposed),
 }
 
 impl fmt::Display for Warning {
@@ -177,35 +190,30 @@ impl fmt::Display for Warning {
                 "vip {vip}: hash = \"destination-port\" sends every new flow to the same backend, \
                  because the VIP has one port; use it with port = \"any\""
             ),
+            Self::ExposedHashKey(Exposed { path, mode }) => {
+                let path = path.to_string_lossy();
+                write!(
+                    f,
+                    "{} holds hash_key and has mode {mode:04o}: other users of this host may read \
+                     the key and aim flows at one backend; {}",
+                    Plain(&path),
+                    shell::line(&["chmod", "600", &path])
+                )
+            }
         }
     }
 }
 
 impl Config {
-    /// Reads and validates a file.
-    ///
-    /// # Errors
-    /// [`ConfigError`]: the file cannot be read, or something in it is wrong.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = fs::read(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let file = path.display().to_string();
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| ConfigError::Invalid(vec![not_utf8(&file, &bytes, error)]))?;
-        Self::parse(&file, text)
-    }
-
     /// Validates the text of a file; `file` is its name in messages.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] with everything that is wrong.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
-        let (document, table, syntax) = Document::parse(file, text);
-        let mut problems = Vec::new();
+        let mut problems = Collector::default();
+        let (document, table) = Document::parse(file, text, &mut problems);
         let draft = file::read(&document, table.get_ref(), &mut problems);
-        judge(&draft, problems, syntax)
+        judge(&draft, problems, document.absences())
     }
 
     /// Validates a configuration that was given as flags.
@@ -213,9 +221,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with everything that is wrong.
     pub fn from_flags(flags: &Flags) -> Result<Self, ConfigError> {
-        let mut problems = Vec::new();
+        let mut problems = Collector::default();
         let draft = flags::read(flags, &mut problems);
-        judge(&draft, problems, Vec::new())
+        judge(&draft, problems, Absences::Told)
     }
 
     /// What the packet path is built from.
@@ -246,6 +254,7 @@ impl Config {
         warnings.extend(one_hash.map(|vip| Warning::OneHash {
             vip: vip.name.clone(),
         }));
+        warnings.extend(self.exposed.clone().map(Warning::ExposedHashKey));
         warnings
     }
 }
@@ -254,45 +263,28 @@ fn has_one_hash(vip: &VipSpec) -> bool {
     vip.hash == HashFields::DestinationPort && vip.port != PortMatch::Any
 }
 
-fn not_utf8(file: &str, bytes: &[u8], error: std::str::Utf8Error) -> Problem {
-    let before = bytes.iter().take(error.valid_up_to());
-    Problem {
-        file: Some(file.to_owned()),
-        line: Some(before.filter(|&&byte| byte == b'\n').count() + 1),
-        key: None,
-        value: None,
-        message: "not UTF-8".to_owned(),
-        accepted: Some("TOML, which is UTF-8 text".to_owned()),
-    }
+/// Whether what a text lacks is a problem. Where it is not all TOML, what seems to be missing may only
+/// be unreadable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absences {
+    Told,
+    Ignored,
 }
 
 /// Judges a draft as a whole. `problems` are those of its single values.
-///
-/// Where the text is not TOML, what seems to be missing may only be unreadable, so nothing is
-/// called missing then; and a line has no second problem next to its syntax error.
 fn judge(
     draft: &Draft,
-    mut problems: Vec<Problem>,
-    syntax: Vec<Problem>,
+    mut problems: Collector,
+    absences: Absences,
 ) -> Result<Config, ConfigError> {
-    problems.extend(unsupported::refuse(draft));
-    problems.extend(relations::check(draft));
-    if syntax.is_empty() {
-        // A section that is there in a wrong form is not called missing as well.
-        let keys: HashSet<_> = problems.iter().map(|problem| problem.key.clone()).collect();
-        let absences = relations::check_presence(draft).into_iter();
-        problems.extend(absences.filter(|absence| !keys.contains(&absence.key)));
+    unsupported::refuse(draft, &mut problems);
+    relations::check(draft, &mut problems);
+    if absences == Absences::Told {
+        relations::check_presence(draft, &mut problems);
     }
-    let broken: HashSet<_> = syntax.iter().map(|problem| problem.line).collect();
-    problems.retain(|problem| !broken.contains(&problem.line));
-    problems.extend(syntax);
-    problems.sort_by_key(|problem| problem.line);
-    // Backends from flags belong to every VIP, and so do their problems.
-    let mut seen = HashSet::new();
-    problems.retain(|problem| seen.insert(problem.to_string()));
     match draft.finish() {
         Some(config) if problems.is_empty() => Ok(config),
-        Some(_) | None => Err(ConfigError::Invalid(problems)),
+        Some(_) | None => Err(ConfigError::Invalid(problems.finish())),
     }
 }
 

@@ -1,12 +1,16 @@
 //! What can be wrong with a configuration, and where it was written.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-/// One thing that is wrong, with all that is needed to mend it.
+use crate::text::Plain;
+
+/// One thing that is wrong, with all that is needed to fix it. Its text is one printable line.
 ///
-/// The fields are those of `tunlb check --json` (see `docs/config.md`).
+/// The fields are those of `tunlb check --json` (see `docs/config.md`), and hold what was written as it
+/// was written, but for its length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The file; `None` when the value came from a flag.
@@ -27,23 +31,23 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{file}:")?;
+            write!(f, "{}:", Plain(file))?;
             if let Some(line) = self.line {
                 write!(f, "{line}:")?;
             }
             f.write_str(" ")?;
         }
         if let Some(key) = &self.key {
-            f.write_str(key)?;
+            write!(f, "{}", Plain(key))?;
             if let Some(value) = &self.value {
                 let between = if self.file.is_some() { " = " } else { " " };
-                write!(f, "{between}{value}")?;
+                write!(f, "{between}{}", Plain(value))?;
             }
             f.write_str(": ")?;
         }
-        f.write_str(&self.message)?;
+        write!(f, "{}", Plain(&self.message))?;
         match &self.accepted {
-            Some(accepted) => write!(f, "; accepted: {accepted}"),
+            Some(accepted) => write!(f, "; accepted: {}", Plain(accepted)),
             None => Ok(()),
         }
     }
@@ -52,7 +56,7 @@ impl fmt::Display for Problem {
 /// Where a value was written, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Site {
-    pub(super) file: Option<String>,
+    pub(super) file: Option<Arc<str>>,
     pub(super) line: Option<usize>,
     pub(super) key: String,
     pub(super) value: Option<String>,
@@ -65,7 +69,7 @@ impl Site {
             file: None,
             line: None,
             key: flag.to_owned(),
-            value: Some(printable(value)),
+            value: Some(excerpt(value)),
         }
     }
 
@@ -83,7 +87,7 @@ impl Site {
 
     /// The full name of a key inside this section.
     pub(super) fn child(&self, key: &str) -> String {
-        let key = printable(key);
+        let key = excerpt(key);
         if self.key.is_empty() {
             return key;
         }
@@ -93,7 +97,7 @@ impl Site {
     /// Puts a fault at this site.
     pub(super) fn problem(&self, fault: Fault) -> Problem {
         Problem {
-            file: self.file.clone(),
+            file: self.file.as_deref().map(str::to_owned),
             line: self.line,
             key: Some(self.key.clone()),
             value: self.value.clone(),
@@ -140,14 +144,10 @@ impl Fault {
 /// The longest excerpt of a value in a message, in characters.
 const EXCERPT: usize = 64;
 
-/// One line that is safe to print: the first line of `text`, bounded, without control characters.
-pub(super) fn printable(text: &str) -> String {
+/// The first line of `text`, bounded: what a message shows of a value.
+pub(super) fn excerpt(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    let mut excerpt: String = line
-        .chars()
-        .take(EXCERPT)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut excerpt: String = line.chars().take(EXCERPT).collect();
     if excerpt.len() < text.len() {
         excerpt.push('…');
     }
@@ -167,7 +167,7 @@ mod tests {
             )
         };
         let site = Site {
-            file: Some("tunlb.toml".to_owned()),
+            file: Some("tunlb.toml".into()),
             line: Some(12),
             key: "vip[1].backend[0].address".to_owned(),
             value: Some("\"10.0.0.300\"".to_owned()),
@@ -194,13 +194,27 @@ mod tests {
     }
 
     #[test]
-    fn excerpts_are_one_safe_line() {
-        assert_eq!(printable("\"a\""), "\"a\"");
-        assert_eq!(printable("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
-        assert_eq!(printable("one\ntwo"), "one…");
+    fn excerpts_are_one_line_of_bounded_length() {
+        assert_eq!(excerpt("\"a\""), "\"a\"");
+        assert_eq!(excerpt("one\ntwo"), "one…");
         assert_eq!(
-            printable(&"ä".repeat(100)),
+            excerpt(&"ä".repeat(100)),
             format!("{}…", "ä".repeat(EXCERPT))
         );
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_in_a_problem() {
+        let hostile = "a\u{1b}[2J\u{202e}\r\u{9b}b";
+        let site = Site {
+            file: Some(hostile.into()),
+            line: Some(1),
+            key: hostile.to_owned(),
+            value: Some(hostile.to_owned()),
+        };
+        let text = site.problem(Fault::new(hostile, hostile)).to_string();
+        let shown = "a\\u{1b}[2J\\u{202e}\\r\\u{9b}b";
+        assert_eq!(text.matches(shown).count(), 5, "{text}");
+        assert!(crate::text::plain::is_plain(&text), "{text}");
     }
 }

@@ -8,42 +8,43 @@ use std::net::IpAddr;
 use super::Neighbour;
 use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft, service_text};
 use super::problem::{Fault, Problem, Site, Written};
+use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
 use crate::director::BackendState;
 use crate::packet::{EncapKind, SourceRule};
 
-/// The problems between the values of `draft`.
-pub(super) fn check(draft: &Draft) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    duplicate_names(&draft.vips, &mut problems);
-    duplicate_services(&draft.vips, &mut problems);
-    echo_of_each_address(draft, &mut problems);
+/// Finds the problems between the values of `draft`.
+pub(super) fn check(draft: &Draft, problems: &mut Collector) {
+    duplicate_names(&draft.vips, problems);
+    duplicate_services(&draft.vips, problems);
+    echo_of_each_address(draft, problems);
     let vip_addresses = vip_addresses(&draft.vips);
     problems.extend(tun_with_neighbours(&draft.director));
     let encap = &draft.director.encap;
     problems.extend(port_without_gue(&encap.tunnel, EncapKind::default()));
     let inherited = encap.tunnel.finish(EncapKind::default());
     for vip in &draft.vips {
-        duplicate_backends(vip, &mut problems);
-        backends_that_are_vips(vip, &vip_addresses, &mut problems);
+        duplicate_backends(vip, problems);
+        backends_that_are_vips(vip, &vip_addresses, problems);
         problems.extend(more_backends_than_slots(vip, draft));
         problems.extend(inherited.and_then(|kind| port_without_gue(&vip.encap, kind)));
         if let Some(source) = &encap.source {
-            outer_source(vip, source.value, &mut problems);
+            outer_source(vip, source.value, problems);
         }
     }
-    problems
 }
 
-/// What the configuration lacks as a whole. Apart from [`check`], because a syntax error can hide
-/// what is there.
-pub(super) fn check_presence(draft: &Draft) -> Vec<Problem> {
+/// Finds what the configuration lacks as a whole. Apart from [`check`], because a syntax error can
+/// hide what is there.
+pub(super) fn check_presence(draft: &Draft, problems: &mut Collector) {
     if draft.vips.is_empty() {
         let fault = Fault::new("there is no VIP", "at least one [[vip]]");
-        return vec![draft.site.absent("vip").problem(fault)];
+        problems.push_missing(draft.site.absent("vip").problem(fault));
     }
-    draft.vips.iter().filter_map(nobody_to_answer).collect()
+    for missing in draft.vips.iter().filter_map(nobody_to_answer) {
+        problems.push_missing(missing);
+    }
 }
 
 /// The director answers where clients are, which is not inside itself.
@@ -60,7 +61,7 @@ fn tun_with_neighbours(director: &DirectorDraft) -> Option<Problem> {
     same.then(|| neighbour.site.problem(fault()))
 }
 
-fn duplicate_names(vips: &[VipDraft], problems: &mut Vec<Problem>) {
+fn duplicate_names(vips: &[VipDraft], problems: &mut Collector) {
     let mut first: HashMap<String, (&Site, bool)> = HashMap::new();
     for vip in vips {
         let Some(name) = vip.effective_name() else {
@@ -82,7 +83,7 @@ fn duplicate_names(vips: &[VipDraft], problems: &mut Vec<Problem>) {
     }
 }
 
-fn duplicate_services(vips: &[VipDraft], problems: &mut Vec<Problem>) {
+fn duplicate_services(vips: &[VipDraft], problems: &mut Collector) {
     let mut first = HashMap::new();
     for vip in vips {
         let (Some(service), Some(address)) = (vip.service(), &vip.address) else {
@@ -99,7 +100,7 @@ fn duplicate_services(vips: &[VipDraft], problems: &mut Vec<Problem>) {
     }
 }
 
-fn duplicate_backends(vip: &VipDraft, problems: &mut Vec<Problem>) {
+fn duplicate_backends(vip: &VipDraft, problems: &mut Collector) {
     let mut first: HashMap<IpAddr, &Site> = HashMap::new();
     for address in vip.backends.iter().filter_map(|b| b.address.as_ref()) {
         if let Some(other) = first.get(&address.value) {
@@ -122,11 +123,7 @@ fn vip_addresses(vips: &[VipDraft]) -> HashMap<IpAddr, &Site> {
 }
 
 /// A tunnel to a VIP would be routed back into the TUN device: a loop.
-fn backends_that_are_vips(
-    vip: &VipDraft,
-    vips: &HashMap<IpAddr, &Site>,
-    problems: &mut Vec<Problem>,
-) {
+fn backends_that_are_vips(vip: &VipDraft, vips: &HashMap<IpAddr, &Site>, problems: &mut Collector) {
     for address in vip.backends.iter().filter_map(|b| b.address.as_ref()) {
         if let Some(other) = vips.get(&address.value) {
             let message = format!("the address of the VIP {other}; its tunnel would loop");
@@ -183,7 +180,7 @@ fn more_backends_than_slots(vip: &VipDraft, draft: &Draft) -> Option<Problem> {
 }
 
 /// ICMP echo has no port, so an address has one answer to it.
-fn echo_of_each_address(draft: &Draft, problems: &mut Vec<Problem>) {
+fn echo_of_each_address(draft: &Draft, problems: &mut Collector) {
     let first = draft.echoes();
     for vip in &draft.vips {
         let (Some(address), Some(Some(echo))) = (&vip.address, &vip.echo) else {
@@ -216,7 +213,7 @@ fn port_without_gue(tunnel: &TunnelDraft, inherited: EncapKind) -> Option<Proble
 }
 
 /// The outer header has one family, and a host drops a packet that seems to come from itself.
-fn outer_source(vip: &VipDraft, choice: SourceChoice, problems: &mut Vec<Problem>) {
+fn outer_source(vip: &VipDraft, choice: SourceChoice, problems: &mut Collector) {
     let source = choice.source();
     if let Some(address) = &vip.address {
         problems.extend(source_is_own(address, &source));

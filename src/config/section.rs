@@ -2,16 +2,21 @@
 //!
 //! Knows no key of the schema; [`file`](super::file) does. Nothing stops at a first problem.
 
+use std::sync::Arc;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Fault, Problem, Site, Written, printable};
+use super::Absences;
+use super::problem::{Fault, Problem, Site, Written, excerpt};
+use super::problems::Collector;
+use super::syntax::{self, Refusal};
 use super::value::Raw;
 
 /// The text of a configuration file, for turning offsets into lines and excerpts.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
-    file: &'a str,
+    file: Arc<str>,
     text: &'a str,
     /// The offset of each line's first byte.
     lines: Vec<usize>,
@@ -23,35 +28,81 @@ pub(super) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Reads as much of `text` as is TOML; the problems are its syntax errors.
+    /// Reads as much of `text` as is TOML; its syntax errors are problems.
     pub(super) fn parse(
-        file: &'a str,
+        file: &str,
         text: &'a str,
-    ) -> (Self, Spanned<DeTable<'a>>, Vec<Problem>) {
+        problems: &mut Collector,
+    ) -> (Self, Spanned<DeTable<'a>>) {
         let newlines = text.match_indices('\n').map(|(offset, _)| offset + 1);
         let mut document = Self {
-            file,
+            file: file.into(),
             text,
             lines: std::iter::once(0).chain(newlines).collect(),
             intact: true,
             headers_intact: true,
         };
-        let (table, errors) = DeTable::parse_recoverable(text);
-        document.intact = errors.is_empty();
-        let mut problems = Vec::new();
+        let (table, errors) = match syntax::refuse(text) {
+            None => DeTable::parse_recoverable(text),
+            Some(refusal) => {
+                document.refuse(refusal, problems);
+                (Spanned::new(0..0, DeTable::new()), Vec::new())
+            }
+        };
         for error in errors {
             let start = error.span().map(|span| span.start);
-            document.headers_intact &= !start.is_some_and(|start| document.is_header(start));
-            problems.push(Problem {
-                file: Some(file.to_owned()),
-                line: start.map(|start| document.line(start)),
+            document.not_toml(start, error.message(), problems);
+        }
+        (document, table)
+    }
+
+    /// Whether what is missing is known to be.
+    pub(super) const fn absences(&self) -> Absences {
+        if self.intact {
+            Absences::Told
+        } else {
+            Absences::Ignored
+        }
+    }
+
+    /// Of a text that is not read any further.
+    fn refuse(&mut self, refusal: Refusal, problems: &mut Collector) {
+        match refusal {
+            Refusal::TooMuch(message) => problems.push(Problem {
+                file: Some(self.file.as_ref().to_owned()),
+                line: None,
                 key: None,
                 value: None,
-                message: not_toml(error.message()),
+                message,
                 accepted: None,
-            });
+            }),
+            Refusal::NotToml(errors) => {
+                for start in errors {
+                    let start = usize::try_from(start).ok();
+                    self.not_toml(start, syntax::NOT_READ, problems);
+                }
+            }
         }
-        (document, table, problems)
+        self.intact = false;
+        self.headers_intact = false;
+    }
+
+    fn not_toml(&mut self, start: Option<usize>, message: &str, problems: &mut Collector) {
+        self.intact = false;
+        self.headers_intact &= !start.is_some_and(|start| self.is_header(start));
+        let line = start.map(|start| self.line(start));
+        problems.push_syntax(line, || {
+            let text = line.and_then(|line| self.text_of(line)).unwrap_or_default();
+            let fault = syntax::fault(text, message);
+            Problem {
+                file: Some(self.file.as_ref().to_owned()),
+                line,
+                key: None,
+                value: None,
+                message: fault.message,
+                accepted: fault.accepted,
+            }
+        });
     }
 
     /// The line of a byte offset, from 1.
@@ -59,17 +110,22 @@ impl<'a> Document<'a> {
         self.lines.partition_point(|&start| start <= offset)
     }
 
+    /// The text of a line, which is counted from 1, up to what is left of the file.
+    fn text_of(&self, line: usize) -> Option<&'a str> {
+        let start = self.lines.get(line.checked_sub(1)?)?;
+        let end = self.lines.get(line).copied().unwrap_or(self.text.len());
+        self.text.get(*start..end)
+    }
+
     /// Whether the line at a byte offset begins as a section header does.
     fn is_header(&self, offset: usize) -> bool {
-        let start = self.line(offset).checked_sub(1);
-        start
-            .and_then(|line| self.text.get(*self.lines.get(line)?..))
-            .is_some_and(|text| text.trim_start_matches([' ', '\t']).starts_with('['))
+        let text = self.text_of(self.line(offset));
+        text.is_some_and(|text| text.trim_start_matches([' ', '\t']).starts_with('['))
     }
 
     fn site(&self, offset: usize, key: String, value: Option<String>) -> Site {
         Site {
-            file: Some(self.file.to_owned()),
+            file: Some(Arc::clone(&self.file)),
             line: Some(self.line(offset)),
             key,
             value,
@@ -80,14 +136,14 @@ impl<'a> Document<'a> {
     fn excerpt(&self, value: &Spanned<DeValue<'_>>) -> Option<String> {
         match value.get_ref() {
             DeValue::Array(array) if array.iter().all(|entry| entry.get_ref().is_str()) => {
-                self.text.get(value.span()).map(printable)
+                self.text.get(value.span()).map(excerpt)
             }
             DeValue::Array(_) | DeValue::Table(_) => None,
             DeValue::String(_)
             | DeValue::Integer(_)
             | DeValue::Float(_)
             | DeValue::Boolean(_)
-            | DeValue::Datetime(_) => self.text.get(value.span()).map(printable),
+            | DeValue::Datetime(_) => self.text.get(value.span()).map(excerpt),
         }
     }
 }
@@ -137,7 +193,7 @@ impl<'a> Section<'a> {
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
-        problems: &mut Vec<Problem>,
+        problems: &mut Collector,
         read: impl FnOnce(Raw<'_>) -> Result<T, Fault>,
     ) -> Option<Written<T>> {
         let (site, value) = self.take(key)?;
@@ -148,7 +204,7 @@ impl<'a> Section<'a> {
     pub(super) fn absent_or<T>(
         &mut self,
         key: &'static str,
-        problems: &mut Vec<Problem>,
+        problems: &mut Collector,
         read: impl FnOnce(Raw<'_>) -> Result<T, Fault>,
     ) -> Option<Option<Written<T>>> {
         let Some((site, value)) = self.take(key) else {
@@ -162,7 +218,7 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         default: T,
-        problems: &mut Vec<Problem>,
+        problems: &mut Collector,
         read: impl FnOnce(Raw<'_>) -> Result<T, Fault>,
     ) -> Option<Written<T>> {
         if !self.contains(key) {
@@ -181,7 +237,7 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         example: &str,
-        problems: &mut Vec<Problem>,
+        problems: &mut Collector,
         read: impl FnOnce(Raw<'_>) -> Result<T, Fault>,
     ) -> Option<Written<T>> {
         if !self.contains(key) && self.document.intact {
@@ -196,7 +252,7 @@ impl<'a> Section<'a> {
         &mut self,
         key: &'static str,
         default: T,
-        problems: &mut Vec<Problem>,
+        problems: &mut Collector,
         read: impl FnOnce(Raw<'_>) -> Result<T, Fault>,
     ) -> Option<Written<T>> {
         let Some((mut site, value)) = self.take(key) else {
@@ -216,24 +272,24 @@ impl<'a> Section<'a> {
     }
 
     /// The sub-section `[key]`; a problem when the key is something else.
-    pub(super) fn table(&mut self, key: &'static str, problems: &mut Vec<Problem>) -> Option<Self> {
+    pub(super) fn table(&mut self, key: &'static str, problems: &mut Collector) -> Option<Self> {
         let (site, value) = self.take(key)?;
         if let DeValue::Table(table) = value.get_ref() {
             return Some(Self::new(self.document, table, site));
         }
         let accepted = format!("a section [{}]", without_indices(&site.key));
-        problems.extend(self.wrong_section(&site, value.get_ref(), &accepted));
+        self.wrong_section(&site, value.get_ref(), &accepted, problems);
         None
     }
 
     /// The sub-sections `[[key]]`; a problem for each that is something else.
-    pub(super) fn tables(&mut self, key: &'static str, problems: &mut Vec<Problem>) -> Vec<Self> {
+    pub(super) fn tables(&mut self, key: &'static str, problems: &mut Collector) -> Vec<Self> {
         let Some((site, value)) = self.take(key) else {
             return Vec::new();
         };
         let accepted = format!("sections [[{}]]", without_indices(&site.key));
         let DeValue::Array(array) = value.get_ref() else {
-            problems.extend(self.wrong_section(&site, value.get_ref(), &accepted));
+            self.wrong_section(&site, value.get_ref(), &accepted, problems);
             return Vec::new();
         };
         let mut sections = Vec::new();
@@ -244,14 +300,14 @@ impl<'a> Section<'a> {
             if let DeValue::Table(table) = element.get_ref() {
                 sections.push(Self::new(self.document, table, site));
             } else {
-                problems.extend(self.wrong_section(&site, element.get_ref(), &accepted));
+                self.wrong_section(&site, element.get_ref(), &accepted, problems);
             }
         }
         sections
     }
 
     /// Reports every key that nobody asked for. The value is not shown: it may be a secret.
-    pub(super) fn finish(self, problems: &mut Vec<Problem>) {
+    pub(super) fn finish(self, problems: &mut Collector) {
         if !self.document.headers_intact {
             return;
         }
@@ -260,16 +316,25 @@ impl<'a> Section<'a> {
             if self.known.contains(&name) {
                 continue;
             }
-            let path = self.site.child(name);
-            let site = self.document.site(key.span().start, path, None);
-            problems.push(site.problem(self.unknown(name)));
+            let start = key.span().start;
+            problems.push_with(Some(self.document.line(start)), || {
+                let site = self.document.site(start, self.site.child(name), None);
+                site.problem(self.unknown(name))
+            });
         }
     }
 
-    fn wrong_section(&self, site: &Site, value: &DeValue<'_>, accepted: &str) -> Option<Problem> {
-        let message = format!("wrong type ({})", value.type_str());
-        let problem = || site.problem(Fault::new(message, accepted));
-        self.document.headers_intact.then(problem)
+    fn wrong_section(
+        &self,
+        site: &Site,
+        value: &DeValue<'_>,
+        accepted: &str,
+        problems: &mut Collector,
+    ) {
+        if self.document.headers_intact {
+            let message = format!("wrong type ({})", value.type_str());
+            problems.push_misshapen(site.problem(Fault::new(message, accepted)));
+        }
     }
 
     fn unknown(&self, name: &str) -> Fault {
@@ -281,17 +346,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Without the parser's remark on tokens that nothing may follow.
-fn not_toml(message: &str) -> String {
-    let message = message.trim_end_matches(", expected nothing");
-    format!("not TOML: {message}")
-}
-
-fn keep<T>(
-    site: Site,
-    outcome: Result<T, Fault>,
-    problems: &mut Vec<Problem>,
-) -> Option<Written<T>> {
+fn keep<T>(site: Site, outcome: Result<T, Fault>, problems: &mut Collector) -> Option<Written<T>> {
     match outcome {
         Ok(value) => Some(Written { value, site }),
         Err(fault) => {
@@ -324,16 +379,29 @@ fn without_indices(key: &str) -> String {
     parts.collect::<Vec<_>>().join(".")
 }
 
-/// The known key that `name` was probably meant to be: at most a third of it differs.
+/// The known key that `name` was probably meant to be: one that it abbreviates, such as `prot` for
+/// `protocol`, else one of which at most a third differs.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let plain = name.to_ascii_lowercase().replace('-', "_");
+    if plain.len() >= ABBREVIATION {
+        let mut longer = known.iter().filter(|key| key.starts_with(&plain));
+        if let (Some(key), None) = (longer.next(), longer.next()) {
+            return Some(key);
+        }
+    }
+    let most = |key: &str| (key.len() / 3).max(1);
     known
         .iter()
+        // So that the distance of a very long name is not computed.
+        .filter(|key| plain.len().abs_diff(key.len()) <= most(key))
         .map(|&key| (strsim::osa_distance(&plain, key), key))
-        .filter(|&(distance, key)| distance <= (key.len() / 3).max(1))
+        .filter(|&(distance, key)| distance <= most(key))
         .min()
         .map(|(_, key)| key)
 }
+
+/// The shortest name that can abbreviate a key, in bytes.
+const ABBREVIATION: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -341,7 +409,9 @@ mod tests {
 
     #[test]
     fn near_misses() {
-        let known = ["tun", "workers", "hash_key", "weight", "backend"];
+        let known = [
+            "tun", "workers", "hash_key", "weight", "backend", "port", "protocol", "address",
+        ];
         for (name, expected) in [
             ("worker", Some("workers")),
             ("hash-key", Some("hash_key")),
@@ -349,8 +419,15 @@ mod tests {
             ("weigth", Some("weight")),
             ("backends", Some("backend")),
             ("tnu", Some("tun")),
+            ("prot", Some("protocol")),
+            ("Proto", Some("protocol")),
+            ("addr", Some("address")),
+            ("hash", Some("hash_key")),
+            ("prt", Some("port")),
+            ("we", None),
             ("colour", None),
             ("", None),
+            (&"x".repeat(1 << 20), None),
         ] {
             assert_eq!(nearest(name, &known), expected, "{name}");
         }
@@ -358,12 +435,14 @@ mod tests {
 
     #[test]
     fn lines() {
-        let (document, table, problems) = Document::parse("f", "a = 1\r\nb = 2\n\nc = 3");
-        assert_eq!(problems, []);
+        let mut found = Collector::default();
+        let text = "a = 1\r\nb = 2\n\nc = 3";
+        let (document, table) = Document::parse("f", text, &mut found);
+        assert!(found.is_empty(), "{found:?}");
         let mut section = Section::root(&document, table.get_ref());
-        let mut found = Vec::new();
         section.finish(&mut found);
-        let lines: Vec<_> = found.iter().map(|problem| problem.line).collect();
+        let found = found.finish();
+        let lines: Vec<_> = found.first().iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [Some(1), Some(2), Some(4)]);
         section = Section::root(&document, table.get_ref());
         assert_eq!(

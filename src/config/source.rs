@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::problem::Fault;
+use super::problem::{Fault, excerpt};
 use super::value::{self, Raw};
 use crate::packet::{EntropyPrefix, SourceRule};
 
@@ -106,7 +106,7 @@ fn each(entries: Vec<Raw<'_>>) -> Result<OuterSource, Fault> {
     for entry in entries {
         let written = value::text(&entry, ONE_EACH)?;
         let rule = rule(written).map_err(|fault| {
-            let message = format!("\"{written}\": {}", fault.message);
+            let message = format!("\"{}\": {}", excerpt(written), fault.message);
             Fault::new(message, ONE_EACH)
         })?;
         if let Some(other) = source.insert(rule) {

@@ -6,6 +6,7 @@
 
 use super::draft::{Datapath, Draft, EgressChoice, Extra, HealthDraft, HealthKind};
 use super::problem::{Fault, Problem, Written};
+use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
 use crate::director::{AllDown, BackendState, Echo, HashFields, Protocol};
 use crate::packet::EncapKind;
@@ -47,9 +48,8 @@ impl Supported for HealthKind {
     }
 }
 
-/// The problems of everything in `draft` that is right but not supported yet.
-pub(super) fn refuse(draft: &Draft) -> Vec<Problem> {
-    let mut problems = Vec::new();
+/// Refuses everything in `draft` that is right but not supported yet.
+pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
     problems.extend(key(&director.interface));
@@ -57,13 +57,12 @@ pub(super) fn refuse(draft: &Draft) -> Vec<Problem> {
     problems.extend(key(&director.api));
     problems.extend(key(&director.metrics));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
-        refuse_health(health, &mut problems);
+        refuse_health(health, problems);
     }
-    problems
 }
 
 /// One problem for the probe as a whole; without a probe one for each key that describes it.
-fn refuse_health(health: &HealthDraft, problems: &mut Vec<Problem>) {
+fn refuse_health(health: &HealthDraft, problems: &mut Collector) {
     let Some(kind) = &health.kind else { return };
     if !kind.value.is_supported() {
         problems.extend(choice(&health.kind));

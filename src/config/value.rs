@@ -14,6 +14,7 @@ use super::duration;
 use super::problem::Fault;
 use super::unsupported::Supported;
 use crate::director::{FlowTimeouts, HashKey, PortMatch, Protocol, RingSize, RingSizeError};
+use crate::text::plain::is_plain;
 
 /// A value before it has a meaning.
 #[derive(Debug, Clone)]
@@ -126,8 +127,29 @@ fn why_not_an_address(text: &str) -> &'static str {
     if text.parse::<SocketAddr>().is_ok() {
         return "an address with a port, where only an address belongs";
     }
+    let in_brackets = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if in_brackets.is_some_and(|inner| inner.parse::<IpAddr>().is_ok()) {
+        return "an address in brackets; without them it is one";
+    }
     if text.contains('%') {
         return "an address with a zone, which is not a unicast address of the network";
+    }
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if text.split('.').count() == 4 && text.split('.').all(digits) {
+        return if text
+            .split('.')
+            .any(|part| part.len() > 1 && part.starts_with('0'))
+        {
+            "not an IPv4 or IPv6 address (a number with a leading 0 can be read as octal)"
+        } else {
+            "not an IPv4 or IPv6 address (a number above 255)"
+        };
+    }
+    let name = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if text.contains(|letter: char| letter.is_ascii_alphabetic()) && text.chars().all(name) {
+        return "not an IPv4 or IPv6 address (host names are not looked up)";
     }
     "not an IPv4 or IPv6 address"
 }
@@ -194,8 +216,8 @@ pub(super) fn device(raw: Raw<'_>) -> Result<String, Fault> {
         _ if text.len() > 15 => "longer than 15 bytes",
         _ if text.contains(['/', ':']) => "contains '/' or ':'",
         _ if text.contains('%') => "contains '%', from which the kernel makes another name",
-        _ if text.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-            "contains whitespace or a control character"
+        _ if text.contains(char::is_whitespace) || !is_plain(text) => {
+            "contains whitespace, or a control or other character that is not printable"
         }
         _ => return Ok(text.to_owned()),
     };
@@ -273,14 +295,14 @@ pub(super) fn weight(raw: Raw<'_>) -> Result<u16, Fault> {
     Ok(u16::try_from(number).unwrap_or(u16::MAX))
 }
 
-/// A name for outputs: short, one line.
+/// A name for outputs: short, and a terminal shows it as it is.
 pub(super) fn name(raw: Raw<'_>) -> Result<String, Fault> {
     const ACCEPTED: &str = "a name of 1 to 64 bytes such as \"web\"";
     let text = text(&raw, ACCEPTED)?;
     let message = match text {
         "" => "empty",
         _ if text.len() > 64 => "longer than 64 bytes",
-        _ if text.contains(char::is_control) => "contains a control character",
+        _ if !is_plain(text) => "contains a control or other character that is not printable",
         _ if text.trim() != text => "begins or ends with whitespace",
         _ => return Ok(text.to_owned()),
     };
@@ -356,11 +378,13 @@ mod tests {
             );
         }
         for (text, expected) in [
-            ("10.0.0.300", "not an IPv4 or IPv6"),
-            ("10.0.0.010", "not an IPv4 or IPv6"),
+            ("10.0.0.300", "above 255"),
+            ("10.0.0.010", "leading 0"),
             ("", "not an IPv4 or IPv6"),
-            ("backend1.example", "not an IPv4 or IPv6"),
-            ("[2001:db8::1]", "not an IPv4 or IPv6"),
+            ("10.0.0", "not an IPv4 or IPv6"),
+            ("backend1.example", "host names are not looked up"),
+            ("[2001:db8::1]", "in brackets; without them"),
+            ("[10.0.0.1]", "in brackets; without them"),
             ("10.0.0.1/24", "a prefix"),
             ("2001:db8::/32", "a prefix"),
             ("10.0.0.1:80", "with a port"),
@@ -398,6 +422,7 @@ mod tests {
             ("tun%d", "'%'"),
             ("a b", "whitespace"),
             ("a\0b", "control"),
+            ("a\u{202e}b", "not printable"),
         ] {
             let message = message(device(Raw::Text(name)));
             assert!(message.contains(expected), "{name:?}: {message}");
@@ -461,8 +486,18 @@ mod tests {
 
     #[test]
     fn names_and_endpoints() {
-        assert_eq!(name(Raw::Text("web 1")), Ok("web 1".to_owned()));
-        for bad in ["", " web", "a\nb", &"x".repeat(65)] {
+        for good in ["web 1", "café", "后端", "it's \"web\""] {
+            assert_eq!(name(Raw::Text(good)), Ok(good.to_owned()));
+        }
+        let hostile = [
+            "a\nb",
+            "a\u{1b}[2Jb",
+            "a\u{9b}b",
+            "a\u{202e}b",
+            "a\u{200b}b",
+            "a\u{2028}b",
+        ];
+        for bad in ["", " web", &"x".repeat(65)].into_iter().chain(hostile) {
             assert!(name(Raw::Text(bad)).is_err(), "{bad:?}");
         }
         assert_eq!(socket_path(Raw::Text("/run/tunlb/api.sock")), Ok(()));

@@ -11,6 +11,7 @@ mod paths;
 mod preflight;
 mod published;
 mod reload;
+mod reread;
 mod routes;
 mod tee;
 mod threads;
@@ -29,7 +30,7 @@ use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, DirectorConfig};
+use crate::config::{Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
@@ -43,15 +44,16 @@ use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
-pub use reload::Reload;
+pub use reread::Reload;
+use reread::Rereading;
 use routes::Routes;
 use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, Filter, FilterError};
+pub use tee::{CaptureOptions, CaptureTo, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Remote, Worker};
 
 /// How a director runs, apart from its configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RunOptions {
     /// What is done about a host that is not set up for it.
     pub setup: HostSetup,
@@ -76,21 +78,26 @@ pub enum StopReason {
 /// behind.
 pub fn run(
     config: Config,
-    options: &RunOptions,
-    reload: Option<Reload<'_>>,
+    options: RunOptions,
+    reload: Option<Reload>,
 ) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
     hear_signals(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
+    let mut rereading = reload.map(|read| Rereading::new(read, events));
     info!("{}", daemon.summary());
     release_freed_memory();
     loop {
-        match (daemon.wait(&happened)?, reload) {
+        match (daemon.wait(&happened)?, &mut rereading) {
             (Event::Stop(reason), _) => return Ok((daemon.stop(), reason)),
             (Event::HangUp, None) => return Ok((daemon.stop(), StopReason::Signal)),
-            (Event::HangUp, Some(read)) => {
-                daemon.reload(read);
+            (Event::HangUp, Some(rereading)) => rereading.begin(),
+            (Event::Reread(read), rereading) => {
+                daemon.reload(*read);
                 release_freed_memory();
+                if let Some(rereading) = rereading {
+                    rereading.ended();
+                }
             }
             (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
         }
@@ -106,6 +113,8 @@ enum Event {
     Stop(StopReason),
     /// SIGHUP.
     HangUp,
+    /// The configuration was read again.
+    Reread(Box<Result<Config, ConfigError>>),
     /// The kernel refused a packet for this backend as too long.
     TooLongFor(BackendIndex),
 }
@@ -157,7 +166,7 @@ struct WorkerThread {
 impl Daemon {
     /// Starts the workers; when this returns, packets flow. `events` hears of what
     /// the workers cannot settle.
-    fn start(config: Config, options: &RunOptions, events: &SyncSender<Event>) -> Result<Self> {
+    fn start(config: Config, options: RunOptions, events: &SyncSender<Event>) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
         undo::recover();
@@ -170,8 +179,8 @@ impl Daemon {
         let mtus = paths.inner_mtus(&config);
         let mtu = routes::device_mtu(&mtus)?;
         let tun = &config.director.tun;
-        let capture = options.capture.as_ref();
-        let capture = capture
+        let capture = options
+            .capture
             .map(|options| Capture::start(options, tun))
             .transpose()?;
 

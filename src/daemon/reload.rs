@@ -17,16 +17,13 @@ use super::{Daemon, Paths, neighbours, preflight};
 use crate::config::{Config, ConfigError};
 use crate::io::netlink::Netlink;
 
-/// Reads the configuration again.
-pub type Reload<'a> = &'a dyn Fn() -> Result<Config, ConfigError>;
-
 /// How long workers may take to adopt a snapshot: they look after every batch.
 const ADOPTION: Duration = Duration::from_secs(2);
 
 impl Daemon {
-    /// Reads and applies the configuration again, or says why the old one stays.
-    pub(super) fn reload(&mut self, read: Reload<'_>) {
-        let applied = read()
+    /// Applies the configuration that was read again, or says why the old one stays.
+    pub(super) fn reload(&mut self, read: Result<Config, ConfigError>) {
+        let applied = read
             .map_err(anyhow::Error::from)
             .and_then(|config| self.apply(config));
         match applied {

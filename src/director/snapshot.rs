@@ -14,7 +14,7 @@ use super::rings::MemberSet;
 use super::roster::{Plan, Roster};
 use super::selection::SelectionHash;
 use super::spec::{BackendState, Echo, FlowLimits, HashFields, PortMatch, VipSpec};
-use crate::packet::{Encap, FamilyMismatch, FlowKey, Protocol};
+use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, Protocol};
 
 /// A VIP's position in [`Snapshot::vips`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -376,6 +376,13 @@ impl Snapshot {
     #[must_use]
     pub fn find_address(&self, address: IpAddr) -> Option<&Vip> {
         self.addresses.get(&address).map(|&index| self.vip(index))
+    }
+
+    /// The VIP that a packet is addressed to: that of its flow, else the first one with its address.
+    #[must_use]
+    pub fn addressed_vip(&self, packet: &Packet<'_>) -> Option<&Vip> {
+        let of_flow = packet.flow().and_then(|flow| self.find_vip(&flow));
+        of_flow.or_else(|| self.find_address(packet.destination()))
     }
 
     /// The hash that a flow's packets share: entropy of the outer header, and by default the

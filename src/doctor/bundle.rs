@@ -1,59 +1,100 @@
 //! A bundle: `facts.json` and `diagnosis.json` in a tar archive, compressed by Zstandard (RFC 8878).
 //!
-//! Judging needs the facts alone; the diagnosis is what the program said where it was made.
+//! Judging needs the facts alone; the diagnosis is what the program said where it was made. A bundle comes
+//! from others, so all of it has bounds: a few kilobytes decompress to gigabytes, and a few megabytes of
+//! JSON to more values than a memory holds.
 
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Write};
 
 use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::errors::FrameDecoderError;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use serde::Deserialize;
 
-use super::facts::{Facts, SCHEMA};
+use super::facts::{Facts, Observed, SCHEMA};
 use super::finding::Diagnosis;
+use super::json_error;
+use crate::io::file::read_bounded;
+use crate::text::json::Size;
 
 const FACTS: &str = "facts.json";
 const DIAGNOSIS: &str = "diagnosis.json";
-/// More than any machine's facts; keeps a hostile archive from filling the memory.
+
+/// Bytes of a bundle's file. A host of 50,000 firewall rules has a few megabytes.
+pub const MOST_COMPRESSED: u64 = 16 << 20;
+/// Bytes of the archive in it.
 const MOST_BYTES: u64 = 64 << 20;
+/// Bytes that the decompressor looks back: what RFC 8878 (3.1.1.1.2) recommends to support.
+const MOST_WINDOW: u64 = 8 << 20;
+/// Values and names of the facts, the firewall's text being one of them. A director of 10,000 VIPs has
+/// half a million.
+const MOST_VALUES: usize = 2_000_000;
+/// Bytes of a text, the firewall's apart.
+const LONGEST_TEXT: usize = 4096;
+/// Every VIP is judged by all facts: the product of both.
+const MOST_WORK: usize = 60_000_000;
+/// The same for the backends of a director, each of which is looked for in few facts.
+const MOST_WORK_OF_A_DIRECTOR: usize = 1_000_000_000;
 
 /// Why a bundle cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// Not Zstandard, or cut off.
-    #[error("not a whole Zstandard file: {0}")]
+    #[error("not a whole Zstandard file, so no bundle of the doctor: {0}")]
     Compression(String),
     /// No archive, or cut off.
-    #[error("not a whole tar archive: {0}")]
-    Archive(#[from] std::io::Error),
+    #[error("not a whole tar archive in it, so no bundle of the doctor: {0}")]
+    Archive(String),
     /// An archive of something else.
     #[error("no {FACTS} in it: not a bundle of the doctor")]
     NoFacts,
     /// Facts that are none.
-    #[error("{FACTS}: {0}")]
-    Facts(#[from] serde_json::Error),
+    #[error("{FACTS} in it is {0}")]
+    Facts(String),
     /// Facts of another version.
     #[error("{FACTS} has schema {found}, this program reads schema {SCHEMA}")]
     Schema {
         /// Its version.
         found: u64,
     },
+    /// More than is read.
+    #[error("too large to be a bundle: {what}; the limit is {limit}")]
+    TooLarge {
+        /// What it has too much of.
+        what: String,
+        /// How much is read.
+        limit: u64,
+    },
+    /// More than is written, since it could not be read again.
+    #[error("what was seen is too much for a bundle: {0}")]
+    TooMuch(Box<Self>),
+    /// Values that are no JSON; none is known.
+    #[error("cannot be written: {0}")]
+    Write(String),
 }
 
 /// The bytes of a bundle.
 ///
 /// # Errors
-/// A value that cannot be serialised; none is known.
+/// [`BundleError::TooMuch`]: of a machine of which more was seen than is read.
 pub fn write(facts: &Facts, diagnoses: &[Diagnosis]) -> Result<Vec<u8>, BundleError> {
+    let broken = |error: &dyn std::fmt::Display| BundleError::Write(error.to_string());
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, content) in [
-        (FACTS, serde_json::to_vec_pretty(facts)?),
-        (DIAGNOSIS, serde_json::to_vec_pretty(diagnoses)?),
-    ] {
+    let facts = serde_json::to_vec_pretty(facts).map_err(|error| broken(&error))?;
+    bounded(&facts).map_err(|error| BundleError::TooMuch(Box::new(error)))?;
+    let diagnoses = serde_json::to_vec_pretty(diagnoses).map_err(|error| broken(&error))?;
+    for (name, content) in [(FACTS, facts), (DIAGNOSIS, diagnoses)] {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o600); // addresses and firewall rules are nobody else's business
-        archive.append_data(&mut header, name, content.as_slice())?;
+        archive
+            .append_data(&mut header, name, content.as_slice())
+            .map_err(|error| broken(&error))?;
     }
-    let archive = archive.into_inner()?;
+    let archive = archive.into_inner().map_err(|error| broken(&error))?;
+    if let Some(error) = beyond("the archive, in bytes", archive.len() as u64, MOST_BYTES) {
+        return Err(BundleError::TooMuch(Box::new(error)));
+    }
     Ok(compress_to_vec(
         archive.as_slice(),
         CompressionLevel::Fastest,
@@ -63,42 +104,145 @@ pub fn write(facts: &Facts, diagnoses: &[Diagnosis]) -> Result<Vec<u8>, BundleEr
 /// The facts of a bundle.
 ///
 /// # Errors
-/// [`BundleError`]: it is cut off, something else, or of another schema.
+/// [`BundleError`]: it is cut off, something else, of another schema, or more than is read.
 pub fn read(bytes: &[u8]) -> Result<Facts, BundleError> {
-    let content = member(&decompressed(bytes)?)?;
-    let value: serde_json::Value = serde_json::from_slice(&content)?;
-    match value.get("schema").and_then(serde_json::Value::as_u64) {
-        Some(found) if found != u64::from(SCHEMA) => Err(BundleError::Schema { found }),
-        Some(_) | None => Ok(serde_json::from_value(value)?),
+    if let Some(error) = beyond("the file, in bytes", bytes.len() as u64, MOST_COMPRESSED) {
+        return Err(error);
     }
+    let archive = decompressed(bytes)?;
+    let content = member(&archive)?;
+    let size = bounded(content)?;
+    let schema: Versioned = parsed(content)?;
+    match schema.schema {
+        Some(found) if found != u64::from(SCHEMA) => return Err(BundleError::Schema { found }),
+        Some(_) | None => {}
+    }
+    let facts = parsed(content)?;
+    judgeable(facts, size)
+}
+
+/// What tells a version, whatever else there is.
+#[derive(Deserialize)]
+struct Versioned {
+    schema: Option<u64>,
+}
+
+fn parsed<'a, T: Deserialize<'a>>(content: &'a [u8]) -> Result<T, BundleError> {
+    serde_json::from_slice(content).map_err(|error| BundleError::Facts(json_error::text(&error)))
+}
+
+fn beyond(what: &str, found: u64, limit: u64) -> Option<BundleError> {
+    (found > limit).then(|| BundleError::TooLarge {
+        what: format!("{what}: {found}"),
+        limit,
+    })
 }
 
 fn decompressed(bytes: &[u8]) -> Result<Vec<u8>, BundleError> {
     let broken = |error: &dyn std::fmt::Display| BundleError::Compression(error.to_string());
-    let decoder = StreamingDecoder::new(Cursor::new(bytes)).map_err(|error| broken(&error))?;
-    let mut archive = Vec::new();
-    decoder
-        .take(MOST_BYTES)
-        .read_to_end(&mut archive)
-        .map_err(|error| broken(&error))?;
-    Ok(archive)
+    let decoder = StreamingDecoder::new_with_max_window_size(Cursor::new(bytes), MOST_WINDOW);
+    let decoder = decoder.map_err(|error| match error {
+        FrameDecoderError::WindowSizeTooBig { requested, max } => BundleError::TooLarge {
+            what: format!("the window of the compression, in bytes: {requested}"),
+            limit: max,
+        },
+        other => broken(&other),
+    })?;
+    read_bounded(decoder, MOST_BYTES).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => BundleError::TooLarge {
+            what: "the archive, in bytes: more".to_owned(),
+            limit: MOST_BYTES,
+        },
+        _ => broken(&error),
+    })
 }
 
-fn member(archive: &[u8]) -> Result<Vec<u8>, BundleError> {
-    for entry in tar::Archive::new(archive).entries()? {
-        let mut entry = entry?;
-        if entry.path_bytes().as_ref() != FACTS.as_bytes() {
+/// The facts' bytes in the archive. Its headers are taken as they are: a bundle needs no extension of tar,
+/// whose long names and sparse files have sizes of their own.
+fn member(archive: &[u8]) -> Result<&[u8], BundleError> {
+    let broken = |error: io::Error| BundleError::Archive(error.to_string());
+    let mut reader = tar::Archive::new(archive);
+    for entry in reader.entries().map_err(broken)?.raw(true) {
+        let entry = entry.map_err(broken)?;
+        let name = entry.path_bytes();
+        let name = name.strip_prefix(b"./").unwrap_or(&name);
+        if name != FACTS.as_bytes() || !entry.header().entry_type().is_file() {
             continue;
         }
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content)?;
+        let start = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
         let size = usize::try_from(entry.size()).unwrap_or(usize::MAX);
-        if content.len() < size {
-            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
-        }
-        return Ok(content);
+        let content = archive.get(start..).and_then(|rest| rest.get(..size));
+        return content.ok_or_else(|| BundleError::Archive("it ends too early".to_owned()));
     }
     Err(BundleError::NoFacts)
+}
+
+fn bounded(facts: &[u8]) -> Result<Size, BundleError> {
+    let size = Size::of(facts);
+    let values = (size.values as u64, MOST_VALUES as u64);
+    match beyond("the values in facts.json", values.0, values.1) {
+        Some(error) => Err(error),
+        None => Ok(size),
+    }
+}
+
+/// Facts that are judged in bounded time and memory, although all VIPs look at all of them, and findings
+/// repeat their texts.
+fn judgeable(mut facts: Facts, size: Size) -> Result<Facts, BundleError> {
+    let backends = facts
+        .director
+        .as_ref()
+        .map_or(0, |director| director.backends.len());
+    for (what, count, most) in [
+        ("VIPs", facts.targets.len(), MOST_WORK),
+        ("backends", backends, MOST_WORK_OF_A_DIRECTOR),
+    ] {
+        let limit = (most / size.values.max(1)) as u64;
+        let what = format!("{what}, with {} values in facts.json", size.values);
+        if let Some(error) = beyond(&what, count as u64, limit) {
+            return Err(error);
+        }
+    }
+    let firewall = std::mem::take(&mut facts.firewall);
+    let reasons = [firewall.nft.unseen()]
+        .into_iter()
+        .chain(firewall.iptables.values().map(Observed::unseen));
+    let texts = firewall
+        .iptables
+        .keys()
+        .map(String::as_str)
+        .chain(reasons.flatten());
+    let mut longest = Longest(Size::default());
+    serde_json::to_writer(&mut longest, &facts)
+        .map_err(|error| BundleError::Write(error.to_string()))?;
+    let longest = texts
+        .map(str::len)
+        .max()
+        .unwrap_or_default()
+        .max(longest.0.longest);
+    facts.firewall = firewall;
+    match beyond(
+        "a text in facts.json, in bytes",
+        longest as u64,
+        LONGEST_TEXT as u64,
+    ) {
+        Some(error) => Err(error),
+        None => Ok(facts),
+    }
+}
+
+/// Measures what is written, and keeps nothing.
+struct Longest(Size);
+
+impl Write for Longest {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.0.feed(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

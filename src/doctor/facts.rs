@@ -30,6 +30,14 @@ impl<T> Observed<T> {
             Self::Unseen(_) => None,
         }
     }
+
+    /// Why it was not seen, if so.
+    pub const fn unseen(&self) -> Option<&str> {
+        match self {
+            Self::Seen(_) => None,
+            Self::Unseen(why) => Some(why.as_str()),
+        }
+    }
 }
 
 impl<T, E: fmt::Display> From<Result<T, E>> for Observed<T> {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::facts::Role;
+use super::lines::{FixLine, Snippet};
 
 /// The version of the JSON output.
 pub const SCHEMA: u32 = 1;
@@ -115,12 +116,12 @@ pub struct Finding {
     pub summary: String,
     /// What was looked at: names and values, such as `net.ipv4.conf.tunl0.rp_filter` and `1`.
     pub evidence: BTreeMap<String, String>,
-    /// Commands that mend it now, in their order.
-    pub fix: Vec<String>,
-    /// What makes it last: lines to put into files, each preceded by a comment that names the file.
-    pub persist: Vec<String>,
-    /// A command that shows that it is mended.
-    pub verify: Option<String>,
+    /// What fixes it now, in this order; in JSON lines of a shell, advice as comments.
+    pub fix: Vec<FixLine>,
+    /// What makes that permanent; in JSON a comment that names the file, then its lines.
+    pub persist: Vec<Snippet>,
+    /// A command that shows that it is fixed.
+    pub verify: Option<FixLine>,
     /// The check that failed before and makes this one pointless.
     pub blocked_by: Option<Code>,
 }

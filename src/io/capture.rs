@@ -7,11 +7,13 @@
 //! A file describes one interface, whatever way packets go: libpcap 1.10 refuses a second one of
 //! link type RAW, because it compares the type in the file with the one that it maps it to.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use super::file;
+use crate::text::Plain;
 
 /// Packets begin with their IPv4 or IPv6 header.
 const LINKTYPE_RAW: u16 = 101;
@@ -70,15 +72,37 @@ pub struct CapturedPacket<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file could not be created.
-    #[error("create capture file {}: {cause}", path.display())]
+    #[error("cannot create capture file {}: {cause}", Plain(path.to_string_lossy()))]
     Create {
         /// The file.
         path: PathBuf,
         /// The system's error.
         cause: io::Error,
     },
+    /// A file of that name is there already, and may be somebody's data.
+    #[error(
+        "capture file {} is there already, and is not overwritten: name another file, or remove it",
+        Plain(path.to_string_lossy())
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Packets would be written to a terminal.
+    #[error(
+        "{} is a terminal, and a capture is binary: name a file, or `-` and a program that reads it, such \
+         as `| wireshark -k -i -`",
+        Plain(path.to_string_lossy())
+    )]
+    Terminal {
+        /// The terminal.
+        path: PathBuf,
+    },
+    /// The program that read a FIFO or pipe has ended.
+    #[error("its reader has closed it")]
+    Closed,
     /// The file could not be written.
-    #[error("write capture file: {0}")]
+    #[error("cannot write the capture: {0}")]
     Write(#[source] io::Error),
     /// The next packet would exceed the file's bound.
     #[error("the capture file is full: a further packet would exceed {limit} bytes")]
@@ -103,19 +127,24 @@ pub struct CaptureFile {
 }
 
 impl CaptureFile {
-    /// Creates the file, readable by its owner only, or empties the one that is there; `limit`
-    /// bounds its bytes. Readers show packets as those of `interface`. The header is in the file
-    /// when this returns.
+    /// Creates a file as [`create`] does, waits until a FIFO has a reader, and begins a capture in it.
     ///
     /// # Errors
-    /// [`CaptureError::Create`] and [`CaptureError::Write`].
+    /// Those of [`create`] and [`begin`](Self::begin).
     pub fn create(path: &Path, limit: u64, interface: &str) -> Result<Self, CaptureError> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(path).map_err(|cause| CaptureError::Create {
-            path: path.to_owned(),
-            cause,
-        })?;
+        let file = match create(path)? {
+            Some(file) => file,
+            None => wait_for_reader(path)?,
+        };
+        Self::begin(file, limit, interface)
+    }
+
+    /// Begins a capture in a file that is open and empty; `limit` bounds its bytes. Readers show packets as
+    /// those of `interface`. The header is in the file when this returns.
+    ///
+    /// # Errors
+    /// [`CaptureError::Write`] and [`CaptureError::Closed`].
+    pub fn begin(file: File, limit: u64, interface: &str) -> Result<Self, CaptureError> {
         let mut capture = Self {
             file,
             buffer: Vec::with_capacity(2 * BUFFER_BYTES),
@@ -145,7 +174,7 @@ impl CaptureFile {
     /// Appends a packet and returns its number in the file, from 1 on.
     ///
     /// # Errors
-    /// [`CaptureError::Full`], and the file is as before; [`CaptureError::Write`].
+    /// [`CaptureError::Full`], and the file is as before; those of [`flush`](Self::flush).
     pub fn append(&mut self, packet: &CapturedPacket<'_>) -> Result<u64, CaptureError> {
         let before = self.buffer.len();
         put_packet(&mut self.buffer, packet);
@@ -163,7 +192,8 @@ impl CaptureFile {
     /// Writes what is buffered, so that others can read it.
     ///
     /// # Errors
-    /// [`CaptureError::Write`]: what was buffered is lost, what was written before is readable.
+    /// [`CaptureError::Write`] and [`CaptureError::Closed`]: what was buffered is lost, what was written
+    /// before is readable.
     pub fn flush(&mut self) -> Result<(), CaptureError> {
         let result = self.file.write_all(&self.buffer);
         if result.is_ok() {
@@ -176,7 +206,40 @@ impl CaptureFile {
             self.packets = self.written_packets;
         }
         self.buffer.clear();
-        result.map_err(CaptureError::Write)
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CaptureError::Closed,
+            _ => CaptureError::Write(error),
+        })
+    }
+}
+
+/// Creates a file for a capture: a new one that only its owner reads, or a FIFO or device that is there.
+/// `None` for a FIFO without a reader, which [`wait_for_reader`] waits for.
+///
+/// # Errors
+/// [`CaptureError::Create`], [`CaptureError::Exists`] and [`CaptureError::Terminal`].
+pub fn create(path: &Path) -> Result<Option<File>, CaptureError> {
+    match file::create_private(path) {
+        Ok(file) if file.is_terminal() => Err(CaptureError::Terminal { path: path.into() }),
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(not_created(path, error)),
+    }
+}
+
+/// Opens a FIFO and waits, without end, until it has a reader.
+///
+/// # Errors
+/// [`CaptureError::Create`] and [`CaptureError::Exists`].
+pub fn wait_for_reader(path: &Path) -> Result<File, CaptureError> {
+    file::wait_for_reader(path).map_err(|error| not_created(path, error))
+}
+
+fn not_created(path: &Path, cause: io::Error) -> CaptureError {
+    let path = path.to_owned();
+    match cause.kind() {
+        io::ErrorKind::AlreadyExists => CaptureError::Exists { path },
+        _ => CaptureError::Create { path, cause },
     }
 }
 
@@ -268,9 +331,13 @@ fn put_u32(out: &mut Vec<u8>, value: u32) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+
+    fn begin(path: &Path, limit: u64) -> Result<CaptureFile, CaptureError> {
+        CaptureFile::create(path, limit, "tunlb0")
+    }
 
     fn packet(comment: &str) -> CapturedPacket<'_> {
         CapturedPacket {
@@ -338,8 +405,7 @@ mod tests {
     fn a_full_file_stays_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("capture.pcapng");
-        fs::write(&path, [0; 1000]).unwrap();
-        let mut file = CaptureFile::create(&path, 300, "tunlb0").unwrap();
+        let mut file = begin(&path, 300).unwrap();
         let header = file.bytes();
         assert_eq!(fs::metadata(&path).unwrap().len(), header);
         let room = (300 - header) / 60;
@@ -357,23 +423,36 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_reads_it() {
+    fn only_the_owner_reads_it_and_no_other_file_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("capture.pcapng");
-        CaptureFile::create(&path, 1000, "tunlb0").unwrap();
+        begin(&path, 1000).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        fs::write(&path, "kept").unwrap();
+        let link = folder.path().join("link");
+        symlink(folder.path().join("target"), &link).unwrap();
+        for path in [&path, &link] {
+            let message = begin(path, 1000).unwrap_err().to_string();
+            assert!(
+                message.contains("is there already, and is not overwritten"),
+                "{message}"
+            );
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+        assert!(!folder.path().join("target").exists());
     }
 
     #[test]
     fn what_cannot_be_written_is_an_error() {
-        let missing = CaptureFile::create(Path::new("/nowhere/capture"), 1000, "tunlb0");
-        let message = missing.unwrap_err().to_string();
+        let message = begin(Path::new("/nowhere/\u{1b}c"), 1000)
+            .unwrap_err()
+            .to_string();
         assert!(
-            message.starts_with("create capture file /nowhere/capture: No such file"),
+            message.starts_with("cannot create capture file /nowhere/\\u{1b}c: No such file"),
             "{message}"
         );
-        let full = CaptureFile::create(Path::new("/dev/full"), 1000, "tunlb0");
+        let full = begin(Path::new("/dev/full"), 1000);
         assert!(matches!(full, Err(CaptureError::Write(_))), "{full:?}");
     }
 

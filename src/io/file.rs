@@ -5,29 +5,51 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use socket2::SockRef;
+
 /// Readable and writable by its owner only.
 const PRIVATE: u32 = 0o600;
 
 /// Creates a file that only its owner reads, for data of the host or its clients. One that is there is
 /// neither emptied nor written through, nor is a symbolic link followed; only a FIFO or a character device
-/// (`/dev/stdout`, `/dev/null`) is opened as it is, without waiting for a reader.
+/// (`/dev/stdout`, `/dev/null`) is opened as it is, without waiting for a reader. Writing to it waits.
 ///
 /// # Errors
 /// The system's, [`io::ErrorKind::AlreadyExists`] where a file or link of that name is there, and `ENXIO`
-/// for a FIFO that has no reader.
+/// for a FIFO that has no reader ([`wait_for_reader`]).
 pub fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).custom_flags(libc::O_NONBLOCK);
-    if let Ok(file) = options.open(path) {
-        let kind = file.metadata()?.file_type();
-        if kind.is_fifo() || kind.is_char_device() {
+    match options.open(path) {
+        Ok(file) if is_stream(&file)? => {
+            // The flag was for opening; of a FIFO that is full it would make an error.
+            SockRef::from(&file).set_nonblocking(false)?;
             return Ok(file);
         }
-        return Err(io::ErrorKind::AlreadyExists.into());
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(error),
+        Err(_) => {}
     }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(PRIVATE);
     options.open(path)
+}
+
+/// Opens a FIFO for writing and waits, without end, until it has a reader.
+///
+/// # Errors
+/// The system's, and [`io::ErrorKind::AlreadyExists`] where it is no FIFO any more.
+pub fn wait_for_reader(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    if is_stream(&file)? {
+        return Ok(file);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn is_stream(file: &File) -> io::Result<bool> {
+    let kind = file.metadata()?.file_type();
+    Ok(kind.is_fifo() || kind.is_char_device())
 }
 
 /// Reads all of a file or stream, of at most `limit` bytes.
@@ -48,7 +70,10 @@ pub fn read_bounded(input: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write as _;
     use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::process::Command;
+    use std::thread;
 
     use super::*;
 
@@ -68,6 +93,27 @@ mod tests {
         assert_eq!(kind(&link), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
         create_private(Path::new("/dev/null")).unwrap();
+    }
+
+    /// More than a pipe holds, so that a writer which does not wait would fail.
+    #[test]
+    fn a_fifo_takes_what_is_written_once_it_has_a_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = create_private(&path).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+        let reader = thread::spawn({
+            let path = path.clone();
+            move || fs::read(path).unwrap().len()
+        });
+        let mut file = wait_for_reader(&path).unwrap();
+        let mut again = create_private(&path).unwrap();
+        file.write_all(&[0; 300_000]).unwrap();
+        again.write_all(&[0; 300_000]).unwrap();
+        drop((file, again));
+        assert_eq!(reader.join().unwrap(), 600_000);
     }
 
     #[test]

@@ -164,6 +164,18 @@ impl<'a> Packet<'a> {
         }
     }
 
+    /// The 5-tuple of a TCP segment or UDP datagram, or of its first fragment.
+    #[must_use]
+    pub fn flow(&self) -> Option<FlowKey> {
+        if self.fragment.is_some_and(|fragment| fragment.offset > 0) {
+            return None;
+        }
+        match self.transport() {
+            Ok(Transport::Tcp { key, .. } | Transport::Udp { key }) => Some(key),
+            Ok(Transport::Icmp(_) | Transport::Other(_)) | Err(Malformed) => None,
+        }
+    }
+
     fn tcp(&self) -> Result<Transport, Malformed> {
         let tcp = TcpHeaderSlice::from_slice(self.payload).map_err(|_| Malformed)?;
         Ok(Transport::Tcp {

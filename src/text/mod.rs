@@ -3,6 +3,7 @@
 //! Names of devices, files and rules, texts of bundles and configurations are chosen by others. Whoever
 //! prints one shows it by [`plain`]; whoever prints a command to be pasted builds it by [`shell`].
 
+pub mod json;
 pub mod plain;
 pub mod shell;
 

@@ -12,19 +12,32 @@ pub struct Plain<T>(pub T);
 impl<T: AsRef<str>> fmt::Display for Plain<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for letter in self.0.as_ref().chars() {
-            match letter {
-                '"' | '\'' | '\\' => f.write_char(letter)?,
-                _ => letter.escape_debug().fmt(f)?,
+            if is_printable(letter) {
+                f.write_char(letter)?;
+            } else {
+                letter.escape_debug().fmt(f)?;
             }
         }
         Ok(())
     }
 }
 
+/// Whether a terminal shows a character as it is, and does nothing else for it.
+#[must_use]
+pub fn is_printable(letter: char) -> bool {
+    matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().eq([letter])
+}
+
 /// The text with what is not printable escaped, as [`Plain`] displays it.
 #[must_use]
 pub fn plain(text: &str) -> String {
     Plain(text).to_string()
+}
+
+/// Whether [`Plain`] displays the text as it is.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    plain(text) == text
 }
 
 #[cfg(test)]
@@ -37,6 +50,7 @@ mod tests {
     fn printable_text_is_left_alone() {
         for text in ["eth0", "it's \"C:\\\"", "后端 10.0.0.1", "café", ""] {
             assert_eq!(plain(text), text);
+            assert!(is_plain(text));
         }
     }
 
@@ -52,6 +66,7 @@ mod tests {
             ("\u{e0041}", "\\u{e0041}"),
         ] {
             assert_eq!(plain(text), shown);
+            assert!(!is_plain(text));
         }
     }
 
@@ -59,10 +74,7 @@ mod tests {
         #[test]
         fn nothing_but_printable_characters(text: String) {
             let shown = plain(&text);
-            let printable = |letter: char| {
-                "\"'\\".contains(letter) || letter.escape_debug().eq([letter])
-            };
-            prop_assert!(shown.chars().all(printable));
+            prop_assert!(shown.chars().all(is_printable));
         }
     }
 }

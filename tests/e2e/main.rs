@@ -27,6 +27,7 @@ mod reload;
 mod reloading;
 mod restart;
 mod site;
+mod slow_files;
 mod streams;
 mod totals;
 mod traffic;

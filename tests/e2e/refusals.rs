@@ -86,7 +86,10 @@ fn a_capture_that_cannot_be() {
         for (flags, words) in [
             (
                 &["--capture", "/nowhere/capture"][..],
-                &["create capture file /nowhere/capture", "No such file"][..],
+                &[
+                    "cannot create capture file /nowhere/capture",
+                    "No such file",
+                ][..],
             ),
             (
                 &[
@@ -101,7 +104,15 @@ fn a_capture_that_cannot_be() {
             (&["--capture-size", "1000000"], &["--capture <FILE>"]),
             (
                 &["--capture", "/dev/null", "--capture-size", "1"],
-                &["4096"],
+                &["at least 4096 bytes"],
+            ),
+            (
+                &["--capture", "/dev/null", "--capture-size", "ten"],
+                &["not a size such as 64MiB"],
+            ),
+            (
+                &["--capture", "/dev/full"],
+                &["cannot write the capture", "No space left"],
             ),
         ] {
             let arguments = [&RUN[..], flags].concat();

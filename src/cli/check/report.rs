@@ -2,15 +2,18 @@
 //! default, and the plan. The hash key is never in it.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::config::{Config, OuterSource, Problem, duration_text};
+use crate::config::{Config, OuterSource, Problem, Problems, duration_text};
 use crate::director::{BackendSpec, BackendState, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
+use crate::text::json;
+use crate::text::plain::is_plain;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
 const SCHEMA: u32 = 1;
@@ -20,7 +23,10 @@ const SCHEMA: u32 = 1;
 pub(super) struct Report<'a> {
     schema: u32,
     valid: bool,
+    /// The first ones.
     problems: &'a [Problem],
+    /// How many there are.
+    problems_total: usize,
     warnings: &'a [String],
     config: Option<ConfigView<'a>>,
     plan: Option<&'a Plan>,
@@ -32,17 +38,19 @@ impl<'a> Report<'a> {
             schema: SCHEMA,
             valid: true,
             problems: &[],
+            problems_total: 0,
             warnings,
             config: Some(ConfigView::new(config)),
             plan: Some(plan),
         }
     }
 
-    pub(super) fn invalid(problems: &'a [Problem]) -> Self {
+    pub(super) fn invalid(problems: &'a Problems) -> Self {
         Self {
             schema: SCHEMA,
             valid: false,
-            problems,
+            problems: problems.first(),
+            problems_total: problems.total(),
             warnings: &[],
             config: None,
             plan: None,
@@ -50,9 +58,8 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        Ok(text)
+        let text = serde_json::to_string_pretty(self)?;
+        Ok(json::printable(&text) + "\n")
     }
 }
 
@@ -419,15 +426,12 @@ impl Text {
         self.0.push('\n');
     }
 
-    /// Names have no control characters, so quotes and backslashes are all that needs escaping.
     fn string(&mut self, key: &str, value: &str) {
-        let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
-        self.line(&format!("{key} = \"{escaped}\""));
+        self.line(&format!("{key} = {}", toml_string(value)));
     }
 
-    /// Entries are addresses and prefixes: nothing to escape.
     fn strings(&mut self, key: &str, entries: &[String]) {
-        let quoted: Vec<_> = entries.iter().map(|entry| format!("\"{entry}\"")).collect();
+        let quoted: Vec<_> = entries.iter().map(|entry| toml_string(entry)).collect();
         self.line(&format!("{key} = [{}]", quoted.join(", ")));
     }
 
@@ -440,5 +444,104 @@ impl Text {
 
     fn number(&mut self, key: &str, value: impl std::fmt::Display) {
         self.line(&format!("{key} = {value}"));
+    }
+}
+
+/// A basic string of TOML. What is not printable is escaped whether TOML wants it or not, so that a
+/// terminal shows all of the configuration.
+fn toml_string(value: &str) -> String {
+    let mut text = String::from("\"");
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => text.extend(['\\', letter]),
+            _ if is_plain(letter.encode_utf8(&mut [0; 4])) => text.push(letter),
+            _ => write!(text, "\\U{:08X}", u32::from(letter)).unwrap_or_default(), // into a String
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::DirectorConfig;
+    use crate::director::{AllDown, Echo, HashFields, Protocol};
+
+    /// Texts as VIPs may have for a name, quotes, backslashes and other scripts among them.
+    fn name() -> impl Strategy<Value = String> {
+        "[!-~äñ後🙂][ -~äñ後🙂]{0,8}[!-~äñ後🙂]".prop_filter("a name", |name| is_plain(name))
+    }
+
+    fn backend() -> impl Strategy<Value = (u16, BackendState)> {
+        let states = [
+            BackendState::Active,
+            BackendState::Draining,
+            BackendState::Disabled,
+        ];
+        (any::<u16>(), prop::sample::select(states.to_vec()))
+    }
+
+    prop_compose! {
+        fn vip()(
+            name in name(),
+            port in prop_oneof![Just(PortMatch::Any), any::<NonZeroU16>().prop_map(PortMatch::Exact)],
+            protocol in prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
+            echo in prop::sample::select(vec![Echo::Reply, Echo::Forward, Echo::Drop]),
+            all_down in prop::sample::select(vec![AllDown::Forward, AllDown::Drop]),
+            new_flows_per_second in any::<Option<NonZeroU32>>(),
+            gue in any::<Option<NonZeroU16>>(),
+            backends in prop::collection::vec(backend(), 0..4),
+        ) -> VipSpec {
+            let all = [(1, BackendState::Active)].into_iter().chain(backends);
+            VipSpec {
+                name,
+                address: [192, 0, 2, 1].into(),
+                port,
+                protocol,
+                hash: HashFields::SourceAddress,
+                echo,
+                all_down,
+                new_flows_per_second,
+                encap: gue.map_or(EncapKind::Ipip, |port| EncapKind::Gue { port }),
+                backends: (1..).zip(all).map(|(number, (weight, state))| BackendSpec {
+                    address: [10, 0, 1, number].into(),
+                    weight,
+                    state,
+                }).collect(),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_as_the_same(vips in prop::collection::vec(vip(), 1..5), flows in 1024..9999_usize) {
+            let mut config = Config {
+                director: DirectorConfig::default(),
+                vips,
+                exposed: None,
+            };
+            config.director.flows.bound = flows.try_into().unwrap();
+            for (number, vip) in (1..).zip(&mut config.vips) {
+                // Each its own address and name.
+                vip.address = [192, 0, 2, number].into();
+                vip.name = format!("{number}{}", vip.name);
+            }
+            let printed = config_text(&config) + &Plan::new(&config).text();
+            prop_assert!(printed.split('\n').all(is_plain), "{}", printed);
+            prop_assert_eq!(Config::parse("f", &printed).unwrap(), config);
+        }
+
+        #[test]
+        fn strings_mean_the_same_and_are_printable(value in any::<String>()) {
+            let written = toml_string(&value);
+            prop_assert!(is_plain(&written), "{}", written);
+            let read = toml::de::DeValue::parse(&written).unwrap();
+            prop_assert_eq!(read.get_ref().as_str(), Some(value.as_str()));
+        }
     }
 }

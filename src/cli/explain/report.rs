@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::daemon::Paths;
 use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
+use crate::text::json;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
 const SCHEMA: u32 = 1;
@@ -137,9 +138,8 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        Ok(text)
+        let text = serde_json::to_string_pretty(self)?;
+        Ok(json::printable(&text) + "\n")
     }
 }
 

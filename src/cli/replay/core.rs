@@ -163,7 +163,7 @@ fn forwarded<'a>(snapshot: &'a Snapshot, forward: &Forward) -> Answer<'a> {
 }
 
 fn replied<'a>(snapshot: &'a Snapshot, packet: Option<&Packet<'_>>) -> Answer<'a> {
-    let vip = packet.and_then(|packet| snapshot.find_address(packet.destination()));
+    let vip = packet.and_then(|packet| snapshot.addressed_vip(packet));
     Answer {
         verdict: "reply",
         vip: vip.map(|vip| vip.name.as_str()),

@@ -1,15 +1,17 @@
 //! What a replay prints: a line per packet, a summary.
 
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
-use std::net::IpAddr;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::core::Answer;
 use crate::daemon::Totals;
-use crate::io::pcap::Record;
+use crate::io::pcap::{Record, Resolution};
+use crate::packet::{FlowKey, Packet};
 
 /// What is printed for each packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,9 @@ pub(super) enum Style {
     Text,
     Json,
 }
+
+/// The version of the lines; a change that breaks a reader raises it.
+const SCHEMA: u32 = 1;
 
 /// The line of a packet; its fields are documented in `docs/replay.md`.
 #[derive(Debug, Serialize)]
@@ -28,22 +33,32 @@ struct Line<'a> {
     vip: Option<&'a str>,
     backend: Option<IpAddr>,
     emitted: u64,
+    schema: u32,
+    time: Option<String>,
+    source: Option<String>,
+    destination: Option<String>,
+    protocol: Option<String>,
 }
 
-/// Lines to stdout, until its reader has had enough.
-#[derive(Debug)]
+/// Lines to a stream, until its reader has had enough.
 pub(super) struct Lines {
     style: Style,
     /// `None` once the reader closed the pipe.
-    out: Option<BufWriter<StdoutLock<'static>>>,
+    out: Option<BufWriter<Box<dyn Write>>>,
 }
 
 impl Lines {
-    pub(super) fn new(style: Style) -> Self {
-        Self {
-            style,
-            out: Some(BufWriter::new(io::stdout().lock())),
-        }
+    pub(super) fn to_stdout(style: Style) -> Self {
+        let out: Box<dyn Write> = Box::new(io::stdout().lock());
+        let out = Some(BufWriter::new(out));
+        Self { style, out }
+    }
+
+    /// For when packets go to stdout.
+    pub(super) fn to_stderr(style: Style) -> Self {
+        let out: Box<dyn Write> = Box::new(io::stderr());
+        let out = Some(BufWriter::new(out));
+        Self { style, out }
     }
 
     /// Whether nobody reads any more.
@@ -54,13 +69,19 @@ impl Lines {
     /// Prints the line of packet number `packet`.
     ///
     /// # Errors
-    /// Stdout cannot be written, but for a pipe that was closed.
-    pub(super) fn write(&mut self, packet: u64, answer: &Answer<'_>) -> Result<()> {
+    /// The stream cannot be written, but for a pipe that was closed.
+    pub(super) fn write(
+        &mut self,
+        packet: u64,
+        record: &Record<'_>,
+        answer: &Answer<'_>,
+    ) -> Result<()> {
         let style = self.style;
         self.attempt(|out| match style {
             Style::Silent => Ok(()),
-            Style::Text => writeln!(out, "{}", text(packet, answer)),
+            Style::Text => writeln!(out, "{}", text(packet, record, answer)),
             Style::Json => {
+                let ends = Ends::of(record);
                 let line = Line {
                     packet,
                     verdict: answer.verdict,
@@ -68,6 +89,11 @@ impl Lines {
                     vip: answer.vip,
                     backend: answer.backend,
                     emitted: answer.emitted,
+                    schema: SCHEMA,
+                    time: record.timestamp.map(|time| seconds(time, Resolution::Nano)),
+                    source: ends.as_ref().map(Ends::source),
+                    destination: ends.as_ref().map(Ends::destination),
+                    protocol: ends.as_ref().map(Ends::protocol),
                 };
                 serde_json::to_writer(&mut *out, &line)?;
                 out.write_all(b"\n")
@@ -92,12 +118,12 @@ impl Lines {
                 self.out = None;
                 Ok(())
             }
-            written => written.context("cannot write to stdout"),
+            written => written.context("cannot write the line of a packet"),
         }
     }
 }
 
-fn text(packet: u64, answer: &Answer<'_>) -> String {
+fn text(packet: u64, record: &Record<'_>, answer: &Answer<'_>) -> String {
     let mut line = format!("{packet}: {}", answer.verdict);
     // Writing to a string cannot fail.
     if let Some(reason) = answer.reason {
@@ -112,7 +138,68 @@ fn text(packet: u64, answer: &Answer<'_>) -> String {
     if answer.emitted > 1 {
         write!(line, " emitted {}", answer.emitted).unwrap_or_default();
     }
+    if let Some(ends) = Ends::of(record) {
+        let [source, destination] = [ends.source(), ends.destination()];
+        let protocol = ends.protocol();
+        write!(line, ", {source} > {destination}/{protocol}").unwrap_or_default();
+    }
+    if let Some(time) = record.timestamp {
+        let time = seconds(time, record.resolution);
+        write!(line, ", at {time}").unwrap_or_default();
+    }
     line
+}
+
+/// Seconds since 1970, as tcpdump -tt and tshark write them.
+fn seconds(time: Duration, resolution: Resolution) -> String {
+    let seconds = time.as_secs();
+    match resolution {
+        Resolution::Micro => format!("{seconds}.{:06}", time.subsec_micros()),
+        Resolution::Nano => format!("{seconds}.{:09}", time.subsec_nanos()),
+    }
+}
+
+/// From where to where a packet goes.
+struct Ends<'a> {
+    packet: Packet<'a>,
+    /// With the ports, where it has some.
+    flow: Option<FlowKey>,
+}
+
+impl<'a> Ends<'a> {
+    /// `None` where the network header cannot be read.
+    fn of(record: &Record<'a>) -> Option<Self> {
+        let packet = Packet::parse(record.network_packet().ok()?).ok()?;
+        let flow = packet.flow();
+        Some(Self { packet, flow })
+    }
+
+    fn source(&self) -> String {
+        end(self.packet.source(), self.flow.map(|flow| flow.source_port))
+    }
+
+    fn destination(&self) -> String {
+        let port = self.flow.map(|flow| flow.destination_port);
+        end(self.packet.destination(), port)
+    }
+
+    /// Its name; the number of one that the director does not know.
+    fn protocol(&self) -> String {
+        match (self.packet.protocol(), self.packet.source()) {
+            (6, _) => "tcp".to_owned(),
+            (17, _) => "udp".to_owned(),
+            (1, IpAddr::V4(_)) => "icmp".to_owned(),
+            (58, IpAddr::V6(_)) => "icmpv6".to_owned(),
+            (number, _) => number.to_string(),
+        }
+    }
+}
+
+fn end(address: IpAddr, port: Option<u16>) -> String {
+    match port {
+        Some(port) => SocketAddr::new(address, port).to_string(),
+        None => address.to_string(),
+    }
 }
 
 /// What the capture held.

@@ -5,13 +5,13 @@
 //! for, that is one look at an `Option`. Where one is, workers copy the packets that the [`Filter`]
 //! selects and hand them to the one thread that writes; they never wait for it.
 
+mod capture;
 mod filter;
 mod writer;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -20,21 +20,23 @@ use std::time::SystemTime;
 use crate::director::{DropReason, Forward, Snapshot, Verdict};
 use crate::io::egress::{Frame, Outgoing};
 use crate::io::sys::BATCH;
-use crate::packet::{HEADROOM, Packet, Transport};
+use crate::packet::{HEADROOM, Packet};
+pub(super) use capture::Capture;
+pub use capture::CaptureTo;
 use filter::Destination;
 pub use filter::{Filter, FilterError};
-pub(super) use writer::Capture;
 use writer::{Left, PacketCopy, Record};
 
 /// What is to be captured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct CaptureOptions {
-    /// The file; emptied where it exists.
-    pub path: PathBuf,
+    /// Where it goes; a file that exists is refused.
+    pub to: CaptureTo,
     /// Which packets.
     pub filter: Filter,
-    /// The most bytes that the file may have. When the next packet does not fit, the capture ends.
-    pub limit_bytes: u64,
+    /// The most bytes that may be written, if that is bounded. When the next packet does not fit, the
+    /// capture ends.
+    pub limit_bytes: Option<u64>,
 }
 
 /// Where a packet in a frame comes from.
@@ -116,8 +118,14 @@ impl Tee {
         };
         let destination = addressee(snapshot, bytes);
         if tap.filter.selects(&destination, drop) {
+            let vip = Packet::parse(bytes).ok();
+            let vip = vip.and_then(|packet| snapshot.addressed_vip(&packet));
+            let named = Destination {
+                vip: vip.map(|vip| vip.name.as_str()),
+                ..destination
+            };
             self.hand_over(Record {
-                verdict: verdict + &names(&destination) + &because(sent.as_ref().err()),
+                verdict: verdict + &names(&named) + &because(sent.as_ref().err()),
                 ingress: Some(copy(bytes)),
                 left: Some(Left::Reply(copy(reply))),
             });
@@ -219,14 +227,7 @@ fn addressee<'a>(snapshot: &'a Snapshot, bytes: &[u8]) -> Destination<'a> {
     let Ok(packet) = Packet::parse(bytes) else {
         return Destination::default();
     };
-    let later_fragment = packet
-        .fragment()
-        .is_some_and(|fragment| fragment.offset > 0);
-    let key = match packet.transport() {
-        Ok(Transport::Tcp { key, .. } | Transport::Udp { key }) if !later_fragment => Some(key),
-        _ => None,
-    };
-    let vip = key.and_then(|key| snapshot.find_vip(&key));
+    let vip = packet.flow().and_then(|key| snapshot.find_vip(&key));
     Destination {
         address: Some(packet.destination()),
         vip: vip.map(|vip| vip.name.as_str()),

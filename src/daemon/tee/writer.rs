@@ -2,22 +2,14 @@
 //!
 //! Workers never wait for it: what does not fit its queue is counted and gone.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
 use log::{info, warn};
 
-use super::filter::Filter;
-use super::{CaptureOptions, Tee};
 use crate::io::capture::{CaptureError, CaptureFile, CapturedPacket, Direction};
-
-/// Records that may wait, one for each packet of a burst: at an MTU of 1500, 3 MB at most.
-const QUEUE: usize = 1024;
 
 /// A copy of a packet.
 #[derive(Debug)]
@@ -51,75 +43,26 @@ impl Record {
     }
 }
 
-/// A capture that runs.
+/// The thread's side of a capture.
 #[derive(Debug)]
-pub(in crate::daemon) struct Capture {
-    filter: Arc<Filter>,
-    records: SyncSender<Record>,
-    missed: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
-}
-
-impl Capture {
-    /// Creates the file and starts the thread. `tun` is the device that packets come from.
-    pub(in crate::daemon) fn start(options: &CaptureOptions, tun: &str) -> Result<Self> {
-        let file = CaptureFile::create(&options.path, options.limit_bytes, tun)?;
-        let (records, receiver) = sync_channel(QUEUE);
-        let missed = Arc::new(AtomicU64::new(0));
-        let writer = Writer {
-            path: options.path.clone(),
-            file,
-            records: receiver,
-            missed: Arc::clone(&missed),
-        };
-        let thread = thread::Builder::new()
-            .name("tunlb-capture".into())
-            .spawn(move || writer.run())
-            .context("cannot start the capture's thread")?;
-        Ok(Self {
-            filter: Arc::new(options.filter.clone()),
-            records,
-            missed,
-            thread,
-        })
-    }
-
-    /// A tee for one worker.
-    pub(in crate::daemon) fn tee(&self) -> Tee {
-        let filter = Arc::clone(&self.filter);
-        Tee::new(filter, self.records.clone(), Arc::clone(&self.missed))
-    }
-
-    /// Writes what waits and closes the file; the workers have ended.
-    pub(in crate::daemon) fn stop(self) {
-        drop(self.records);
-        if self.thread.join().is_err() {
-            warn!("the capture's thread panicked");
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Writer {
-    path: PathBuf,
-    file: CaptureFile,
-    records: Receiver<Record>,
-    missed: Arc<AtomicU64>,
+pub(super) struct Writer {
+    /// The file's, for the log.
+    pub(super) name: String,
+    pub(super) file: CaptureFile,
+    pub(super) records: Receiver<Record>,
+    pub(super) missed: Arc<AtomicU64>,
 }
 
 impl Writer {
     /// Writes until all workers have ended or the file can take no more, which ends the capture
     /// and nothing else: with the receiver gone, tees turn themselves off.
-    fn run(mut self) {
+    pub(super) fn run(mut self) {
         if let Err(error) = self.write().and_then(|()| self.file.flush()) {
             let flushed = self.file.flush();
-            warn!(
-                "{}: {}; nothing more is captured",
-                self.path.display(),
-                flushed.err().unwrap_or(error)
-            );
+            let error = flushed.err().unwrap_or(error);
+            warn!("{}: {error}; nothing more is captured", self.name);
         }
-        info!("{}", self.summary(&self.path));
+        info!("{}", self.summary());
     }
 
     fn write(&mut self) -> Result<(), CaptureError> {
@@ -140,10 +83,10 @@ impl Writer {
         }
     }
 
-    fn summary(&self, path: &Path) -> String {
+    fn summary(&self) -> String {
         format!(
             "{}: {} packets captured, {} bytes, capture_missed {}",
-            path.display(),
+            self.name,
             self.file.packets(),
             self.file.bytes(),
             self.missed.load(Ordering::Relaxed)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Base, Chain, Family, Hook, Policy, Rule, Table};
+use super::model::{Base, Chain, Family, Hook, LONGEST_NAME, Policy, Room, Rule, Table, quotable};
 use super::{FirewallError, iptables_rule};
 
 /// Chains that the kernel enters: of the table's own kind the priority is NF_IP_PRI_*.
@@ -18,16 +18,35 @@ const HOOKS: &[(&str, Hook)] = &[
 ///
 /// # Errors
 /// [`FirewallError`] for a text that is none of theirs.
-pub(super) fn read(program: &str, text: &str) -> Result<Vec<Table>, FirewallError> {
+pub(super) fn read(program: &str, text: &str, room: &Room) -> Result<Vec<Table>, FirewallError> {
     let family = family(program);
     let program = program.strip_suffix("-save").unwrap_or(program);
     let mut tables: Vec<Table> = Vec::new();
+    let error = |what: String| FirewallError {
+        program: program.to_owned(),
+        what,
+    };
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
+        if line.len() > LONGEST_LINE {
+            let number = at + 1;
+            return Err(error(format!(
+                "line {number} has more than {LONGEST_LINE} bytes"
+            )));
+        }
+        if !room.take(parts(line)) {
+            return Err(error(Room::full()));
+        }
         if line.is_empty() || line.starts_with('#') || line == "COMMIT" {
             continue;
         }
         if let Some(name) = line.strip_prefix('*') {
+            if named(name).is_none() {
+                return Err(error(format!(
+                    "line {} has a name that is too long",
+                    at + 1
+                )));
+            }
             tables.push(Table {
                 program: program.to_owned(),
                 family,
@@ -39,13 +58,20 @@ pub(super) fn read(program: &str, text: &str) -> Result<Vec<Table>, FirewallErro
         }
         let table = tables.last_mut();
         if table.and_then(|table| add(table, line)).is_none() {
-            return Err(FirewallError {
-                program: program.to_owned(),
-                what: format!("line {} is no rule: {line}", at + 1),
-            });
+            let line = quotable(line.to_owned());
+            return Err(error(format!("line {} is no rule: {line}", at + 1)));
         }
     }
     Ok(tables)
+}
+
+/// Bytes of a line; a rule's comment has 256 at most.
+const LONGEST_LINE: usize = 65_536;
+
+/// Words and elements of lists, at least the rule itself.
+fn parts(line: &str) -> usize {
+    let between = |letter: char| letter == ' ' || letter == ',';
+    4 + line.matches(between).count()
 }
 
 /// Whose packets a program's rules see.
@@ -77,6 +103,7 @@ pub(super) fn unprintable(text: &str) -> Vec<&str> {
 fn add(table: &mut Table, line: &str) -> Option<()> {
     if let Some(rest) = line.strip_prefix(':') {
         let (name, rest) = rest.split_once(' ')?;
+        named(name)?;
         let base = base(&table.name, name, rest);
         table.chains.entry(name.to_owned()).or_default().base = base;
         return Some(());
@@ -84,15 +111,20 @@ fn add(table: &mut Table, line: &str) -> Option<()> {
     let (packets, line) = counters(line);
     let words = iptables_rule::words(line.strip_prefix("-A ")?);
     let (chain, options) = words.split_first()?;
+    named(&chain.text)?;
     let chain: &mut Chain = table.chains.entry(chain.text.clone()).or_default();
     let number = chain.rules.len() + 1;
     chain.rules.push(Rule {
-        text: line.to_owned(),
+        text: quotable(line.to_owned()),
         handle: u64::try_from(number).ok(),
         packets,
         steps: iptables_rule::steps(options, table.family),
     });
     Some(())
+}
+
+fn named(name: &str) -> Option<()> {
+    (name.len() <= LONGEST_NAME).then_some(())
 }
 
 /// `INPUT DROP [12:3456]`, of a chain that the kernel enters.
@@ -109,7 +141,7 @@ fn base(table: &str, chain: &str, rest: &str) -> Option<Base> {
         added: 0,
         policy: Policy {
             drops: policy == "DROP",
-            text: format!("policy {policy}"),
+            text: quotable(format!("policy {policy}")),
             packets: self::counters(counters).0,
         },
         devices: None,

@@ -46,7 +46,7 @@ fn general(choice: &Choice, family: Family, protocol: &mut Option<u8>) -> Match 
         "-f" if family == Family::Ip => {
             let offset = Operand::of(Field::FragmentBits).masked(0x1fff);
             let op = if choice.negated { Op::Is } else { Op::IsNot };
-            return Match::Compare(vec![offset], op, vec![vec![one(0_u8)]]);
+            return Match::Compare(vec![offset], op, [vec![one(0_u8)]].into());
         }
         _ => return Match::Undecidable,
     };
@@ -55,7 +55,7 @@ fn general(choice: &Choice, family: Family, protocol: &mut Option<u8>) -> Match 
 
 fn compare(operand: Operand, choice: &Choice, elements: Vec<Element>) -> Match {
     let op = if choice.negated { Op::IsNot } else { Op::Is };
-    Match::Compare(vec![operand], op, elements)
+    Match::Compare(vec![operand], op, elements.into())
 }
 
 fn one(number: impl Into<u128>) -> Value {
@@ -195,7 +195,7 @@ fn conntrack(option: &Choice) -> Match {
             Match::Compare(
                 vec![Operand::of(Field::CtState)],
                 op,
-                vec![vec![one(states)]],
+                [vec![one(states)]].into(),
             )
         }
         "--ctdir" => named(option, Operand::of(Field::CtDirection).only(Only::Tracked)),
@@ -271,5 +271,5 @@ fn reverse_path(options: &[&Choice]) -> Match {
         by_its_device: !has("--loose"),
     };
     let found = u8::from(!has("--invert"));
-    Match::Compare(vec![Operand::of(field)], Op::Is, vec![vec![one(found)]])
+    Match::Compare(vec![Operand::of(field)], Op::Is, [vec![one(found)]].into())
 }

@@ -11,6 +11,7 @@ mod iptables_rule;
 mod model;
 mod names;
 mod nft;
+mod nft_list;
 mod nft_operand;
 mod nft_rule;
 mod nft_text;
@@ -21,11 +22,12 @@ mod queries;
 mod tests;
 mod walk;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::doctor::facts::{FirewallFacts, Observed};
-use model::{Family, Table};
+use model::{Family, LONGEST_NAME, Room, Table};
 
 /// A packet to be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +136,11 @@ pub enum FilterVerdict {
 pub struct RuleText {
     /// `nft` or the name of the iptables program.
     pub program: String,
-    /// Family, table and chain: `inet filter input`.
+    /// `ip`, `ip6`, `inet` or `netdev`.
+    pub family: &'static str,
+    /// Its table.
+    pub table: String,
+    /// Its chain.
     pub chain: String,
     /// The rule as its tool writes it, or `policy drop`.
     pub rule: String,
@@ -142,6 +148,14 @@ pub struct RuleText {
     pub handle: Option<u64>,
     /// Packets that it matched, where it counts.
     pub packets: Option<u64>,
+}
+
+impl RuleText {
+    /// Family, table and chain: `inet filter input`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{} {} {}", self.family, self.table, self.chain)
+    }
 }
 
 /// Why rules cannot be read.
@@ -154,12 +168,42 @@ pub struct FirewallError {
     pub what: String,
 }
 
+/// Said where no more can be looked at.
+const TOO_MANY: &str = "the packet filter has too many rules to be followed for this many VIPs";
+
 /// All rules of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firewall {
     tables: Vec<Table>,
     /// Rules that could not be looked at: whose packets they see, and why not.
     unseen: Vec<(Family, String)>,
+    /// What looking at packets has cost so far.
+    work: Work,
+}
+
+/// Work done; no part of what the rules are.
+#[derive(Debug, Clone, Default)]
+struct Work(Cell<usize>);
+
+impl PartialEq for Work {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Work {}
+
+impl Work {
+    /// Rules and elements that are looked at for all packets of all VIPs: some seconds.
+    const MOST: usize = 100_000_000;
+
+    fn is_done(&self) -> bool {
+        self.0.get() > Self::MOST
+    }
+
+    fn add(&self, cost: usize) {
+        self.0.set(self.0.get().saturating_add(cost));
+    }
 }
 
 impl Firewall {
@@ -174,11 +218,13 @@ impl Firewall {
         let mut firewall = Self::default();
         let mut owned = BTreeSet::new();
         let mut tables = Vec::new();
+        let room = Room::new();
         for (program, output) in &facts.iptables {
             match output {
                 Observed::Seen(text) if is_repeated(facts, program, text) => {}
+                Observed::Seen(_) if program.len() > LONGEST_NAME => {}
                 Observed::Seen(text) => {
-                    let read = read_iptables(program, text)?;
+                    let read = read_iptables(program, text, &room)?;
                     if iptables::is_nft(program, text) {
                         owned.extend(read.iter().map(|table| (table.family, table.name.clone())));
                     }
@@ -191,7 +237,7 @@ impl Firewall {
         }
         match &facts.nft {
             Observed::Seen(text) => {
-                let read = nft::read(text)?.into_iter();
+                let read = nft::read(text, &room)?.into_iter();
                 let is_own = |table: &Table| !owned.contains(&(table.family, table.name.clone()));
                 firewall.tables.extend(read.filter(is_own));
             }
@@ -204,7 +250,11 @@ impl Firewall {
     /// What becomes of a packet.
     #[must_use]
     pub fn judge(&self, packet: &FilteredPacket) -> FilterVerdict {
-        let verdict = walk::judge(&self.tables, packet);
+        if self.work.is_done() {
+            return FilterVerdict::NotSeen(TOO_MANY.to_owned());
+        }
+        let (verdict, work) = walk::judge(&self.tables, packet);
+        self.work.add(work);
         let mut gaps = self.unseen.iter();
         let gap = gaps.find(|(family, _)| family.sees(packet.source));
         match (verdict, gap) {
@@ -235,8 +285,8 @@ fn is_repeated(facts: &FirewallFacts, program: &str, text: &str) -> bool {
 }
 
 /// Tables of an iptables-save; those that the nft variant cannot print, nft does.
-fn read_iptables(program: &str, text: &str) -> Result<Vec<Table>, FirewallError> {
-    let mut tables = iptables::read(program, text)?;
+fn read_iptables(program: &str, text: &str, room: &Room) -> Result<Vec<Table>, FirewallError> {
+    let mut tables = iptables::read(program, text, room)?;
     if iptables::is_nft(program, text) {
         let unprintable = iptables::unprintable(text);
         tables.retain(|table| !unprintable.contains(&table.name.as_str()));

@@ -3,10 +3,57 @@
 //! Both readers (`nft`, `iptables`) end here, and everything is a number that can be one: an address, a
 //! protocol, the bits of a conntrack state. What is not understood is kept as such, never left out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::RuleText;
+
+/// Bytes of a rule's text that are kept; a set in it may have a million elements.
+const LONGEST_TEXT: usize = 4096;
+
+/// Bytes of a table's or chain's name (NFT_NAME_MAXLEN).
+pub(super) const LONGEST_NAME: usize = 256;
+
+/// A rule's text, cut where it is too long to be quoted.
+pub(super) fn quotable(mut text: String) -> String {
+    if text.len() > LONGEST_TEXT {
+        text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        text.push_str(" …");
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// Room for what is read: rulesets of others may be made to fill the memory.
+#[derive(Debug)]
+pub(super) struct Room(Cell<usize>);
+
+impl Room {
+    /// Rules, matches, and elements of sets. Blocklists have some hundred thousand elements, a busy host as
+    /// many matches; a part takes up to 150 bytes.
+    pub(super) const MOST_PARTS: usize = 2_000_000;
+
+    pub(super) const fn new() -> Self {
+        Self(Cell::new(Self::MOST_PARTS))
+    }
+
+    /// Takes room for so many parts; whether there was enough.
+    pub(super) fn take(&self, parts: usize) -> bool {
+        let left = self.0.get().checked_sub(parts);
+        self.0.set(left.unwrap_or_default());
+        left.is_some()
+    }
+
+    /// Why nothing more is read.
+    pub(super) fn full() -> String {
+        format!(
+            "more than {} rules, matches and elements of sets",
+            Self::MOST_PARTS
+        )
+    }
+}
 
 /// A table of one program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,12 +151,35 @@ pub(super) struct Rule {
     pub(super) steps: Vec<Step>,
 }
 
+impl Step {
+    /// What looking at it costs: the elements that are compared.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Match(condition) => condition.size(),
+            Self::Dispatch(operands, elements) => operands.len() + elements.len(),
+            Self::Set(..) | Self::Notrack | Self::End(_) => 1,
+        }
+    }
+}
+
+impl Match {
+    fn size(&self) -> usize {
+        match self {
+            Self::Compare(operands, _, elements) => operands.len() + elements.len(),
+            Self::Either(conditions) => conditions.iter().map(Self::size).sum(),
+            Self::Undecidable => 1,
+        }
+    }
+}
+
 impl Table {
     /// Quotes a rule of this table.
     pub(super) fn quote(&self, chain: &str, rule: &Rule) -> RuleText {
         RuleText {
             program: self.program.clone(),
-            chain: self.label(chain),
+            family: self.family.name(),
+            table: self.name.clone(),
+            chain: chain.to_owned(),
             rule: rule.text.clone(),
             handle: rule.handle,
             packets: rule.packets,
@@ -120,15 +190,13 @@ impl Table {
     pub(super) fn quote_policy(&self, chain: &str, policy: &Policy) -> RuleText {
         RuleText {
             program: self.program.clone(),
-            chain: self.label(chain),
+            family: self.family.name(),
+            table: self.name.clone(),
+            chain: chain.to_owned(),
             rule: policy.text.clone(),
             handle: None,
             packets: policy.packets,
         }
-    }
-
-    fn label(&self, chain: &str) -> String {
-        format!("{} {} {chain}", self.family.name(), self.name)
     }
 }
 
@@ -151,7 +219,7 @@ pub(super) enum Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Match {
     /// The operands, concatenated, against elements.
-    Compare(Vec<Operand>, Op, Vec<Element>),
+    Compare(Vec<Operand>, Op, Arc<[Element]>),
     /// One of them holds.
     Either(Vec<Self>),
     /// Not decided by rules and packet: a rate, a socket's owner, an option, or nothing we know.
@@ -233,7 +301,7 @@ pub(super) enum Only {
 }
 
 /// Properties that are understood, and [`Field::Opaque`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Field {
     Source,
     Destination,
@@ -277,7 +345,7 @@ pub(super) enum Field {
 }
 
 /// What rules write to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Register {
     Mark,
     CtMark,

@@ -2,22 +2,50 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Deserialize;
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
-use super::model::{Base, Chain, Family, Hook, Policy, Rule, Table};
-use super::{FirewallError, nft_rule, nft_text};
+use super::model::{Base, Chain, Family, Hook, LONGEST_NAME, Policy, Room, Rule, Table, quotable};
+use super::{FirewallError, nft_list, nft_rule, nft_text};
 
 /// The key of a named set: family, table, name.
-pub(super) type SetName<'j> = (&'j str, &'j str, &'j str);
+pub(super) type SetName = (String, String, String);
 
-/// Elements of the named sets and maps, as JSON.
-pub(super) type Sets<'j> = HashMap<SetName<'j>, &'j [Json]>;
+/// The lists of the elements of named sets and maps.
+pub(super) type Sets<'j> = HashMap<SetName, &'j RawValue>;
+
+/// Bytes of one object of the list. One of a rule with ten thousand addresses has 300,000.
+const LONGEST_OBJECT: usize = 1 << 20;
+
+/// What is printed: a list of objects, which are read one at a time.
+#[derive(Deserialize)]
+struct Output<'j> {
+    #[serde(borrow)]
+    nftables: &'j RawValue,
+}
+
+/// An object that is a set or a map.
+#[derive(Deserialize)]
+struct Holder<'j> {
+    #[serde(borrow, alias = "map")]
+    set: NamedSet<'j>,
+}
+
+#[derive(Deserialize)]
+struct NamedSet<'j> {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(borrow, default)]
+    elem: Option<&'j RawValue>,
+}
 
 /// Reads a ruleset. Tables of the families bridge and arp are left out: they see other packets.
 ///
 /// # Errors
-/// [`FirewallError`] for a text that is not nft's JSON.
-pub(super) fn read(text: &str) -> Result<Vec<Table>, FirewallError> {
+/// [`FirewallError`] for a text that is not nft's JSON, and for one that is too large.
+pub(super) fn read(text: &str, room: &Room) -> Result<Vec<Table>, FirewallError> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
@@ -25,48 +53,100 @@ pub(super) fn read(text: &str) -> Result<Vec<Table>, FirewallError> {
         program: "nft".to_owned(),
         what,
     };
-    let json: Json = serde_json::from_str(text).map_err(|why| error(why.to_string()))?;
-    let objects = json
-        .get("nftables")
-        .and_then(Json::as_array)
-        .ok_or_else(|| error("its output has no list \"nftables\"".to_owned()))?;
-    let sets = sets(objects);
-    let mut tables = BTreeMap::new();
-    for (at, object) in objects.iter().enumerate() {
-        add(&mut tables, &sets, at, object);
+    let output: Output<'_> = serde_json::from_str(text).map_err(|why| error(why.to_string()))?;
+    if !output.nftables.get().starts_with('[') {
+        return Err(error("its output has no list \"nftables\"".to_owned()));
     }
-    let dormant = objects.iter().filter_map(dormant_table);
+    let mut sets = Sets::new();
+    nft_list::for_each(output.nftables, &mut |object| {
+        add_set(&mut sets, object, room)
+    })
+    .map_err(&error)?;
+    let mut tables = BTreeMap::new();
+    let mut dormant = Vec::new();
+    let context = nft_rule::Known::new(&sets, room);
+    let mut at = 0;
+    nft_list::for_each(output.nftables, &mut |object| {
+        at += 1;
+        if is_set(object) {
+            return Ok(());
+        }
+        let object = parsed(object)?;
+        dormant.extend(dormant_table(&object));
+        add(&mut tables, &context, at, &object)
+    })
+    .map_err(&error)?;
     for name in dormant {
         tables.remove(&name);
+    }
+    if context.is_full() {
+        return Err(error(Room::full()));
     }
     Ok(tables.into_values().collect())
 }
 
-fn sets(objects: &[Json]) -> Sets<'_> {
-    let sets = objects
-        .iter()
-        .filter_map(|object| object.get("set").or_else(|| object.get("map")));
-    let entry = |set| {
-        let elements = list(set, "elem");
-        Some((
-            (
-                word(set, "family")?,
-                word(set, "table")?,
-                word(set, "name")?,
-            ),
-            elements,
-        ))
-    };
-    sets.filter_map(entry).collect()
+fn parsed(object: &RawValue) -> Result<Json, String> {
+    let length = object.get().len();
+    if length > LONGEST_OBJECT {
+        return Err(format!(
+            "an object of {length} bytes; {LONGEST_OBJECT} are read"
+        ));
+    }
+    serde_json::from_str(object.get()).map_err(|why| why.to_string())
 }
+
+/// Sets and maps are the only objects that may be large, and are not parsed as a whole.
+fn is_set(object: &RawValue) -> bool {
+    let rest = object.get().trim_start().strip_prefix('{');
+    let rest = rest.unwrap_or_default().trim_start();
+    rest.starts_with("\"set\"") || rest.starts_with("\"map\"")
+}
+
+fn add_set<'j>(sets: &mut Sets<'j>, object: &'j RawValue, room: &Room) -> Result<(), String> {
+    if !is_set(object) {
+        return Ok(());
+    }
+    if !room.take(OBJECT) {
+        return Err(Room::full());
+    }
+    // What has no name is of no use to a rule.
+    let Ok(Holder { set }) = serde_json::from_str::<Holder<'j>>(object.get()) else {
+        return Ok(());
+    };
+    if let Some(elements) = set.elem {
+        sets.insert((set.family, set.table, set.name), elements);
+    }
+    Ok(())
+}
+
+/// The room of a table, chain or set itself.
+const OBJECT: usize = 8;
 
 /// Tables by family and name.
 type Tables = BTreeMap<(Family, String), Table>;
 
-fn add(tables: &mut Tables, sets: &Sets<'_>, at: usize, object: &Json) -> Option<()> {
+fn add(
+    tables: &mut Tables,
+    known: &nft_rule::Known<'_>,
+    at: usize,
+    object: &Json,
+) -> Result<(), String> {
+    if !known.room.take(OBJECT) {
+        return Err(Room::full());
+    }
+    add_to_table(tables, known, at, object);
+    Ok(())
+}
+
+fn add_to_table(
+    tables: &mut Tables,
+    known: &nft_rule::Known<'_>,
+    at: usize,
+    object: &Json,
+) -> Option<()> {
     let (kind, content) = object.as_object()?.iter().next()?;
     let family = family(word(content, "family")?)?;
-    let name = word(content, if kind == "table" { "name" } else { "table" })?;
+    let name = named(content, if kind == "table" { "name" } else { "table" })?;
     let table = tables
         .entry((family, name.to_owned()))
         .or_insert_with(|| empty_table(family, name));
@@ -74,12 +154,12 @@ fn add(tables: &mut Tables, sets: &Sets<'_>, at: usize, object: &Json) -> Option
         // nft 1.0.6 writes the name of the table where the names of its flags belong.
         "table" => table.perhaps_dormant = has_flag(content, name),
         "chain" => {
-            let chain = table.chains.entry(word(content, "name")?.to_owned());
+            let chain = table.chains.entry(named(content, "name")?.to_owned());
             chain.or_default().base = base(content, at);
         }
         "rule" => {
-            let chain = table.chains.entry(word(content, "chain")?.to_owned());
-            chain.or_default().rules.push(rule(content, sets));
+            let chain = table.chains.entry(named(content, "chain")?.to_owned());
+            chain.or_default().rules.push(rule(content, known));
         }
         _ => {}
     }
@@ -140,7 +220,7 @@ fn base(chain: &Json, at: usize) -> Option<Base> {
         added: at,
         policy: Policy {
             drops: policy == "drop",
-            text: format!("policy {policy}"),
+            text: quotable(format!("policy {policy}")),
             packets: None,
         },
         devices: devices(chain),
@@ -157,15 +237,22 @@ fn devices(chain: &Json) -> Option<Vec<String>> {
     }
 }
 
-fn rule(rule: &Json, sets: &Sets<'_>) -> Rule {
+/// A name that the kernel may have taken.
+fn named<'j>(object: &'j Json, key: &str) -> Option<&'j str> {
+    word(object, key).filter(|name| name.len() <= LONGEST_NAME)
+}
+
+fn rule(rule: &Json, known: &nft_rule::Known<'_>) -> Rule {
     let statements = list(rule, "expr");
     let counter = statements.iter().find_map(|each| each.get("counter"));
     let place = [word(rule, "family"), word(rule, "table")].map(Option::unwrap_or_default);
+    let steps = nft_rule::steps(statements, &nft_rule::Context { place, known });
+    known.count(&steps);
     Rule {
-        text: nft_text::rule(statements, word(rule, "comment")),
+        text: quotable(nft_text::rule(statements, word(rule, "comment"))),
         handle: rule.get("handle").and_then(Json::as_u64),
         packets: counter.and_then(|counter| counter.get("packets")?.as_u64()),
-        steps: nft_rule::steps(statements, &nft_rule::Context { place, sets }),
+        steps,
     }
 }
 

@@ -1,30 +1,127 @@
 //! Statements of an nft rule, from JSON to the model.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 use super::model::{
-    Change, Element, Field, Match, Only, Op, Operand, Register, Step, Value, Verdict,
+    Change, Element, Field, Match, Only, Op, Operand, Register, Room, Step, Value, Verdict,
 };
-use super::nft::{Sets, list, word};
-use super::{nft_operand, nft_value};
+use super::nft::{SetName, Sets, list, word};
+use super::{nft_list, nft_operand, nft_value};
+
+/// What rules refer to: named sets, whose elements all rules share that compare them with the same.
+pub(super) struct Known<'j> {
+    sets: &'j Sets<'j>,
+    shared: RefCell<HashMap<(SetName, Vec<Field>), Arc<[Element]>>>,
+    pub(super) room: &'j Room,
+    full: Cell<bool>,
+}
+
+impl<'j> Known<'j> {
+    pub(super) fn new(sets: &'j Sets<'j>, room: &'j Room) -> Self {
+        Self {
+            sets,
+            shared: RefCell::default(),
+            room,
+            full: Cell::new(false),
+        }
+    }
+
+    /// Whether something was left out for want of room.
+    pub(super) const fn is_full(&self) -> bool {
+        self.full.get()
+    }
+
+    /// Counts the parts of a rule; elements of named sets and of verdict maps have been counted.
+    pub(super) fn count(&self, steps: &[Step]) {
+        let own = |step: &Step| match step {
+            Step::Match(Match::Compare(operands, _, elements))
+                if Arc::strong_count(elements) > 1 =>
+            {
+                operands.len()
+            }
+            Step::Dispatch(operands, _) => operands.len(),
+            Step::Match(_) | Step::Set(..) | Step::Notrack | Step::End(_) => step.size(),
+        };
+        self.take(steps.iter().map(|step| 1 + own(step)).sum());
+    }
+
+    fn take(&self, parts: usize) -> bool {
+        let enough = self.room.take(parts);
+        self.full.set(self.full.get() || !enough);
+        enough
+    }
+
+    fn elements_of(&self, name: SetName, operands: &[Operand]) -> Option<Arc<[Element]>> {
+        let list = *self.sets.get(&name)?;
+        let fields = operands.iter().map(|operand| operand.field).collect();
+        let key = (name, fields);
+        if let Some(elements) = self.shared.borrow().get(&key) {
+            return Some(Arc::clone(elements));
+        }
+        let mut elements = Vec::new();
+        self.for_each(list, |json| {
+            elements.push(nft_value::element(json, operands))
+        });
+        let elements: Arc<[Element]> = elements.into();
+        self.shared.borrow_mut().insert(key, Arc::clone(&elements));
+        Some(elements)
+    }
+
+    /// Calls `each` with every element that there is room for.
+    fn for_each(&self, list: &'j RawValue, mut each: impl FnMut(&Json)) {
+        let read = nft_list::for_each(list, &mut |element| {
+            if !self.take(1) || element.get().len() > LONGEST_ELEMENT {
+                return Err(Room::full());
+            }
+            each(&serde_json::from_str(element.get()).map_err(|why| why.to_string())?);
+            Ok(())
+        });
+        self.full.set(self.full.get() || read.is_err());
+    }
+}
+
+/// Bytes of an element of a named set.
+const LONGEST_ELEMENT: usize = 65_536;
 
 /// Where a rule stands.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'j> {
     /// Family and table.
     pub(super) place: [&'j str; 2],
-    pub(super) sets: &'j Sets<'j>,
+    pub(super) known: &'j Known<'j>,
 }
 
-impl<'j> Context<'j> {
+impl Context<'_> {
     /// The elements that an anonymous set (`{"set": […]}`) or a named one (`@name`) holds.
-    pub(super) fn elements(&self, json: &'j Json) -> Option<&'j [Json]> {
+    fn elements(&self, json: &Json, operands: &[Operand]) -> Option<Arc<[Element]>> {
         if json.get("set").is_some() {
-            return Some(list(json, "set"));
+            return Some(nft_value::elements(list(json, "set"), operands).into());
         }
+        self.known.elements_of(self.named(json)?, operands)
+    }
+
+    /// The pairs of an anonymous or a named map, one at a time.
+    fn for_each_pair(&self, json: &Json, mut each: impl FnMut(&Json)) -> Option<()> {
+        if json.get("set").is_some() {
+            let pairs = list(json, "set");
+            self.known.take(pairs.len());
+            pairs.iter().for_each(each);
+            return Some(());
+        }
+        let list = *self.known.sets.get(&self.named(json)?)?;
+        self.known.for_each(list, &mut each);
+        Some(())
+    }
+
+    fn named(&self, json: &Json) -> Option<SetName> {
         let name = json.as_str()?.strip_prefix('@')?;
         let [family, table] = self.place;
-        self.sets.get(&(family, table, name)).copied()
+        Some((family.to_owned(), table.to_owned(), name.to_owned()))
     }
 }
 
@@ -101,7 +198,7 @@ fn family_of_nat(content: &Json) -> Option<Step> {
         _ => return None,
     };
     let always = Operand::of(Field::Fixed(0)).only(only);
-    let zero = vec![vec![Value::Range(0, 0)]];
+    let zero = [vec![Value::Range(0, 0)]].into();
     Some(Step::Match(Match::Compare(vec![always], Op::Is, zero)))
 }
 
@@ -111,10 +208,12 @@ fn condition(content: &Json, context: &Context<'_>) -> Match {
     };
     let operands = nft_operand::operands(left);
     let op = word(content, "op").unwrap_or_default();
-    let elements = match (op, context.elements(right)) {
-        ("<" | ">" | "<=" | ">=", _) => ordered(op, right, &operands),
-        (_, Some(elements)) => nft_value::elements(elements, &operands),
-        (_, None) => vec![nft_value::element(right, &operands)],
+    let elements: Arc<[Element]> = match op {
+        "<" | ">" | "<=" | ">=" => ordered(op, right, &operands).into(),
+        _ => match context.elements(right, &operands) {
+            Some(elements) => elements,
+            None => [nft_value::element(right, &operands)].into(),
+        },
     };
     let op = match op {
         "==" | "<" | ">" | "<=" | ">=" => Op::Is,
@@ -152,22 +251,22 @@ fn ordered(op: &str, right: &Json, operands: &[Operand]) -> Vec<Element> {
 
 fn dispatch(content: &Json, context: &Context<'_>) -> Vec<Step> {
     let operands = content.get("key").map(nft_operand::operands);
-    let elements = content.get("data").and_then(|data| context.elements(data));
-    let (Some(operands), Some(elements)) = (operands, elements) else {
+    let (Some(operands), Some(data)) = (operands, content.get("data")) else {
         return anything().into();
     };
-    let pairs = elements.iter().map(|pair| {
+    let mut pairs = Vec::new();
+    let known = context.for_each_pair(data, |pair| {
         let key = pair.get(0).unwrap_or(&Json::Null);
         let data = pair.get(1).and_then(Json::as_object);
         let data = data.and_then(|data| data.iter().next());
         let verdict = data.and_then(|(name, content)| verdict(name, content));
-        (
-            nft_value::element(key, &operands),
-            verdict.unwrap_or(Verdict::Opaque),
-        )
+        let key = nft_value::element(key, &operands);
+        pairs.push((key, verdict.unwrap_or(Verdict::Opaque)));
     });
-    let pairs = pairs.collect();
-    vec![Step::Dispatch(operands, pairs)]
+    match known {
+        Some(()) => vec![Step::Dispatch(operands, pairs)],
+        None => anything().into(),
+    }
 }
 
 /// `meta mark set …`, `ct mark set …`; what else is set, no rule here looks at. A rewritten address or
@@ -193,7 +292,7 @@ fn change(content: &Json) -> Vec<Step> {
     // What has no mark of conntrack to take ends the rule.
     if change.is_from_conntrack() {
         let mark = Operand::of(Field::Register(Register::CtMark)).only(Only::Tracked);
-        let any = vec![vec![Value::Any]];
+        let any = [vec![Value::Any]].into();
         steps.push(Step::Match(Match::Compare(vec![mark], Op::Is, any)));
     }
     steps.push(Step::Set(register, change));

@@ -162,7 +162,10 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
             past: Place::Gone,
             back: Place::Gone,
         };
-        if self.walk.rules_left == 0 {
+        let elements = rule.steps.iter().map(Step::size).sum();
+        let left = self.walk.elements_left.checked_sub(elements);
+        self.walk.elements_left = left.unwrap_or_default();
+        if self.walk.rules_left == 0 || left.is_none() {
             let quote = self.table.quote(chain, rule);
             self.outcome(Kind::Unknown, quote.clone(), Some(quote));
             return (Place::Gone, Place::Gone);

@@ -6,6 +6,9 @@ use super::evaluate::{Sight, Truth};
 use super::model::{Field, Hook, Match, Only, Op, Operand, Register, Rule, Step, Value, Verdict};
 use super::{ConntrackState, FilterPath, FilteredPacket, Firewall, RuleText};
 
+/// Rules that are quoted for one question; about as many are worth reading.
+const MOST_QUOTED: usize = 16;
+
 impl Firewall {
     /// Rules that name a protocol by its number, or by a name of it; not those that exclude it. A rule
     /// that names 94 (`ipip`) mostly means 4.
@@ -32,30 +35,43 @@ impl Firewall {
         let mut found = Vec::new();
         for table in &self.tables {
             for (name, chain) in &table.chains {
-                let rules = chain.rules.iter().filter(|rule| wanted(rule));
+                let rules = chain
+                    .rules
+                    .iter()
+                    .filter(|rule| self.may(rule) && wanted(rule));
+                let rules = rules.take(MOST_QUOTED);
                 found.extend(rules.map(|rule| table.quote(name, rule)));
+                if found.len() >= MOST_QUOTED {
+                    return found;
+                }
             }
         }
         found
+    }
+
+    /// Whether there is work left for a look at a rule.
+    fn may(&self, rule: &Rule) -> bool {
+        self.work
+            .add(1 + rule.steps.iter().map(Step::size).sum::<usize>());
+        !self.work.is_done()
     }
 }
 
 fn names_protocol(step: &Step, protocol: u8) -> bool {
     let number = Value::Range(protocol.into(), protocol.into());
-    let mut pairs: Vec<(&[Operand], &[Value])> = Vec::new();
+    let names = |operands: &[Operand], values: &[Value]| {
+        let mut both = operands.iter().zip(values);
+        both.any(|(operand, value)| operand.field == Field::Protocol && *value == number)
+    };
     match step {
         Step::Match(Match::Compare(operands, Op::Is, elements)) => {
-            pairs.extend(elements.iter().map(|each| (&operands[..], &each[..])));
+            elements.iter().any(|each| names(operands, each))
         }
         Step::Dispatch(operands, elements) => {
-            pairs.extend(elements.iter().map(|(each, _)| (&operands[..], &each[..])));
+            elements.iter().any(|(each, _)| names(operands, each))
         }
-        Step::Match(_) | Step::Set(..) | Step::Notrack | Step::End(_) => {}
+        Step::Match(_) | Step::Set(..) | Step::Notrack | Step::End(_) => false,
     }
-    pairs.iter().any(|(operands, values)| {
-        let mut both = operands.iter().zip(*values);
-        both.any(|(operand, value)| operand.field == Field::Protocol && *value == number)
-    })
 }
 
 fn uses_conntrack(step: &Step) -> bool {
@@ -95,7 +111,7 @@ fn drops_invalid(rule: &Rule) -> bool {
                 is_for_invalid(&Match::Compare(
                     operands.clone(),
                     Op::Is,
-                    vec![element.clone()],
+                    [element.clone()].into(),
                 ))
             })
         }

@@ -164,7 +164,9 @@ fn the_name_trap_is_found() {
         rules,
         [RuleText {
             program: "nft".to_owned(),
-            chain: "inet filter input".to_owned(),
+            family: "inet",
+            table: "filter".to_owned(),
+            chain: "input".to_owned(),
             rule: "ip protocol ipip accept".to_owned(),
             handle: rules[0].handle,
             packets: None,
@@ -173,7 +175,7 @@ fn the_name_trap_is_found() {
     assert!(rules[0].handle.is_some());
     let rules = legacy(fixture!("protocol-ipip.legacy")).rules_naming_protocol(94);
     assert_eq!(rules[0].rule, "-A INPUT -p ipip -j ACCEPT");
-    assert_eq!(rules[0].chain, "ip filter INPUT");
+    assert_eq!(rules[0].place(), "ip filter INPUT");
     assert_eq!(rules[0].program, "iptables-legacy");
     assert_eq!((rules[0].handle, rules[0].packets), (Some(3), Some(0)));
     assert_eq!(
@@ -711,10 +713,10 @@ fn what_was_not_seen_is_said() {
 #[test]
 fn texts_of_other_programs_are_refused() {
     for text in ["[]", "{", "hello", r#"{"nftables": {}}"#] {
-        assert!(nft::read(text).is_err(), "{text}");
+        assert!(nft::read(text, &Room::new()).is_err(), "{text}");
     }
     for text in ["hello", "-A INPUT -j DROP", "*filter\nhello", "*filter\n-A"] {
-        let error = iptables::read("iptables-save", text).unwrap_err();
+        let error = iptables::read("iptables-save", text, &Room::new()).unwrap_err();
         assert_eq!(error.program, "iptables", "{text}");
     }
 }
@@ -782,8 +784,8 @@ proptest::proptest! {
                 whole.get(from % whole.len()..(from % whole.len() + length).min(whole.len()))
             };
             let cut: String = parts.iter().filter_map(piece).collect();
-            drop(nft::read(&cut));
-            drop(iptables::read("iptables-save", &cut));
+            drop(nft::read(&cut, &Room::new()));
+            drop(iptables::read("iptables-save", &cut, &Room::new()));
             let rules = cut.lines().map(|line| format!("-A INPUT {line}\n"));
             let rules = format!("*filter\n:INPUT DROP [0:0]\n{}", rules.collect::<String>());
             drop(legacy(&rules).judge(&inner()));
@@ -800,7 +802,7 @@ proptest::proptest! {
             let value = values[from % values.len()].clone();
             let mut left = to % values.len();
             replace(&mut json, &mut left, &value);
-            if let Ok(tables) = nft::read(&json.to_string()) {
+            if let Ok(tables) = nft::read(&json.to_string(), &Room::new()) {
                 drop(walk::judge(&tables, &inner()));
             }
         }

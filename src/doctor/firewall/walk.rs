@@ -10,10 +10,12 @@ use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText}
 /// Rules looked at per packet. Rulesets that jump in cascades could hold a walk for hours; no sane one
 /// comes near.
 const MAX_RULES: usize = 200_000;
+/// Elements of sets compared per packet, and more.
+const MAX_ELEMENTS: usize = 8_000_000;
 /// NF_IP_PRI_CONNTRACK: earlier chains at prerouting and output see no conntrack state.
 const CONNTRACK_PRIORITY: i64 = -200;
-/// What becomes of a packet under all tables.
-pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> FilterVerdict {
+/// What becomes of a packet under all tables, and what that cost.
+pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> (FilterVerdict, usize) {
     let mut walk = Walk {
         packet,
         mark: packet.mark,
@@ -25,22 +27,31 @@ pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> FilterVerdict 
         },
         notrack: Notrack::No,
         rules_left: MAX_RULES,
+        elements_left: MAX_ELEMENTS,
     };
-    let mut verdict = FilterVerdict::Accept;
-    for hook in hooks(packet.path) {
-        for entry in entries(tables, *hook, packet) {
-            let now = walk.base_chain(&entry);
-            if matches!(now, FilterVerdict::Drop(_)) {
-                return now;
+    let verdict = walk.all(tables);
+    let work = MAX_RULES - walk.rules_left + MAX_ELEMENTS - walk.elements_left;
+    (verdict, work)
+}
+
+impl Walk<'_> {
+    fn all(&mut self, tables: &[Table]) -> FilterVerdict {
+        let mut verdict = FilterVerdict::Accept;
+        for hook in hooks(self.packet.path) {
+            for entry in entries(tables, *hook, self.packet) {
+                let now = self.base_chain(&entry);
+                if matches!(now, FilterVerdict::Drop(_)) {
+                    return now;
+                }
+                verdict = first(verdict, now);
             }
-            verdict = first(verdict, now);
+            // What follows would be judged for a packet that is no longer this one.
+            if matches!(verdict, FilterVerdict::Diverted(_)) {
+                return verdict;
+            }
         }
-        // What follows would be judged for a packet that is no longer this one.
-        if matches!(verdict, FilterVerdict::Diverted(_)) {
-            return verdict;
-        }
+        verdict
     }
-    verdict
 }
 
 /// What was found first stays, unless all was well until then.
@@ -144,6 +155,7 @@ pub(super) struct Walk<'p> {
     ct_mark: Option<u32>,
     pub(super) notrack: Notrack,
     pub(super) rules_left: usize,
+    pub(super) elements_left: usize,
 }
 
 impl Walk<'_> {

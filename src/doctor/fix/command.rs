@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Refusal;
+use crate::doctor::lines::FixLine;
 
 /// A command that can be run and taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,24 +87,17 @@ impl Command {
     ///
     /// # Errors
     /// Why it is left to the user.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
-        if text.starts_with('#') {
-            return Err(Refusal::Advice);
-        }
-        let words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+    pub fn of(line: &FixLine) -> Result<Self, Refusal> {
+        let words = line.words().ok_or(Refusal::Advice)?;
         if let Some(word) = words.iter().find(|word| is_placeholder(word)) {
             return Err(Refusal::Placeholder(word.clone()));
         }
         let parts: Vec<_> = words.iter().map(String::as_str).collect();
-        let is_nft = parts.first() == Some(&"nft");
-        // The quotes of a device's name belong to nft's own language.
-        let foreign =
-            |letter: char| "'`$;|&<>()\\*?!{}".contains(letter) || letter == '"' && !is_nft;
-        if text.contains(foreign) {
-            return Err(Refusal::NotUndoable);
-        }
         let change = change(&parts).ok_or(Refusal::NotUndoable)?;
-        Ok(Self { words, change })
+        Ok(Self {
+            words: words.to_vec(),
+            change,
+        })
     }
 }
 
@@ -123,9 +117,7 @@ fn change(words: &[&str]) -> Option<Change> {
         }
         ["ip", rest @ ..] => ip_change(rest),
         ["modprobe", module] => Some(Change::Module((*module).to_owned())),
-        ["nft", "insert", "rule", family, table, chain, _, ..] => Some(Change::NftRule(
-            [family, table, chain].map(|word| (*word).to_owned()),
-        )),
+        ["nft", "insert", "rule", rest @ ..] => nft_change(rest),
         [program, rest @ ..] if is_iptables(program) => {
             rest.contains(&"-I").then_some(Change::IptablesRule)
         }
@@ -134,6 +126,26 @@ fn change(words: &[&str]) -> Option<Change> {
         }
         _ => None,
     }
+}
+
+/// Words of nft's own language: none of them ends the rule and begins another.
+fn nft_change(words: &[&str]) -> Option<Change> {
+    let is_quoted = |word: &str| {
+        let inner = word
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        inner.is_some_and(|inner| !inner.contains('"'))
+    };
+    let is_plain = |word: &str| !word.is_empty() && !word.contains(foreign_to_nft);
+    let [family, table, chain, _, ..] = words else {
+        return None;
+    };
+    let is_one_rule = words.iter().all(|word| is_plain(word) || is_quoted(word));
+    is_one_rule.then(|| Change::NftRule([family, table, chain].map(|word| (*word).to_owned())))
+}
+
+fn foreign_to_nft(letter: char) -> bool {
+    letter.is_whitespace() || letter.is_control() || "\"'`$;|&<>()\\*?!{}#".contains(letter)
 }
 
 fn is_iptables(program: &str) -> bool {
@@ -162,10 +174,16 @@ fn ip_change(words: &[&str]) -> Option<Change> {
             }
         }
         ["rule", "add", rest @ ..] => Change::Rule(owned(rest)),
-        ["link", "set", device, "up"] => Change::LinkUp((*device).to_owned()),
-        ["link", "set", device, "mtu", _] => Change::LinkMtu((*device).to_owned()),
+        ["link", "set", "dev", device, "up"] | ["link", "set", device, "up"] => {
+            Change::LinkUp((*device).to_owned())
+        }
+        ["link", "set", "dev", device, "mtu", _] | ["link", "set", device, "mtu", _] => {
+            Change::LinkMtu((*device).to_owned())
+        }
         ["link", "add", device, "type", ..] => Change::AddLink((*device).to_owned()),
-        ["tunnel", "change", device, ..] => Change::TunnelEnds((*device).to_owned()),
+        ["tunnel", "change", "name", device, ..] | ["tunnel", "change", device, ..] => {
+            Change::TunnelEnds((*device).to_owned())
+        }
         ["fou", "add", "port", port, "gue"] => Change::BindPort(port.parse().ok()?),
         ["neigh", "flush", ..] => Change::Neighbours,
         _ => return None,
@@ -276,8 +294,12 @@ fn ask(words: &[&str]) -> Question {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Command, Refusal> {
+        Command::of(&FixLine::from(text))
+    }
+
     fn change_of(text: &str) -> Change {
-        Command::parse(text).unwrap().change
+        parse(text).unwrap().change
     }
 
     #[test]
@@ -296,8 +318,7 @@ mod tests {
                 device: "lo".to_owned()
             }
         );
-        let command =
-            Command::parse("nft insert rule inet f in iifname \"decap0\" accept").unwrap();
+        let command = parse("nft insert rule inet f in iifname '\"decap0\"' accept").unwrap();
         assert_eq!(
             command.change,
             Change::NftRule(["inet", "f", "in"].map(str::to_owned))
@@ -342,14 +363,19 @@ mod tests {
             ("iptables -D INPUT 1", Refusal::NotUndoable),
             ("nft flush ruleset", Refusal::NotUndoable),
             ("nft delete rule inet f in handle 4", Refusal::NotUndoable),
+            ("sysctl -w net.core.somaxconn=1; reboot", Refusal::Advice),
+            ("ip link set $(id) up", Refusal::Advice),
             (
-                "sysctl -w net.core.somaxconn=1; reboot",
+                "nft insert rule inet f in iifname 'x;' accept",
                 Refusal::NotUndoable,
             ),
-            ("ip link set $(id) up", Refusal::NotUndoable),
+            (
+                "nft insert rule inet f in iifname '\"x\" accept; flush ruleset #\"' accept",
+                Refusal::NotUndoable,
+            ),
             ("ip route add fe80::%lo dev lo", Refusal::NotUndoable),
         ] {
-            assert_eq!(Command::parse(text), Err(refusal), "{text}");
+            assert_eq!(parse(text), Err(refusal), "{text}");
         }
     }
 

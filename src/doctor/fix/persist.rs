@@ -13,6 +13,7 @@ use super::machine::{Machine, Proposal};
 use super::script::{Entry, restore};
 use super::session::Fate;
 use crate::doctor::finding::{Code, Finding, Status};
+use crate::doctor::lines::Snippet;
 
 /// What becomes of a snippet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct Write {
 }
 
 /// A snippet that names its file.
-struct Snippet<'a> {
+struct Named<'a> {
     file: &'a str,
     lines: Vec<&'a str>,
 }
@@ -119,9 +120,9 @@ fn put<M: Machine>(machine: &mut M, code: Code, write: &Write) -> Result<Fate, M
 pub fn plan(finding: &Finding, host: &Host) -> Vec<(String, Result<Option<Write>, Refusal>)> {
     let mut plans = Vec::new();
     let mut configured = None;
-    for text in &finding.persist {
-        let Some(snippet) = Snippet::parse(text) else {
-            plans.push((text.clone(), Err(Refusal::Advice)));
+    for snippet in &finding.persist {
+        let Some(snippet) = Named::of(snippet) else {
+            plans.push((snippet.to_string(), Err(Refusal::Advice)));
             continue;
         };
         let used = match snippet.file {
@@ -143,14 +144,15 @@ pub fn plan(finding: &Finding, host: &Host) -> Vec<(String, Result<Option<Write>
     plans
 }
 
-impl<'a> Snippet<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let mut lines = text.lines();
-        let file = lines.next()?.strip_prefix("# ")?;
-        file.starts_with('/').then(|| Self {
-            file,
-            lines: lines.collect(),
-        })
+impl<'a> Named<'a> {
+    fn of(snippet: &'a Snippet) -> Option<Self> {
+        match snippet {
+            Snippet::File { path, lines } => Some(Self {
+                file: path,
+                lines: lines.iter().map(String::as_str).collect(),
+            }),
+            Snippet::Advice(_) => None,
+        }
     }
 
     fn planned(&self, host: &Host) -> (String, Result<Option<Write>, Refusal>) {
@@ -282,7 +284,7 @@ mod tests {
             summary: String::new(),
             evidence: BTreeMap::new(),
             fix: Vec::new(),
-            persist: persist.iter().map(|text| (*text).to_owned()).collect(),
+            persist: persist.iter().map(|text| Snippet::from(*text)).collect(),
             verify: None,
             blocked_by: None,
         }

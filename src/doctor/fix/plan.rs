@@ -333,7 +333,7 @@ fn link_up(words: &[String], device: &str, links: &str) -> Result<Plan, Refusal>
     }
     Ok(one(
         words,
-        vec![line(["ip", "link", "set", device, "down"])],
+        vec![line(["ip", "link", "set", "dev", device, "down"])],
     ))
 }
 
@@ -350,7 +350,7 @@ fn link_mtu(words: &[String], device: &str, links: &str) -> Result<Plan, Refusal
     }
     Ok(one(
         words,
-        vec![line(["ip", "link", "set", device, "mtu", mtu])],
+        vec![line(["ip", "link", "set", "dev", device, "mtu", mtu])],
     ))
 }
 
@@ -358,7 +358,7 @@ fn add_link(words: &[String], device: &str, links: &str) -> Plan {
     if link(links, device).is_some() {
         return Plan::AlreadySo;
     }
-    one(words, vec![line(["ip", "link", "del", device])])
+    one(words, vec![line(["ip", "link", "del", "dev", device])])
 }
 
 fn tunnel_ends(words: &[String], device: &str, link: &str) -> Result<Plan, Refusal> {
@@ -368,7 +368,7 @@ fn tunnel_ends(words: &[String], device: &str, link: &str) -> Result<Plan, Refus
         return Err(Refusal::Unseen(format!("ip -d link show dev {device}")));
     };
     let undo = line([
-        "ip", "tunnel", "change", device, "remote", remote, "local", local,
+        "ip", "tunnel", "change", "name", device, "remote", remote, "local", local,
     ]);
     Ok(one(words, vec![undo]))
 }

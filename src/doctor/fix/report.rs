@@ -8,6 +8,7 @@ use crate::doctor::finding::{Code, Diagnosis, Status, Verdict};
 use crate::doctor::lang::{Lang, say};
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::word as status_word;
+use crate::text::{json, plain};
 
 /// All that a run changed.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +90,7 @@ pub fn json(
             .collect(),
         undo_file: changes.undo_file,
     };
-    Ok(serde_json::to_string(&mended)? + "\n")
+    Ok(json::printable(&serde_json::to_string(&mended)?) + "\n")
 }
 
 fn command(applied: &Applied, lang: Lang) -> Change<'_> {
@@ -211,6 +212,7 @@ pub fn text(changes: Changes<'_>, lang: Lang) -> String {
             .pick("nothing was changed", "没有做任何更改")
             .to_owned(),
     });
+    let lines: Vec<_> = lines.iter().map(|line| plain::plain(line)).collect();
     lines.join("\n") + "\n"
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::doctor::finding::Code;
-use crate::text::shell;
+use crate::text::{Plain, shell};
 
 /// Only its owner reads and runs it: it tells rules and addresses.
 const MODE: u32 = 0o700;
@@ -115,12 +115,11 @@ fn create(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// The script: each change taken back, the last one first; what fails keeps no other from being tried.
-fn text(entries: &[Entry]) -> String {
+pub(in crate::doctor) fn text(entries: &[Entry]) -> String {
     let mut text = "#!/bin/sh\n# Takes back what tunlb doctor changed, the last change first.\nset -eu\nfailed=0\n"
         .to_owned();
     for Entry { code, done, undo } in entries.iter().rev() {
-        let done = done.replace('\n', " ");
-        write!(text, "\n# {code}: {done}\n").unwrap_or_default(); // into a String
+        write!(text, "\n# {code}: {}\n", Plain(done)).unwrap_or_default(); // into a String
         for line in undo {
             writeln!(text, "{line} || failed=1").unwrap_or_default();
         }

@@ -10,6 +10,7 @@ use super::machine::{Machine, Proposal};
 use super::plan::{Context, Plan, Step, plan};
 use super::script::Entry;
 use crate::doctor::finding::{Code, Diagnosis, Finding, Status};
+use crate::doctor::lines::FixLine;
 use crate::text::shell;
 
 /// Most findings that one run mends; a machine of that many has a cause of its own.
@@ -80,7 +81,7 @@ pub struct Session {
 struct Tried {
     vip: Option<String>,
     code: Code,
-    fix: Vec<String>,
+    fix: Vec<FixLine>,
     outcome: Outcome,
 }
 
@@ -193,12 +194,12 @@ impl<M: Machine> Attempt<'_, M> {
     fn finding(&mut self, finding: &Finding) -> Result<Outcome, M::Error> {
         let mut commands = Vec::new();
         let mut refused = false;
-        for text in &finding.fix {
-            match Command::parse(text) {
+        for line in &finding.fix {
+            match Command::of(line) {
                 Ok(command) => commands.push(command),
                 Err(refusal) => {
                     refused |= refusal != Refusal::Advice;
-                    self.note(text.clone(), Vec::new(), Fate::Left(refusal));
+                    self.note(line.to_string(), Vec::new(), Fate::Left(refusal));
                 }
             }
         }

@@ -4,10 +4,12 @@
 //! is a risk that becomes a fault with the next address that somebody adds.
 
 use super::case::{Case, Effective, unseen};
+use super::commands::show;
 use super::outcome::Outcome;
 use super::vip::is_on;
 use crate::doctor::facts::Link;
 use crate::doctor::lang::say;
+use crate::doctor::lines::command;
 
 /// The backend answers ARP requests for the VIP.
 pub(super) fn answers(case: &Case<'_>) -> Outcome {
@@ -48,12 +50,12 @@ fn vip_on_segment(case: &Case<'_>, physical: &Link) -> Outcome {
     let outcome = if is_on(case, "lo") {
         outcome
     } else {
-        outcome.fix(format!("ip addr add {host} dev lo"))
+        outcome.fix(command!["ip", "addr", "add", host, "dev", "lo"])
     };
     outcome
         .evidence(name, vip)
-        .fix(format!("ip addr del {host} dev {name}"))
-        .verify(format!("arping -D -I {name} {vip}"))
+        .fix(command!["ip", "addr", "del", host, "dev", name])
+        .verify(command!["arping", "-D", "-I", name, vip])
 }
 
 fn answering(case: &Case<'_>, physical: &Link, ignore: &Effective) -> Outcome {
@@ -68,7 +70,7 @@ fn answering(case: &Case<'_>, physical: &Link, ignore: &Effective) -> Outcome {
     ignore
         .shown_in(outcome)
         .persist("# /etc/sysctl.d/99-tunlb.conf\nnet.ipv4.conf.all.arp_ignore = 1")
-        .verify(format!("arping -I {name} {vip}"))
+        .verify(command!["arping", "-I", name, vip])
 }
 
 /// The backend names the VIP in its own ARP requests.
@@ -94,10 +96,7 @@ pub(super) fn announces(case: &Case<'_>) -> Outcome {
     announce
         .shown_in(outcome)
         .persist("# /etc/sysctl.d/99-tunlb.conf\nnet.ipv4.conf.all.arp_announce = 2")
-        .verify(format!(
-            "sysctl net.ipv4.conf.all.arp_announce {}",
-            announce.own_name
-        ))
+        .verify(show(&announce.own_name, case.lang))
 }
 
 /// A fault where machines of the segment ask for the VIP, a risk where they do not.

@@ -7,10 +7,12 @@
 use std::net::IpAddr;
 
 use super::case::{Case, unseen};
+use super::commands::{lasting, set, show};
 use super::outcome::Outcome;
 use crate::doctor::facts::{Decapsulator, Encap, Link, ModuleState, Observed};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
+use crate::doctor::lines::{Snippet, command};
 
 /// Who takes the tunnel's packets, or why nobody does.
 enum Taker<'a> {
@@ -75,11 +77,11 @@ fn no_module(case: &Case<'_>, name: &str, state: ModuleState) -> Outcome {
     ));
     match state {
         ModuleState::Available | ModuleState::Loaded => outcome
-            .fix(format!("modprobe {name}"))
-            .fix(format!("ip link set {} up", driver(case).fallback))
+            .fix(command!["modprobe", name])
+            .fix(command!["ip", "link", "set", "dev", driver(case).fallback, "up"])
             .persist(format!("# /etc/modules-load.d/tunlb.conf\n{name}")),
         ModuleState::Absent => outcome
-            .fix(format!("tunlb decap --vip {vip} --setup"))
+            .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
             .persist(format!(
                 "# /etc/systemd/system/tunlb-decap.service\n[Unit]\nDescription=tunlb decap\n\
                  [Service]\nExecStart=tunlb decap --vip {vip} --setup\n[Install]\nWantedBy=multi-user.target"
@@ -139,9 +141,9 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
             "{name} 上禁用了 IPv6：解封装出来的 IPv6 包被丢弃"
         ))
         .evidence(&setting, 1)
-        .fix(format!("sysctl -w {setting}=0"))
-        .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{setting} = 0"))
-        .verify(format!("sysctl {setting}"))
+        .fix(set(&setting, 0, case.lang))
+        .persist(lasting(&setting, 0))
+        .verify(show(&setting, case.lang))
     })
 }
 
@@ -153,8 +155,8 @@ fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
         "{name} 未启用（down）：tunlb decap 收到隧道包，但无法交给内核"
     ))
     .evidence(name, "down")
-    .fix(format!("ip link set {name} up"))
-    .verify(format!("ip link show {name}"))
+    .fix(command!["ip", "link", "set", "dev", name, "up"])
+    .verify(command!["ip", "link", "show", "dev", name])
 }
 
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
@@ -175,7 +177,7 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
         "tunlb decap --director",
         list(decap.directors.iter().map(ToString::to_string).collect()),
     )
-    .fix(format!("tunlb decap --vip {vip} --setup"))
+    .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
     .verify("tunlb doctor --only B2")
 }
 
@@ -190,17 +192,20 @@ fn unfit(case: &Case<'_>, link: &Link) -> Outcome {
             "{name} 未启用（down），也没有别的隧道设备接收这些包：director 会收到 ICMP 端口不可达"
         ))
         .evidence(name, "down")
-        .fix(format!("ip link set {name} up"))
-        .persist(format!(
-            "# /etc/network/interfaces.d/{name}\nallow-hotplug {name}\niface {name} inet manual\n    \
-             up ip link set {name} up"
+        .fix(command!["ip", "link", "set", "dev", name, "up"])
+        .persist(Snippet::naming(
+            name,
+            format!("/etc/network/interfaces.d/{name}"),
+            &format!(
+                "allow-hotplug {name}\niface {name} inet manual\n    up ip link set {name} up"
+            ),
         ))
     };
     case.with_counters(
         outcome.evidence(format!("{name} rx_packets"), link.rx_packets),
         &["IcmpOutDestUnreachs"],
     )
-    .verify(format!("ip -details link show {name}"))
+    .verify(command!["ip", "-details", "link", "show", "dev", name])
 }
 
 fn mismatched(case: &Case<'_>, link: &Link) -> Outcome {
@@ -220,12 +225,12 @@ fn mismatched(case: &Case<'_>, link: &Link) -> Outcome {
     .evidence(format!("{name} local"), any(local))
     .evidence(format!("{name} remote"), any(remote))
     .fix(match kind {
-        "ipip" => "ip link add ipip0 type ipip external".to_owned(),
-        _ => format!("ip tunnel change {name} remote any local any"),
+        "ipip" => command!["ip", "link", "add", "ipip0", "type", "ipip", "external"],
+        _ => command!["ip", "tunnel", "change", "name", name, "remote", "any", "local", "any"],
     })
     .fix(match kind {
-        "ipip" => "ip link set ipip0 up".to_owned(),
-        _ => format!("ip link set {name} up"),
+        "ipip" => command!["ip", "link", "set", "dev", "ipip0", "up"],
+        _ => command!["ip", "link", "set", "dev", name, "up"],
     })
 }
 
@@ -244,9 +249,9 @@ pub(super) fn namespace(case: &Case<'_>) -> Outcome {
          in the first namespace only",
         "模块 {module} 已加载，但本网络命名空间里没有 {name}：内核只在初始命名空间里创建后备隧道设备"
     ))
-    .fix(format!("ip link add ipip0 type {kind} external"))
-    .fix("ip link set ipip0 up")
-    .verify(format!("ip link show type {kind}"));
+    .fix(command!["ip", "link", "add", "ipip0", "type", kind, "external"])
+    .fix(command!["ip", "link", "set", "dev", "ipip0", "up"])
+    .verify(command!["ip", "link", "show", "type", kind]);
     match case.sysctl(setting) {
         Some(value) => outcome.evidence(setting, value),
         None => outcome,
@@ -264,7 +269,7 @@ pub(super) fn port(case: &Case<'_>) -> Outcome {
                 "UDP 端口 {port} 上没有接收 GUE 的套接字：director 会收到 ICMP 端口不可达"
             ))
             .fix("modprobe fou")
-            .fix(format!("ip fou add port {port} gue"))
+            .fix(command!["ip", "fou", "add", "port", port, "gue"])
             .persist("# /etc/modules-load.d/tunlb.conf\nfou")
             .verify("ip fou show");
             case.with_counters(outcome, &["UdpNoPorts"])

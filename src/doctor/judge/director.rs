@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::case::{conf, errno_text, is_local, route_text, usable};
+use super::commands::{Matching, accept, lasting, set, show};
 use super::outcome::Outcome;
 use super::path::{self, Place};
 use super::{Check, Selection, findings, run, selected, verdict};
@@ -14,6 +15,7 @@ use crate::doctor::facts::{
 use crate::doctor::finding::{Diagnosis, SCHEMA};
 use crate::doctor::firewall::{FilterPath, FilterVerdict, FilteredPacket, Firewall};
 use crate::doctor::lang::{Lang, say};
+use crate::doctor::lines::{Snippet, command};
 
 /// What a check of a director looks at.
 struct Case<'a> {
@@ -108,7 +110,7 @@ fn local_vip(case: &Case<'_>, vip: IpAddr, seen: &VipOnDirector) -> Outcome {
         "{vip} 是 director 的本机地址：它的包到不了 {tun}，由内核自己应答（复位）"
     ))
     .evidence(format!("ip route get {vip}"), route_text(&seen.route))
-    .fix(format!("ip addr del {net} dev {device}"));
+    .fix(command!["ip", "addr", "del", net, "dev", device]);
     routed_into_tun(case, outcome, vip)
 }
 
@@ -129,13 +131,13 @@ fn routed_into_tun(case: &Case<'_>, outcome: Outcome, vip: IpAddr) -> Outcome {
     let mut links = case.facts.links.seen().into_iter().flatten();
     let is_down = links.any(|link| link.name == *tun && !link.up);
     let outcome = if is_down {
-        outcome.fix(format!("ip link set {tun} up"))
+        outcome.fix(command!["ip", "link", "set", "dev", tun, "up"])
     } else {
         outcome
     };
     outcome
-        .fix(format!("ip route replace {vip} dev {tun}"))
-        .verify(format!("ip route get {vip}"))
+        .fix(command!["ip", "route", "replace", vip, "dev", tun])
+        .verify(command!["ip", "route", "get", vip])
 }
 
 /// Packets of clients are forwarded into the TUN.
@@ -154,9 +156,9 @@ fn forwarding(case: &Case<'_>) -> Outcome {
                 "转发未打开（{name}=0）：客户端的包不会被送进 {tun}"
             ))
             .evidence(name, 0)
-            .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
-            .verify(format!("sysctl {name}"));
+            .fix(set(name, 1, case.lang))
+            .persist(lasting(name, 1))
+            .verify(show(name, case.lang));
         }
     }
     Outcome::pass()
@@ -180,7 +182,7 @@ fn tun(case: &Case<'_>) -> Outcome {
     if !link.up {
         return Outcome::fail(say!(case.lang, "{name} is down", "{name} 未启用（down）"))
             .evidence(name, "down")
-            .fix(format!("ip link set {name} up"));
+            .fix(command!["ip", "link", "set", "dev", name, "up"]);
     }
     match &case.director.tun_in_use {
         Observed::Seen(true) => {
@@ -202,7 +204,7 @@ fn own_answers(case: &Case<'_>) -> Outcome {
     for (vip, seen) in &case.director.vips {
         match &seen.own_answers {
             RouteAnswer::Refused(errno @ (libc::EINVAL | libc::EXDEV)) if vip.is_ipv4() => {
-                return answers_refused(case, *vip, *errno);
+                return answers_refused(case, *vip, seen, *errno);
             }
             RouteAnswer::Unseen(why) => unseen = Some(why.clone()),
             RouteAnswer::Route(_) | RouteAnswer::Refused(_) => {}
@@ -226,18 +228,23 @@ fn devices_to_backends<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
         .collect()
 }
 
-fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
+fn answers_refused(case: &Case<'_>, vip: IpAddr, seen: &VipOnDirector, errno: i32) -> Outcome {
+    let own = usable(&seen.route).and_then(|route| route.source);
+    let own = own.map_or("D".to_owned(), |own| own.to_string());
+    let device = devices_to_backends(case).into_iter().next().unwrap_or("E");
+    let question = command!["ip", "route", "get", own, "from", vip, "iif", device];
     let outcome = Outcome::fail(say!(
         case.lang,
         "answers from {vip} to the director itself are dropped by source validation: its own requests and probes \
          through the tunnel get none",
         "以 {vip} 为源、发给 director 自己的应答被源地址校验丢弃：它经隧道发出的请求和探测收不到应答"
     ))
-    .evidence(format!("ip route get D from {vip} iif E"), errno_text(errno));
+    .evidence(question.to_string(), errno_text(errno));
     // The larger one of `all` and the device's own holds, so a device's 2 is loose whatever `all` is.
     let all = conf("all", "rp_filter");
     let strict = |name: &String| case.facts.sysctls.get(name) == Some(&1);
     let mut outcome = outcome;
+    let mut lines = Vec::new();
     if strict(&all) {
         outcome = outcome.evidence(all.clone(), 1);
     }
@@ -247,19 +254,14 @@ fn answers_refused(case: &Case<'_>, vip: IpAddr, errno: i32) -> Outcome {
         if value == 1 || (value == 0 && strict(&all)) {
             outcome = outcome
                 .evidence(own.clone(), value)
-                .fix(format!("sysctl -w {own}=2"));
+                .fix(set(&own, 2, case.lang));
+            lines.push(format!("{own} = 2"));
         }
     }
-    if outcome.fix.is_empty() {
+    if lines.is_empty() {
         return outcome;
     }
-    let lines: Vec<_> = outcome
-        .fix
-        .iter()
-        .filter_map(|fix| fix.strip_prefix("sysctl -w "))
-        .collect();
-    let file = format!("# /etc/sysctl.d/99-tunlb.conf\n{}", lines.join("\n"));
-    outcome.persist(file)
+    outcome.persist(Snippet::settings(lines))
 }
 
 /// Packets leave for every backend.
@@ -288,7 +290,7 @@ fn sending_to(case: &Case<'_>, address: IpAddr, backend: &BackendOnDirector) -> 
                 "没有到后端 {address} 的路由"
             ))
             .evidence(&question, route_text(refused))
-            .verify(question),
+            .verify(command!["ip", "route", "get", address]),
         };
     };
     if let Some(outcome) = filtered(case, address, backend, route.device.clone(), route.source) {
@@ -364,18 +366,12 @@ fn filtered(
             return None;
         }
     };
-    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.chain), &rule.rule);
-    let place = &rule.chain;
-    Some(if rule.program == "nft" {
-        outcome.fix(format!(
-            "nft insert rule {place} meta l4proto {protocol} accept"
-        ))
-    } else {
-        let program = rule.program.strip_suffix("-save").unwrap_or(&rule.program);
-        outcome.fix(format!(
-            "{program} -I OUTPUT -p {protocol} -d {address} -j ACCEPT"
-        ))
-    })
+    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.place()), &rule.rule);
+    let matching = Matching::of(
+        &format!("meta l4proto {protocol}"),
+        &format!("-p {protocol} -d {address}"),
+    );
+    Some(outcome.fix(accept(&rule, &matching, case.lang)))
 }
 
 fn dead_neighbour(
@@ -395,7 +391,7 @@ fn dead_neighbour(
             "到后端 {address} 的下一跳 {hop} 没有回应（{state}）；内核不会报错"
         ))
         .evidence(format!("ip neigh show {hop}"), state)
-        .verify(format!("ping -c 1 -I {device} {hop}"))
+        .verify(command!["ping", "-c", 1, "-I", device, hop])
     })
 }
 
@@ -414,7 +410,7 @@ fn too_big(case: &Case<'_>, address: IpAddr, backend: &BackendOnDirector) -> Opt
         ))
         .evidence(format!("{name} mtu"), mtu)
         .evidence(format!("path mtu to {address}"), path)
-        .fix(format!("ip link set {name} mtu {fits}"))
+        .fix(command!["ip", "link", "set", "dev", name, "mtu", fits])
     })
 }
 

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::case::{Case, usable};
+use super::commands::{Matching, accept, by_hand, lasting, nft_device, set, show, show_chain};
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
 use crate::doctor::finding::Code;
@@ -11,6 +12,7 @@ use crate::doctor::firewall::{
     ConntrackState, FilterPath, FilterVerdict, FilteredPacket, Firewall, RuleText,
 };
 use crate::doctor::lang::say;
+use crate::doctor::lines::Snippet;
 
 /// A port of a client, as good as any other (RFC 6056 §3.2).
 const CLIENT_PORT: u16 = 49152;
@@ -149,20 +151,18 @@ fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
          rp_filter says",
         "SYN 在 {tunnel} 上解封装后被丢弃：防火墙自己做了反向路径检查，与 rp_filter 无关"
     ));
-    let outcome = quoted(outcome, rule);
-    if rule.program == "nft" {
-        outcome.fix(format!(
-            "nft insert rule {} iifname \"{tunnel}\" accept",
-            rule.chain
-        ))
-    } else {
-        outcome.fix(format!(
-            "{} -t {} -I {} -i {tunnel} -j ACCEPT",
-            iptables(rule),
-            table(rule),
-            chain(rule)
-        ))
-    }
+    let fix = match nft_device(tunnel) {
+        Some(name) => accept(
+            rule,
+            &Matching {
+                nft: vec!["iifname".to_owned(), name],
+                iptables: vec!["-i".to_owned(), tunnel.to_owned()],
+            },
+            case.lang,
+        ),
+        None => by_hand(rule, case.lang),
+    };
+    quoted(outcome, rule).fix(fix)
 }
 
 fn checks_reverse_path(rule: &RuleText) -> bool {
@@ -240,9 +240,9 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
         ))
         .evidence(name, 0);
         quoted(outcome, &rule)
-            .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
-            .verify(format!("sysctl {name}"))
+            .fix(set(name, 1, case.lang))
+            .persist(lasting(name, 1))
+            .verify(show(name, case.lang))
     })
 }
 
@@ -261,16 +261,8 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
              another address",
             "有规则会改写以 {vip} 为源的包：conntrack 表清空后，应答会从别的地址发出"
         ));
-        let outcome = quoted(outcome, &rule);
-        if rule.program == "nft" {
-            let family = nft_family(vip);
-            return outcome.fix(format!(
-                "nft insert rule {} {family} saddr {vip} accept",
-                rule.chain
-            ));
-        }
-        let (program, chain) = (iptables(&rule), chain(&rule));
-        outcome.fix(format!("{program} -t nat -I {chain} -s {vip} -j ACCEPT"))
+        let fix = accept(&rule, &Matching::source(vip), case.lang);
+        quoted(outcome, &rule).fix(fix)
     })
 }
 
@@ -292,7 +284,7 @@ fn with_firewall(case: &Case<'_>, judge: impl Fn(&Firewall) -> Outcome) -> Outco
 }
 
 fn dropped(case: &Case<'_>, rule: &RuleText, what: &str, packet: &FilteredPacket) -> Outcome {
-    let (program, place) = (&rule.program, &rule.chain);
+    let (program, place) = (&rule.program, rule.place());
     let outcome = Outcome::fail(say!(
         case.lang,
         "the firewall drops {what} ({program}, {place})",
@@ -301,47 +293,51 @@ fn dropped(case: &Case<'_>, rule: &RuleText, what: &str, packet: &FilteredPacket
     accepting(case, quoted(outcome, rule), rule, packet)
 }
 
-/// An accept rule before the one that drops: never a flush.
+/// An accept rule before the one that drops.
 fn accepting(
     case: &Case<'_>,
     outcome: Outcome,
     rule: &RuleText,
     packet: &FilteredPacket,
 ) -> Outcome {
-    let (source, destination) = (packet.source, packet.destination);
-    let outcome = if rule.program == "nft" {
-        let family = nft_family(source);
-        let what = match (packet.protocol, packet.ports) {
-            (protocol @ (6 | 17), Some((_, port))) if packet.path == FilterPath::ToThisHost => {
-                let name = transport(protocol);
-                format!("{family} daddr {destination} {name} dport {port}")
-            }
-            (6 | 17, _) => format!("{family} saddr {source}"),
-            (protocol, _) => format!("{family} saddr {source} meta l4proto {protocol}"),
-        };
-        outcome
-            .fix(format!("nft insert rule {} {what} accept", rule.chain))
-            .verify(format!("nft list chain {}", rule.chain))
-    } else {
-        let what = match (packet.protocol, packet.ports) {
-            (protocol @ (6 | 17), Some((_, port))) if packet.path == FilterPath::ToThisHost => {
-                let name = transport(protocol);
-                format!("-d {destination} -p {name} --dport {port}")
-            }
-            (6 | 17, _) => format!("-s {source}"),
-            (protocol, _) => format!("-s {source} -p {protocol}"),
-        };
-        let program = iptables(rule);
-        let (table, chain) = (table(rule), chain(rule));
-        outcome
-            .fix(format!("{program} -t {table} -I {chain} {what} -j ACCEPT"))
-            .verify(format!("{program} -t {table} -nvL {chain}"))
-    };
-    outcome.persist(say!(
+    let advice = say!(
         case.lang,
-        "# in the file from which your firewall is loaded: the same rule, before the one that drops",
-        "# 在加载防火墙规则的文件里：把同一条规则加在丢弃规则之前"
-    ))
+        "in the file from which your firewall is loaded: the same rule, before the one that drops",
+        "在加载防火墙规则的文件里：把同一条规则加在丢弃规则之前"
+    );
+    outcome
+        .fix(accept(rule, &Matching::packet(packet), case.lang))
+        .verify(show_chain(rule, case.lang))
+        .persist(Snippet::Advice(advice))
+}
+
+impl Matching {
+    fn source(address: IpAddr) -> Self {
+        Self::of(
+            &format!("{} saddr {address}", nft_family(address)),
+            &format!("-s {address}"),
+        )
+    }
+
+    /// No more than the packet and its like: those of the service, of the VIP, of the tunnel.
+    fn packet(packet: &FilteredPacket) -> Self {
+        let (source, destination) = (packet.source, packet.destination);
+        let family = nft_family(source);
+        match (packet.protocol, packet.ports) {
+            (protocol @ (6 | 17), Some((_, port))) if packet.path == FilterPath::ToThisHost => {
+                let name = transport(protocol);
+                Self::of(
+                    &format!("{family} daddr {destination} {name} dport {port}"),
+                    &format!("-d {destination} -p {name} --dport {port}"),
+                )
+            }
+            (6 | 17, _) => Self::source(source),
+            (protocol, _) => Self::of(
+                &format!("{family} saddr {source} meta l4proto {protocol}"),
+                &format!("-s {source} -p {protocol}"),
+            ),
+        }
+    }
 }
 
 fn unjudged(case: &Case<'_>, rule: &RuleText) -> Outcome {
@@ -356,7 +352,7 @@ fn unjudged(case: &Case<'_>, rule: &RuleText) -> Outcome {
 }
 
 fn quoted(outcome: Outcome, rule: &RuleText) -> Outcome {
-    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.chain), &rule.rule);
+    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.place()), &rule.rule);
     match rule.packets {
         Some(packets) => outcome.evidence("packets of that rule", packets),
         None => outcome,
@@ -372,23 +368,6 @@ const fn nft_family(address: IpAddr) -> &'static str {
 
 const fn transport(protocol: u8) -> &'static str {
     if protocol == 17 { "udp" } else { "tcp" }
-}
-
-/// The program that changes what `iptables-legacy-save` shows.
-fn iptables(rule: &RuleText) -> &str {
-    rule.program.strip_suffix("-save").unwrap_or(&rule.program)
-}
-
-fn table(rule: &RuleText) -> &str {
-    rule.chain
-        .split_whitespace()
-        .rev()
-        .nth(1)
-        .unwrap_or("filter")
-}
-
-fn chain(rule: &RuleText) -> &str {
-    rule.chain.split_whitespace().next_back().unwrap_or("INPUT")
 }
 
 fn outer_packet(case: &Case<'_>) -> FilteredPacket {

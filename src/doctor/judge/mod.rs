@@ -7,6 +7,7 @@
 mod arp;
 mod boot;
 mod case;
+mod commands;
 mod decapsulation;
 mod director;
 mod filters;
@@ -28,6 +29,7 @@ use super::lang::{Lang, say};
 use super::watch;
 use case::Case;
 pub(super) use case::conf;
+pub(super) use commands::{lasting, set};
 use outcome::Outcome;
 use path::Place;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::doctor::finding::{Code, Status};
+use crate::doctor::lines::{FixLine, Snippet};
 
 /// The part of a finding that a check decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,9 +11,9 @@ pub(super) struct Outcome {
     pub(super) status: Status,
     pub(super) summary: String,
     pub(super) evidence: BTreeMap<String, String>,
-    pub(super) fix: Vec<String>,
-    pub(super) persist: Vec<String>,
-    pub(super) verify: Option<String>,
+    pub(super) fix: Vec<FixLine>,
+    pub(super) persist: Vec<Snippet>,
+    pub(super) verify: Option<FixLine>,
     pub(super) blocked_by: Option<Code>,
 }
 
@@ -62,17 +63,17 @@ impl Outcome {
         self
     }
 
-    pub(super) fn fix(mut self, command: impl Into<String>) -> Self {
+    pub(super) fn fix(mut self, command: impl Into<FixLine>) -> Self {
         self.fix.push(command.into());
         self
     }
 
-    pub(super) fn persist(mut self, line: impl Into<String>) -> Self {
-        self.persist.push(line.into());
+    pub(super) fn persist(mut self, snippet: impl Into<Snippet>) -> Self {
+        self.persist.push(snippet.into());
         self
     }
 
-    pub(super) fn verify(mut self, command: impl Into<String>) -> Self {
+    pub(super) fn verify(mut self, command: impl Into<FixLine>) -> Self {
         self.verify = Some(command.into());
         self
     }

@@ -5,6 +5,7 @@ use super::filters::diverted;
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, Socket};
 use crate::doctor::lang::say;
+use crate::doctor::lines::command;
 
 /// Nothing listens.
 pub(super) fn listener(case: &Case<'_>) -> Outcome {
@@ -23,7 +24,7 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
             "the packet filter sends packets for {service} elsewhere; where to, and who listens there, was not followed",
             "包过滤规则把发往 {service} 的包送往别处；未继续追踪其去向，也不知道那里是否有程序监听"
         ))
-        .evidence(format!("{} {}", rule.program, rule.chain), rule.rule);
+        .evidence(format!("{} {}", rule.program, rule.place()), rule.rule);
     }
     if let Some(socket) = serving(case, sockets).next() {
         return Outcome::pass().evidence(address_text(socket), program(socket));
@@ -48,7 +49,13 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
             "# let the service bind {vip} or the wildcard address, port {port}",
             "# 让服务绑定 {vip} 或通配地址，端口 {port}"
         ))
-        .verify(format!("ss -{flag}lnp sport = :{port}"))
+        .verify(command![
+            "ss",
+            format!("-{flag}lnp"),
+            "sport",
+            "=",
+            format!(":{port}")
+        ])
 }
 
 fn any_port(case: &Case<'_>) -> Outcome {
@@ -85,7 +92,12 @@ fn elsewhere(case: &Case<'_>, outcome: Outcome) -> Outcome {
                 ),
                 format!("{program} ({pid})"),
             )
-            .fix(format!("nsenter --net=/proc/{pid}/ns/net tunlb doctor"))
+            .fix(command![
+                "nsenter",
+                format!("--net=/proc/{pid}/ns/net"),
+                "tunlb",
+                "doctor"
+            ])
     })
 }
 

@@ -4,6 +4,7 @@ use super::case::Case;
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
 use crate::doctor::lang::say;
+use crate::doctor::lines::command;
 
 /// Bytes of an IPv4 and an IPv6 header without options.
 const IPV4_HEADER: u32 = 20;
@@ -98,6 +99,6 @@ pub(super) fn checksums(case: &Case<'_>) -> Outcome {
     ))
     .evidence(wrong, errors)
     .evidence(all, received)
-    .fix(format!("ethtool -K {tunnel} tx off"))
-    .verify(format!("nstat -az {wrong}"))
+    .fix(command!["ethtool", "-K", tunnel, "tx", "off"])
+    .verify(command!["nstat", "-az", wrong])
 }

@@ -7,10 +7,15 @@ use std::net::IpAddr;
 
 use super::boot::boot_value;
 use super::case::{Case, Effective, conf, route_text, unseen};
+use super::commands::{lasting, set};
 use super::outcome::Outcome;
 use crate::doctor::facts::{Link, RouteAnswer};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
+use crate::doctor::lines::{FixLine, Snippet, command};
+
+/// An address that loose validation is content with and that collides with none.
+const LOOPBACK: &str = "127.0.0.42/32";
 
 /// What keeps the client's packets from passing.
 enum Cause {
@@ -33,7 +38,7 @@ pub(super) fn strict(case: &Case<'_>) -> Outcome {
     match cause(case) {
         Cause::Strict(filter) => strict_fails(case, &filter),
         Cause::Unknown(why) => {
-            Outcome::unknown(why).evidence(oracle(case), route_text(&case.target.input))
+            Outcome::unknown(why).evidence(oracle(case).to_string(), route_text(&case.target.input))
         }
         Cause::LooseWithoutAddress(_) => Outcome::blocked(Code::backend(11)),
         Cause::OwnAddress => Outcome::blocked(Code::backend(14)),
@@ -62,21 +67,19 @@ fn strict_fails(case: &Case<'_>, filter: &Effective) -> Outcome {
     };
     let outcome = filter.shown_in(Outcome::fail(text));
     let outcome = if filter.all == 1 {
-        outcome.fix(format!("sysctl -w {}=0", filter.all_name))
+        outcome.fix(set(&filter.all_name, 0, case.lang))
     } else {
         outcome
     };
-    let all = if filter.all == 1 {
-        format!("-{0}\n{0} = 0\n", filter.all_name)
-    } else {
-        String::new()
-    };
+    let mut lines = Vec::new();
+    if filter.all == 1 {
+        lines.push(format!("-{}", filter.all_name));
+        lines.push(format!("{} = 0", filter.all_name));
+    }
+    lines.push(format!("{} = 0", filter.own_name));
     let outcome = outcome
-        .fix(format!("sysctl -w {}=0", filter.own_name))
-        .persist(format!(
-            "# /etc/sysctl.d/99-tunlb.conf\n{all}{} = 0",
-            filter.own_name
-        ));
+        .fix(set(&filter.own_name, 0, case.lang))
+        .persist(Snippet::settings(lines));
     dropped_by_filter(case, outcome)
 }
 
@@ -91,14 +94,22 @@ pub(super) fn loose_without_address(case: &Case<'_>) -> Outcome {
                 "SYN 在 {tunnel} 上解封装后被丢弃：rp_filter 为宽松模式（2），而 {tunnel} 没有 IPv4 地址"
             )));
             let outcome = outcome
-                .evidence(format!("ip -4 addr show {tunnel}"), "none")
-                .fix(format!("ip addr add 127.0.0.42/32 dev {tunnel}"))
-                .persist(format!(
-                    "# /etc/systemd/network/{tunnel}.network\n[Match]\nName={tunnel}\n[Network]\nAddress=127.0.0.42/32"
+                .evidence(
+                    command!["ip", "-4", "addr", "show", tunnel].to_string(),
+                    "none",
+                )
+                .fix(command!["ip", "addr", "add", LOOPBACK, "dev", tunnel])
+                .persist(Snippet::naming(
+                    tunnel,
+                    format!("/etc/systemd/network/{tunnel}.network"),
+                    &format!("[Match]\nName={tunnel}\n[Network]\nAddress={LOOPBACK}"),
                 ))
-                .persist(format!(
-                    "# /etc/network/interfaces.d/{tunnel}\nallow-hotplug {tunnel}\niface {tunnel} inet static\n    \
-                     address 127.0.0.42/32"
+                .persist(Snippet::naming(
+                    tunnel,
+                    format!("/etc/network/interfaces.d/{tunnel}"),
+                    &format!(
+                        "allow-hotplug {tunnel}\niface {tunnel} inet static\n    address {LOOPBACK}"
+                    ),
                 ));
             dropped_by_filter(case, outcome)
         }
@@ -112,7 +123,7 @@ pub(super) fn loose_without_address(case: &Case<'_>) -> Outcome {
 
 fn dropped_by_filter(case: &Case<'_>, outcome: Outcome) -> Outcome {
     let outcome = outcome
-        .evidence(oracle(case), route_text(&case.target.input))
+        .evidence(oracle(case).to_string(), route_text(&case.target.input))
         .verify(oracle(case));
     case.with_counters(outcome, &["TcpExtIPReversePathFilter"])
 }
@@ -128,9 +139,9 @@ pub(super) fn own_client(case: &Case<'_>) -> Outcome {
                 "{client}, the client, is an address of this machine: its packets are dropped without any counter",
                 "客户端 {client} 是本机自己的地址：它的包被丢弃，且不计入任何计数器"
             ))
-            .evidence(oracle(case), route_text(&case.target.input))
-            .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
+            .evidence(oracle(case).to_string(), route_text(&case.target.input))
+            .fix(set(&name, 1, case.lang))
+            .persist(lasting(&name, 1))
             .verify(oracle(case))
         }
         Cause::Unknown(why) if case.facts.addresses.seen().is_none() => Outcome::unknown(why),
@@ -172,9 +183,9 @@ pub(super) fn reverts(case: &Case<'_>) -> Outcome {
             let (all_name, all_value) =
                 (conf("all", "rp_filter"), all.as_ref().map(|all| all.value));
             let wanted = match all_value {
-                _ if loose_is_fine => format!("{own_name} = 2"), // the larger one counts
-                Some(1..) => format!("{all_name} = 0\n{own_name} = 0"),
-                Some(_) | None => format!("{own_name} = 0"),
+                _ if loose_is_fine => vec![format!("{own_name} = 2")], // the larger one counts
+                Some(1..) => vec![format!("{all_name} = 0"), format!("{own_name} = 0")],
+                Some(_) | None => vec![format!("{own_name} = 0")],
             };
             Outcome::warn(say!(
                 case.lang,
@@ -183,8 +194,8 @@ pub(super) fn reverts(case: &Case<'_>) -> Outcome {
                 "当前的 rp_filter 放行这些包，但 {file}:{line} 会在下次启动或重建 {name} 时把它设为 {value}"
             ))
             .evidence(format!("{file}:{line}"), format!("{} = {value}", worst.name))
-            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{wanted}"))
-            .verify(format!("systemd-analyze cat-config sysctl.d | grep rp_filter; sysctl {own_name}"))
+            .persist(Snippet::settings(wanted))
+            .verify(command!["systemd-analyze", "cat-config", "sysctl.d"])
         }
     }
 }
@@ -269,7 +280,7 @@ fn has_address(case: &Case<'_>, tunnel: &Link) -> Option<bool> {
 }
 
 fn shown(case: &Case<'_>, outcome: Outcome) -> Outcome {
-    let outcome = outcome.evidence(oracle(case), route_text(&case.target.input));
+    let outcome = outcome.evidence(oracle(case).to_string(), route_text(&case.target.input));
     match case.effective(tunnel_name(case), "rp_filter") {
         Some(filter) => filter.shown_in(outcome),
         None => outcome,
@@ -295,11 +306,16 @@ fn tunnel_name<'a>(case: &Case<'a>) -> &'a str {
     case.target.tunnel.as_deref().unwrap_or("T")
 }
 
-fn oracle(case: &Case<'_>) -> String {
-    let target = case.target;
-    let tunnel = tunnel_name(case);
-    format!(
-        "ip route get {} from {} iif {tunnel}",
-        target.vip, target.client
-    )
+fn oracle(case: &Case<'_>) -> FixLine {
+    let (vip, client) = (case.target.vip, case.target.client);
+    command![
+        "ip",
+        "route",
+        "get",
+        vip,
+        "from",
+        client,
+        "iif",
+        tunnel_name(case)
+    ]
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+mod hostile;
+
 use super::*;
 use crate::doctor::facts::{
     Address, BackendOnDirector, Decapsulator, DirectorFacts, Encap, Link, ModuleState, Neighbour,
@@ -1128,49 +1130,7 @@ fn faults_of_a_director() {
             .iter()
             .all(|(_, state)| *state == StageState::Ok)
     );
-    let faults: &[(&str, Status, Change)] = &[
-        ("D35", Status::Fail, |facts| {
-            vip_of(facts).route = route("local", "lo", None)
-        }),
-        ("D35", Status::Fail, |facts| {
-            vip_of(facts).route = by_router()
-        }),
-        ("D35", Status::Fail, |facts| {
-            set(facts, "net.ipv4.ip_forward", 0)
-        }),
-        ("D35", Status::Fail, |facts| {
-            own(facts).tun_in_use = Observed::Seen(false)
-        }),
-        ("D35", Status::Fail, |facts| links(facts).truncate(2)),
-        ("D35", Status::Fail, |facts| links(facts)[2].up = false),
-        ("D36", Status::Fail, |facts| {
-            vip_of(facts).own_answers = RouteAnswer::Refused(libc::EINVAL)
-        }),
-        ("D38", Status::Fail, |facts| {
-            backend_of(facts).send = Observed::Seen(Some(libc::EPERM))
-        }),
-        ("D38", Status::Fail, |facts| {
-            backend_of(facts).route = RouteAnswer::Refused(libc::ENETUNREACH)
-        }),
-        ("D38", Status::Fail, |facts| {
-            legacy(facts, "-A OUTPUT -p ipencap -j DROP\n")
-        }),
-        ("D38", Status::Warn, |facts| {
-            backend_of(facts).mtu = Some(1400)
-        }),
-        ("D38", Status::Unknown, |facts| {
-            backend_of(facts).send = Observed::Unseen("CAP_NET_RAW".into())
-        }),
-        ("D38", Status::Fail, |facts| {
-            facts.neighbours = Observed::Seen(vec![Neighbour {
-                link: 2,
-                address: ip("10.0.1.11"),
-                state: "FAILED".into(),
-                lladdr: None,
-            }]);
-        }),
-    ];
-    for (index, (code, status, fault)) in faults.iter().enumerate() {
+    for (index, (code, status, fault)) in FAULTS_OF_A_DIRECTOR.iter().enumerate() {
         let mut facts = director();
         fault(&mut facts);
         assert_eq!(
@@ -1180,3 +1140,46 @@ fn faults_of_a_director() {
         );
     }
 }
+
+const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[
+    ("D35", Status::Fail, |facts| {
+        vip_of(facts).route = route("local", "lo", None)
+    }),
+    ("D35", Status::Fail, |facts| {
+        vip_of(facts).route = by_router()
+    }),
+    ("D35", Status::Fail, |facts| {
+        set(facts, "net.ipv4.ip_forward", 0)
+    }),
+    ("D35", Status::Fail, |facts| {
+        own(facts).tun_in_use = Observed::Seen(false)
+    }),
+    ("D35", Status::Fail, |facts| links(facts).truncate(2)),
+    ("D35", Status::Fail, |facts| links(facts)[2].up = false),
+    ("D36", Status::Fail, |facts| {
+        vip_of(facts).own_answers = RouteAnswer::Refused(libc::EINVAL)
+    }),
+    ("D38", Status::Fail, |facts| {
+        backend_of(facts).send = Observed::Seen(Some(libc::EPERM))
+    }),
+    ("D38", Status::Fail, |facts| {
+        backend_of(facts).route = RouteAnswer::Refused(libc::ENETUNREACH)
+    }),
+    ("D38", Status::Fail, |facts| {
+        legacy(facts, "-A OUTPUT -p ipencap -j DROP\n")
+    }),
+    ("D38", Status::Warn, |facts| {
+        backend_of(facts).mtu = Some(1400)
+    }),
+    ("D38", Status::Unknown, |facts| {
+        backend_of(facts).send = Observed::Unseen("CAP_NET_RAW".into())
+    }),
+    ("D38", Status::Fail, |facts| {
+        facts.neighbours = Observed::Seen(vec![Neighbour {
+            link: 2,
+            address: ip("10.0.1.11"),
+            state: "FAILED".into(),
+            lladdr: None,
+        }]);
+    }),
+];

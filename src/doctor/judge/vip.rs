@@ -11,6 +11,7 @@ use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, RouteAnswer};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
+use crate::doctor::lines::command;
 
 /// Whether packets for the VIP are delivered here, go on, or are lost.
 enum Fate {
@@ -90,7 +91,7 @@ fn add_vip(case: &Case<'_>, outcome: Outcome) -> Outcome {
             format!("ip route get {}", case.target.vip),
             route_text(&case.target.vip_route),
         )
-        .fix(format!("ip addr add {host} dev lo"))
+        .fix(command!["ip", "addr", "add", host, "dev", "lo"])
         .persist(format!(
             "# /etc/network/interfaces.d/vip\nauto lo:vip\niface lo:vip inet{} static\n    address {host}",
             if case.target.vip.is_ipv4() { "" } else { "6" }
@@ -98,7 +99,7 @@ fn add_vip(case: &Case<'_>, outcome: Outcome) -> Outcome {
         .persist(format!(
             "# /etc/systemd/network/lo.network\n[Match]\nName=lo\n[Network]\nAddress={host}"
         ))
-        .verify(format!("ip route get {}", case.target.vip))
+        .verify(command!["ip", "route", "get", case.target.vip])
 }
 
 /// The VIP is better on lo than on the tunnel, whose end it shares.
@@ -118,9 +119,9 @@ fn on_the_right_device(case: &Case<'_>) -> Outcome {
                 "{vip} 配在 {name} 上：可以工作，但 {name} 被关闭或重建时地址随之消失"
             ))
             .evidence(name, vip)
-            .fix(format!("ip addr add {} dev lo", IpNet::from(vip)))
-            .fix(format!("ip addr del {} dev {name}", IpNet::from(vip)))
-            .verify(format!("ip route get {vip}"))
+            .fix(command!["ip", "addr", "add", IpNet::from(vip), "dev", "lo"])
+            .fix(command!["ip", "addr", "del", IpNet::from(vip), "dev", name])
+            .verify(command!["ip", "route", "get", vip])
         }
         Some(_) | None => Outcome::pass().evidence(format!("ip route get {vip}"), route),
     }
@@ -216,10 +217,10 @@ fn judge_mask(case: &Case<'_>, net: IpNet, device: &str) -> Outcome {
     let outcome = if addresses.is_some_and(|nets| nets.contains(&host)) {
         outcome
     } else {
-        outcome.fix(format!("ip addr add {host} dev {device}"))
+        outcome.fix(command!["ip", "addr", "add", host, "dev", device])
     };
     outcome
-        .evidence(format!("ip addr show {device}"), net)
-        .fix(format!("ip addr del {net} dev {device}"))
-        .verify(format!("ip route get {client}"))
+        .evidence(command!["ip", "addr", "show", device].to_string(), net)
+        .fix(command!["ip", "addr", "del", net, "dev", device])
+        .verify(command!["ip", "route", "get", client])
 }

@@ -7,12 +7,13 @@ use super::outcome::Outcome;
 use crate::doctor::facts::{FirewallFacts, Observed, PolicyRule, Route, RouteAnswer};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
+use crate::doctor::lines::{FixLine, Snippet, command};
 
 /// No route to the client.
 pub(super) fn no_route(case: &Case<'_>) -> Outcome {
     if case.way_back().is_some() {
         let route = route_text(&case.target.way_back);
-        return Outcome::pass().evidence(question(case), route);
+        return Outcome::pass().evidence(question(case).to_string(), route);
     }
     match &case.target.way_back {
         RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
@@ -25,20 +26,22 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
                 "there is no route to {client}: no answer leaves",
                 "没有到 {client} 的路由：应答发不出去"
             ))
-            .evidence(question(case), route_text(answer))
+            .evidence(question(case).to_string(), route_text(answer))
             .fix(gateway_wanted(case, device))
             .fix(match answer {
                 RouteAnswer::Refused(libc::ENETUNREACH) => {
-                    format!("ip route add default via GATEWAY dev {device}")
+                    command![
+                        "ip", "route", "add", "default", "via", "GATEWAY", "dev", device
+                    ]
                 }
                 // An unreachable, prohibit or blackhole route is in the way.
                 RouteAnswer::Route(_) | RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => {
-                    format!("ip route replace {client} via GATEWAY dev {device}")
+                    command![
+                        "ip", "route", "replace", client, "via", "GATEWAY", "dev", device
+                    ]
                 }
             })
-            .persist(format!(
-                "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
-            ))
+            .persist(network_file(device, "[Network]\nGateway=GATEWAY"))
             .verify(question(case));
             case.with_counters(outcome, &["IpOutNoRoutes", "TcpExtIPReversePathFilter"])
         }
@@ -68,16 +71,16 @@ pub(super) fn policy_rule(case: &Case<'_>) -> Outcome {
         "answers from {vip} have no route to {client}, others have one: the policy rules do not send {vip} there",
         "以 {vip} 为源的应答没有到 {client} 的路由，而其他源地址有：策略路由规则没有匹配 {vip}"
     ))
-    .evidence(question(case), route_text(&case.target.way_back))
+    .evidence(question(case).to_string(), route_text(&case.target.way_back))
     .evidence(
         format!("ip route get {client}"),
         route_text(&case.target.way_back_of_any),
     )
     .evidence("ip rule", rule)
-    .fix(format!("ip rule add from {vip} lookup {table}"))
-    .persist(format!(
-        "# /etc/systemd/network/{}.network\n[RoutingPolicyRule]\nFrom={vip}\nTable={table}",
-        case.target.physical.as_deref().unwrap_or("E")
+    .fix(command!["ip", "rule", "add", "from", vip, "lookup", table])
+    .persist(network_file(
+        case.target.physical.as_deref().unwrap_or("E"),
+        &format!("[RoutingPolicyRule]\nFrom={vip}\nTable={table}"),
     ))
     .verify(question(case))
 }
@@ -133,7 +136,10 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
         ));
     }
     let Some(what) = astray(case, route) else {
-        return Outcome::pass().evidence(question(case), route_text(&case.target.way_back));
+        return Outcome::pass().evidence(
+            question(case).to_string(),
+            route_text(&case.target.way_back),
+        );
     };
     if let Some(rule) = rule_by_mark(case) {
         return Outcome::unknown(say!(
@@ -142,18 +148,19 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
             "{what}；除非包过滤规则给它们打上标记，并由策略路由规则把带标记的包送往别处"
         ))
         .evidence("ip rule", &rule.text)
-        .evidence(question(case), route_text(&case.target.way_back));
+        .evidence(question(case).to_string(), route_text(&case.target.way_back));
     }
     let device = case.target.physical.as_deref().unwrap_or("E");
     Outcome::fail(what)
-        .evidence(question(case), route_text(&case.target.way_back))
+        .evidence(
+            question(case).to_string(),
+            route_text(&case.target.way_back),
+        )
         .fix(gateway_wanted(case, device))
-        .fix(format!(
-            "ip route replace {client} via GATEWAY dev {device}"
-        ))
-        .persist(format!(
-            "# /etc/systemd/network/{device}.network\n[Network]\nGateway=GATEWAY"
-        ))
+        .fix(command![
+            "ip", "route", "replace", client, "via", "GATEWAY", "dev", device
+        ])
+        .persist(network_file(device, "[Network]\nGateway=GATEWAY"))
         .verify(question(case))
 }
 
@@ -209,12 +216,17 @@ fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
     })
 }
 
-fn gateway_wanted(case: &Case<'_>, device: &str) -> String {
-    say!(
+fn gateway_wanted(case: &Case<'_>, device: &str) -> FixLine {
+    FixLine::Advice(say!(
         case.lang,
-        "# GATEWAY: the router of {device}'s segment, which is not the director",
-        "# GATEWAY：{device} 所在网段的路由器，不是 director"
-    )
+        "GATEWAY: the router of {device}'s segment, which is not the director",
+        "GATEWAY：{device} 所在网段的路由器，不是 director"
+    ))
+}
+
+fn network_file(device: &str, lines: &str) -> Snippet {
+    let path = format!("/etc/systemd/network/{device}.network");
+    Snippet::naming(device, path, lines)
 }
 
 /// The next hop does not answer.
@@ -245,19 +257,22 @@ pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
                 "the next hop {hop} does not answer on {device} ({state}): answers wait and are dropped",
                 "下一跳 {hop} 在 {device} 上没有回应（{state}）：应答排队后被丢弃"
             ))
-            .fix(format!("ip neigh flush to {hop} dev {device}"))
-            .verify(format!("ping -c 1 -I {device} {hop}"))
+            .fix(command!["ip", "neigh", "flush", "to", hop, "dev", device])
+            .verify(command!["ping", "-c", 1, "-I", device, hop])
         }
         _ => Outcome::pass(),
     };
     outcome.evidence(format!("ip neigh show {hop}"), state)
 }
 
-fn question(case: &Case<'_>) -> String {
-    let target = case.target;
-    let mut text = format!("ip route get {} from {}", target.client, target.vip);
-    if let Some(port) = target.port {
-        text += &format!(" ipproto {} sport {port}", target.protocol);
+fn question(case: &Case<'_>) -> FixLine {
+    let (vip, client, protocol) = (case.target.vip, case.target.client, &case.target.protocol);
+    match case.target.port {
+        Some(port) => {
+            command![
+                "ip", "route", "get", client, "from", vip, "ipproto", protocol, "sport", port
+            ]
+        }
+        None => command!["ip", "route", "get", client, "from", vip],
     }
-    text
 }

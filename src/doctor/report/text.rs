@@ -1,6 +1,7 @@
 //! A diagnosis for people: the verdict in one line, the packet's way, then what was found.
 //!
-//! Lines are wrapped at the width of the terminal, commands never: they are to be copied.
+//! Lines are wrapped at the width of the terminal, commands never: they are to be copied. What others
+//! chose, names and texts of the other end, is shown printable.
 
 use std::fmt::Write as _;
 
@@ -9,6 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::doctor::finding::{Diagnosis, Finding, Stage, StageState, Status};
 use crate::doctor::lang::{Lang, say};
+use crate::text::plain::{Plain, plain};
 
 /// How a report looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub fn fixes(diagnoses: &[Diagnosis]) -> String {
         seen.push(&finding.fix);
         add(
             &mut text,
-            format_args!("# {}: {}\n", finding.code, finding.title),
+            format_args!("# {}: {}\n", finding.code, Plain(&finding.title)),
         );
         for command in &finding.fix {
             add(&mut text, format_args!("{command}\n"));
@@ -117,7 +119,7 @@ fn headline(diagnosis: &Diagnosis, style: Style) -> String {
         .vip
         .as_ref()
         .map_or(String::new(), |vip| format!("{vip}: "));
-    let line = format!("{vip}{}{code}", verdict.summary);
+    let line = plain(&format!("{vip}{}{code}", verdict.summary));
     let paint = Ansi::new()
         .effects(Effects::BOLD)
         .fg_color(Some(color(verdict.status).into()));
@@ -132,11 +134,11 @@ fn picture(path: &[Stage]) -> String {
         .enumerate()
         .map(|(index, stage)| match stage.state {
             // The end of a way that was not gone to its end.
-            StageState::Skipped if index == last => stage.stage.clone(),
+            StageState::Skipped if index == last => plain(&stage.stage),
             state @ (StageState::Ok
             | StageState::Fail
             | StageState::Unknown
-            | StageState::Skipped) => format!("{} {}", stage.stage, mark(state)),
+            | StageState::Skipped) => format!("{} {}", Plain(&stage.stage), mark(state)),
         })
         .collect();
     stages.join(" → ")
@@ -178,13 +180,13 @@ fn title(finding: &Finding) -> String {
     format!(
         "{paint}{status:<7}{paint:#} {:<4} {}",
         finding.code.to_string(),
-        finding.title
+        Plain(&finding.title)
     )
 }
 
 fn short(finding: &Finding, style: Style) -> String {
     let mut text = format!("\n{}\n", title(finding));
-    for line in wrapped(&finding.summary, style.width, INDENT) {
+    for line in wrapped(&plain(&finding.summary), style.width, INDENT) {
         add(&mut text, format_args!("{line}\n"));
     }
     text
@@ -212,23 +214,23 @@ fn full(finding: &Finding, style: Style) -> String {
     let evidence = finding
         .evidence
         .iter()
-        .map(|(name, value)| format!("{name} = {value}"));
+        .map(|(name, value)| plain(&format!("{name} = {value}")));
     section(&mut text, lang.pick("evidence:", "证据："), evidence);
     section(
         &mut text,
         lang.pick("mend:", "修复："),
-        finding.fix.iter().cloned(),
+        finding.fix.iter().map(ToString::to_string),
     );
-    let lines = finding
-        .persist
+    let persist: Vec<_> = finding.persist.iter().map(ToString::to_string).collect();
+    let lines = persist
         .iter()
-        .flat_map(|lines| lines.lines())
+        .flat_map(|text| text.lines())
         .map(str::to_owned);
     section(&mut text, lang.pick("to make it last:", "持久化："), lines);
     section(
         &mut text,
         lang.pick("verify:", "验证："),
-        finding.verify.iter().cloned(),
+        finding.verify.iter().map(ToString::to_string),
     );
     text
 }

@@ -12,8 +12,9 @@ use super::trail::Trail;
 use crate::doctor::catalogue::{self, Severity};
 use crate::doctor::facts::{Observed, Role};
 use crate::doctor::finding::{Code, Diagnosis, Finding, Stage, StageState, Status, Verdict};
-use crate::doctor::judge::conf;
+use crate::doctor::judge::{conf, lasting, set};
 use crate::doctor::lang::Lang;
+use crate::doctor::lines::command;
 
 /// Packets that are quoted as evidence.
 const MOST_QUOTED: usize = 12;
@@ -131,11 +132,11 @@ fn filtered_on_entry(
     let Some(outer) = trail.outer else { return };
     let name = conf(&outer.device, "rp_filter");
     finding.summary = texts::filtered_on_entry(observation, outer, lang);
-    finding.fix = vec![format!("sysctl -w {name}=2")];
-    finding.persist = vec![format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 2")];
+    finding.fix = vec![set(&name, 2, lang)];
+    finding.persist = vec![lasting(&name, 2)];
     finding.verify = outer.outer.map(|tunnel| {
         let (to, from) = (tunnel.destination, tunnel.source);
-        format!("ip route get {to} from {from} iif {}", outer.device)
+        command!["ip", "route", "get", to, "from", from, "iif", outer.device]
     });
 }
 

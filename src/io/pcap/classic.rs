@@ -9,6 +9,9 @@ use super::{MAX_PACKET, Order, PcapError, Record, Resolution};
 
 const RECORD: &str = "packet record";
 
+/// Where the file header has its link type.
+const LINK_OFFSET: u64 = 20;
+
 /// What the file header said.
 #[derive(Debug)]
 pub(super) struct Classic {
@@ -48,6 +51,7 @@ impl Classic {
         let [_zone, _accuracy, _snap_length, network] = kind.order.u32s(&words);
         // The upper half holds the length of a frame check sequence.
         let link = LinkType::from((network & 0xffff) as u16);
+        link.require_supported(LINK_OFFSET)?;
         Ok(Self { kind, link })
     }
 
@@ -64,7 +68,6 @@ impl Classic {
         if length > MAX_PACKET {
             return Err(PcapError::PacketTooLong { offset, length });
         }
-        self.link.require_supported(offset)?;
         input.fill(length, RECORD)?;
         let fraction = match self.kind.resolution {
             Resolution::Micro => Duration::from_micros(fraction.into()),

@@ -49,10 +49,7 @@ impl<R: Read> Input<R> {
         what: &'static str,
     ) -> Result<[u8; N], PcapError> {
         let mut bytes = [0; N];
-        self.source
-            .read_exact(&mut bytes)
-            .map_err(|error| self.ended(error, what))?;
-        self.offset += N as u64;
+        self.exact(&mut bytes, what)?;
         Ok(bytes)
     }
 
@@ -62,10 +59,7 @@ impl<R: Read> Input<R> {
         what: &'static str,
     ) -> Result<[[u8; 4]; N], PcapError> {
         let mut words = [[0; 4]; N];
-        self.source
-            .read_exact(words.as_flattened_mut())
-            .map_err(|error| self.ended(error, what))?;
-        self.offset += 4 * N as u64;
+        self.exact(words.as_flattened_mut(), what)?;
         Ok(words)
     }
 
@@ -102,11 +96,20 @@ impl<R: Read> Input<R> {
         Ok(())
     }
 
-    fn ended(&self, error: io::Error, what: &'static str) -> PcapError {
-        if error.kind() == ErrorKind::UnexpectedEof {
-            return self.truncated(what);
+    /// Unlike `read_exact` this tells where the file ends.
+    fn exact(&mut self, mut bytes: &mut [u8], what: &'static str) -> Result<(), PcapError> {
+        while !bytes.is_empty() {
+            match self.source.read(bytes) {
+                Ok(0) => return Err(self.truncated(what)),
+                Ok(read) => {
+                    self.offset += read as u64;
+                    bytes = &mut bytes[read..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(error)),
+            }
         }
-        self.failed(error)
+        Ok(())
     }
 
     const fn truncated(&self, what: &'static str) -> PcapError {

@@ -7,6 +7,7 @@
 
 mod classic;
 mod input;
+mod kind;
 mod link;
 mod ng;
 mod writer;
@@ -69,7 +70,7 @@ pub enum Resolution {
 #[derive(Debug, thiserror::Error)]
 pub enum PcapError {
     /// The file cannot be read.
-    #[error("cannot read on at byte {offset}")]
+    #[error("cannot read beyond byte {offset}")]
     Read {
         /// How many bytes had been read.
         offset: u64,
@@ -77,7 +78,7 @@ pub enum PcapError {
         source: io::Error,
     },
     /// Neither pcap nor pcapng.
-    #[error("not a pcap or pcapng file: it begins with {magic:02x?}")]
+    #[error("not a pcap or pcapng file: {}", kind::of(*magic))]
     Magic {
         /// The first bytes.
         magic: [u8; 4],
@@ -90,6 +91,9 @@ pub enum PcapError {
         /// The major version.
         major: u16,
     },
+    /// There is nothing in it.
+    #[error("the file is empty")]
+    Empty,
     /// The file ends within something.
     #[error("the file ends at byte {end}, within the {what} at byte {offset}")]
     Truncated {
@@ -171,6 +175,9 @@ impl<R: Read> Reader<R> {
     /// [`PcapError`]: no capture, or one whose header is damaged.
     pub fn open(source: R) -> Result<Self, PcapError> {
         let mut input = Input::new(source);
+        if !input.begin()? {
+            return Err(PcapError::Empty);
+        }
         let magic = input.array("file header")?;
         let format = match Classic::recognise(magic) {
             Some(kind) => Format::Classic(Classic::open(kind, &mut input)?),

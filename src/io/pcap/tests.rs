@@ -134,12 +134,18 @@ fn what_is_wrong_and_where() {
         (
             "text",
             b"[director]".to_vec(),
-            "not a pcap or pcapng file: it begins with [5b, 64, 69, 72]",
+            "not a pcap or pcapng file: it is text",
+        ),
+        ("an empty file", Vec::new(), "the file is empty"),
+        (
+            "a cut header",
+            CLASSIC_LITTLE[..10].to_vec(),
+            "the file ends at byte 10, within the file header at byte 0",
         ),
         (
-            "an empty file",
-            Vec::new(),
-            "the file ends at byte 0, within the file header at byte 0",
+            "a cut record header",
+            CLASSIC_LITTLE[..31].to_vec(),
+            "the file ends at byte 31, within the packet record at byte 24",
         ),
         (
             "a cut record",
@@ -159,7 +165,7 @@ fn what_is_wrong_and_where() {
         (
             "FDDI",
             patched(CLASSIC_LITTLE, 20, &[10]),
-            "byte 24: link type 10 is not supported; Ethernet (1), raw IP (101, 228, 229), \
+            "byte 20: link type 10 is not supported; Ethernet (1), raw IP (101, 228, 229), \
              Linux cooked (113, 276) and loopback (0, 108) are",
         ),
         (
@@ -215,7 +221,11 @@ fn every_truncation() {
             assert!(records.len() < whole.len() || outcome.is_ok());
             assert_eq!(records, whole[..records.len()], "{end}");
             if let Err(error) = outcome {
-                assert!(matches!(error, PcapError::Truncated { .. }), "{error}");
+                match error {
+                    PcapError::Empty => assert_eq!(end, 0),
+                    PcapError::Truncated { end: told, .. } => assert_eq!(told, end as u64),
+                    other => panic!("{other}"),
+                }
             }
         }
     }

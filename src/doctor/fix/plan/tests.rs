@@ -1,6 +1,7 @@
 //! The undo of each kind of command, from what the machine's own tools print.
 
 use super::*;
+use crate::doctor::lines::FixLine;
 
 const MARK: &str = "tunlb-doctor-1763714432-1";
 
@@ -17,7 +18,11 @@ fn planned(text: &str, settings: &[(&str, &str)], listings: &[&str]) -> Result<P
         own_settings: &own_settings,
         mark: MARK,
     };
-    plan(&Command::parse(text).unwrap(), &before, context)
+    plan(
+        &Command::of(&FixLine::from(text)).unwrap(),
+        &before,
+        context,
+    )
 }
 
 /// The undo of a command that is one step, which runs as it is written.
@@ -206,7 +211,7 @@ const LINKS: &str = "\
 fn devices() {
     assert_eq!(
         undo("ip link set tunl0 up", &[LINKS]),
-        ["ip link set tunl0 down"]
+        ["ip link set dev tunl0 down"]
     );
     let up = planned("ip link set eth0 up", &[], &[LINKS]);
     assert_eq!(up, Ok(Plan::AlreadySo));
@@ -217,17 +222,17 @@ fn devices() {
     );
     assert_eq!(
         undo("ip link set eth0 mtu 1520", &[LINKS]),
-        ["ip link set eth0 mtu 1500"]
+        ["ip link set dev eth0 mtu 1500"]
     );
     assert_eq!(
         undo("ip link add ipip0 type ipip external", &[LINKS]),
-        ["ip link del ipip0"]
+        ["ip link del dev ipip0"]
     );
     let ends = "5: ipip1@NONE: <NOARP,UP> mtu 1480\\    link/ipip 10.0.1.11 peer 10.0.1.9\\    \
                 ipip any remote 10.0.1.9 local any ttl inherit";
     assert_eq!(
         undo("ip tunnel change ipip1 remote any local any", &[ends]),
-        ["ip tunnel change ipip1 remote 10.0.1.9 local any"]
+        ["ip tunnel change name ipip1 remote 10.0.1.9 local any"]
     );
 }
 
@@ -248,11 +253,14 @@ fn ports_modules_and_neighbours() {
 
 #[test]
 fn firewall_rules_are_known_again() {
-    let text = "nft insert rule inet f in iifname \"decap0\" accept";
+    let text = "nft insert rule inet f in iifname '\"decap0\"' accept";
     let Ok(Plan::Steps(steps)) = planned(text, &[], &[]) else {
         panic!("no steps");
     };
-    assert_eq!(steps[0].command.join(" "), format!("{text} comment {MARK}"));
+    assert_eq!(
+        shell::line(&steps[0].command),
+        format!("{text} comment {MARK}")
+    );
     assert_eq!(
         steps[0].undo,
         [

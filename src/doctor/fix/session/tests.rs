@@ -96,7 +96,7 @@ fn finding(fault: &Fault) -> Finding {
         proven: false,
         summary: String::new(),
         evidence: BTreeMap::new(),
-        fix: fault.fix.iter().map(|fix| (*fix).to_owned()).collect(),
+        fix: fault.fix.iter().map(|fix| FixLine::from(*fix)).collect(),
         persist: Vec::new(),
         verify: None,
         blocked_by: None,

@@ -1,0 +1,214 @@
+//! A capture's beginning and end. Neither waits long for a file, whatever it is: one that exists is refused,
+//! a FIFO may be without a reader, a reader may have stopped reading, a disk may hang.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use log::{info, warn};
+
+use super::filter::Filter;
+use super::writer::{Record, Writer};
+use super::{CaptureOptions, Tee};
+use crate::io::capture::{self, CaptureError, CaptureFile};
+use crate::text::Plain;
+
+/// Records that may wait, one for each packet of a burst: at an MTU of 1500, 3 MB at most.
+const QUEUE: usize = 1024;
+
+/// How long the file may take to have its header, before anything of the host is changed.
+const BEGINNING: Duration = Duration::from_secs(5);
+
+/// How long what waits may take to be written when the director stops.
+const END: Duration = Duration::from_secs(2);
+
+/// Where a capture goes.
+#[derive(Debug)]
+pub enum CaptureTo {
+    /// A new file, or a FIFO or device of that name.
+    Path(PathBuf),
+    /// What is open already.
+    Stdout(File),
+}
+
+impl fmt::Display for CaptureTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => Plain(path.to_string_lossy()).fmt(f),
+            Self::Stdout(_) => f.write_str("standard output"),
+        }
+    }
+}
+
+/// A capture that runs.
+#[derive(Debug)]
+pub(in crate::daemon) struct Capture {
+    name: String,
+    filter: Arc<Filter>,
+    records: SyncSender<Record>,
+    missed: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread ends.
+    ended: Receiver<Infallible>,
+    /// Whether a FIFO has no reader yet.
+    waiting: Arc<AtomicBool>,
+    unused: UnusedFile,
+}
+
+impl Capture {
+    /// Creates the file and starts the thread. `tun` is the device that packets come from. A FIFO may still
+    /// be without a reader when this returns.
+    pub(in crate::daemon) fn start(options: CaptureOptions, tun: &str) -> Result<Self> {
+        let name = options.to.to_string();
+        let (records, receiver) = sync_channel(QUEUE);
+        let (begun, beginning) = sync_channel(1);
+        let (end, ended) = sync_channel(0);
+        let missed = Arc::new(AtomicU64::new(0));
+        let waiting = Arc::new(AtomicBool::new(false));
+        let start = Start {
+            name: name.clone(),
+            limit_bytes: options.limit_bytes.unwrap_or(u64::MAX),
+            tun: tun.to_owned(),
+            waiting: Arc::clone(&waiting),
+            begun,
+        };
+        let thread_missed = Arc::clone(&missed);
+        let body = move || {
+            let _end = end;
+            if let Some((name, file)) = start.begin(options.to) {
+                let missed = thread_missed;
+                let writer = Writer {
+                    name,
+                    file,
+                    records: receiver,
+                    missed,
+                };
+                writer.run();
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("tunlb-capture".into())
+            .spawn(body)
+            .context("cannot start the capture's thread")?;
+        let slow = |_| anyhow!("{name}: the capture cannot begin: nothing takes its first bytes");
+        Ok(Self {
+            filter: Arc::new(options.filter),
+            records,
+            missed,
+            thread,
+            ended,
+            waiting,
+            unused: beginning.recv_timeout(BEGINNING).map_err(slow)??,
+            name,
+        })
+    }
+
+    /// A tee for one worker.
+    pub(in crate::daemon) fn tee(&self) -> Tee {
+        let filter = Arc::clone(&self.filter);
+        Tee::new(filter, self.records.clone(), Arc::clone(&self.missed))
+    }
+
+    /// Writes what waits and closes the file; the workers have ended. A reader or a disk that takes nothing is
+    /// left alone after [`END`], with the thread that waits for it: it ends with the process.
+    pub(in crate::daemon) fn stop(self) {
+        let name = &self.name;
+        self.unused.keep();
+        drop(self.records);
+        if self.waiting.load(Ordering::Relaxed) {
+            warn!("{name}: nothing was captured, because it had no reader");
+            return;
+        }
+        match self.ended.recv_timeout(END) {
+            Err(RecvTimeoutError::Timeout) => {
+                warn!("{name}: the end of the capture is lost, because nothing takes it");
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                if self.thread.join().is_err() {
+                    warn!("the capture's thread panicked");
+                }
+            }
+        }
+    }
+}
+
+/// The thread before the first packet.
+struct Start {
+    name: String,
+    limit_bytes: u64,
+    tun: String,
+    waiting: Arc<AtomicBool>,
+    /// Told once: how the director's start goes on.
+    begun: SyncSender<Result<UnusedFile, CaptureError>>,
+}
+
+impl Start {
+    /// The name of the file and the file, its header written; `None` where there is no capture, and
+    /// whoever wants to know why has been told.
+    fn begin(self, to: CaptureTo) -> Option<(String, CaptureFile)> {
+        let opened = match to {
+            CaptureTo::Stdout(file) => Ok((file, UnusedFile(None))),
+            CaptureTo::Path(path) => match capture::create(&path) {
+                Ok(Some(file)) => {
+                    let new = file.metadata().is_ok_and(|metadata| metadata.is_file());
+                    Ok((file, UnusedFile(new.then_some(path))))
+                }
+                Ok(None) => return self.begin_with_reader(path),
+                Err(error) => Err(error),
+            },
+        };
+        let begun = opened.and_then(|(file, unused)| Ok((self.header(file)?, unused)));
+        let (file, told) = match begun {
+            Ok((file, unused)) => (Some(file), Ok(unused)),
+            Err(error) => (None, Err(error)),
+        };
+        self.begun.send(told).ok(); // fails only where the start has been given up
+        Some((self.name, file?))
+    }
+
+    fn begin_with_reader(self, path: PathBuf) -> Option<(String, CaptureFile)> {
+        self.waiting.store(true, Ordering::Relaxed);
+        info!("{}: the capture begins when it has a reader", self.name);
+        self.begun.send(Ok(UnusedFile(None))).ok();
+        let opened = capture::wait_for_reader(&path);
+        self.waiting.store(false, Ordering::Relaxed);
+        match opened.and_then(|file| self.header(file)) {
+            Ok(file) => Some((self.name, file)),
+            Err(error) => {
+                warn!("{}: {error}; nothing is captured", self.name);
+                None
+            }
+        }
+    }
+
+    fn header(&self, file: File) -> Result<CaptureFile, CaptureError> {
+        CaptureFile::begin(file, self.limit_bytes, &self.tun)
+    }
+}
+
+/// Removes a new file again when the director does not start, so that the next start finds its name free.
+#[derive(Debug)]
+struct UnusedFile(Option<PathBuf>);
+
+impl UnusedFile {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnusedFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0
+            && let Err(error) = fs::remove_file(path)
+        {
+            warn!("cannot remove {}: {error}", Plain(path.to_string_lossy()));
+        }
+    }
+}
