@@ -346,7 +346,7 @@ fn look_at_director(args: &Args) -> Result<Option<Facts>> {
     match loaded {
         Ok(config) => Ok(Some(gather::director(&config))),
         Err(ConfigError::Invalid(problems)) => {
-            complain_about(&problems);
+            complain_about(&problems, None);
             Ok(None)
         }
         Err(error @ ConfigError::Read { .. }) => Err(error.into()),

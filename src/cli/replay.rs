@@ -49,7 +49,7 @@ pub struct Args {
 /// # Errors
 /// A file that cannot be read or written, or a damaged capture; what came before was replayed.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Some(config) = args.source.load_or_complain()? else {
+    let Some(config) = args.source.load_or_complain(None)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     let mut core = Core::new(&config)?;

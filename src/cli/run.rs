@@ -57,7 +57,7 @@ const SMALLEST_CAPTURE: u64 = 4096;
 /// # Errors
 /// What keeps the director from starting, or made it stop by itself.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let Some(config) = args.source.load_or_complain()? else {
+    let Some(config) = args.source.load_or_complain(Some("nothing was started"))? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     for warning in config.warnings() {

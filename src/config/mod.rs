@@ -144,6 +144,8 @@ fn lines(problems: &[Problem]) -> String {
 pub enum Warning {
     /// The hash key is the one in tunlb's source.
     PublicHashKey,
+    /// The hash key is an example or a simple pattern.
+    GuessableHashKey,
     /// Errors about outer packets are not addressed to the director.
     EntropySource(EntropyPrefix),
     /// A VIP of one port is hashed by the port alone, so that all its flows have one hash.
@@ -159,6 +161,11 @@ impl fmt::Display for Warning {
             Self::PublicHashKey => f.write_str(
                 "director.hash_key is the default, which is public: anyone can aim flows at one \
                  backend; set the output of `openssl rand -hex 16`, the same on all directors",
+            ),
+            Self::GuessableHashKey => f.write_str(
+                "director.hash_key is an example or a simple pattern, which anyone can guess and \
+                 then aim flows at one backend; set the output of `openssl rand -hex 16`, the same \
+                 on all directors",
             ),
             Self::EntropySource(prefix) => write!(
                 f,
@@ -227,11 +234,7 @@ impl Config {
     /// What works but should be known.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        let public_key = self.director.hash_key == HashKey::DEFAULT;
-        let mut warnings: Vec<_> = public_key
-            .then_some(Warning::PublicHashKey)
-            .into_iter()
-            .collect();
+        let mut warnings: Vec<_> = key_warning(self.director.hash_key).into_iter().collect();
         for rule in self.director.encap.source.rules() {
             if let SourceRule::Entropy(prefix) = rule {
                 warnings.push(Warning::EntropySource(prefix));
@@ -243,6 +246,13 @@ impl Config {
         }));
         warnings
     }
+}
+
+fn key_warning(key: HashKey) -> Option<Warning> {
+    if key == HashKey::DEFAULT {
+        return Some(Warning::PublicHashKey);
+    }
+    key.is_guessable().then_some(Warning::GuessableHashKey)
 }
 
 fn has_one_hash(vip: &VipSpec) -> bool {

@@ -36,6 +36,7 @@ use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
+use crate::text::count;
 use drains::Drains;
 use path_mtu::PathLearner;
 pub use paths::Paths;
@@ -260,11 +261,13 @@ impl Daemon {
         let DirectorConfig { tun, workers, .. } = &self.config.director;
         let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
         let vips = match self.config.vips.as_slice() {
-            many if many.len() > NAMED => format!("{} VIPs", many.len()),
+            many if many.len() > NAMED => count(many.len(), "VIP"),
             few => names(few),
         };
+        let backends = count(backends, "backend");
+        let workers = count(workers.get(), "worker");
         let mtu = self.routes.device_mtu();
-        format!("{tun}: forwarding {vips} to {backends} backend(s), {workers} worker(s), MTU {mtu}")
+        format!("{tun}: forwarding {vips} to {backends}, {workers}, MTU {mtu}")
     }
 }
 

@@ -137,7 +137,7 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let mut text = serde_json::to_string_pretty(self)?;
+        let mut text = serde_json::to_string(self)?;
         text.push('\n');
         Ok(text)
     }

@@ -15,6 +15,7 @@ use log::{info, warn};
 use super::filter::Filter;
 use super::{CaptureOptions, Tee};
 use crate::io::capture::{CaptureError, CaptureFile, CapturedPacket, Direction};
+use crate::text::count;
 
 /// Records that may wait, one for each packet of a burst: at an MTU of 1500, 3 MB at most.
 const QUEUE: usize = 1024;
@@ -142,9 +143,9 @@ impl Writer {
 
     fn summary(&self, path: &Path) -> String {
         format!(
-            "{}: {} packets captured, {} bytes, capture_missed {}",
+            "{}: {} captured, {} bytes, capture_missed {}",
             path.display(),
-            self.file.packets(),
+            count(self.file.packets(), "packet"),
             self.file.bytes(),
             self.missed.load(Ordering::Relaxed)
         )
