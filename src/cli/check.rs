@@ -16,11 +16,7 @@ use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, complain, print};
 use report::{KeyDisplay, Plan, Report};
 
-/// Validate a configuration and show what would run; needs no privileges
-///
-/// Prints the effective configuration as a file, and the plan in its comments; problems and warnings go to
-/// stderr. With --vip and --backend it is a file to start with, with a fresh random hash_key: a secret, so
-/// keep the file to yourself (umask 077).
+/// Arguments of `tunlb check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration to judge.

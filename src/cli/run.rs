@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use log::warn;
 
 use super::source::ConfigSource;
+use super::verbosity::Verbosity;
 use super::{BAD_NEWS, print};
 use crate::config::Config;
 use crate::daemon::{
@@ -47,6 +48,10 @@ pub struct Args {
         requires = "capture"
     )]
     pub capture_size: u64,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
 }
 
 /// Room for the file's own headers and a packet or two.
