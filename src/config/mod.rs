@@ -4,6 +4,7 @@
 //! and `source` read each value, and the `draft` is judged by `unsupported` and `relations`.
 //! Nothing here needs privileges, opens a device or prints.
 
+mod difference;
 mod draft;
 mod duration;
 mod file;
@@ -23,6 +24,7 @@ use std::io;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
+pub use difference::{Difference, DifferenceKind, Subject};
 pub use duration::text as duration_text;
 pub use flags::Flags;
 pub use problem::Problem;
