@@ -19,11 +19,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/vm.sh"
 
 no_arguments "$@"
-PATH=$PATH:/usr/sbin:/sbin # a user's PATH on Debian lacks mke2fs
-need_command qemu-system-x86_64 qemu-system-x86
-need_command mke2fs e2fsprogs
-need_command cpio cpio
-need_command flock util-linux
+need qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs cpio:cpio flock:util-linux
 command -v apt-get >/dev/null || die "the guest is made of Debian packages; this needs a Debian machine with apt"
 find_tunlb
 
