@@ -25,7 +25,8 @@ find_tunlb
 
 find_image
 code=0
-run_vm "$here/guest.sh" "$here/refusals.sh" "$here/doctor.sh" "$LAB_ROOT/netns-scripts" "$TUNLB" || code=$?
+run_vm "$here/guest.sh" "$here/refusals.sh" "$here/doctor.sh" "$LAB_ROOT/netns-scripts" \
+  "$LAB_ROOT/README.md" "$TUNLB" || code=$?
 case $code in
   0 | 1) exit "$code" ;; # guest.sh's own verdict, which ended with its count
   *) say "0 passed, 1 failed (the guest ended without a verdict, code $code)"; exit 1 ;;
