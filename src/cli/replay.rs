@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if is_stdin(&args.input) && args.source.is_stdin() {
         bail!("the configuration and the capture cannot both be standard input");
     }
-    let Some(config) = args.source.load_or_complain()? else {
+    let Some(config) = args.source.load_or_complain(None)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     let mut core = Core::new(&config)?;

@@ -10,6 +10,7 @@ use log::warn;
 
 use super::output::{is_stdout, stdout_for_packets};
 use super::source::ConfigSource;
+use super::verbosity::Verbosity;
 use super::{BAD_NEWS, complain, print, size};
 use crate::config::Config;
 use crate::daemon::{
@@ -46,6 +47,10 @@ pub struct Args {
     /// on [default: 64MiB; none for a pipe or FIFO]
     #[arg(long, value_name = "BYTES", value_parser = capture_size, requires = "capture")]
     pub capture_size: Option<u64>,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
 }
 
 /// The bound of a capture in a file, in bytes.
@@ -69,7 +74,7 @@ fn capture_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What keeps the director from starting, or made it stop by itself.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Some(config) = args.source.load_or_complain()? else {
+    let Some(config) = args.source.load_or_complain(Some("nothing was started"))? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     for warning in config.warnings() {

@@ -87,7 +87,7 @@ mod tests {
             let Err(ConfigError::Invalid(problems)) = parse(director) else {
                 panic!("{director}");
             };
-            let text = problems[0].to_string();
+            let text = problems.first()[0].to_string();
             assert!(text.contains("director.neighbour = "), "{text}");
             assert!(text.contains("no client is behind it"), "{text}");
         }

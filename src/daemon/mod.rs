@@ -38,6 +38,7 @@ use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
+use crate::text::count;
 use drains::Drains;
 use neighbours::Neighbours;
 use path_mtu::PathLearner;
@@ -284,11 +285,13 @@ impl Daemon {
         let DirectorConfig { tun, workers, .. } = &self.config.director;
         let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
         let vips = match self.config.vips.as_slice() {
-            many if many.len() > NAMED => format!("{} VIPs", many.len()),
+            many if many.len() > NAMED => count(many.len(), "VIP"),
             few => names(few),
         };
+        let backends = count(backends, "backend");
+        let workers = count(workers.get(), "worker");
         let mtu = self.routes.device_mtu();
-        format!("{tun}: forwarding {vips} to {backends} backend(s), {workers} worker(s), MTU {mtu}")
+        format!("{tun}: forwarding {vips} to {backends}, {workers}, MTU {mtu}")
     }
 }
 

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
-use log::warn;
+use log::{debug, warn};
 
 use super::NAMED;
 use crate::config::Config;
 use crate::director::{Health, Roster, Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
 use crate::packet::{Encap, EncapKind, SourceRule};
+use crate::text::Plain;
 
 /// The MTU to assume where no backend has a route yet: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;
@@ -145,12 +146,19 @@ fn resolve(
              add a route to it by another device: ip route add {backend} via GATEWAY"
         );
     }
+    let mtu = mtu_of(&route, link);
+    let device = link.map_or("no device", |link| &link.name);
+    debug!(
+        "backend {backend}: by {}, path MTU {}",
+        Plain(device),
+        mtu.unwrap_or_default()
+    );
     let preferred = route.preferred_source.map(SourceRule::Fixed);
     Ok(Path {
         source: rule
             .or(preferred)
             .unwrap_or_else(|| chosen_by_kernel(backend)),
-        mtu: mtu_of(&route, link),
+        mtu,
         link: link.map(|link| link.index),
     })
 }

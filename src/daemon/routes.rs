@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
+use log::debug;
 
 use super::SMALLEST_IPV6_MTU;
 use crate::io::netlink::Netlink;
@@ -71,6 +72,7 @@ impl Routes {
 
     fn lead(&self, vip: IpAddr, mtu: u32, undo: &mut Undo) -> Result<()> {
         let net = IpNet::from(vip);
+        debug!("vip {vip}: routed into {}, MTU {mtu}", self.tun);
         match self.mtus.get(&vip) {
             None => undo.add_route(self.index, &self.tun, net, Some(mtu))?,
             Some(&before) if before != mtu => undo.set_route_mtu(self.index, net, mtu)?,

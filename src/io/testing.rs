@@ -7,7 +7,10 @@ const OWN_RUN: &str = r#"mount -t tmpfs -o mode=0755 tmpfs /run && exec "$@""#;
 
 /// Runs the ignored test `name` (its whole path) as root of new user and network namespaces.
 pub(crate) fn in_namespace(name: &str) {
+    // Debian has some of what tests run where the PATH of a user does not look.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
     let output = Command::new("unshare")
+        .env("PATH", path)
         .args(["--user", "--map-root-user", "--net", "--mount", "--"])
         .args(["sh", "-c", OWN_RUN, "sh"])
         .arg(std::env::current_exe().unwrap())

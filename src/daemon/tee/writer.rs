@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use log::{info, warn};
 
 use crate::io::capture::{CaptureError, CaptureFile, CapturedPacket, Direction};
+use crate::text::count;
 
 /// A copy of a packet.
 #[derive(Debug)]
@@ -85,9 +86,9 @@ impl Writer {
 
     fn summary(&self) -> String {
         format!(
-            "{}: {} packets captured, {} bytes, capture_missed {}",
+            "{}: {} captured, {} bytes, capture_missed {}",
             self.name,
-            self.file.packets(),
+            count(self.file.packets(), "packet"),
             self.file.bytes(),
             self.missed.load(Ordering::Relaxed)
         )
