@@ -193,7 +193,7 @@ impl<E: Egress> Worker<E> {
                         return Ok(Reading::More);
                     }
                 }
-                Verdict::Reply => self.send_reply(length),
+                Verdict::Reply => self.send_replies(length),
                 Verdict::Hold => {}
                 Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
             }
@@ -238,17 +238,20 @@ impl<E: Egress> Worker<E> {
 
     /// The kernel routes the director's own answers as if they had come from the VIP through the
     /// TUN. The packet in the current frame, of `length` bytes, is what is answered.
-    fn send_reply(&mut self, length: usize) {
-        let reply = self.director.reply();
-        let sent = self.queue.send(reply);
-        if let Err(error) = &sent {
-            trace!("reply not sent: {error}");
-            self.director.counters().count_drop(DropReason::SendFailed);
+    fn send_replies(&mut self, length: usize) {
+        let mut sent = Ok(());
+        for reply in self.director.replies() {
+            if let Err(error) = self.queue.send(reply) {
+                trace!("reply not sent: {error}");
+                self.director.counters().count_drop(DropReason::SendFailed);
+                sent = Err(error);
+            }
         }
         if let Some(frame) = self.egress.frame() {
             let packet = &frame.body[..length];
+            let replies = self.director.replies();
             self.tee
-                .replied(self.director.snapshot(), packet, reply, &sent);
+                .replied(self.director.snapshot(), packet, replies, &sent);
         }
     }
 
