@@ -252,7 +252,10 @@ impl Daemon {
         if let Some(capture) = self.capture {
             capture.stop();
         }
-        Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+        Totals {
+            path_errors_refused: self.learner.refused(),
+            ..Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+        }
     }
 
     /// Says that packets flow; scripts wait for the word "forwarding".

@@ -1,12 +1,17 @@
 //! Path MTU discovery for the tunnels (RFC 2003 §5.1, RFC 2473 §7.1): a thread of its own hears the
 //! ICMP errors about outer packets and lowers the backend's MTU; the workers then tell clients.
+//!
+//! Anybody can send such an error: which are believed is [`Snapshot::examine`]'s decision. Here is what bounds
+//! the rest: how many are read, how often the kernel is asked, and how many lines are logged.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use mio::unix::SourceFd;
@@ -14,16 +19,30 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::published::Current;
 use super::{SMALLEST_IPV6_MTU, Shared};
-use crate::director::{BackendIndex, Snapshot, Timestamp};
+use crate::director::{BackendIndex, Disbelief, PathMtus, Snapshot, Timestamp};
 use crate::io::icmp::PathMtuListener;
 use crate::io::netlink::Netlink;
-use crate::packet::{EncapKind, PathMtuError, Version};
+use crate::packet::{PathMtuError, Version};
+
+/// Errors read without a pause: 6400 a second at most. What a flood leaves no room for in the socket's queue
+/// is lost; a packet that is still too long causes the next one.
+const READ_AT_ONCE: usize = 64;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The kernel is asked for one backend's route at most that often.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Changes of one backend's path that are logged in [`LOG_INTERVAL`]: a path has few links that each halve it.
+const LOGGED_CHANGES: u32 = 4;
+const LOG_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What is learnt about paths, and when.
 #[derive(Debug, Clone)]
 pub(super) struct PathLearner {
     current: Current,
     epoch: Instant,
+    log: Arc<Mutex<ChangeLog>>,
+    refused: Arc<AtomicU64>,
 }
 
 impl PathLearner {
@@ -31,7 +50,14 @@ impl PathLearner {
         Self {
             current: Arc::clone(&shared.current),
             epoch: shared.epoch,
+            log: Arc::default(),
+            refused: Arc::default(),
         }
+    }
+
+    /// ICMP errors about packets to backends that were not believed.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Listens for errors until the process ends.
@@ -52,7 +78,7 @@ impl PathLearner {
         }
         let body = move || {
             if let Err(error) = self.hear(poll, &mut listeners) {
-                warn!("path MTU errors are no longer heard: {error}");
+                warn!("stopped listening for path MTU errors: {error}");
             }
         };
         thread::Builder::new()
@@ -69,28 +95,41 @@ impl PathLearner {
                 _ => {}
             }
             for listener in listeners.iter_mut() {
-                self.drain(listener)?;
+                while self.read_some(listener)? == Reading::More {
+                    thread::sleep(PAUSE);
+                }
             }
         }
     }
 
-    fn drain(&self, listener: &mut PathMtuListener) -> io::Result<()> {
-        loop {
+    fn read_some(&self, listener: &mut PathMtuListener) -> io::Result<Reading> {
+        for _ in 0..READ_AT_ONCE {
             match listener.receive() {
-                Ok(error) => self.learn(&error),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(Some(error)) => self.learn(&error),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Reading::Empty);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(Reading::More)
     }
 
-    /// Lowers the MTU of the backend whose tunnel packet the error quotes, if it does.
-    fn learn(&self, error: &PathMtuError) {
-        let snapshot = &self.current.load().snapshot;
-        for (index, backend) in snapshot.backends_at(error.quoted.destination) {
-            if is_tunnel(error, backend.encap.kind()) {
-                self.lower(snapshot, index, error.mtu);
+    /// Lowers the MTU of the path to the backend whose tunnel packet the error quotes, if it does.
+    fn learn(&self, error: &PathMtuError<'_>) {
+        let current = self.current.load();
+        let backend = error.quoted.quoted.destination;
+        match current.snapshot.examine(error, current.longest) {
+            Ok(()) => {
+                let mtu = PathMtus::believable(backend, error.mtu);
+                self.lower(&current.snapshot, backend, mtu);
+            }
+            Err(Disbelief::NoBackend(_)) => {} // one of the host's own business
+            Err(reason) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                debug!("backend {backend}: an ICMP error about its path is not believed: {reason}");
             }
         }
     }
@@ -98,44 +137,139 @@ impl PathLearner {
     /// The kernel refused a packet for this backend as too long: the device or the route has a
     /// smaller MTU than at the start.
     pub(super) fn ask_kernel(&self, backend: BackendIndex) {
-        let snapshot = &self.current.load().snapshot;
-        let Some(address) = snapshot.backend(backend).map(|backend| backend.address) else {
+        let current = self.current.load();
+        let Some(address) = current
+            .snapshot
+            .backend(backend)
+            .map(|backend| backend.address)
+        else {
             return; // it left
         };
+        if !self.log().may_ask(address, Instant::now()) {
+            return;
+        }
         let mtu =
             Netlink::open().and_then(|mut netlink| super::paths::mtu_to(address, &mut netlink));
         match mtu {
-            Ok(Some(mtu)) => self.lower(snapshot, backend, mtu),
+            // Whatever it is, the kernel refuses longer packets; but IPv6 has its least.
+            Ok(Some(mtu)) if address.is_ipv6() => {
+                self.lower(&current.snapshot, address, mtu.max(SMALLEST_IPV6_MTU));
+            }
+            Ok(Some(mtu)) => self.lower(&current.snapshot, address, mtu),
             Ok(None) => debug!("backend {address}: no route any more"),
             Err(error) => warn!("backend {address}: path MTU unknown: {error}"),
         }
     }
 
-    fn lower(&self, snapshot: &Snapshot, backend: BackendIndex, mtu: u32) {
-        let Some(address) = snapshot.backend(backend).map(|backend| backend.address) else {
-            return;
-        };
-        let mtu = match address {
-            IpAddr::V4(_) => mtu,
-            IpAddr::V6(_) => mtu.max(SMALLEST_IPV6_MTU),
-        };
+    /// All VIPs' tunnels to one address have one path.
+    fn lower(&self, snapshot: &Snapshot, address: IpAddr, mtu: u32) {
         let now = Timestamp::after(self.epoch.elapsed());
         let mtus = snapshot.path_mtus();
-        let before = mtus.of(backend, now);
-        let holds = mtus.lower(backend, mtu, now);
-        if before != Some(holds) {
-            info!("backend {address}: path MTU {holds}, for ten minutes");
+        let mut changed = None;
+        for (index, _) in snapshot.backends_at(address) {
+            let before = mtus.of(index, now);
+            let holds = mtus.lower(index, mtu, now);
+            if before != Some(holds) {
+                changed = Some(holds);
+            }
         }
+        let Some(mtu) = changed else {
+            return;
+        };
+        match self.log().change(address, Instant::now()) {
+            Line::Said => info!("backend {address}: path MTU {mtu}, for ten minutes"),
+            Line::Last => info!(
+                "backend {address}: path MTU {mtu}, for ten minutes; \
+                 further changes in the next ten minutes are not logged"
+            ),
+            Line::Unsaid => debug!("backend {address}: path MTU {mtu}, for ten minutes"),
+        }
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, ChangeLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether the quoted packet can be one of a tunnel of this kind.
-fn is_tunnel(error: &PathMtuError, kind: EncapKind) -> bool {
-    match kind {
-        EncapKind::Ipip => matches!(error.quoted.protocol, 4 | 41),
-        EncapKind::Gue { port } => {
-            error.quoted.protocol == 17
-                && error.quoted.ports.is_some_and(|(_, to)| to == port.get())
+/// Whether a listener's queue may hold more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    More,
+    Empty,
+}
+
+/// Whether a change is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Said,
+    /// And that no more are.
+    Last,
+    Unsaid,
+}
+
+/// What was logged and asked of each backend; as many entries as there are backends at most, since only
+/// theirs are made, and those of one that left cost nothing worth a search.
+#[derive(Debug, Default)]
+struct ChangeLog {
+    changes: HashMap<IpAddr, (Instant, u32)>,
+    asked: HashMap<IpAddr, Instant>,
+}
+
+impl ChangeLog {
+    fn change(&mut self, backend: IpAddr, now: Instant) -> Line {
+        let (since, lines) = self.changes.entry(backend).or_insert((now, 0));
+        if now.duration_since(*since) >= LOG_INTERVAL {
+            (*since, *lines) = (now, 0);
         }
+        *lines = lines.saturating_add(1);
+        match (*lines).cmp(&LOGGED_CHANGES) {
+            std::cmp::Ordering::Less => Line::Said,
+            std::cmp::Ordering::Equal => Line::Last,
+            std::cmp::Ordering::Greater => Line::Unsaid,
+        }
+    }
+
+    fn may_ask(&mut self, backend: IpAddr, now: Instant) -> bool {
+        let before = self.asked.get(&backend);
+        let may = before.is_none_or(|asked| now.duration_since(*asked) >= ASK_INTERVAL);
+        if may {
+            self.asked.insert(backend, now);
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_changes_is_a_few_lines() {
+        let (mut log, start) = (ChangeLog::default(), Instant::now());
+        let (one, other) = ([10, 0, 1, 11].into(), [10, 0, 1, 12].into());
+        let mut said =
+            |backend, seconds: u64| log.change(backend, start + Duration::from_secs(seconds));
+        for (backend, seconds, line) in [
+            (one, 0, Line::Said),
+            (one, 0, Line::Said),
+            (one, 1, Line::Said),
+            (one, 1, Line::Last),
+            (one, 599, Line::Unsaid),
+            (other, 599, Line::Said),
+            (one, 600, Line::Said),
+        ] {
+            assert_eq!(said(backend, seconds), line, "{backend} after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_asked_once_a_second() {
+        let (mut log, start) = (ChangeLog::default(), Instant::now());
+        let mut may =
+            |millis| log.may_ask([10, 0, 1, 11].into(), start + Duration::from_millis(millis));
+        assert_eq!(
+            [0, 500, 999, 1000, 1500].map(&mut may),
+            [true, false, false, true, false]
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! A raw socket that hears one kind of ICMP: that a packet of this host was too big for its path.
 //!
 //! The kernel keeps such errors to itself where no socket of its own sent the packet, and packets of
-//! the egress have none that it would find.
+//! the egress have none that it would find. A raw socket is one that it finds, for any error that quotes
+//! ICMP: it is told to learn nothing on that account, or the socket that hears forged errors would make the
+//! kernel believe them (raw_err, linux/net/ipv4/raw.c).
 
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd, RawFd};
@@ -9,7 +11,7 @@ use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys;
-use crate::packet::{Packet, PathMtuError, Version};
+use crate::packet::{PathMtuError, Version};
 
 /// Room for one message: ICMPv6 errors are at most 1280 bytes (RFC 4443 §2.4 c), ICMP ones 576.
 const LONGEST: usize = 2048;
@@ -34,6 +36,7 @@ impl PathMtuListener {
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
         sys::receive_only(socket.as_fd(), version, icmp_type)?;
+        sys::learn_no_path_mtu(socket.as_fd(), version)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
@@ -42,28 +45,19 @@ impl PathMtuListener {
         })
     }
 
-    /// The next error that waits; messages of other kinds are passed over.
+    /// The next message that waits; `None` when it is of another kind, or damaged.
     ///
     /// # Errors
     /// `WouldBlock` when none waits; otherwise the socket's error.
-    pub fn receive(&mut self) -> io::Result<PathMtuError> {
-        loop {
-            let length = (&self.socket).read(&mut self.buffer[..])?;
-            let bytes = &self.buffer[..length];
-            if let Some(error) = read_error(self.version, bytes) {
-                return Ok(error);
-            }
-        }
+    pub fn receive(&mut self) -> io::Result<Option<PathMtuError<'_>>> {
+        let length = (&self.socket).read(&mut self.buffer[..])?;
+        let bytes = &self.buffer[..length];
+        // Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
+        Ok(match self.version {
+            Version::V4 => PathMtuError::parse_packet(bytes),
+            Version::V6 => PathMtuError::parse_v6(bytes),
+        })
     }
-}
-
-/// Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
-fn read_error(version: Version, bytes: &[u8]) -> Option<PathMtuError> {
-    let message = match version {
-        Version::V4 => Packet::parse(bytes).ok()?.payload(),
-        Version::V6 => bytes,
-    };
-    PathMtuError::parse(version, message)
 }
 
 impl AsRawFd for PathMtuListener {

@@ -10,6 +10,7 @@ mod flow;
 mod icmp;
 mod parse;
 mod partial;
+mod path_mtu;
 mod reply;
 
 pub use encap::{
@@ -17,6 +18,7 @@ pub use encap::{
     SourceRule, TooLong,
 };
 pub use flow::{FlowKey, Protocol};
-pub use icmp::{Icmp, PathMtuError, Quoted};
+pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
+pub use path_mtu::{PathMtuError, QuotedPacket};
 pub use reply::{Answer, FragmentRule, echo_reply, packet_too_big};
