@@ -19,6 +19,7 @@ mod worker;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -185,6 +186,7 @@ impl Daemon {
             current: Arc::clone(publisher.current()),
             epoch: Instant::now(),
             events: events.clone(),
+            pass_by: Arc::default(),
         };
         let workers = device
             .queues
@@ -286,6 +288,8 @@ struct Shared {
     /// Of all timestamps of this run.
     epoch: Instant,
     events: SyncSender<Event>,
+    /// Until when, in nanoseconds of a timestamp, the kernel's learnt path MTUs are passed by.
+    pass_by: Arc<AtomicU64>,
 }
 
 /// One seat per worker.

@@ -2,14 +2,16 @@
 //! ICMP errors about outer packets and lowers the backend's MTU; the workers then tell clients.
 //!
 //! Anybody can send such an error: which are believed is [`Snapshot::examine`]'s decision. Here is what bounds
-//! the rest: how many are read, how often the kernel is asked, and how many lines are logged.
+//! the rest: how many are read, how often the kernel is asked, and how many lines are logged. And what the
+//! kernel believed by itself is passed by: it examines less (an error that quotes an echo reply is enough for
+//! Linux), and then refuses to send longer packets.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,17 +19,22 @@ use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use super::paths::Limits;
 use super::published::Current;
 use super::{SMALLEST_IPV6_MTU, Shared};
 use crate::director::{BackendIndex, Disbelief, PathMtus, Snapshot, Timestamp};
-use crate::io::icmp::PathMtuListener;
+use crate::io::icmp::{LONGEST, PathMtuListener};
 use crate::io::netlink::Netlink;
+use crate::io::sys::{BATCH, ReceiveBatch};
 use crate::packet::{PathMtuError, Version};
 
-/// Errors read without a pause: 6400 a second at most. What a flood leaves no room for in the socket's queue
+/// A pause after each full batch of messages: 6400 a second are read at most. What a flood leaves no room for in the socket's queue
 /// is lost; a packet that is still too long causes the next one.
-const READ_AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long what the kernel has learnt is passed by: as long as it remembers
+/// (`net.ipv4.route.mtu_expires`). Meanwhile it does not refuse what a changed route has no room for either.
+const PASS_BY: Duration = Duration::from_secs(600);
 
 /// The kernel is asked for one backend's route at most that often.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +50,7 @@ pub(super) struct PathLearner {
     epoch: Instant,
     log: Arc<Mutex<ChangeLog>>,
     refused: Arc<AtomicU64>,
+    pass_by: Arc<AtomicU64>,
 }
 
 impl PathLearner {
@@ -52,6 +60,7 @@ impl PathLearner {
             epoch: shared.epoch,
             log: Arc::default(),
             refused: Arc::default(),
+            pass_by: Arc::clone(&shared.pass_by),
         }
     }
 
@@ -77,7 +86,7 @@ impl PathLearner {
                 .register(&mut source, Token(token), Interest::READABLE)?;
         }
         let body = move || {
-            if let Err(error) = self.hear(poll, &mut listeners) {
+            if let Err(error) = self.hear(poll, &listeners) {
                 warn!("stopped listening for path MTU errors: {error}");
             }
         };
@@ -87,34 +96,30 @@ impl PathLearner {
         Ok(())
     }
 
-    fn hear(&self, mut poll: Poll, listeners: &mut [PathMtuListener]) -> io::Result<()> {
+    fn hear(&self, mut poll: Poll, listeners: &[PathMtuListener]) -> io::Result<()> {
+        let mut batch = ReceiveBatch::new(BATCH, LONGEST);
         let mut events = Events::with_capacity(2);
         loop {
             match poll.poll(&mut events, None) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            for listener in listeners.iter_mut() {
-                while self.read_some(listener)? == Reading::More {
-                    thread::sleep(PAUSE);
-                }
+            for listener in listeners {
+                self.drain(listener, &mut batch)?;
             }
         }
     }
 
-    fn read_some(&self, listener: &mut PathMtuListener) -> io::Result<Reading> {
-        for _ in 0..READ_AT_ONCE {
-            match listener.receive() {
-                Ok(Some(error)) => self.learn(&error),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Reading::Empty);
-                }
+    fn drain(&self, listener: &PathMtuListener, batch: &mut ReceiveBatch) -> io::Result<()> {
+        loop {
+            match listener.receive(batch, |error| self.learn(error)) {
+                Ok(BATCH..) => thread::sleep(PAUSE),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Reading::More)
     }
 
     /// Lowers the MTU of the path to the backend whose tunnel packet the error quotes, if it does.
@@ -126,7 +131,8 @@ impl PathLearner {
                 let mtu = PathMtus::believable(backend, error.mtu);
                 self.lower(&current.snapshot, backend, mtu);
             }
-            Err(Disbelief::NoBackend(_)) => {} // one of the host's own business
+            // The host's own business; and what `ask_kernel` is for.
+            Err(Disbelief::NoBackend(_) | Disbelief::Own) => {}
             Err(reason) => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 debug!("backend {backend}: an ICMP error about its path is not believed: {reason}");
@@ -148,16 +154,35 @@ impl PathLearner {
         if !self.log().may_ask(address, Instant::now()) {
             return;
         }
-        let mtu =
-            Netlink::open().and_then(|mut netlink| super::paths::mtu_to(address, &mut netlink));
-        match mtu {
-            // Whatever it is, the kernel refuses longer packets; but IPv6 has its least.
-            Ok(Some(mtu)) if address.is_ipv6() => {
-                self.lower(&current.snapshot, address, mtu.max(SMALLEST_IPV6_MTU));
-            }
-            Ok(Some(mtu)) => self.lower(&current.snapshot, address, mtu),
+        let limits =
+            Netlink::open().and_then(|mut netlink| super::paths::limits_to(address, &mut netlink));
+        match limits {
+            Ok(Some(limits)) => self.heed(&current.snapshot, address, limits),
             Ok(None) => debug!("backend {address}: no route any more"),
             Err(error) => warn!("backend {address}: path MTU unknown: {error}"),
+        }
+    }
+
+    /// Whatever is configured, the kernel refuses longer packets; but IPv6 has its least. Where it was the
+    /// learnt one that refused, the device's is no news.
+    fn heed(&self, snapshot: &Snapshot, address: IpAddr, limits: Limits) {
+        let mut configured = limits.route.or(limits.device);
+        if let Some(learnt) = limits.learnt {
+            configured = limits.route;
+            let until = Timestamp::after(self.epoch.elapsed() + PASS_BY);
+            self.pass_by.store(until.as_nanos(), Ordering::Relaxed);
+            let line = format!(
+                "backend {address}: the kernel has learnt a path MTU of {learnt}, from no packet of a \
+                 tunnel; passed by for ten minutes"
+            );
+            self.say(address, &line);
+        }
+        match configured {
+            Some(mtu) if address.is_ipv6() => {
+                self.lower(snapshot, address, mtu.max(SMALLEST_IPV6_MTU));
+            }
+            Some(mtu) => self.lower(snapshot, address, mtu),
+            None => {}
         }
     }
 
@@ -176,26 +201,22 @@ impl PathLearner {
         let Some(mtu) = changed else {
             return;
         };
-        match self.log().change(address, Instant::now()) {
-            Line::Said => info!("backend {address}: path MTU {mtu}, for ten minutes"),
-            Line::Last => info!(
-                "backend {address}: path MTU {mtu}, for ten minutes; \
-                 further changes in the next ten minutes are not logged"
-            ),
-            Line::Unsaid => debug!("backend {address}: path MTU {mtu}, for ten minutes"),
+        let line = format!("backend {address}: path MTU {mtu}, for ten minutes");
+        self.say(address, &line);
+    }
+
+    fn say(&self, address: IpAddr, line: &str) {
+        let place = self.log().change(address, Instant::now());
+        match place {
+            Line::Said => info!("{line}"),
+            Line::Last => info!("{line}; further changes in the next ten minutes are not logged"),
+            Line::Unsaid => debug!("{line}"),
         }
     }
 
-    fn log(&self) -> std::sync::MutexGuard<'_, ChangeLog> {
+    fn log(&self) -> MutexGuard<'_, ChangeLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a listener's queue may hold more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    More,
-    Empty,
 }
 
 /// Whether a change is logged.

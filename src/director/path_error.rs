@@ -27,6 +27,10 @@ pub enum Disbelief {
     /// It is about a packet to somewhere else: none of a tunnel.
     #[error("{0} is no backend")]
     NoBackend(IpAddr),
+    /// It is this host's own, about what its kernel refuses to send: by a route that is known, or by an
+    /// error that the kernel believed itself, which may be as forged as any.
+    #[error("it is this host's own")]
+    Own,
     /// No link has so small an MTU.
     #[error("no link has an MTU of {0} bytes")]
     Mtu(u32),
@@ -146,6 +150,9 @@ impl Snapshot {
 /// What is the same for every tunnel.
 fn examine_outer(error: &PathMtuError<'_>) -> Result<(), Disbelief> {
     let (mtu, quoted) = (error.mtu, &error.quoted);
+    if error.sender == Some(quoted.quoted.source) {
+        return Err(Disbelief::Own);
+    }
     let least = match quoted.version {
         Version::V4 => LEAST_IPV4,
         Version::V6 => LEAST_IPV6,

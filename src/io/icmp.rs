@@ -5,23 +5,22 @@
 //! ICMP: it is told to learn nothing on that account, or the socket that hears forged errors would make the
 //! kernel believe them (raw_err, linux/net/ipv4/raw.c).
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys;
+use super::sys::{self, ReceiveBatch};
 use crate::packet::{PathMtuError, Version};
 
 /// Room for one message: ICMPv6 errors are at most 1280 bytes (RFC 4443 §2.4 c), ICMP ones 576.
-const LONGEST: usize = 2048;
+pub const LONGEST: usize = 2048;
 
 /// Receives path MTU errors of one family, without blocking.
 #[derive(Debug)]
 pub struct PathMtuListener {
     socket: Socket,
     version: Version,
-    buffer: Box<[u8; LONGEST]>,
 }
 
 impl PathMtuListener {
@@ -38,25 +37,32 @@ impl PathMtuListener {
         sys::receive_only(socket.as_fd(), version, icmp_type)?;
         sys::learn_no_path_mtu(socket.as_fd(), version)?;
         socket.set_nonblocking(true)?;
-        Ok(Self {
-            socket,
-            version,
-            buffer: Box::new([0; LONGEST]),
-        })
+        Ok(Self { socket, version })
     }
 
-    /// The next message that waits; `None` when it is of another kind, or damaged.
+    /// Hands over the errors among the messages that wait, as many as `batch` has slots of [`LONGEST`] bytes
+    /// at most; messages of other kinds and damaged ones are passed over. Returns how many messages there were.
     ///
     /// # Errors
     /// `WouldBlock` when none waits; otherwise the socket's error.
-    pub fn receive(&mut self) -> io::Result<Option<PathMtuError<'_>>> {
-        let length = (&self.socket).read(&mut self.buffer[..])?;
-        let bytes = &self.buffer[..length];
-        // Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
-        Ok(match self.version {
-            Version::V4 => PathMtuError::parse_packet(bytes),
-            Version::V6 => PathMtuError::parse_v6(bytes),
-        })
+    pub fn receive(
+        &self,
+        batch: &mut ReceiveBatch,
+        mut heard: impl FnMut(&PathMtuError<'_>),
+    ) -> io::Result<usize> {
+        let count = batch.receive(self.socket.as_fd())?;
+        for received in batch.packets_mut() {
+            // Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
+            let error = match self.version {
+                Version::V4 => PathMtuError::parse_packet(received.bytes),
+                Version::V6 => PathMtuError::parse_v6(received.bytes),
+            };
+            if let Some(mut error) = error {
+                error.sender = received.source;
+                heard(&error);
+            }
+        }
+        Ok(count)
     }
 }
 

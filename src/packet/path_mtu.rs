@@ -20,6 +20,8 @@ const HEADER: usize = 8;
 pub struct PathMtuError<'a> {
     /// The largest packet that passes, in bytes.
     pub mtu: u32,
+    /// Where the error comes from; `None` where that is not known.
+    pub sender: Option<IpAddr>,
     /// Where the error was sent; `None` where its IP header is not known.
     pub destination: Option<IpAddr>,
     /// The packet that did not pass.
@@ -56,6 +58,7 @@ impl<'a> PathMtuError<'a> {
         }
         let error = Self::parse_v4(packet.payload())?;
         Some(Self {
+            sender: Some(packet.source()),
             destination: Some(packet.destination()),
             ..error
         })
@@ -71,6 +74,7 @@ impl<'a> PathMtuError<'a> {
         }
         Some(Self {
             mtu: u32::from_be_bytes(*header[4..].first_chunk()?),
+            sender: None,
             destination: None,
             quoted: QuotedPacket::parse_v6(body)?,
         })
@@ -95,6 +99,7 @@ impl<'a> PathMtuError<'a> {
         };
         Some(Self {
             mtu,
+            sender: None,
             destination: None,
             quoted,
         })

@@ -251,6 +251,39 @@ fn the_kernel_learns_nothing_from_forged_errors_either() {
     });
 }
 
+/// Linux believes any error that quotes an echo reply of its own, and refuses to send longer packets then.
+#[test]
+fn what_the_kernel_believed_is_passed_by() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = run(
+            &site.director,
+            &["--vip", "10.0.0.100:80/tcp", "--backend", B1],
+        );
+        let quoted = tunnel("10.0.1.2", B1, 1, &[0, 0, 0, 0, 0, 1, 0, 1]);
+        send(lab, &site.router, &Forged::naming(100, quoted));
+        wait_until("the kernel to believe it", || {
+            let route = site.director.run(&format!("ip route get {B1}"));
+            route.contains("mtu lock 552")
+        });
+        let (expected, path) = noise(lab, 300_000);
+        assert_eq!(upload(&site, &path), expected);
+        let route = site.client.run(&format!("ip route get {VIP}"));
+        assert!(route.contains("mtu 1480"), "{route}");
+        let log = director.stderr();
+        assert!(
+            log.contains("the kernel has learnt a path MTU of 552"),
+            "{log}"
+        );
+        assert!(!log.contains("path MTU 552"), "{log}");
+        // Nor is it what a restart takes for the path.
+        succeeded(director.stop(Signal::Term));
+        let director = site.run(&["--vip", "10.0.0.100:80/tcp", "--backend", B1]);
+        assert_eq!(site.director.mtu("tunlb0"), 1480);
+        director.stop();
+    });
+}
+
 #[test]
 fn forged_errors_of_other_tunnels() {
     in_lab(|lab| {

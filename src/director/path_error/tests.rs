@@ -142,6 +142,13 @@ fn examined(snapshot: &Snapshot, to: &str, mtu: u16, quoted: &[u8]) -> Result<()
         let message = [&[2, 0, 0, 0, 0, 0, high, low], quoted].concat();
         return snapshot.examine(&PathMtuError::parse_v6(&message).unwrap(), 1480);
     }
+    let packet = packet(to, mtu, quoted);
+    snapshot.examine(&PathMtuError::parse_packet(&packet).unwrap(), 1480)
+}
+
+/// An error of IPv4 from a router.
+fn packet(to: &str, mtu: u16, quoted: &[u8]) -> Vec<u8> {
+    let [high, low] = mtu.to_be_bytes();
     let mut message = [&[3, 4, 0, 0, 0, 0, high, low], quoted].concat();
     let sum = checksum(&message).to_be_bytes();
     message[2..4].copy_from_slice(&sum);
@@ -154,7 +161,7 @@ fn examined(snapshot: &Snapshot, to: &str, mtu: u16, quoted: &[u8]) -> Result<()
     ];
     packet.extend(to.octets());
     packet.extend(message);
-    snapshot.examine(&PathMtuError::parse_packet(&packet).unwrap(), 1480)
+    packet
 }
 
 fn with(bytes: &[u8], changes: &[(usize, u8)]) -> Vec<u8> {
@@ -268,6 +275,12 @@ fn what_no_tunnel_sent_is_refused() {
         let found = examined(&snapshot, DIRECTOR, mtu, &with(&quoted, changes));
         assert_eq!(found, Err(expected), "{what}");
     }
+    let packet = packet(DIRECTOR, 1400, &quoted);
+    let own = PathMtuError {
+        sender: Some([10, 0, 0, 2].into()),
+        ..PathMtuError::parse_packet(&packet).unwrap()
+    };
+    assert_eq!(snapshot.examine(&own, 1480), Err(Disbelief::Own));
     let other = with(&quoted, &[(15, 3)]);
     let sent_there = Disbelief::Destination([10, 0, 0, 2].into());
     assert_eq!(examined(&snapshot, DIRECTOR, 1400, &other), Err(sent_there));

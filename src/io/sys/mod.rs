@@ -16,7 +16,10 @@ mod receive;
 mod send;
 
 pub use heap::release_freed_memory;
-pub use option::{force_receive_buffer, learn_no_path_mtu, receive_only, report_full_queues};
+pub use option::{
+    KernelPathMtu, force_receive_buffer, learn_no_path_mtu, limit_by, receive_only,
+    report_full_queues,
+};
 pub use packet::{LinkArrival, bind_to_all_devices, lost_packets, receive_link, report_times};
 pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;
