@@ -38,12 +38,13 @@ pub struct Args {
     )]
     pub capture_filter: Vec<String>,
 
-    /// The most that the file may grow to; when full, the capture ends and the director goes on
+    /// The most that the file may grow to, in bytes or with K, M or G; when full, the capture ends and the
+    /// director goes on
     #[arg(
         long,
-        value_name = "BYTES",
-        default_value_t = 64 * 1024 * 1024,
-        value_parser = clap::value_parser!(u64).range(SMALLEST_CAPTURE..),
+        value_name = "SIZE",
+        default_value = "64M",
+        value_parser = capture_size,
         requires = "capture"
     )]
     pub capture_size: u64,
@@ -51,6 +52,33 @@ pub struct Args {
 
 /// Room for the file's own headers and a packet or two.
 const SMALLEST_CAPTURE: u64 = 4096;
+
+/// A number of bytes: `65536`, or with a unit, binary (`64K`, `64KiB`) or decimal (`64kB`).
+fn capture_size(text: &str) -> Result<u64, String> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let unit: Option<u64> = match unit {
+        "" | "B" => Some(1),
+        "K" | "k" | "KiB" => Some(1 << 10),
+        "M" | "MiB" => Some(1 << 20),
+        "G" | "GiB" => Some(1 << 30),
+        "kB" | "KB" => Some(1_000),
+        "MB" => Some(1_000_000),
+        "GB" => Some(1_000_000_000),
+        _ => None,
+    };
+    let number: Option<u64> = number.parse().ok();
+    let (Some(number), Some(unit)) = (number, unit) else {
+        return Err("not a size; give bytes, or a number with K, M or G, such as 64M".to_owned());
+    };
+    match number.checked_mul(unit) {
+        Some(bytes) if bytes >= SMALLEST_CAPTURE => Ok(bytes),
+        Some(_) => Err(format!(
+            "too small: the file's headers and one packet need {SMALLEST_CAPTURE} bytes"
+        )),
+        None => Err("too large: the most is 16 EiB".to_owned()),
+    }
+}
 
 /// Forwards until told to stop, then prints what was forwarded and dropped.
 ///
@@ -94,4 +122,37 @@ fn capture(args: &Args, config: &Config) -> Result<Option<CaptureOptions>, Filte
         filter: Filter::parse(&args.capture_filter, config)?,
         limit_bytes: args.capture_size,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("64M", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("10MB", 10_000_000),
+            ("4K", 4096),
+            ("1G", 1 << 30),
+        ] {
+            assert_eq!(capture_size(text), Ok(bytes), "{text}");
+        }
+        for (text, words) in [
+            ("", "not a size"),
+            ("10XB", "such as 64M"),
+            ("-1", "not a size"),
+            ("1.5M", "not a size"),
+            ("0x1000", "not a size"),
+            ("99999999999999999999", "not a size"),
+            ("99999999999G", "too large"),
+            ("1", "4096 bytes"),
+            ("3K", "4096 bytes"),
+        ] {
+            let message = capture_size(text).unwrap_err();
+            assert!(message.contains(words), "{text}: {message}");
+        }
+    }
 }

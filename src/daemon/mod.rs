@@ -45,7 +45,7 @@ use published::{Current, Published, Publisher};
 pub use reload::Reload;
 use routes::Routes;
 use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, Filter, FilterError};
+pub use tee::{CaptureOptions, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Remote, Worker};
 

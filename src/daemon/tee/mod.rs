@@ -21,8 +21,7 @@ use crate::director::{DropReason, Forward, Snapshot, Verdict};
 use crate::io::egress::{Frame, Outgoing};
 use crate::io::sys::BATCH;
 use crate::packet::{HEADROOM, Packet, Transport};
-use filter::Destination;
-pub use filter::{Filter, FilterError};
+pub use filter::{Destination, Filter, FilterError};
 pub(super) use writer::Capture;
 use writer::{Left, PacketCopy, Record};
 

@@ -34,7 +34,7 @@ impl Netlink {
     }
 }
 
-fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
+pub(super) fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else {
         return None;
     };

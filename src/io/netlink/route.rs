@@ -206,7 +206,7 @@ fn prefix_length_of_host(address: IpAddr) -> u8 {
     IpNet::from(address).max_prefix_len()
 }
 
-fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
+pub(super) fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else {
         return None;
     };
