@@ -21,6 +21,7 @@ mod worker;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ pub use reread::Reload;
 use reread::Rereading;
 use routes::Routes;
 use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, CaptureTo, Filter, FilterError};
+pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Remote, Worker};
 
@@ -198,6 +199,7 @@ impl Daemon {
             current: Arc::clone(publisher.current()),
             epoch: Instant::now(),
             events: events.clone(),
+            pass_by: Arc::default(),
         };
         let workers = device
             .queues
@@ -277,7 +279,10 @@ impl Daemon {
             capture.stop();
         }
         warn_of_failures(self.undo.undo_all());
-        Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+        Totals {
+            path_errors_refused: self.learner.refused(),
+            ..Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+        }
     }
 
     /// Says that packets flow; scripts wait for the word "forwarding".
@@ -316,6 +321,8 @@ struct Shared {
     /// Of all timestamps of this run.
     epoch: Instant,
     events: SyncSender<Event>,
+    /// Until when, in nanoseconds of a timestamp, the kernel's learnt path MTUs are passed by.
+    pass_by: Arc<AtomicU64>,
 }
 
 /// One seat per worker.

@@ -11,6 +11,7 @@ mod icmp;
 pub mod neighbour;
 mod parse;
 mod partial;
+mod path_mtu;
 mod reply;
 
 pub use encap::{
@@ -18,6 +19,7 @@ pub use encap::{
     SourceRule, TooLong,
 };
 pub use flow::{FlowKey, Protocol};
-pub use icmp::{Icmp, PathMtuError, Quoted};
+pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
-pub use reply::{echo_reply, packet_too_big};
+pub use path_mtu::{PathMtuError, QuotedPacket};
+pub use reply::{Answer, FragmentRule, echo_reply, packet_too_big};

@@ -15,6 +15,7 @@ mod enter;
 mod families;
 mod firewall;
 mod flood;
+mod forged;
 mod fragments;
 mod hostile;
 mod icmp;

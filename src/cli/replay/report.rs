@@ -220,7 +220,7 @@ impl Tally {
         self.cut += u64::from(record.is_cut());
     }
 
-    /// Where all packets went. What went nowhere yet is a fragment that waits.
+    /// Where all packets went. What went nowhere yet are fragments that wait.
     pub(super) fn summary(&self, totals: &Totals) -> String {
         let backends = totals.vips.iter().flat_map(|vip| &vip.backends);
         let sent: u64 = backends.map(|backend| backend.traffic.packets).sum();
@@ -234,7 +234,7 @@ impl Tally {
         }
         if waiting > 0 {
             let waiting = count(waiting, "fragment");
-            let line = format!("held {waiting} whose datagram's first one did not come\n");
+            let line = format!("held {waiting} that still waited for others of their datagram\n");
             summary.push_str(&line);
         }
         summary

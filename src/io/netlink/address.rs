@@ -80,7 +80,7 @@ pub(super) fn family_of(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
+pub(super) fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };

@@ -177,7 +177,7 @@ impl Netlink {
     }
 }
 
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
+pub(super) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };

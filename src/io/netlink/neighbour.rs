@@ -120,7 +120,7 @@ fn destination(attribute: &NeighbourAttribute) -> Option<IpAddr> {
     }
 }
 
-fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
+pub(super) fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else {
         return None;
     };

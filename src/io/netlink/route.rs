@@ -115,6 +115,25 @@ impl Netlink {
             .ok_or_else(|| super::malformed(&operation, 0, "no route in it"))
     }
 
+    /// The MTU in bytes that is set by hand on the route which a packet to `destination` takes, whatever was
+    /// learnt by path MTU discovery.
+    ///
+    /// # Errors
+    /// As of [`route_to`](Self::route_to).
+    pub fn configured_mtu(&mut self, destination: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(destination);
+        message.header.destination_prefix_length = prefix_length_of_host(destination);
+        message.header.flags = RouteFlags::FibMatch;
+        message.attributes = vec![RouteAttribute::Destination(destination.into())];
+        let operation = Operation::new("look up the route entry for", destination);
+        let answers = self.query(&operation, RouteNetlinkMessage::GetRoute(message))?;
+        Ok(answers
+            .into_iter()
+            .find_map(route_of)
+            .and_then(|route| route.mtu))
+    }
+
     /// Adds a route for `net` through the device `oif` to the main table, with an MTU in bytes of its
     /// own where it is to be smaller than the device's.
     ///
@@ -285,7 +304,7 @@ fn prefix_length_of_host(address: IpAddr) -> u8 {
     IpNet::from(address).max_prefix_len()
 }
 
-fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
+pub(super) fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else {
         return None;
     };

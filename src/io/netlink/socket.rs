@@ -99,7 +99,7 @@ impl SocketTables {
     }
 }
 
-fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
+pub(super) fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
     let SockDiagMessage::InetResponse(response) = message else {
         return None;
     };

@@ -17,7 +17,10 @@ mod send;
 mod user;
 
 pub use heap::release_freed_memory;
-pub use option::{force_receive_buffer, namespace_cookie, receive_only, report_full_queues};
+pub use option::{
+    KernelPathMtu, force_receive_buffer, learn_no_path_mtu, limit_by, namespace_cookie,
+    receive_only, report_full_queues,
+};
 pub use packet::{
     Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,
     report_times,

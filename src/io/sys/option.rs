@@ -27,6 +27,66 @@ pub fn report_full_queues(socket: BorrowedFd<'_>, version: Version) -> io::Resul
     }
 }
 
+/// Keeps the kernel from learning a path MTU on account of this socket (IP_PMTUDISC_INTERFACE, ip(7)): an ICMP
+/// error that quotes a packet which the socket could have sent lowers the MTU of its route for ten minutes
+/// otherwise, unexamined. IPv6 does so for raw sockets whatever they ask, but never below 1280 bytes.
+///
+/// # Errors
+/// The kernel's, for a socket of another family.
+pub fn learn_no_path_mtu(socket: BorrowedFd<'_>, version: Version) -> io::Result<()> {
+    match version {
+        Version::V4 => {
+            let interface = libc::IP_PMTUDISC_INTERFACE;
+            set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, interface)
+        }
+        Version::V6 => {
+            let interface = libc::IPV6_PMTUDISC_INTERFACE;
+            set(
+                socket,
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                interface,
+            )
+        }
+    }
+}
+
+/// What the kernel refuses to send as too long for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelPathMtu {
+    /// What exceeds the route's MTU, also where it was learnt by path MTU discovery.
+    Route,
+    /// What exceeds the device's MTU only.
+    Device,
+}
+
+/// Sets which MTU limits what a socket sends (IP_MTU_DISCOVER, ip(7); IPV6_MTU_DISCOVER, ipv6(7)). The kernel's
+/// default is the route's.
+///
+/// # Errors
+/// The kernel's, for a socket of another family.
+pub fn limit_by(socket: BorrowedFd<'_>, version: Version, limit: KernelPathMtu) -> io::Result<()> {
+    let (level, option, want, probe) = match version {
+        Version::V4 => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_WANT,
+            libc::IP_PMTUDISC_PROBE,
+        ),
+        Version::V6 => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_WANT,
+            libc::IPV6_PMTUDISC_PROBE,
+        ),
+    };
+    let value = match limit {
+        KernelPathMtu::Route => want,
+        KernelPathMtu::Device => probe,
+    };
+    set(socket, level, option, value)
+}
+
 /// Lets a raw ICMP socket receive messages of one type only (ICMP_FILTER, raw(7); ICMP6_FILTER,
 /// RFC 3542 §3.2).
 ///
