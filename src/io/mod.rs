@@ -10,6 +10,7 @@ pub mod icmp;
 pub mod netlink;
 pub mod packet_socket;
 pub mod pcap;
+pub mod signals;
 pub mod sys;
 pub mod sysctl;
 pub mod tracing;

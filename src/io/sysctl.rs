@@ -87,6 +87,19 @@ pub enum SysctlError {
     Unknown(String),
 }
 
+impl SysctlError {
+    /// Whether there is no such setting: its device is gone, or the kernel does not know it.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Read { cause, .. } | Self::Write { cause, .. } => {
+                cause.kind() == io::ErrorKind::NotFound
+            }
+            Self::Device { .. } | Self::NotAnInteger { .. } | Self::Unknown(_) => false,
+        }
+    }
+}
+
 /// The settings per device that tunlb changes, and those that the kernel changes along with them: the
 /// only ones that are read from a text.
 const CHANGED: &[(Family, &[&str])] = &[

@@ -18,10 +18,11 @@ const RUN: [&str; 6] = [
 fn the_directors_setup_is_undone() {
     in_lab(|lab| {
         let host = host(lab);
-        // One device forwards already: `ip_forward` sets and clears them all.
-        host.set_sysctl("ipv4/conf/eth0/forwarding", 1);
+        // One device forwards already, though not the one that clients come in by: `ip_forward` sets and
+        // clears them all.
+        host.set_sysctl("ipv4/conf/lo/forwarding", 1);
         let before = dump(&host);
-        for signal in [Signal::Term, Signal::Int, Signal::Hup] {
+        for signal in [Signal::Term, Signal::Int, Signal::Quit] {
             let mut command = host.command(tunlb());
             command.args(RUN);
             let director = host.start("run", command, "forwarding");
@@ -48,7 +49,7 @@ fn the_backends_setup_is_undone() {
     in_lab(|lab| {
         let host = host(lab);
         let before = dump(&host);
-        for signal in [Signal::Term, Signal::Int, Signal::Hup] {
+        for signal in [Signal::Term, Signal::Int, Signal::Quit] {
             let mut command = host.command(tunlb());
             command.args(["decap", "--vip", VIP, "--setup"]);
             let decap = host.start("decap", command, "decapsulating");
@@ -133,7 +134,7 @@ fn a_device_that_was_there_stays() {
     });
 }
 
-/// With a file, SIGHUP means to read it again; it ends a director only that has none.
+/// With a file, SIGHUP means to read it again.
 #[test]
 fn a_director_with_a_file_outlives_a_hang_up() {
     in_lab(|lab| {

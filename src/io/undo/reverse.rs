@@ -1,12 +1,11 @@
 //! How one step is undone: only where things still are as the step left them.
 
 use std::collections::HashMap;
-use std::io;
 
 use super::UndoError;
 use super::step::{Change, Device, LAST_RESORT_METRIC, Step};
 use crate::io::netlink::{Netlink, NetlinkError};
-use crate::io::sysctl::{Sysctl, SysctlError};
+use crate::io::sysctl::Sysctl;
 
 /// What became of a step that was to be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +101,7 @@ fn restore(
         }
         Ok(now) if now == change.before => return Ok(Reversal::Gone),
         Ok(now) => return Ok(Reversal::Kept { now }),
-        Err(error) if is_gone(&error) => return Ok(Reversal::Gone),
+        Err(error) if error.is_missing() => return Ok(Reversal::Gone),
         Err(error) => return Err(error.into()),
     }
     let mut wanted = Vec::new();
@@ -153,7 +152,7 @@ fn write_if_different(key: &Sysctl, value: i32) -> Result<(), UndoError> {
     match key.read() {
         Ok(now) if now == value => Ok(()),
         Ok(_) => Ok(key.write(value)?),
-        Err(error) if is_gone(&error) => Ok(()),
+        Err(error) if error.is_missing() => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -171,10 +170,6 @@ fn restore_link(
         netlink.set_down(device.index)?;
     }
     Ok(Reversal::Undone)
-}
-
-fn is_gone(error: &SysctlError) -> bool {
-    matches!(error, SysctlError::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
 }
 
 fn gone(result: Result<(), NetlinkError>) -> Result<Reversal, UndoError> {
