@@ -241,6 +241,18 @@ impl Sysctl {
         device.filter(|device| !["all", "default"].contains(device))
     }
 
+    /// For `addr_gen_mode`: `disable_ipv6` of the device. Writing the former makes the kernel give the device
+    /// an address at once, also where it is down, but not while IPv6 is off on it
+    /// (`addrconf_sysctl_addr_gen_mode`, linux/net/ipv6/addrconf.c).
+    #[must_use]
+    pub(super) fn makes_addresses_unless(&self) -> Option<Self> {
+        let is_it = self.family == Family::Ipv6 && self.name == "addr_gen_mode";
+        is_it.then(|| Self {
+            name: "disable_ipv6",
+            ..self.clone()
+        })
+    }
+
     /// The settings that writing `value` to this one, or undoing that, changes too; and the value that
     /// each gets by the writing, where it gets one.
     ///

@@ -157,7 +157,7 @@ fn a_director_with_a_file_outlives_a_hang_up() {
 }
 
 /// A host as a distribution leaves it: IPv6 on, strict reverse-path filter, no forwarding.
-fn host(lab: &Lab) -> Node {
+pub(crate) fn host(lab: &Lab) -> Node {
     let [host, peer] = ["host", "peer"].map(|name| lab.bare_node(name));
     for (key, value) in [("all", 1), ("default", 1)] {
         host.set_sysctl(&format!("ipv4/conf/{key}/rp_filter"), value);
@@ -190,7 +190,7 @@ pub(crate) fn assert_same(before: &str, after: &str, what: &str) {
 }
 
 /// The lines that only one of two texts has, marked as `diff` does.
-fn difference(before: &str, after: &str) -> Vec<String> {
+pub(crate) fn difference(before: &str, after: &str) -> Vec<String> {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let (before, after) = (lines(before), lines(after));
     let gone = before

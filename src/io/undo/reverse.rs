@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::UndoError;
 use super::step::{Change, Device, LAST_RESORT_METRIC, Step};
-use crate::io::netlink::{Netlink, NetlinkError};
+use crate::io::netlink::{Address, Netlink, NetlinkError};
 use crate::io::sysctl::Sysctl;
 
 /// What became of a step that was to be undone.
@@ -110,11 +110,34 @@ fn restore(
             wanted.extend(wanted_value(dependent));
         }
     }
-    change.key.write(change.before)?;
+    if !write_back(change, netlink)? {
+        let now = change.after;
+        return Ok(Reversal::Kept { now });
+    }
     for (key, value) in wanted {
         write_if_different(key, value)?;
     }
     Ok(Reversal::Undone)
+}
+
+/// Gives a setting its value from before; false where that would cost the device addresses that others gave
+/// it meanwhile.
+fn write_back(change: &Change, netlink: &mut Netlink) -> Result<bool, UndoError> {
+    let (Some(shield), Some(link)) = (change.key.makes_addresses_unless(), change.link) else {
+        change.key.write(change.before)?;
+        return Ok(true);
+    };
+    let addresses = netlink.addresses()?;
+    let of_link = |address: &Address| address.link == link && address.net.addr().is_ipv6();
+    if addresses.iter().any(of_link) {
+        return Ok(false);
+    }
+    let before = shield.read()?;
+    shield.write(1)?;
+    let written = change.key.write(change.before);
+    shield.write(before)?;
+    written?;
+    Ok(true)
 }
 
 /// The rest of a restoration that ended behind the setting itself: dependents that the kernel gave a value
