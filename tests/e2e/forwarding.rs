@@ -88,6 +88,25 @@ socket.socket(family, socket.SOCK_DGRAM).sendto(bytes(64), (sys.argv[1], 9))",
         last - before
     }
 
+    /// Gives the director its IPv6 default route, and an address, by router advertisement alone; returns
+    /// whether it has them.
+    fn advertise(&self) -> impl Fn() -> bool {
+        let host = self.director.clone();
+        host.run("ip -6 route del default");
+        host.set_sysctl("ipv6/conf/eth0/accept_ra", 1);
+        self.router
+            .run_python(ADVERTISE, &["servers", "2001:db8:77::"]);
+        let advertised = move || {
+            let routes = host.run("ip -6 route show");
+            let address = host.run("ip -6 addr show dev eth0");
+            routes.contains("default via fe80")
+                && routes.contains("proto ra")
+                && address.contains("2001:db8:77:")
+        };
+        wait_until("the advertised route", &advertised);
+        advertised
+    }
+
     /// Whether an echo request of the client to the VIP is answered.
     fn answers(&self, vip: &str) -> bool {
         let mut command: Command = self.client.command("ping");
@@ -207,32 +226,68 @@ fn nothing_is_turned_on_where_the_way_in_forwards() {
     });
 }
 
+/// Without the lifetimes, which count down between two dumps.
+fn stable(host: &Node) -> String {
+    let text = dump(host);
+    let lines = text
+        .lines()
+        .map(|line| line.split(" expires").next().unwrap_or_default());
+    let lines = lines.filter(|line| !line.contains("valid_lft"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_doctor_keeps_an_advertised_route_too() {
+    in_lab(|lab| {
+        let line = Line::new(lab);
+        let advertised = line.advertise();
+        let config = "[[vip]]\naddress = \"2001:db8::100\"\nport = 80\nprotocol = \"tcp\"\n\
+                      [[vip.backend]]\naddress = \"10.0.1.1\"\n";
+        let config = lab.file("tunlb.toml", config).display().to_string();
+        let mut command = line.director.command(tunlb());
+        command.args(["run", "-c", &config]);
+        let _director = line.director.start("run", command, "tunlb0: forwarding");
+        let before = stable(&line.director);
+        let script = "/dev/shm/undo.sh";
+        let mut command = line.director.command(tunlb());
+        command.args([
+            "doctor",
+            "--role",
+            "director",
+            "-c",
+            &config,
+            "--fix",
+            "--apply",
+            "-y",
+            "--lang=en",
+        ]);
+        let output = command
+            .args(["--undo-file", script])
+            .output()
+            .expect("the doctor");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains("sysctl -w net.ipv6.conf.eth0.accept_ra=2"),
+            "{text}"
+        );
+        assert_eq!(
+            line.director.sysctl("ipv6/conf/all/forwarding"),
+            "1",
+            "{text}"
+        );
+        assert!(advertised() && line.answers(VIP6), "{text}");
+        line.director.run(script);
+        assert!(advertised(), "gone after the undo script");
+        assert_same(&before, &stable(&line.director), "the undo script");
+    });
+}
+
 #[test]
 fn an_advertised_route_survives_forwarding() {
     in_lab(|lab| {
         let line = Line::new(lab);
         let host = &line.director;
-        host.run("ip -6 route del default");
-        host.set_sysctl("ipv6/conf/eth0/accept_ra", 1);
-        line.router
-            .run_python(ADVERTISE, &["servers", "2001:db8:77::"]);
-        let advertised = || {
-            let routes = host.run("ip -6 route show");
-            let address = host.run("ip -6 addr show dev eth0");
-            routes.contains("default via fe80")
-                && routes.contains("proto ra")
-                && address.contains("2001:db8:77:")
-        };
-        wait_until("the advertised route", advertised);
-        // Lifetimes count down between two dumps.
-        let stable = |host: &Node| {
-            let text = dump(host);
-            let lines = text
-                .lines()
-                .map(|line| line.split(" expires").next().unwrap_or_default());
-            let lines = lines.filter(|line| !line.contains("valid_lft"));
-            lines.collect::<Vec<_>>().join("\n")
-        };
+        let advertised = line.advertise();
         let before = stable(host);
         let warned = line.run(&["--vip", "[2001:db8::100]:80/tcp"]);
         let advice = "sysctl -w net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.all.forwarding=1";
