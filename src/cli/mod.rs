@@ -21,6 +21,7 @@ pub mod replay;
 pub mod run;
 mod size;
 pub mod source;
+pub mod undo;
 pub mod verbosity;
 mod version;
 
@@ -106,7 +107,8 @@ impl Cli {
             | Command::Explain(_)
             | Command::Help(_)
             | Command::Man(_)
-            | Command::Replay(_) => None,
+            | Command::Replay(_)
+            | Command::Undo(_) => None,
         }
     }
 }
@@ -174,6 +176,8 @@ pub enum Command {
         override_usage = "tunlb run [OPTIONS] <-c FILE | --vip ADDR:PORT/PROTO --backend ADDR>"
     )]
     Run(run::Args),
+    /// Undo what a killed run or decap left behind: settings, routes, addresses
+    Undo(undo::Args),
 }
 
 /// The command line; where it is wrong, this says why and ends the process.
@@ -202,6 +206,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Man(args) => man::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
+        Command::Undo(args) => undo::run(args),
     }
 }
 

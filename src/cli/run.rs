@@ -14,7 +14,7 @@ use super::verbosity::Verbosity;
 use super::{BAD_NEWS, complain, print, size};
 use crate::config::Config;
 use crate::daemon::{
-    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason,
+    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason, Totals,
 };
 
 /// Arguments of `tunlb run`.
@@ -91,14 +91,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
-    let (totals, reason) = daemon::run(config, options, reload(&args.source))?;
-    if to_stdout {
-        complain(&totals.to_string());
-    } else {
-        print(&totals.to_string())?;
-    }
+    let report = move |totals: &Totals| {
+        if to_stdout {
+            complain(&totals.to_string());
+        } else if let Err(error) = print(&totals.to_string()) {
+            warn!("{error:#}");
+        }
+    };
+    let (totals, reason) = daemon::run(config, options, reload(&args.source), report)?;
+    report(&totals);
     match reason {
-        StopReason::Signal => Ok(ExitCode::SUCCESS),
+        StopReason::Signal(_) => Ok(ExitCode::SUCCESS),
         StopReason::Failed(error) => {
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }

@@ -11,6 +11,7 @@ mod commands;
 mod decapsulation;
 mod director;
 mod filters;
+mod forwarding;
 mod outcome;
 mod path;
 mod service;
