@@ -367,6 +367,24 @@ fn missing_programs_are_named_with_their_packages() {
     assert_eq!(missing(&programs[..1], path), None);
 }
 
+/// What the README has a user install is all that the tests ask for, and so is what CI installs.
+#[test]
+fn every_package_is_documented() {
+    let readme = include_str!("../../README.md");
+    let line = readme
+        .lines()
+        .find(|line| line.starts_with("sudo apt install "));
+    let documented: Vec<_> = line.expect("a line for apt").split(' ').collect();
+    let ci = include_str!("../../.ci/run");
+    for (program, package) in PROGRAMS {
+        assert!(documented.contains(&package), "README.md: {package}");
+        assert!(
+            ci.contains(&format!("{package}:")),
+            ".ci/run: {package} for {program}"
+        );
+    }
+}
+
 #[test]
 fn a_run_without_a_test_is_told_apart() {
     assert!(ran_one_test(
