@@ -6,8 +6,11 @@ use std::process::Command;
 pub(crate) fn in_namespace(name: &str) {
     // Debian has some of what tests run where the PATH of a user does not look.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
+    // And a user may not lock the file by which root's legacy iptables keep apart.
+    let folder = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
         .env("PATH", path)
+        .env("XTABLES_LOCKFILE", folder.path().join("xtables.lock"))
         .args(["--user", "--map-root-user", "--net", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])

@@ -122,6 +122,8 @@ impl Way {
     fn command(self) -> Command {
         let mut command = Command::new("unshare");
         command.env("PATH", path()); // for all that runs inside
+        // A user may not lock the file by which root's legacy iptables keep apart.
+        command.env("XTABLES_LOCKFILE", "/dev/shm/xtables.lock");
         if matches!(self, Self::Nobody) {
             command
                 .args(["--mount", "sh", "-euc", BECOME_NOBODY, "sh"])
