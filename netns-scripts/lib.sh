@@ -98,10 +98,12 @@ need_rust() {
     die "\`cargo\` is missing: install Rust from https://rustup.rs, or name a built binary: TUNLB=/path/to/tunlb $(quoted "$0")"
   local wanted found
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$LAB_ROOT/Cargo.toml")
-  found=$(cd "$LAB_ROOT" && rustc --version | awk '{ print $2 }')
+  found=$(cd "$LAB_ROOT" && rustc --version | awk '{ print $2 }') || die "\`rustc --version\` failed"
   [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] ||
     die "Rust $found ($(command -v rustc)) is too old, tunlb needs $wanted or later; run: rustup update stable, or install Rust from https://rustup.rs"
-  need cc:gcc
+  need "cc:gcc libc6-dev"
+  [ -e "$(cc -print-file-name=Scrt1.o)" ] ||
+    die "\`cc\` cannot link: Scrt1.o of the C library is missing; on Debian or Ubuntu: sudo apt install libc6-dev"
 }
 
 # A word for a shell, only quoted where it has to be.

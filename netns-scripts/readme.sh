@@ -56,7 +56,7 @@ build_network() {
   for host in client router director "${BACKENDS[@]}"; do
     add_host "$host"
     enable_ipv6 "$host"
-    mkdir -p "$LAB_DIR/home/$host"
+    mkdir -p "$LAB_DIR/users/$host"
   done
   cable client eth0 router to-client
   cable director eth0 router to-director
@@ -105,16 +105,17 @@ blocks() {
 skip() { USED["$1 $2"]=1; }
 
 nothing_is_left_out() {
-  local name
+  local names name
+  names=$(blocks | sed -n 's/^@//p')
   while read -r name; do
-    [ -n "${USED[${name#@}]:-}" ] || fail "the README's block \"${name#@}\" is not run by ${0##*/}"
-  done < <(blocks | grep '^@')
+    [ -n "${USED[$name]:-}" ] || fail "the README's block \"$name\" is not run by ${0##*/}"
+  done <<<"$names"
 }
 
 # terminal HOST: sets TERMINAL to a command that runs its argument as a shell at a terminal of HOST does.
 terminal() {
   # shellcheck disable=SC2016
-  TERMINAL=(env "HOME=$LAB_DIR/home/$1" "PATH=$USER_PATH" unshare --uts sh -euc '
+  TERMINAL=(env "HOME=$LAB_DIR/users/$1" "PATH=$USER_PATH" unshare --uts sh -euc '
     python3 -c "import socket, sys; socket.sethostname(sys.argv[1])" "$0"
     cd
     exec env --default-signal=INT setsid --wait sh -euc "$1"' "$1")
@@ -154,8 +155,8 @@ ctrl_c() {
 # The binary where `cargo install` puts it, a sudo, and then the README's block without its first line.
 install_tunlb() {
   local commands
-  mkdir -p "$LAB_DIR/home/director/.cargo/bin" "$LAB_DIR/local-bin"
-  cp "$TUNLB" "$LAB_DIR/home/director/.cargo/bin/tunlb"
+  mkdir -p "$LAB_DIR/users/director/.cargo/bin" "$LAB_DIR/local-bin"
+  cp "$TUNLB" "$LAB_DIR/users/director/.cargo/bin/tunlb"
   # What the machine has there stays, under a folder that can be written.
   mkdir -p /usr/local/bin || die "this needs a folder /usr/local/bin"
   mount --bind /usr/local/bin "$LAB_DIR/local-bin"

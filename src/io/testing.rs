@@ -9,8 +9,11 @@ const OWN_RUN: &str = r#"mount -t tmpfs -o mode=0755 tmpfs /run && exec "$@""#;
 pub(crate) fn in_namespace(name: &str) {
     // Debian has some of what tests run where the PATH of a user does not look.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
+    // And a user may not lock the file by which root's legacy iptables keep apart.
+    let folder = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
         .env("PATH", path)
+        .env("XTABLES_LOCKFILE", folder.path().join("xtables.lock"))
         .args(["--user", "--map-root-user", "--net", "--mount", "--"])
         .args(["sh", "-c", OWN_RUN, "sh"])
         .arg(std::env::current_exe().unwrap())

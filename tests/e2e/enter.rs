@@ -122,6 +122,8 @@ impl Way {
     fn command(self) -> Command {
         let mut command = Command::new("unshare");
         command.env("PATH", path()); // for all that runs inside
+        // A user may not lock the file by which root's legacy iptables keep apart.
+        command.env("XTABLES_LOCKFILE", "/dev/shm/xtables.lock");
         if matches!(self, Self::Nobody) {
             command
                 .args(["--mount", "sh", "-euc", BECOME_NOBODY, "sh"])
@@ -365,6 +367,24 @@ fn missing_programs_are_named_with_their_packages() {
     assert_eq!(names, "no-such-program, nor-this, or-that");
     assert_eq!(packages, "one two");
     assert_eq!(missing(&programs[..1], path), None);
+}
+
+/// What the README has a user install is all that the tests ask for, and so is what CI installs.
+#[test]
+fn every_package_is_documented() {
+    let readme = include_str!("../../README.md");
+    let line = readme
+        .lines()
+        .find(|line| line.starts_with("sudo apt install "));
+    let documented: Vec<_> = line.expect("a line for apt").split(' ').collect();
+    let ci = include_str!("../../.ci/run");
+    for (program, package) in PROGRAMS {
+        assert!(documented.contains(&package), "README.md: {package}");
+        assert!(
+            ci.contains(&format!("{package}:")),
+            ".ci/run: {package} for {program}"
+        );
+    }
 }
 
 #[test]
