@@ -155,6 +155,8 @@ pub enum ConfigError {
 pub enum Warning {
     /// The hash key is the one in tunlb's source.
     PublicHashKey,
+    /// The hash key is one byte sixteen times.
+    WeakHashKey,
     /// Errors about outer packets are not addressed to the director.
     EntropySource(EntropyPrefix),
     /// A VIP of one port is hashed by the port alone, so that all its flows have one hash.
@@ -172,6 +174,10 @@ impl fmt::Display for Warning {
             Self::PublicHashKey => f.write_str(
                 "director.hash_key is the default, which is public: anyone can aim flows at one \
                  backend; set the output of `openssl rand -hex 16`, the same on all directors",
+            ),
+            Self::WeakHashKey => f.write_str(
+                "director.hash_key is one byte again and again, which is easily guessed; set the \
+                 output of `openssl rand -hex 16`, the same on all directors",
             ),
             Self::EntropySource(prefix) => write!(
                 f,
@@ -240,6 +246,10 @@ impl Config {
             .then_some(Warning::PublicHashKey)
             .into_iter()
             .collect();
+        let HashKey(bytes) = &self.director.hash_key;
+        if bytes.iter().all(|byte| *byte == bytes[0]) {
+            warnings.push(Warning::WeakHashKey);
+        }
         for rule in self.director.encap.source.rules() {
             if let SourceRule::Entropy(prefix) = rule {
                 warnings.push(Warning::EntropySource(prefix));
