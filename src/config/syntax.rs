@@ -128,7 +128,7 @@ pub(super) fn fault(line: &str, at: usize, message: &str) -> Fault {
         let accepted = format!("{} = \"…\"", excerpt(key));
         return Fault::new(NEEDS_QUOTES, accepted);
     }
-    if bare_word(line, at).is_some_and(|word| is_bare_text(word)) {
+    if bare_word(line, at).is_some_and(is_bare_text) {
         return Fault::new(NEEDS_QUOTES, "\"…\"");
     }
     if message.contains("recurs") {
