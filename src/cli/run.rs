@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, anyhow};
 use log::warn;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 
 use super::output::{is_stdout, stdout_for_packets};
 use super::source::ConfigSource;
@@ -74,7 +77,10 @@ fn capture_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What keeps the director from starting, or made it stop by itself.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Some(config) = args.source.load_or_complain(Some("nothing was started"))? else {
+    let reading = end_by_signals_in_a_container()?;
+    let loaded = args.source.load_or_complain(Some("nothing was started"))?;
+    reading.store(false, Ordering::Relaxed);
+    let Some(config) = loaded else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     for warning in config.warnings() {
@@ -107,6 +113,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     }
 }
+
+/// Signals have no default action for process 1, as which containers run it: until the flag is cleared,
+/// they end it, also while it waits for a FIFO.
+fn end_by_signals_in_a_container() -> Result<Arc<AtomicBool>> {
+    let reading = Arc::new(AtomicBool::new(true));
+    let is_first = process::id() == 1; // all others have the default action, until a handler replaces it
+    for signal in [SIGINT, SIGTERM].into_iter().filter(|_| is_first) {
+        let flag = Arc::clone(&reading);
+        register_conditional_shutdown(signal, KILLED + signal, flag)
+            .context("cannot watch for signals")?;
+    }
+    Ok(reading)
+}
+
+/// What shells add to a signal that ended a program.
+const KILLED: i32 = 128;
 
 /// Where the configuration came as flags, there is nothing to read again.
 fn reload(source: &ConfigSource) -> Option<Reload> {

@@ -43,11 +43,15 @@ pub enum Unreadable {
 
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => Self::Missing,
-            io::ErrorKind::PermissionDenied => Self::Denied,
-            io::ErrorKind::IsADirectory => Self::Directory,
-            _ => Self::System(error),
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound {
+            Self::Missing
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Self::Denied
+        } else if kind == io::ErrorKind::IsADirectory {
+            Self::Directory
+        } else {
+            Self::System(error)
         }
     }
 }

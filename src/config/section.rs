@@ -77,9 +77,8 @@ impl<'a> Document<'a> {
                 accepted: None,
             }),
             Refusal::NotToml(errors) => {
-                for start in errors {
-                    let start = usize::try_from(start).ok();
-                    self.not_toml(start, syntax::NOT_READ, problems);
+                for (start, message) in errors.iter() {
+                    self.not_toml(Some(start), message, problems);
                 }
             }
         }
@@ -93,7 +92,10 @@ impl<'a> Document<'a> {
         let line = start.map(|start| self.line(start));
         problems.push_syntax(line, || {
             let text = line.and_then(|line| self.text_of(line)).unwrap_or_default();
-            let fault = syntax::fault(text, message);
+            let at = start
+                .zip(line)
+                .and_then(|(start, line)| start.checked_sub(*self.lines.get(line - 1)?));
+            let fault = syntax::fault(text, at.unwrap_or_default(), message);
             Problem {
                 file: Some(self.file.as_ref().to_owned()),
                 line,

@@ -206,9 +206,12 @@ impl CaptureFile {
             self.packets = self.written_packets;
         }
         self.buffer.clear();
-        result.map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => CaptureError::Closed,
-            _ => CaptureError::Write(error),
+        result.map_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                CaptureError::Closed
+            } else {
+                CaptureError::Write(error)
+            }
         })
     }
 }
@@ -237,9 +240,10 @@ pub fn wait_for_reader(path: &Path) -> Result<File, CaptureError> {
 
 fn not_created(path: &Path, cause: io::Error) -> CaptureError {
     let path = path.to_owned();
-    match cause.kind() {
-        io::ErrorKind::AlreadyExists => CaptureError::Exists { path },
-        _ => CaptureError::Create { path, cause },
+    if cause.kind() == io::ErrorKind::AlreadyExists {
+        CaptureError::Exists { path }
+    } else {
+        CaptureError::Create { path, cause }
     }
 }
 
