@@ -60,6 +60,15 @@ impl Site {
     }
 }
 
+/// The backends of every VIP.
+pub const BACKENDS: [&str; 4] = ["10.0.1.11", "2001:db8:1::11", "10.0.1.12", "2001:db8:1::12"];
+
+/// The first snapshot of a [`Site`].
+#[must_use]
+pub fn first_snapshot() -> Arc<Snapshot> {
+    snapshot(&mut Roster::default(), 0)
+}
+
 /// TCP port 80, UDP port 53 (GUE), and any UDP port, at both addresses; with reloads, VIPs and
 /// backends leave and return, drain, get other weights and health.
 fn snapshot(roster: &mut Roster, reloads: usize) -> Arc<Snapshot> {
@@ -122,7 +131,7 @@ fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipS
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap,
-        backends: ["10.0.1.11", "2001:db8:1::11", "10.0.1.12", "2001:db8:1::12"]
+        backends: BACKENDS
             .into_iter()
             .map(|backend| BackendSpec {
                 address: backend.parse().expect("an address"),
