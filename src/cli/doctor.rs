@@ -3,6 +3,7 @@
 //! Looks at this machine, or takes the facts of a bundle, judges them, and reports. Changes nothing
 //! unless `--fix --apply` or `--persist` ask for it (`mend`).
 
+mod files;
 mod mend;
 mod values;
 mod watch;
@@ -14,10 +15,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser as _, ValueEnum};
+use files::NewBundle;
 use values::{parse_code, parse_encap, parse_service};
 
+use super::output::is_stdout;
 use super::source::{ConfigSource, complain_about};
-use super::{BAD_NEWS, Cli, Command, NO_WORK, print, print_styled};
+use super::{BAD_NEWS, Cli, Command, NO_WORK, complain, print, print_styled};
 use crate::config::{Config, ConfigError};
 use crate::doctor::facts::{Encap, Facts, Role};
 use crate::doctor::finding::{Code, Diagnosis, Status};
@@ -25,7 +28,7 @@ use crate::doctor::gather::{self, BackendOptions, FoundRole, Service};
 use crate::doctor::report::Style;
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::{self, Detail};
-use crate::doctor::{Lang, Selection, Target, bundle, catalogue, judge, peer};
+use crate::doctor::{Lang, Selection, Target, catalogue, judge, peer};
 
 /// Arguments of `tunlb doctor`.
 #[derive(Debug, clap::Args)]
@@ -106,15 +109,15 @@ pub struct Args {
     #[command(flatten)]
     pub live: watch::WatchArgs,
 
-    /// Write what was seen and found into a file, for a colleague or --from-bundle
+    /// Write what was seen and found into a new file, for a colleague or --from-bundle; - is standard output
     #[arg(long, value_name = "FILE.tar.zst", conflicts_with = "from_bundle")]
     pub bundle: Option<PathBuf>,
 
-    /// Judge what was seen on another machine instead of this one
+    /// Judge what was seen on another machine instead of this one; - is standard input
     #[arg(long, value_name = "FILE.tar.zst", conflicts_with_all = ["vip", "client", "director", "config", "encap"])]
     pub from_bundle: Option<PathBuf>,
 
-    /// What --json printed on the tunnel's other end: both become one verdict
+    /// What --json printed on the tunnel's other end: both become one verdict; - is standard input
     #[arg(long, value_name = "FILE.json")]
     pub peer: Option<PathBuf>,
 }
@@ -153,20 +156,60 @@ fn examine(args: &Args, lang: Lang) -> Result<ExitCode> {
     for code in args.only.iter().chain(&args.skip) {
         known(*code)?;
     }
+    one_family(args)?;
+    one_of_each_stream(args)?;
     if args.apply || args.persist {
         return mend::run(args, lang);
     }
+    let bundle = args.bundle.as_deref().map(NewBundle::create).transpose()?;
     let Some((machines, mut diagnoses)) = diagnose(args, lang)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
-    if let (Some(path), [facts, ..]) = (&args.bundle, machines.as_slice()) {
-        write_bundle(path, facts, &diagnoses)?;
+    if let (Some(bundle), [facts, ..]) = (bundle, machines.as_slice()) {
+        bundle.write(facts, &diagnoses)?;
     }
     if let Some(path) = &args.peer {
         diagnoses = with_peer(path, diagnoses, lang)?;
     }
     print_all(args, &diagnoses, lang)?;
     Ok(exit_code(&diagnoses))
+}
+
+/// A client of another family than a VIP sends it nothing.
+fn one_family(args: &Args) -> Result<()> {
+    let Some(client) = args.client else {
+        return Ok(());
+    };
+    let other = |service: &&Service| service.address.is_ipv4() != client.is_ipv4();
+    if let Some(service) = args.vip.iter().find(other) {
+        let vip = service.address;
+        bail!(
+            "--client {client} and --vip {vip} are of different families: no packet goes between them"
+        );
+    }
+    Ok(())
+}
+
+/// Standard input is read once, and standard output takes one thing.
+fn one_of_each_stream(args: &Args) -> Result<()> {
+    let is_dash = |path: &Option<PathBuf>| path.as_deref().is_some_and(files::is_stdin);
+    let inputs = [&args.from_bundle, &args.peer, &args.config];
+    if inputs.into_iter().filter(|path| is_dash(path)).count() > 1 {
+        bail!("- is standard input, which can be read once; name a file for the others");
+    }
+    if to_stdout(args) == 0 {
+        return Ok(());
+    }
+    if to_stdout(args) > 1 || args.json {
+        bail!("standard output cannot take two of --json, --bundle - and --pcap -; name a file");
+    }
+    Ok(())
+}
+
+/// How many files go to standard output; the report goes to standard error then.
+fn to_stdout(args: &Args) -> usize {
+    let paths = [&args.bundle, &args.live.pcap].into_iter().flatten();
+    paths.filter(|path| is_stdout(path)).count()
 }
 
 /// What was seen and what it comes to, the worst first; nothing where the configuration is invalid, once
@@ -192,10 +235,16 @@ fn print_all(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
     if args.json {
         return print(&document.text()?);
     }
-    if args.fix {
-        return print(&text::fixes(diagnoses));
+    let report = if args.fix {
+        text::fixes(diagnoses)
+    } else {
+        report(args, diagnoses, lang)
+    };
+    if to_stdout(args) > 0 {
+        complain(&anstream::adapter::strip_str(&report).to_string());
+        return Ok(());
     }
-    print_report(args, diagnoses, lang)
+    print_styled(&report)
 }
 
 fn document(diagnoses: &[Diagnosis]) -> Result<Document> {
@@ -204,6 +253,10 @@ fn document(diagnoses: &[Diagnosis]) -> Result<Document> {
 }
 
 fn print_report(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> {
+    print_styled(&report(args, diagnoses, lang))
+}
+
+fn report(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> String {
     let style = Style {
         width: terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0)),
         detail: if args.verbose {
@@ -213,7 +266,7 @@ fn print_report(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> Result<()> 
         },
         lang,
     };
-    print_styled(&text::report(diagnoses, style))
+    text::report(diagnoses, style)
 }
 
 /// Columns where there is no terminal.
@@ -236,10 +289,7 @@ fn exit_code(diagnoses: &[Diagnosis]) -> ExitCode {
 /// once every problem is printed.
 fn look(args: &Args, lang: Lang) -> Result<Option<Vec<Facts>>> {
     if let Some(path) = &args.from_bundle {
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let facts =
-            bundle::read(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
-        return Ok(Some(vec![facts]));
+        return Ok(Some(vec![files::facts(path)?]));
     }
     let roles = roles(args)?;
     if args.live.watch && !roles.contains(&Role::Backend) {
@@ -358,16 +408,18 @@ fn running_source() -> Option<ConfigSource> {
     Some(run.source)
 }
 
-fn write_bundle(path: &Path, facts: &Facts, diagnoses: &[Diagnosis]) -> Result<()> {
-    let bytes = bundle::write(facts, diagnoses)?;
-    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
-}
+/// Bytes of the other end's findings, beside all of one's own.
+const MOST_MERGED: usize = 256 << 20;
 
 fn with_peer(path: &Path, own: Vec<Diagnosis>, lang: Lang) -> Result<Vec<Diagnosis>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let document =
-        Document::parse(&text).with_context(|| format!("cannot use {}", path.display()))?;
+    let (document, bytes) = files::document(path)?;
+    if bytes.saturating_mul(own.len()) > MOST_MERGED {
+        bail!(
+            "{} is too large to be put beside {} VIPs; name one: --vip",
+            files::shown(path),
+            own.len()
+        );
+    }
     own.into_iter()
         .map(|own| {
             // The other end's findings about the same VIP, or its only ones.
@@ -376,7 +428,7 @@ fn with_peer(path: &Path, own: Vec<Diagnosis>, lang: Lang) -> Result<Vec<Diagnos
             if other.role == own.role {
                 bail!(
                     "{} is about the same end of the tunnel as this machine",
-                    path.display()
+                    files::shown(path)
                 );
             }
             Ok(peer::merge(own, other, lang))

@@ -540,18 +540,6 @@ fn a_syntax_error_hides_no_other_problem_and_makes_none() {
 }
 
 #[test]
-fn a_key_of_one_byte_is_warned_about() {
-    for (key, expected) in [
-        ("0".repeat(32), vec![Warning::WeakHashKey]),
-        ("ab".repeat(16), vec![Warning::WeakHashKey]),
-        ("ab".repeat(15) + "ac", vec![]),
-    ] {
-        let config = Config::parse("f", &with(&format!("hash_key = \"{key}\""), "", "")).unwrap();
-        assert_eq!(config.warnings(), expected, "{key}");
-    }
-}
-
-#[test]
 fn every_key_is_documented() {
     let document = include_str!("../../docs/config.md");
     let unknown = with(

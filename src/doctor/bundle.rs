@@ -41,7 +41,7 @@ const MOST_WORK_OF_A_DIRECTOR: usize = 1_000_000_000;
 pub enum BundleError {
     /// Not Zstandard, or cut off.
     #[error("not a whole Zstandard file, so no bundle of the doctor: {0}")]
-    Compression(String),
+    Compression(&'static str),
     /// No archive, or cut off.
     #[error("not a whole tar archive in it, so no bundle of the doctor: {0}")]
     Archive(String),
@@ -138,22 +138,33 @@ fn beyond(what: &str, found: u64, limit: u64) -> Option<BundleError> {
     })
 }
 
+/// What a file is whose beginning is not that of a bundle, or that does not decompress.
+fn instead(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [] => "it is empty",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is damaged or cut off",
+        [0x1f, 0x8b, ..] => "it is a gzip file",
+        [b'{' | b'[', ..] => "it begins like JSON; what --json printed goes to --peer",
+        _ => "it is something else",
+    }
+}
+
 fn decompressed(bytes: &[u8]) -> Result<Vec<u8>, BundleError> {
-    let broken = |error: &dyn std::fmt::Display| BundleError::Compression(error.to_string());
+    let broken = || BundleError::Compression(instead(bytes));
     let decoder = StreamingDecoder::new_with_max_window_size(Cursor::new(bytes), MOST_WINDOW);
     let decoder = decoder.map_err(|error| match error {
         FrameDecoderError::WindowSizeTooBig { requested, max } => BundleError::TooLarge {
             what: format!("the window of the compression, in bytes: {requested}"),
             limit: max,
         },
-        other => broken(&other),
+        _ => broken(),
     })?;
     read_bounded(decoder, MOST_BYTES).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => BundleError::TooLarge {
             what: "the archive, in bytes: more".to_owned(),
             limit: MOST_BYTES,
         },
-        _ => broken(&error),
+        _ => broken(),
     })
 }
 

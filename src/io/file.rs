@@ -1,9 +1,10 @@
 //! Files: those that hold data of the host or its clients are private, and what is read is bounded.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process;
 
 use socket2::SockRef;
 
@@ -52,6 +53,51 @@ fn is_stream(file: &File) -> io::Result<bool> {
     Ok(kind.is_fifo() || kind.is_char_device())
 }
 
+/// Gives a file a content and a mode, whole or not at all: through a new file beside it that takes its place.
+/// A symbolic link of that name is replaced, not followed. The new file's name begins with a dot, so that no
+/// program takes it for a configuration.
+///
+/// # Errors
+/// The system's.
+pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let (next, mut file) = beside(path, mode)?;
+    let written = file
+        .set_permissions(Permissions::from_mode(mode)) // whatever the umask is
+        .and_then(|()| file.write_all(content))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&next, path));
+    written.inspect_err(|_| fs::remove_file(&next).unwrap_or_default())
+}
+
+/// Creates a file of a name that nothing has, in the folder of another one.
+fn beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let next = |number| folder.join(format!(".{name}.tunlb-{}-{number}", process::id()));
+    create_first((0_u32..).map(next), mode)
+}
+
+/// Names that are tried where others are taken.
+const MOST_NAMES: usize = 1000;
+
+/// Creates the first file of these names that nothing has, with a mode. Links are not followed.
+///
+/// # Errors
+/// The system's, [`io::ErrorKind::AlreadyExists`] where all are taken.
+pub fn create_first(
+    names: impl Iterator<Item = PathBuf>,
+    mode: u32,
+) -> io::Result<(PathBuf, File)> {
+    for name in names.take(MOST_NAMES) {
+        let mut options = OpenOptions::new();
+        match options.write(true).create_new(true).mode(mode).open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return Ok((name, created?)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
 /// Reads all of a file or stream, of at most `limit` bytes.
 ///
 /// # Errors
@@ -70,7 +116,6 @@ pub fn read_bounded(input: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Write as _;
     use std::os::unix::fs::{MetadataExt as _, symlink};
     use std::process::Command;
     use std::thread;
@@ -114,6 +159,46 @@ mod tests {
         again.write_all(&[0; 300_000]).unwrap();
         drop((file, again));
         assert_eq!(reader.join().unwrap(), 600_000);
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_no_link_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("99.conf"), folder.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        symlink(&other, &path).unwrap();
+        // Left by a run that was killed, and a trap.
+        let taken = |number| {
+            folder
+                .path()
+                .join(format!(".99.conf.tunlb-{}-{number}", process::id()))
+        };
+        fs::write(taken(0), "").unwrap();
+        symlink(&other, taken(1)).unwrap();
+        for content in ["one", "two"] {
+            replace(&path, 0o644, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((metadata.is_file(), metadata.mode() & 0o777), (true, 0o644));
+        }
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        let unwritable = folder.path().join("none/99.conf");
+        assert!(replace(&unwritable, 0o644, b"").is_err());
+    }
+
+    #[test]
+    fn the_first_free_name_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = || (1..4).map(|number| folder.path().join(format!("undo-{number}")));
+        symlink("/nowhere", folder.path().join("undo-1")).unwrap();
+        for expected in ["undo-2", "undo-3"] {
+            let (path, file) = create_first(names(), 0o700).unwrap();
+            assert_eq!(path, folder.path().join(expected));
+            assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o700);
+        }
+        let error = create_first(names(), 0o700).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

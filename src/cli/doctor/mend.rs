@@ -1,14 +1,15 @@
 //! `tunlb doctor --fix --apply` and `--persist`: asks, changes this machine, and says what became of it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, Metadata};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Args, diagnose, document, exit_code, print_report};
+use super::{Args, diagnose, document, exit_code, files, print_report};
 use crate::cli::{BAD_NEWS, NO_WORK, complain, print};
 use crate::doctor::Lang;
 use crate::doctor::finding::{Diagnosis, Finding, Status};
@@ -20,7 +21,7 @@ use crate::doctor::fix::persist::{self, Persisted, is_about_boot};
 use crate::doctor::fix::report::{self, Changes};
 use crate::doctor::fix::script::{Entry, Script};
 use crate::doctor::fix::session::{self, Fate, Session};
-use crate::io::command;
+use crate::io::{command, file};
 
 /// How long a command may take; loading a module is the slowest.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -38,11 +39,14 @@ pub(super) fn run(args: &Args, lang: Lang) -> Result<ExitCode> {
     let mut here = Here {
         args,
         lang,
-        script: Script::new(undo_file(args, stamp)),
+        script: match &args.undo_file {
+            Some(path) => Script::new(path.clone()),
+            None => Script::stamped(Path::new("."), stamp),
+        },
     };
     let changed = change(&mut here, &found, stamp);
     let (session, persisted) = changed.with_context(|| match here.script.path() {
-        Some(path) => format!("stopped; what was done is taken back by {}", path.display()),
+        Some(path) => format!("stopped; undo what was done: {}", files::shown(path)),
         None => "stopped; nothing was changed".to_owned(),
     })?;
     let diagnoses = session.as_ref().map_or(&found, |session| &session.after);
@@ -104,11 +108,6 @@ fn lasting(session: Option<&Session>, found: &[Diagnosis]) -> Vec<Finding> {
 fn seconds() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs())
-}
-
-fn undo_file(args: &Args, stamp: u64) -> PathBuf {
-    let default = || PathBuf::from(format!("./tunlb-doctor-undo-{stamp}.sh"));
-    args.undo_file.clone().unwrap_or_else(default)
 }
 
 /// This machine.
@@ -201,19 +200,13 @@ impl Machine for Here<'_> {
     }
 }
 
-/// Gives a file a content, whole or not at all. The new one's name begins with a dot, so that no program
-/// takes it for a configuration.
+/// What sysctl(8), networkd and ifupdown read; networkd is not root.
+const CONFIGURATION: u32 = 0o644;
+
+/// Gives a configuration file a content; one that is there keeps its mode.
 fn replace(path: &Path, content: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let next = folder.join(format!(".{name}.tunlb"));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&next)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&next, path)
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    let former = fs::symlink_metadata(path).ok().filter(Metadata::is_file);
+    let mode = former.map_or(CONFIGURATION, |former| former.permissions().mode() & 0o777);
+    file::replace(path, mode, content.as_bytes())
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::cli::complain;
+use crate::cli::output::{is_stdout, stdout_for_packets};
 use crate::doctor::facts::Facts;
 use crate::doctor::lang::Lang;
 use crate::doctor::watch::{self, Observation, Progress, Watched};
@@ -16,6 +17,9 @@ use crate::io::capture::CaptureFile;
 
 /// Bytes of a capture file; headers of a handshake take some hundred.
 const MOST_CAPTURED: u64 = 64 << 20;
+
+/// What a capture file names as its interface: all devices.
+const INTERFACE: &str = "tunlb doctor";
 
 /// Arguments of the watch.
 #[derive(Debug, clap::Args)]
@@ -28,7 +32,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "N", requires = "watch", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub seconds: u64,
 
-    /// Keep what is captured on all devices (pcapng)
+    /// Keep what is captured on all devices in a new file (pcapng); - is standard output
     #[arg(long, value_name = "FILE", requires = "watch")]
     pub pcap: Option<PathBuf>,
 }
@@ -42,7 +46,11 @@ pub(super) fn follow(args: &WatchArgs, facts: &Facts, lang: Lang) -> Result<Obse
         bail!("--watch follows the packets of one service; name it: --vip ADDR:PORT/PROTO");
     };
     let capture = match &args.pcap {
-        Some(path) => Some(CaptureFile::create(path, MOST_CAPTURED, "tunlb doctor")?),
+        Some(path) if is_stdout(path) => {
+            let stdout = stdout_for_packets()?;
+            Some(CaptureFile::begin(stdout, MOST_CAPTURED, INTERFACE)?)
+        }
+        Some(path) => Some(CaptureFile::create(path, MOST_CAPTURED, INTERFACE)?),
         None => None,
     };
     let stop = Arc::new(AtomicBool::new(false));

@@ -1,12 +1,12 @@
 //! The undo script: on disk before the change that it takes back, whole at every moment.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::doctor::finding::Code;
+use crate::io::file;
 use crate::text::{Plain, shell};
 
 /// Only its owner reads and runs it: it tells rules and addresses.
@@ -14,12 +14,24 @@ const MODE: u32 = 0o700;
 
 /// Why the undo script cannot be kept; no change is made without it.
 #[derive(Debug, thiserror::Error)]
-#[error("write the undo script {path}: {cause}", path = .path.display())]
-pub struct ScriptError {
-    /// Its path.
-    pub path: PathBuf,
-    /// The system's error.
-    pub cause: io::Error,
+pub enum ScriptError {
+    /// A file of that name is there.
+    #[error(
+        "the undo script {} is there already, and is not overwritten: name another one, --undo-file FILE",
+        Plain(path.to_string_lossy())
+    )]
+    Exists {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It cannot be written.
+    #[error("cannot write the undo script {}: {cause}", Plain(path.to_string_lossy()))]
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
 }
 
 /// What one change needs to be taken back.
@@ -37,6 +49,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Script {
     path: PathBuf,
+    /// Of this time, the first free one of its names.
+    stamp: Option<u64>,
     entries: Vec<Entry>,
     exists: bool,
 }
@@ -47,8 +61,18 @@ impl Script {
     pub const fn new(path: PathBuf) -> Self {
         Self {
             path,
+            stamp: None,
             entries: Vec::new(),
             exists: false,
+        }
+    }
+
+    /// One in a folder that is named after a time in seconds, and numbered where another one is.
+    #[must_use]
+    pub fn stamped(folder: &Path, stamp: u64) -> Self {
+        Self {
+            stamp: Some(stamp),
+            ..Self::new(folder.join(format!("tunlb-doctor-undo-{stamp}.sh")))
         }
     }
 
@@ -87,31 +111,42 @@ impl Script {
     /// The old script stays whole until the new one is.
     fn write(&mut self) -> Result<(), ScriptError> {
         let text = text(&self.entries);
-        if !self.exists {
-            create(&self.path, &text).map_err(|cause| self.error(cause))?;
-            self.exists = true;
-            return Ok(());
+        if self.exists {
+            let replaced = file::replace(&self.path, MODE, text.as_bytes());
+            return replaced.map_err(|cause| self.error(cause));
         }
-        let mut name = self.path.clone().into_os_string();
-        name.push(".new");
-        let next = PathBuf::from(name);
-        let replaced = create(&next, &text).and_then(|()| fs::rename(&next, &self.path));
-        replaced.map_err(|cause| self.error(cause))
+        let created = self.create(&text);
+        created.map_err(|cause| self.error(cause))
+    }
+
+    fn create(&mut self, text: &str) -> io::Result<()> {
+        let (path, mut file) = file::create_first(self.names(), MODE)?;
+        self.path = path;
+        self.exists = true;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// Two runs may begin within a second.
+    fn names(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let folder = self.path.parent().unwrap_or(Path::new("")).to_owned();
+        let numbered = self
+            .stamp
+            .into_iter()
+            .flat_map(|stamp| (2_u32..).map(move |number| (stamp, number)));
+        let more = numbered.map(move |(stamp, number)| {
+            folder.join(format!("tunlb-doctor-undo-{stamp}-{number}.sh"))
+        });
+        std::iter::once(self.path.clone()).chain(more)
     }
 
     fn error(&self, cause: io::Error) -> ScriptError {
-        ScriptError {
-            path: self.path.clone(),
-            cause,
+        let path = self.path.clone();
+        match cause.kind() {
+            io::ErrorKind::AlreadyExists => ScriptError::Exists { path },
+            _ => ScriptError::Write { path, cause },
         }
     }
-}
-
-fn create(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file: File = options.write(true).create_new(true).mode(MODE).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// The script: each change taken back, the last one first; what fails keeps no other from being tried.
@@ -202,10 +237,44 @@ mod tests {
             .record(entry(5, "a", "b"))
             .unwrap_err();
         assert!(
-            error.to_string().contains("undo.sh: File exists"),
+            error.to_string().contains("undo.sh is there already"),
             "{error}"
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[test]
+    fn two_runs_within_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut paths = Vec::new();
+        for _ in 0..3 {
+            let mut script = Script::stamped(folder.path(), 17);
+            script.record(entry(5, "a", "true")).unwrap();
+            script.record(entry(5, "b", "true")).unwrap();
+            paths.push(script.path().unwrap().to_owned());
+        }
+        let names = ["17", "17-2", "17-3"].map(|name| format!("tunlb-doctor-undo-{name}.sh"));
+        assert_eq!(paths, names.map(|name| folder.path().join(name)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    /// Nothing of it becomes a line of its own.
+    #[test]
+    fn comments_stay_comments() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("undo.sh");
+        let mut script = Script::new(path.clone());
+        let done = "write a\ntouch pwned\r\ntouch pwned\u{2028}\u{85}touch pwned";
+        script.record(entry(5, done, "true")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.contains("# B5: write a\\ntouch pwned\\r\\ntouch"),
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| !line.starts_with("touch")),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1150,7 +1150,9 @@ fn accept_ra_comes_before_ipv6_forwarding() {
         ]
     );
     assert!(
-        finding.persist[0].to_string().contains("eth0.accept_ra = 2\nnet.ipv6.conf.all"),
+        finding.persist[0]
+            .to_string()
+            .contains("eth0.accept_ra = 2\nnet.ipv6.conf.all"),
         "{finding:?}"
     );
     set(&mut facts, "net.ipv6.conf.eth0.accept_ra", 2);
@@ -1180,7 +1182,10 @@ fn what_a_killed_director_left_is_known() {
         "{finding:?}"
     );
     assert_eq!(finding.fix[0], "tunlb run -c FILE");
-    assert!(finding.fix[1].to_string().ends_with("tunlb undo"), "{finding:?}");
+    assert!(
+        finding.fix[1].to_string().ends_with("tunlb undo"),
+        "{finding:?}"
+    );
 }
 
 #[test]
