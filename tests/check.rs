@@ -644,6 +644,33 @@ fn the_hash_key_is_in_no_output() {
 }
 
 #[test]
+fn a_hash_key_that_others_may_read_is_warned_about() {
+    let key = "hash_key = \"0f1e2d3c4b5a69788796a5b4c3d2e1f0\"";
+    let file = file(with(key, "", ""));
+    let run = |arguments: &[&str]| {
+        let mut command = tunlb();
+        command.arg("-c").arg(&file.path).args(arguments);
+        command.output().unwrap()
+    };
+    fs::set_permissions(&file.path, Permissions::from_mode(0o644)).unwrap();
+    let text = stderr(&run(&[]));
+    let path = file.path.display();
+    assert!(
+        text.starts_with(&format!("warning: {path} holds hash_key and has mode 0644")),
+        "{text}"
+    );
+    assert!(text.ends_with(&format!("; chmod 600 {path}\n")), "{text}");
+    let warnings = json(&run(&["--json"]))["warnings"].clone();
+    assert_eq!(warnings.as_array().unwrap().len(), 1, "{warnings}");
+    // A FIFO or standard input has no mode that matters.
+    let mut stdin = tunlb();
+    stdin
+        .args(["-c", "-"])
+        .stdin(fs::File::open(&file.path).unwrap());
+    assert_eq!(stderr(&stdin.output().unwrap()), "");
+}
+
+#[test]
 fn problems_of_flags_name_the_flag() {
     let arguments = ["--vip", "10.0.0.100:80", "--backend", "10.0.0.300"];
     let output = tunlb().args(arguments).output().unwrap();
