@@ -18,7 +18,7 @@ type AddressSet = HashSet<IpAddr, ahash::RandomState>;
 pub enum Refusal {
     /// A header does not fit its bytes, or the version that it announces.
     Malformed,
-    /// Something other than IP is inside, or GUE has optional fields.
+    /// Something other than IP is inside, a GUE control message, or a GUE flag that is not known.
     UnsupportedProtocol,
     /// The outer source is not among the directors.
     NotDirector,
