@@ -13,7 +13,6 @@ mod firewall;
 mod modules;
 mod network;
 mod offloads;
-mod processes;
 mod sockets;
 mod sysctl_files;
 mod sysctls;
@@ -31,12 +30,12 @@ use std::time::Duration;
 
 use crate::config::{Config, DirectorConfig};
 use crate::io::capability::{self, Capability};
+use crate::io::processes::{Process, Processes};
 use crate::packet::Protocol;
 
 use super::facts::{self, Encap, Facts, FirewallFacts, Observed, Role};
 use modules::Modules;
 use network::Network;
-use processes::{Process, Processes};
 use sockets::ListenersElsewhere;
 use targets::Surroundings;
 
