@@ -17,6 +17,7 @@ mod size;
 mod source_validation;
 #[cfg(test)]
 mod tests;
+mod userspace;
 mod vip;
 mod way_back;
 
