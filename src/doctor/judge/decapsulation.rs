@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::case::{Case, unseen};
 use super::commands::{lasting, set, show};
 use super::outcome::Outcome;
+use super::userspace;
 use crate::doctor::facts::{Decapsulator, Encap, Link, ModuleState, Observed};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
@@ -78,14 +79,18 @@ fn no_module(case: &Case<'_>, name: &str, state: ModuleState) -> Outcome {
     match state {
         ModuleState::Available | ModuleState::Loaded => outcome
             .fix(command!["modprobe", name])
-            .fix(command!["ip", "link", "set", "dev", driver(case).fallback, "up"])
+            .fix(command![
+                "ip",
+                "link",
+                "set",
+                "dev",
+                driver(case).fallback,
+                "up"
+            ])
             .persist(format!("# /etc/modules-load.d/tunlb.conf\n{name}")),
         ModuleState::Absent => outcome
-            .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
-            .persist(format!(
-                "# /etc/systemd/system/tunlb-decap.service\n[Unit]\nDescription=tunlb decap\n\
-                 [Service]\nExecStart=tunlb decap --vip {vip} --setup\n[Install]\nWantedBy=multi-user.target"
-            )),
+            .fix(userspace::command(case))
+            .persist(userspace::unit(case)),
     }
     .verify("tunlb doctor --only B1,B2")
 }
@@ -163,7 +168,7 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     let vip = case.target.vip;
     let pid = decap.pid;
     let list = |items: Vec<String>| items.join(" ");
-    Outcome::fail(say!(
+    let outcome = Outcome::fail(say!(
         case.lang,
         "tunlb decap (process {pid}) runs, but not for these packets: {vip}, this director and this kind of \
          tunnel are not all in its arguments",
@@ -176,9 +181,14 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     .evidence(
         "tunlb decap --director",
         list(decap.directors.iter().map(ToString::to_string).collect()),
-    )
-    .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
-    .verify("tunlb doctor --only B2")
+    );
+    let outcome = if decap.encap == case.target.encap {
+        let instead = userspace::extended(case, decap);
+        outcome.fix(command!["kill", pid]).fix(instead)
+    } else {
+        outcome.fix(userspace::command(case))
+    };
+    outcome.verify("tunlb doctor --only B2")
 }
 
 fn unfit(case: &Case<'_>, link: &Link) -> Outcome {
@@ -268,10 +278,16 @@ pub(super) fn port(case: &Case<'_>) -> Outcome {
                 "no socket takes GUE on UDP port {port}: the director gets ICMP port unreachable",
                 "UDP 端口 {port} 上没有接收 GUE 的套接字：director 会收到 ICMP 端口不可达"
             ))
-            .fix("modprobe fou")
-            .fix(command!["ip", "fou", "add", "port", port, "gue"])
-            .persist("# /etc/modules-load.d/tunlb.conf\nfou")
             .verify("ip fou show");
+            let outcome = match case.facts.modules.get("fou") {
+                Some(ModuleState::Absent) => outcome
+                    .fix(userspace::command(case))
+                    .persist(userspace::unit(case)),
+                Some(ModuleState::Loaded | ModuleState::Available) | None => outcome
+                    .fix("modprobe fou")
+                    .fix(command!["ip", "fou", "add", "port", port, "gue"])
+                    .persist("# /etc/modules-load.d/tunlb.conf\nfou"),
+            };
             case.with_counters(outcome, &["UdpNoPorts"])
         }
         (Encap::Gue(_), Taker::Unknown(why)) => Outcome::unknown(why),

@@ -19,6 +19,7 @@ mod size;
 mod source_validation;
 #[cfg(test)]
 mod tests;
+mod userspace;
 mod vip;
 mod way_back;
 

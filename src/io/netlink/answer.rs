@@ -6,8 +6,8 @@ use netlink_packet_core::{NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_sock_diag::SockDiagMessage;
 
-use super::address::{Address, address_of};
-use super::link::{Link, link_of};
+use super::address::{Address, addresses_of};
+use super::link::{Link, links_of};
 use super::neighbour::{Neighbour, neighbour_of};
 use super::route::{Route, route_of};
 use super::rule::{PolicyRule, rule_of};
@@ -54,8 +54,13 @@ pub fn read_sockets(bytes: &[u8], sequence: u32) -> Result<Vec<BoundSocket>, Net
 
 fn answer_of(message: RouteNetlinkMessage) -> Option<Answer> {
     let kinds: [fn(RouteNetlinkMessage) -> Option<Answer>; 5] = [
-        |message| link_of(message).map(Box::new).map(Answer::Link),
-        |message| address_of(message).map(Answer::Address),
+        |message| {
+            links_of(vec![message])
+                .pop()
+                .map(Box::new)
+                .map(Answer::Link)
+        },
+        |message| addresses_of(vec![message]).pop().map(Answer::Address),
         |message| neighbour_of(message).map(Answer::Neighbour),
         |message| route_of(message).map(Answer::Route),
         |message| rule_of(message).map(Box::new).map(Answer::Rule),
@@ -98,8 +103,10 @@ pub(super) fn read_datagram<M: Message>(
 
 /// Whether a dump shows one state of the kernel, or several mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Consistency {
+pub enum Consistency {
+    /// One state.
     Settled,
+    /// Objects changed meanwhile; any may be missing, some may be gone already.
     Interrupted,
 }
 

@@ -1,6 +1,6 @@
 //! Links: network devices as netlink shows them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use netlink_packet_core::Nla;
 use netlink_packet_route::{
@@ -97,7 +97,19 @@ impl Netlink {
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let answers = self.dump(&Operation::new("list", "links"), &request)?;
-        Ok(answers.into_iter().filter_map(link_of).collect())
+        Ok(links_of(answers))
+    }
+
+    /// All devices of the namespace; where they keep changing, all that showed, as they were last.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`] but [`NetlinkError::Unsettled`].
+    pub fn links_that_show(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let (answers, _) = self.dump_what_shows(&Operation::new("list", "links"), &request)?;
+        let links = links_of(answers).into_iter();
+        let by_index: BTreeMap<_, _> = links.map(|link| (link.index, link)).collect();
+        Ok(by_index.into_values().collect())
     }
 
     /// The device with that name, if there is one.
@@ -110,7 +122,7 @@ impl Netlink {
         self.one_link(&Operation::new("look up link", name), request)
     }
 
-    /// The device with that index, if there is one.
+    /// The device with that index, if there is one: a name may have gone to another device.
     ///
     /// # Errors
     /// Any [`NetlinkError`].
@@ -126,7 +138,7 @@ impl Netlink {
         request: LinkMessage,
     ) -> Result<Option<Link>, NetlinkError> {
         match self.query(operation, RouteNetlinkMessage::GetLink(request)) {
-            Ok(answers) => Ok(answers.into_iter().find_map(link_of)),
+            Ok(answers) => Ok(links_of(answers).pop()),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -179,10 +191,18 @@ impl Netlink {
     }
 }
 
-pub(super) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else {
-        return None;
+pub(super) fn links_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Link> {
+    let link = |answer| {
+        if let RouteNetlinkMessage::NewLink(message) = answer {
+            Some(link_of(message))
+        } else {
+            None
+        }
     };
+    answers.into_iter().filter_map(link).collect()
+}
+
+pub(super) fn link_of(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
@@ -195,7 +215,7 @@ pub(super) fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     for attribute in message.attributes {
         read_attribute(&mut link, attribute);
     }
-    Some(link)
+    link
 }
 
 fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
@@ -302,12 +322,10 @@ mod tests {
             kind: Some("veth".into()),
             ..Link::default()
         };
-        let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
-        assert_eq!(link, Some(expected));
+        assert_eq!(link_of(message.clone()), expected);
         message.header.flags |= LinkFlags::Noarp;
-        let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
-        assert!(!link.unwrap().arp);
-        assert_eq!(link_of(RouteNetlinkMessage::DelLink(message)), None);
+        assert!(!link_of(message.clone()).arp);
+        assert_eq!(links_of(vec![RouteNetlinkMessage::DelLink(message)]), []);
     }
 
     #[test]
