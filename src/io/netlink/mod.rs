@@ -24,8 +24,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
-pub use answer::{Answer, read_answers, read_sockets};
 use answer::{Consistency, Progress, read_datagram};
+pub use answer::{KernelObject, read_answers, read_sockets};
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::AddressMonitor;
 pub use neighbour::Neighbour;
