@@ -19,7 +19,7 @@ use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::paths::Limits;
+use super::paths::MtuLimits;
 use super::published::Current;
 use super::{SMALLEST_IPV6_MTU, Shared};
 use crate::director::{BackendIndex, Disbelief, PathMtus, Snapshot, Timestamp};
@@ -165,7 +165,7 @@ impl PathLearner {
 
     /// Whatever is configured, the kernel refuses longer packets; but IPv6 has its least. Where it was the
     /// learnt one that refused, the device's is no news.
-    fn heed(&self, snapshot: &Snapshot, address: IpAddr, limits: Limits) {
+    fn heed(&self, snapshot: &Snapshot, address: IpAddr, limits: MtuLimits) {
         let mut configured = limits.route.or(limits.device);
         if let Some(learnt) = limits.learnt {
             configured = limits.route;
@@ -208,9 +208,9 @@ impl PathLearner {
     fn say(&self, address: IpAddr, line: &str) {
         let place = self.log().change(address, Instant::now());
         match place {
-            Line::Said => info!("{line}"),
-            Line::Last => info!("{line}; further changes in the next ten minutes are not logged"),
-            Line::Unsaid => debug!("{line}"),
+            Logged::Said => info!("{line}"),
+            Logged::Last => info!("{line}; further changes in the next ten minutes are not logged"),
+            Logged::Unsaid => debug!("{line}"),
         }
     }
 
@@ -221,7 +221,7 @@ impl PathLearner {
 
 /// Whether a change is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum Logged {
     Said,
     /// And that no more are.
     Last,
@@ -237,16 +237,16 @@ struct ChangeLog {
 }
 
 impl ChangeLog {
-    fn change(&mut self, backend: IpAddr, now: Instant) -> Line {
+    fn change(&mut self, backend: IpAddr, now: Instant) -> Logged {
         let (since, lines) = self.changes.entry(backend).or_insert((now, 0));
         if now.duration_since(*since) >= LOG_INTERVAL {
             (*since, *lines) = (now, 0);
         }
         *lines = lines.saturating_add(1);
         match (*lines).cmp(&LOGGED_CHANGES) {
-            std::cmp::Ordering::Less => Line::Said,
-            std::cmp::Ordering::Equal => Line::Last,
-            std::cmp::Ordering::Greater => Line::Unsaid,
+            std::cmp::Ordering::Less => Logged::Said,
+            std::cmp::Ordering::Equal => Logged::Last,
+            std::cmp::Ordering::Greater => Logged::Unsaid,
         }
     }
 
@@ -271,13 +271,13 @@ mod tests {
         let mut said =
             |backend, seconds: u64| log.change(backend, start + Duration::from_secs(seconds));
         for (backend, seconds, line) in [
-            (one, 0, Line::Said),
-            (one, 0, Line::Said),
-            (one, 1, Line::Said),
-            (one, 1, Line::Last),
-            (one, 599, Line::Unsaid),
-            (other, 599, Line::Said),
-            (one, 600, Line::Said),
+            (one, 0, Logged::Said),
+            (one, 0, Logged::Said),
+            (one, 1, Logged::Said),
+            (one, 1, Logged::Last),
+            (one, 599, Logged::Unsaid),
+            (other, 599, Logged::Said),
+            (one, 600, Logged::Said),
         ] {
             assert_eq!(said(backend, seconds), line, "{backend} after {seconds} s");
         }

@@ -204,7 +204,7 @@ fn path_mtu(
 
 /// Which packets to a backend the kernel refuses as too long, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct MtuLimits {
     /// The device's MTU.
     pub(super) device: Option<u32>,
     /// The route's own, set by hand.
@@ -217,7 +217,7 @@ pub(super) struct Limits {
 pub(super) fn limits_to(
     backend: IpAddr,
     netlink: &mut Netlink,
-) -> Result<Option<Limits>, NetlinkError> {
+) -> Result<Option<MtuLimits>, NetlinkError> {
     let Some(route) = route_to(backend, netlink)? else {
         return Ok(None);
     };
@@ -226,7 +226,7 @@ pub(super) fn limits_to(
     Ok(Some(limits(backend, &route, link, netlink)))
 }
 
-fn limits(backend: IpAddr, route: &Route, link: Option<&Link>, netlink: &mut Netlink) -> Limits {
+fn limits(backend: IpAddr, route: &Route, link: Option<&Link>, netlink: &mut Netlink) -> MtuLimits {
     let device = link.map(|link| link.mtu);
     let own = match route.mtu {
         None => None,
@@ -235,7 +235,7 @@ fn limits(backend: IpAddr, route: &Route, link: Option<&Link>, netlink: &mut Net
     };
     let configured = own.or(device);
     let is_smaller = |mtu: &u32| configured.is_none_or(|configured| *mtu < configured);
-    Limits {
+    MtuLimits {
         device,
         route: own,
         learnt: route.mtu.filter(is_smaller),

@@ -24,7 +24,7 @@ impl Director {
             Ok(Gathered::Held) => Ok(Outcome::Hold),
             Ok(Gathered::Whole { packets, longest }) => {
                 let rule = self.fragment_rule(packet, longest);
-                self.answer.echo_reply(packet, &mut self.message, rule);
+                self.replies.echo_reply(packet, &mut self.message, rule);
                 Ok(Outcome::Reply { packets })
             }
             Err(reason) => {
@@ -97,7 +97,7 @@ impl Director {
         if !self.errors.allows(now) {
             return Err(DropReason::RateLimited);
         }
-        packet_too_big(packet, bytes, mtu, self.answer.one());
+        packet_too_big(packet, bytes, mtu, self.replies.one());
         Ok(Outcome::Reply { packets: 1 })
     }
 }

@@ -51,7 +51,7 @@ pub use time::Timestamp;
 pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 
 use crate::packet::{
-    Answer, Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Transport,
+    Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Replies, Transport,
     echo_reply,
 };
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
@@ -89,7 +89,7 @@ pub struct Director {
     errors: RateLimit,
     new_flows: NewFlowLimits,
     workers: u16,
-    answer: Answer,
+    replies: Replies,
     /// An echo request put together from its fragments.
     message: Vec<u8>,
 }
@@ -118,7 +118,7 @@ impl Director {
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
-            answer: Answer::default(),
+            replies: Replies::default(),
             message: Vec::new(),
             counters,
             snapshot,
@@ -212,7 +212,7 @@ impl Director {
     /// The packets that answer the one last decided with [`Verdict::Reply`]: several where it is the last
     /// fragment of an echo request.
     pub fn replies(&self) -> impl Iterator<Item = &[u8]> {
-        self.answer.packets()
+        self.replies.packets()
     }
 
     /// A fragment that waited for the first fragment just decided: copied to the start of
@@ -328,7 +328,7 @@ impl Director {
             Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now)?,
             Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
                 Echo::Reply => {
-                    echo_reply(packet, self.answer.one());
+                    echo_reply(packet, self.replies.one());
                     return Ok(Outcome::Reply { packets: 1 });
                 }
                 Echo::Forward => self.target_of_client(packet)?,

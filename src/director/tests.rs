@@ -293,7 +293,7 @@ fn a_flood_of_icmp_leaves_nothing_behind() {
         assert_eq!(director.decide(&echo, NOW), Verdict::Reply);
     }
     assert!(director.flows().is_empty() && !director.is_holding());
-    assert!(director.answer.one().capacity() < 4096);
+    assert!(director.replies.one().capacity() < 4096);
 }
 
 #[test]

@@ -22,4 +22,4 @@ pub use flow::{FlowKey, Protocol};
 pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use path_mtu::{PathMtuError, QuotedPacket};
-pub use reply::{Answer, FragmentRule, echo_reply, packet_too_big};
+pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};

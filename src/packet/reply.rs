@@ -8,7 +8,7 @@ use super::parse::{Packet, Version};
 
 /// The packets that answer one packet, in one buffer that is used again.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct Replies {
     bytes: Vec<u8>,
     /// Where every packet but the last ends.
     cuts: Vec<usize>,
@@ -23,8 +23,8 @@ pub struct FragmentRule {
     pub identification: u32,
 }
 
-impl Answer {
-    /// An answer of one packet, to be written into the buffer that is returned.
+impl Replies {
+    /// One packet alone, to be written into the buffer that is returned.
     pub fn one(&mut self) -> &mut Vec<u8> {
         self.cuts.clear();
         self.bytes.clear();
@@ -64,7 +64,7 @@ impl Answer {
             if number > 0 {
                 self.cuts.push(self.bytes.len());
             }
-            let place = Place {
+            let place = FragmentPlace {
                 offset: length_field(number * step),
                 more: number * step + data.len() < message.len(),
                 identification: rule.identification,
@@ -138,7 +138,7 @@ pub fn packet_too_big(original: &Packet<'_>, bytes: &[u8], mtu: u16, out: &mut V
 
 /// Where a fragment stands in its datagram.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct FragmentPlace {
     /// In bytes, a multiple of 8.
     offset: u16,
     more: bool,
@@ -163,7 +163,7 @@ fn network_header(packet: &Packet<'_>, payload_length: usize, out: &mut Vec<u8>)
 }
 
 /// As [`network_header`], of one fragment of the answer.
-fn fragment_headers(packet: &Packet<'_>, length: usize, place: Place, out: &mut Vec<u8>) {
+fn fragment_headers(packet: &Packet<'_>, length: usize, place: FragmentPlace, out: &mut Vec<u8>) {
     let [id_0, id_1, id_2, id_3] = place.identification.to_be_bytes();
     match (packet.destination(), packet.source()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -374,10 +374,10 @@ mod tests {
             message.extend((0..length).map(|at| at.to_le_bytes()[0]));
             let mut expected = message.clone();
             become_reply(request.meta().version, &mut expected);
-            let mut answer = Answer::default();
-            answer.echo_reply(&request, &mut message, FragmentRule { longest, identification });
+            let mut replies = Replies::default();
+            replies.echo_reply(&request, &mut message, FragmentRule { longest, identification });
             let mut reply = Vec::new();
-            for bytes in answer.packets() {
+            for bytes in replies.packets() {
                 let packet = Packet::parse(bytes).unwrap();
                 prop_assert_eq!(usize::from(packet.meta().length), bytes.len());
                 prop_assert!(bytes.len() <= usize::from(longest), "{} of {}", bytes.len(), longest);

@@ -16,7 +16,7 @@ use super::{HEADER_BYTES, Message, NetlinkError, Operation, malformed};
 
 /// An object in an answer of a routing socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum KernelObject {
     /// A device.
     Link(Box<Link>),
     /// An address of a device.
@@ -34,11 +34,11 @@ pub enum Answer {
 ///
 /// # Errors
 /// The kernel's refusal, or [`NetlinkError::Malformed`].
-pub fn read_answers(bytes: &[u8], sequence: u32) -> Result<Vec<Answer>, NetlinkError> {
+pub fn read_answers(bytes: &[u8], sequence: u32) -> Result<Vec<KernelObject>, NetlinkError> {
     let mut messages = Vec::new();
     let operation = Operation::new("read", "an answer");
     read_datagram::<RouteNetlinkMessage>(&operation, bytes, sequence, &mut messages)?;
-    Ok(messages.into_iter().filter_map(answer_of).collect())
+    Ok(messages.into_iter().filter_map(object_of).collect())
 }
 
 /// As [`read_answers`], of the socket tables.
@@ -52,18 +52,13 @@ pub fn read_sockets(bytes: &[u8], sequence: u32) -> Result<Vec<BoundSocket>, Net
     Ok(messages.into_iter().filter_map(socket_of).collect())
 }
 
-fn answer_of(message: RouteNetlinkMessage) -> Option<Answer> {
-    let kinds: [fn(RouteNetlinkMessage) -> Option<Answer>; 5] = [
-        |message| {
-            links_of(vec![message])
-                .pop()
-                .map(Box::new)
-                .map(Answer::Link)
-        },
-        |message| addresses_of(vec![message]).pop().map(Answer::Address),
-        |message| neighbour_of(message).map(Answer::Neighbour),
-        |message| route_of(message).map(Answer::Route),
-        |message| rule_of(message).map(Box::new).map(Answer::Rule),
+fn object_of(message: RouteNetlinkMessage) -> Option<KernelObject> {
+    let kinds: [fn(RouteNetlinkMessage) -> Option<KernelObject>; 5] = [
+        |message| links_of(vec![message]).pop().map(Box::new).map(KernelObject::Link),
+        |message| addresses_of(vec![message]).pop().map(KernelObject::Address),
+        |message| neighbour_of(message).map(KernelObject::Neighbour),
+        |message| route_of(message).map(KernelObject::Route),
+        |message| rule_of(message).map(Box::new).map(KernelObject::Rule),
     ];
     kinds.iter().find_map(|kind| kind(message.clone()))
 }

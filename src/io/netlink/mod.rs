@@ -25,7 +25,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
-pub use answer::{Answer, Consistency, read_answers, read_sockets};
+pub use answer::{Consistency, KernelObject, read_answers, read_sockets};
 use answer::{Progress, read_datagram};
 pub use connected::ConnectedSubnet;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
