@@ -21,6 +21,7 @@ mod icmp;
 mod lab;
 mod leftovers;
 mod mtu;
+mod neighbour;
 mod process;
 mod refusals;
 mod reload;
