@@ -344,11 +344,11 @@ fn warn_of_others(
 const fn advice(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => {
-            "on a backend: the VIP on lo and net.ipv4.conf.all.arp_ignore=1 [B8]; on any other: take the \
-             address away there"
+            "on a backend: the VIP on lo and net.ipv4.conf.all.arp_ignore=1 [B8]; on any other: remove the \
+             address"
         }
         IpAddr::V6(_) => {
-            "on a backend: the VIP on lo, no other device; on any other: take the address away there"
+            "on a backend: the VIP on lo, no other device; on any other: remove the address"
         }
     }
 }

@@ -48,6 +48,13 @@ pub enum Change {
         /// `replace`.
         replaces: bool,
     },
+    /// The kernel answers on a device for an address of others.
+    ProxyNeighbour {
+        /// The address.
+        address: IpAddr,
+        /// The device.
+        device: String,
+    },
     /// A policy rule comes; what follows `ip rule add`.
     Rule(Vec<String>),
     /// A device is brought up.
@@ -167,6 +174,10 @@ fn ip_change(words: &[&str]) -> Option<Change> {
         ["link", "add", device, "type", ..] => Change::AddLink((*device).to_owned()),
         ["tunnel", "change", device, ..] => Change::TunnelEnds((*device).to_owned()),
         ["fou", "add", "port", port, "gue"] => Change::BindPort(port.parse().ok()?),
+        ["neigh", "add", "proxy", address, "dev", device] => Change::ProxyNeighbour {
+            address: address.parse().ok()?,
+            device: (*device).to_owned(),
+        },
         ["neigh", "flush", ..] => Change::Neighbours,
         _ => return None,
     };
@@ -222,6 +233,7 @@ impl Change {
             Self::TunnelEnds(device) => {
                 vec![ask(&["ip", "-o", "-d", "link", "show", "dev", device])]
             }
+            Self::ProxyNeighbour { .. } => vec![ask(&["ip", "neigh", "show", "proxy"])],
             Self::BindPort(_) => vec![ask(&["ip", "fou", "show"])],
             Self::Module(_) => vec![Question::File("/proc/modules")],
             Self::TransmitChecksums(device) => vec![ask(&["ethtool", "-k", device])],
@@ -315,6 +327,13 @@ mod tests {
             }
         );
         assert_eq!(
+            change_of("ip neigh add proxy 10.0.0.100 dev eth0"),
+            Change::ProxyNeighbour {
+                address: "10.0.0.100".parse().unwrap(),
+                device: "eth0".to_owned()
+            }
+        );
+        assert_eq!(
             change_of("modprobe ipip"),
             Change::Module("ipip".to_owned())
         );
@@ -347,6 +366,14 @@ mod tests {
                 Refusal::NotUndoable,
             ),
             ("ip link set $(id) up", Refusal::NotUndoable),
+            (
+                "ip neigh add 10.0.0.100 lladdr 02:00:00:00:00:01 dev eth0",
+                Refusal::NotUndoable,
+            ),
+            (
+                "ip neigh add proxy 10.0.0.0/24 dev eth0",
+                Refusal::NotUndoable,
+            ),
             ("ip route add fe80::%lo dev lo", Refusal::NotUndoable),
         ] {
             assert_eq!(Command::parse(text), Err(refusal), "{text}");
