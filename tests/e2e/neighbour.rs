@@ -16,7 +16,7 @@ use crate::leftovers::{assert_same, dump};
 use crate::process::{Ended, Process, Signal};
 use crate::site::{HTTPD, succeeded};
 
-const VIPS: [&str; 2] = ["10.0.0.100", "2001:db8::100"];
+pub(crate) const VIPS: [&str; 2] = ["10.0.0.100", "2001:db8::100"];
 const HOSTS: [(&str, &str); 5] = [
     ("client", "1"),
     ("director", "2"),
@@ -82,7 +82,7 @@ impl FlatLan {
     }
 
     /// Forwarding as `--setup` would have it.
-    fn forward(&self) {
+    pub(crate) fn forward(&self) {
         self.director.set_sysctl("ipv4/ip_forward", 1);
         self.director.set_sysctl("ipv6/conf/all/forwarding", 1);
     }
@@ -128,7 +128,7 @@ impl FlatLan {
     }
 }
 
-fn mac(node: &Node) -> String {
+pub(crate) fn mac(node: &Node) -> String {
     let link = node.link("eth0");
     link["address"].as_str().expect("a MAC").to_owned()
 }
@@ -138,12 +138,7 @@ fn configure(lab: &Lab, lines: &str, vips: &[&str]) -> PathBuf {
     for vip in vips {
         text += &format!("[[vip]]\naddress = \"{vip}\"\n");
         for host in ["11", "12"] {
-            let net = if vip.contains(':') {
-                "2001:db8::"
-            } else {
-                "10.0.0."
-            };
-            text += &format!("[[vip.backend]]\naddress = \"{net}{host}\"\n");
+            text += &format!("[[vip.backend]]\naddress = \"10.0.0.{host}\"\n");
         }
     }
     lab.file("tunlb.toml", text)
@@ -153,7 +148,6 @@ fn configure(lab: &Lab, lines: &str, vips: &[&str]) -> PathBuf {
 fn serve(node: &Node) -> [Process; 2] {
     let mut command = node.command(tunlb());
     command.args(["decap", "--setup", "--director", "10.0.0.2"]);
-    command.args(["--director", "2001:db8::2"]);
     for vip in VIPS {
         command.args(["--vip", vip]);
     }

@@ -1,6 +1,7 @@
 //! Rows 41 and 42: a VIP in a subnet of the director. The machines there ask the segment who has it; what do
 //! they hear?
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::director::Case;
@@ -49,7 +50,11 @@ pub(super) fn taken(case: &Case<'_>) -> Outcome {
     })
 }
 
-/// Of the VIPs that are in a subnet, and that the client is concerned with, the worst outcome.
+/// Commands of one finding; more VIPs than that are fixed by `--setup`.
+const MOST_COMMANDS: usize = 100;
+
+/// Of the VIPs that are in a subnet, and that the client is concerned with, the worst outcome, with the
+/// evidence and commands of all that come to the same.
 fn worst(case: &Case<'_>, examine: impl Fn(IpAddr, &VipOnLink) -> Outcome) -> Outcome {
     let concerned = |vip: IpAddr| {
         let client = case.director.client;
@@ -60,20 +65,41 @@ fn worst(case: &Case<'_>, examine: impl Fn(IpAddr, &VipOnLink) -> Outcome) -> Ou
         concerned(*vip).then_some((*vip, on_link))
     });
     let outcomes = on_link.map(|(vip, on_link)| examine(vip, on_link));
-    let worse = |one: Outcome, other: Outcome| {
-        if other.status > one.status {
-            other
-        } else {
-            one
-        }
-    };
-    outcomes.reduce(worse).unwrap_or_else(|| {
+    outcomes.reduce(worse_or_both).unwrap_or_else(|| {
         Outcome::skip(say!(
             case.lang,
             "no VIP is in a subnet of this machine",
             "没有 VIP 位于本机的子网内"
         ))
     })
+}
+
+fn worse_or_both(one: Outcome, other: Outcome) -> Outcome {
+    match other.status.cmp(&one.status) {
+        Ordering::Greater => other,
+        Ordering::Less => one,
+        Ordering::Equal => both(one, other),
+    }
+}
+
+fn both(mut one: Outcome, other: Outcome) -> Outcome {
+    let room = MOST_COMMANDS.saturating_sub(one.fix.len());
+    let new: Vec<_> = other
+        .fix
+        .into_iter()
+        .filter(|command| !one.fix.contains(command))
+        .take(room)
+        .collect();
+    if !new.is_empty() {
+        one.evidence.extend(other.evidence);
+    }
+    one.fix.extend(new);
+    for lines in other.persist {
+        if !one.persist.contains(&lines) {
+            one.persist.push(lines);
+        }
+    }
+    one
 }
 
 /// A fault for the machines of the subnet; what a router sends here is none of theirs.

@@ -1233,6 +1233,17 @@ fn how_a_vip_in_a_subnet_gets_an_answer() {
         ]
     );
 
+    let mut both = facts;
+    on_link(&mut both);
+    let finding = find(&both, 41);
+    assert!(
+        finding.summary.starts_with("203.0.113.10 is in"),
+        "{}",
+        finding.summary
+    );
+    assert_eq!(finding.fix.len(), 3, "of each VIP: {:?}", finding.fix);
+    assert_eq!(finding.evidence["subnet of eth0.7"], "2001:db8::/64");
+
     // The neighbour table tells which backend it is.
     let mut facts = director();
     on_link(&mut facts).others = Observed::Seen(vec!["02:00:00:00:00:09".into()]);
