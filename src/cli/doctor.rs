@@ -384,7 +384,7 @@ fn look_at_director(args: &Args) -> Result<Option<Facts>> {
             .load_again(),
     };
     match loaded {
-        Ok(config) => Ok(Some(gather::director(&config))),
+        Ok(config) => Ok(Some(gather::director(&config, args.client))),
         Err(ConfigError::Invalid(problems)) => {
             complain_about(&problems, None);
             Ok(None)

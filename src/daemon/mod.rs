@@ -243,7 +243,7 @@ impl Daemon {
             capture,
             config,
         };
-        // Last: whoever asks for a VIP from now on is served.
+        // Last: a machine that asks for a VIP from now on is served.
         let Self {
             neighbours,
             config,

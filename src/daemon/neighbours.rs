@@ -320,7 +320,7 @@ fn warn_of_others(
         let of_mac = known.iter().filter(|one| one.link_layer_address == mac.0);
         let mut addresses = of_mac.map(|one| one.address);
         match addresses.find(|address| backends.contains(address)) {
-            Some(backend) => format!("{mac}, the backend {backend},"),
+            Some(backend) => format!("{mac}, the backend {backend}"),
             None => mac.to_string(),
         }
     };
@@ -330,9 +330,9 @@ fn warn_of_others(
         let (device, advice) = (Plain(&vip.subnet.device), advice(address));
         let not = if vip.wanted { "not claimed, and " } else { "" };
         error!(
-            "vip {address}: another machine, {}, answers {protocol} for it on {device}: {not}its packets \
+            "vip {address}: another machine ({}) answers {protocol} for it on {device}: {not}its packets \
              pass this director by [D42]; {advice}, then reload",
-            whose.join(" and "),
+            whose.join("; "),
         );
     }
     let further = others.len().saturating_sub(NAMED);
@@ -344,11 +344,11 @@ fn warn_of_others(
 const fn advice(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => {
-            "on a backend: the VIP on lo and net.ipv4.conf.all.arp_ignore=1 [B8]; on any other: take the \
-             address away there"
+            "on a backend: the VIP on lo and net.ipv4.conf.all.arp_ignore=1 [B8]; on any other: remove the \
+             address"
         }
         IpAddr::V6(_) => {
-            "on a backend: the VIP on lo, no other device; on any other: take the address away there"
+            "on a backend: the VIP on lo, no other device; on any other: remove the address"
         }
     }
 }

@@ -67,14 +67,14 @@ pub fn question(target: IpAddr, source: Option<IpAddr>, mac: MacAddress) -> Vec<
 }
 
 /// The frames that tell a segment that `address` is at `mac`: a gratuitous ARP request and reply, since
-/// some hosts take only one of them, or an unsolicited advertisement that overrides what caches hold.
+/// some hosts take only one of them (both targets are the sender, as RFC 5944 §4.6 and Linux want it), or an unsolicited advertisement that overrides what caches hold.
 /// `source` is an IPv6 address of the device, which an advertisement has to come from.
 #[must_use]
 pub fn announcements(address: IpAddr, mac: MacAddress, source: Option<Ipv6Addr>) -> Vec<Vec<u8>> {
     match address {
         IpAddr::V4(address) => vec![
             arp(ARP_REQUEST, (mac, address), (NO_MAC, address)),
-            arp(ARP_REPLY, (mac, address), (BROADCAST, address)),
+            arp(ARP_REPLY, (mac, address), (mac, address)),
         ],
         IpAddr::V6(address) => source
             .map(|source| advertisement(address, source, mac))
@@ -275,7 +275,7 @@ mod tests {
         let request = "ffffffffffff 02000000000d 0806 0001 0800 06 04 0001 \
                        02000000000d 0a000064 000000000000 0a000064";
         let reply = "ffffffffffff 02000000000d 0806 0001 0800 06 04 0002 \
-                     02000000000d 0a000064 ffffffffffff 0a000064";
+                     02000000000d 0a000064 02000000000d 0a000064";
         let frames = announcements(ip("10.0.0.100"), MAC, None);
         assert_eq!(frames, [bytes(request), bytes(reply)]);
         for frame in &frames {

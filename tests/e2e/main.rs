@@ -25,6 +25,7 @@ mod lab;
 mod leftovers;
 mod logging;
 mod mtu;
+mod neighbour;
 mod process;
 mod readme;
 mod refusals;

@@ -101,7 +101,7 @@ mod tests {
         let distinct: BTreeSet<_> = codes.iter().copied().collect();
         assert_eq!(codes.len(), distinct.len());
         let backend = (1..=32).map(Code::backend);
-        let director = (35..=40).map(Code::director);
+        let director = (35..=42).map(Code::director);
         assert_eq!(distinct, backend.chain(director).collect());
     }
 

@@ -58,6 +58,9 @@ pub fn plan(command: &Command, before: &Before, context: Context<'_>) -> Result<
         Change::AddLink(device) => Ok(add_link(words, device, first)),
         Change::TunnelEnds(device) => tunnel_ends(words, device, first),
         Change::BindPort(port) => Ok(bind_port(words, *port, first)),
+        Change::ProxyNeighbour { address, device } => {
+            Ok(proxy_neighbour(words, *address, device, first))
+        }
         Change::Neighbours => Ok(one(words, Vec::new())),
         Change::Module(module) => Ok(load(words, module, first)),
         Change::NftRule(chain) => Ok(nft_rule(words, chain, context.mark)),
@@ -386,6 +389,21 @@ fn bind_port(words: &[String], port: u16, ports: &str) -> Plan {
         return Plan::AlreadySo;
     }
     one(words, vec![line(["ip", "fou", "del", "port", &port])])
+}
+
+/// The kernel takes an entry that is there already without a word; that one is not the doctor's.
+fn proxy_neighbour(words: &[String], address: IpAddr, device: &str, entries: &str) -> Plan {
+    let is_there = entries.lines().any(|entry| {
+        let entry: Vec<_> = entry.split_whitespace().map(str::to_owned).collect();
+        let listed = entry.first().and_then(|listed| listed.parse().ok());
+        listed == Some(address) && after(&entry, "dev") == Some(device)
+    });
+    if is_there {
+        return Plan::AlreadySo;
+    }
+    let address = address.to_string();
+    let undo = line(["ip", "neigh", "del", "proxy", &address, "dev", device]);
+    one(words, vec![undo])
 }
 
 fn load(words: &[String], module: &str, modules: &str) -> Plan {

@@ -1,4 +1,4 @@
-//! Rows 35 to 40: does the director's own machine let packets into the TUN and out to the backends?
+//! Rows 35 to 42: does the director's own machine let packets into the TUN and out to the backends?
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use super::commands::{Matching, accept, set};
 use super::forwarding::forwarding;
 use super::outcome::Outcome;
 use super::path::{self, Place};
-use super::{Check, Selection, findings, run, selected, verdict};
+use super::{Check, Selection, findings, neighbour, run, selected, verdict};
 use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Encap, Facts, Link, Observed, Role, RouteAnswer,
     VipOnDirector,
@@ -19,11 +19,11 @@ use crate::doctor::lang::{Lang, say};
 use crate::doctor::lines::{Snippet, command};
 
 /// What a check of a director looks at.
-struct Case<'a> {
-    facts: &'a Facts,
-    director: &'a DirectorFacts,
+pub(super) struct Case<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) director: &'a DirectorFacts,
     firewall: &'a Result<Firewall, String>,
-    lang: Lang,
+    pub(super) lang: Lang,
 }
 
 pub(super) fn judge(
@@ -53,7 +53,7 @@ pub(super) fn judge(
     }
 }
 
-fn checks<'a>() -> [Check<Case<'a>>; 7] {
+fn checks<'a>() -> [Check<Case<'a>>; 9] {
     let check = |row, place, needs, examine| Check {
         row,
         place,
@@ -64,6 +64,9 @@ fn checks<'a>() -> [Check<Case<'a>>; 7] {
         // Without the TUN there is no route into it.
         check(35, Place::Tunnel, &[], tun),
         check(35, Place::Route, &[], vip_route),
+        check(42, Place::Segment, &[], neighbour::taken),
+        // What another machine answers for is not to be claimed; without the route no entry helps.
+        check(41, Place::Segment, &[35, 42], neighbour::mute),
         check(36, Place::SourceValidation, &[35], own_answers),
         check(38, Place::Backends, &[], sending),
         check(37, Place::Aside, &[], only_packets),

@@ -12,6 +12,7 @@ mod decapsulation;
 mod director;
 mod filters;
 mod forwarding;
+mod neighbour;
 mod outcome;
 mod path;
 mod service;

@@ -54,7 +54,12 @@ pub fn read_sockets(bytes: &[u8], sequence: u32) -> Result<Vec<BoundSocket>, Net
 
 fn object_of(message: RouteNetlinkMessage) -> Option<KernelObject> {
     let kinds: [fn(RouteNetlinkMessage) -> Option<KernelObject>; 5] = [
-        |message| links_of(vec![message]).pop().map(Box::new).map(KernelObject::Link),
+        |message| {
+            links_of(vec![message])
+                .pop()
+                .map(Box::new)
+                .map(KernelObject::Link)
+        },
         |message| addresses_of(vec![message]).pop().map(KernelObject::Address),
         |message| neighbour_of(message).map(KernelObject::Neighbour),
         |message| route_of(message).map(KernelObject::Route),

@@ -1,8 +1,8 @@
 //! Asks a segment who has an address, as its machines do, and waits for what they would hear.
 //!
 //! RFC 5227 asks with an unspecified sender, to which a proxy of the kernel does not answer (`arp_process`,
-//! linux/net/ipv4/arp.c); so this asks with the host's own address, like everyone who wants to send. A
-//! proxy answers within its `proxy_delay`, 0.8 s unless somebody changed it, which sets the patience.
+//! linux/net/ipv4/arp.c); so this asks with the host's own address, like every machine that wants to send.
+//! A proxy answers within its `proxy_delay`, 0.8 s by default, which sets the patience.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,8 +35,8 @@ pub struct Question<'a> {
     pub subnet: &'a Subnet,
 }
 
-/// The link-layer addresses that claim to have an address, of those that anybody claims; without those
-/// of this host, `own`. Takes a second, and a second more for every 5,000 questions; less where all are
+/// The link-layer addresses that claim to have an address, of the addresses that are claimed; without
+/// those of this host, `own`. Takes a second, and a second more for every 5,000 questions; less where all are
 /// answered.
 ///
 /// # Errors

@@ -49,7 +49,7 @@ impl Subnets {
         Ok(Self::new(netlink.connected_subnets()?, &links, &addresses))
     }
 
-    /// Of the connected subnets those of devices that are up and speak ARP: elsewhere nobody is asked.
+    /// Of the connected subnets those of devices that are up and speak ARP: on others no machine is asked.
     #[must_use]
     pub fn new(mut connected: Vec<ConnectedSubnet>, links: &[Link], addresses: &[Address]) -> Self {
         connected.sort_by_key(|subnet| {
