@@ -1,4 +1,4 @@
-//! `tunlb run`: the director, until SIGINT or SIGTERM.
+//! `tunlb run`: the director, until a signal stops it.
 
 use std::fs;
 use std::path::PathBuf;

@@ -266,7 +266,7 @@ fn a_namespace_that_took_the_number_of_a_gone_one_is_not_touched() {
         let end = start + text[start..].find('}').expect("its end");
         private(
             &journal,
-            &format!("{}9999999999{}", &text[..start], &text[end..]),
+            format!("{}9999999999{}", &text[..start], &text[end..]),
         );
         let left = dump(&host);
         let (code, stdout, stderr) = undo(&host, &[]);

@@ -259,9 +259,12 @@ impl Netlink {
         request.header.address_family = family;
         let request = RouteNetlinkMessage::GetRoute(request);
         let answers = self.dump(&Operation::new("list", "routes"), &request)?;
-        let route = |answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => Some(route),
-            _ => None,
+        let route = |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                Some(route)
+            } else {
+                None
+            }
         };
         let in_main = |route: &RouteMessage| {
             let RouteHeader {
