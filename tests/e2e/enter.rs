@@ -131,7 +131,9 @@ impl Way {
                 .env(BINARY, "/mnt/tunlb");
         }
         if matches!(self, Self::Nobody | Self::User) {
-            command.args(["--user", "--map-root-user"]);
+            // A step of its own: files of /proc/net are its root's only where the user namespace was
+            // mapped when the network namespace was made.
+            command.args(["--user", "--map-root-user", "unshare"]);
         }
         command.args([
             "--net",
@@ -377,11 +379,13 @@ fn every_package_is_documented() {
         .lines()
         .find(|line| line.starts_with("sudo apt install "));
     let documented: Vec<_> = line.expect("a line for apt").split(' ').collect();
-    let ci = include_str!("../../.ci/run");
+    // A packaged crate has no .ci.
+    let ci = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run")).ok();
     for (program, package) in PROGRAMS {
         assert!(documented.contains(&package), "README.md: {package}");
+        let installed = |ci: String| ci.contains(&format!("{package}:"));
         assert!(
-            ci.contains(&format!("{package}:")),
+            ci.clone().is_none_or(installed),
             ".ci/run: {package} for {program}"
         );
     }
