@@ -358,7 +358,8 @@ fn read(node: &Node, path: &Path) -> Vec<Captured> {
 /// tcpdump reads the capture as often as it is asked, also while it grows.
 fn wait_until_readable(node: &Node, path: &Path) {
     wait_until("packets that tcpdump reads", || {
-        let text = node.sh(&format!("tcpdump -n -r {}", path.display()));
+        // Where it is root, tcpdump becomes another user, which a user namespace may not have: so it is not.
+        let text = node.sh(&format!("unshare --user tcpdump -n -r {}", path.display()));
         text.contains(VIP)
     });
 }

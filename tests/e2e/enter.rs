@@ -131,7 +131,9 @@ impl Way {
                 .env(BINARY, "/mnt/tunlb");
         }
         if matches!(self, Self::Nobody | Self::User) {
-            command.args(["--user", "--map-root-user"]);
+            // A step of its own: files of /proc/net are its root's only where the user namespace was
+            // mapped when the network namespace was made.
+            command.args(["--user", "--map-root-user", "unshare"]);
         }
         command.args([
             "--net",
@@ -234,19 +236,15 @@ fn path() -> OsString {
 }
 
 fn require_tun_device() {
-    if is_root() && !fs::exists("/dev/net/tun").unwrap_or(false) {
-        panic!("there is no /dev/net/tun; as root: modprobe tun");
-    }
-    if let Err(error) = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-    {
-        panic!(
-            "/dev/net/tun: {error}; these tests need it: run them as root, or as root: \
-             modprobe tun && chmod 0666 /dev/net/tun"
-        );
-    }
+    let mut options = OpenOptions::new();
+    let Err(error) = options.read(true).write(true).open("/dev/net/tun") else {
+        return;
+    };
+    let fix = match error.kind() {
+        io::ErrorKind::NotFound => "sudo modprobe tun",
+        _ => "sudo chmod 0666 /dev/net/tun (the mode that udev gives it)",
+    };
+    panic!("/dev/net/tun: {error}; these tests need it; run: {fix}");
 }
 
 fn require_namespaces(way: Way) {
@@ -377,11 +375,13 @@ fn every_package_is_documented() {
         .lines()
         .find(|line| line.starts_with("sudo apt install "));
     let documented: Vec<_> = line.expect("a line for apt").split(' ').collect();
-    let ci = include_str!("../../.ci/run");
+    // A packaged crate has no .ci.
+    let ci = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run")).ok();
     for (program, package) in PROGRAMS {
         assert!(documented.contains(&package), "README.md: {package}");
+        let installed = |ci: String| ci.contains(&format!("{package}:"));
         assert!(
-            ci.contains(&format!("{package}:")),
+            ci.clone().is_none_or(installed),
             ".ci/run: {package} for {program}"
         );
     }
