@@ -16,7 +16,14 @@ pub(crate) fn in_namespace(name: &str) {
         .env("XTABLES_LOCKFILE", folder.path().join("xtables.lock"))
         // In two steps: files of /proc/net are this root's only where the user namespace was mapped
         // when the network namespace was made.
-        .args(["--user", "--map-root-user", "unshare", "--net", "--mount", "--"])
+        .args([
+            "--user",
+            "--map-root-user",
+            "unshare",
+            "--net",
+            "--mount",
+            "--",
+        ])
         .args(["sh", "-c", OWN_RUN, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])

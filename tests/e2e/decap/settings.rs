@@ -109,6 +109,30 @@ fn arp_and_devices_that_come_later() {
     });
 }
 
+/// The kernel takes IPv6 off a device whose MTU is too small for it.
+#[test]
+fn ipv6_stays_on() {
+    in_lab(|lab| {
+        let (backend, _peer) = pair(lab);
+        backend.set_sysctl("ipv6/conf/all/disable_ipv6", 0);
+        backend.set_sysctl("ipv6/conf/default/disable_ipv6", 0);
+        let decap = start(&backend, &["--vip", "2001:db8::100", "--setup"]);
+        backend.run("ip link set decap0 mtu 1279");
+        wait_until("the MTU", || backend.mtu("decap0") == 65_535);
+        for device in ["decap0", "lo"] {
+            let key = format!("ipv6/conf/{device}/disable_ipv6");
+            backend.set_sysctl(&key, 1);
+            wait_for_value(&backend, &key, "0");
+        }
+        wait_until("the VIP", || {
+            backend
+                .run("ip addr show dev lo")
+                .contains("2001:db8::100/128")
+        });
+        succeeded(decap.stop(Signal::Term));
+    });
+}
+
 /// What another program set in between is there in the end, not what was there before it.
 #[test]
 fn what_others_set_is_left_behind() {
