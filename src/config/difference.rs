@@ -375,14 +375,4 @@ mod tests {
             ]
         );
     }
-
-    #[test]
-    fn names_cannot_act_on_a_terminal() {
-        let old = config("", &vip("web", 80, "", B1));
-        let new = config("", &vip("w\u{202e}eb", 80, "", B1));
-        assert_eq!(
-            texts(&old, &new),
-            ["vip w\\u{202e}eb: name web -> w\\u{202e}eb"]
-        );
-    }
 }

@@ -59,7 +59,7 @@ mod tests {
             (Raw::Text("lo"), "a name with another meaning"),
             (
                 Raw::Text("eth 0"),
-                "contains whitespace or a control character",
+                "contains whitespace, or a control or other character that is not printable",
             ),
             (Raw::Whole(1), "wrong type (integer)"),
         ] {
