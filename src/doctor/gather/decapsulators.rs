@@ -1,4 +1,7 @@
-//! Running `tunlb decap` processes of this network namespace, by their arguments.
+//! Running `tunlb decap` processes of this network namespace, by their arguments and open devices.
+
+use std::fs;
+use std::path::Path;
 
 use crate::decap::{Arguments, Encapsulation, Host};
 use crate::doctor::facts::{Decapsulator, Encap, Observed};
@@ -15,7 +18,11 @@ pub(super) fn read(processes: &Processes) -> Observed<Vec<Decapsulator>> {
         ));
     }
     let read = |(process, arguments): &(&Process, Vec<String>)| {
-        from_arguments(process.pid, arguments.get(2..).unwrap_or_default())
+        let named = from_arguments(process.pid, arguments.get(2..).unwrap_or_default());
+        match device_of(&processes.folder(process.pid)) {
+            Some(device) => Decapsulator { device, ..named },
+            None => named,
+        }
     };
     Observed::Seen(found.iter().map(read).collect())
 }
@@ -35,9 +42,39 @@ fn from_arguments(pid: u32, arguments: &[String]) -> Decapsulator {
     }
 }
 
+/// The TUN device that a process has open, by its present name (`tun_chr_show_fdinfo`,
+/// linux/drivers/net/tun.c); `None` where that may not be seen.
+fn device_of(folder: &Path) -> Option<String> {
+    let entries = fs::read_dir(folder.join("fd")).ok()?.flatten();
+    let mut tuns = entries.filter(|entry| {
+        let target = fs::read_link(entry.path());
+        target.is_ok_and(|target| target.ends_with("net/tun"))
+    });
+    let number = tuns.next()?.file_name();
+    let text = fs::read_to_string(folder.join("fdinfo").join(number)).ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("iff:"))?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_device_by_its_present_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for sub in ["fd", "fdinfo"] {
+            fs::create_dir(folder.path().join(sub)).unwrap();
+        }
+        symlink("socket:[7]", folder.path().join("fd/3")).unwrap();
+        assert_eq!(device_of(folder.path()), None);
+        symlink("/dev/net/tun", folder.path().join("fd/4")).unwrap();
+        assert_eq!(device_of(folder.path()), None);
+        let info = "pos:\t0\nflags:\t0104002\nmnt_id:\t25\niff:\ttun77\n";
+        fs::write(folder.path().join("fdinfo/4"), info).unwrap();
+        assert_eq!(device_of(folder.path()).as_deref(), Some("tun77"));
+    }
 
     #[test]
     fn arguments_become_facts() {

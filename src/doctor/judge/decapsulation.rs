@@ -138,6 +138,9 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
         .tunnel
         .as_deref()
         .filter(|_| case.target.vip.is_ipv6())?;
+    if let Some(link) = case.link(name).filter(|link| link.mtu < IPV6_MIN_MTU) {
+        return Some(no_room_for_ipv6(case, link));
+    }
     let setting = format!("net.ipv6.conf.{}.disable_ipv6", name.replace('.', "/"));
     (case.sysctl(&setting)? != 0).then(|| {
         Outcome::fail(say!(
@@ -150,6 +153,27 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
         .persist(lasting(&setting, 0))
         .verify(show(&setting, case.lang))
     })
+}
+
+/// The least MTU of a device with IPv6 (RFC 8200 §5); Linux takes IPv6 off one with less.
+const IPV6_MIN_MTU: u32 = 1280;
+
+fn no_room_for_ipv6(case: &Case<'_>, link: &Link) -> Outcome {
+    let Link { name, mtu, .. } = link;
+    // What the device had: that of a TUN is tunlb's own, a tunnel's is its path's less the outer header.
+    let wanted = if link.kind.as_deref() == Some("tun") {
+        "65535"
+    } else {
+        "1480"
+    };
+    Outcome::fail(say!(
+        case.lang,
+        "the MTU of {name} is {mtu}: with less than 1280 it has no IPv6, and decapsulated IPv6 packets are dropped",
+        "{name} 的 MTU 为 {mtu}：小于 1280 的设备没有 IPv6，解封装出来的 IPv6 包被丢弃"
+    ))
+    .evidence(format!("{name} mtu"), mtu)
+    .fix(command!["ip", "link", "set", "dev", name, "mtu", wanted])
+    .verify(command!["ip", "link", "show", "dev", name])
 }
 
 fn down_process(case: &Case<'_>, link: &Link) -> Outcome {

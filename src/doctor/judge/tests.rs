@@ -390,6 +390,11 @@ const FAULTS: &[(&str, Status, Change)] = &[
         set(facts, "net.ipv4.conf.tunl0.rp_filter", 1);
         refuse_input(facts);
     }),
+    ("B2", Status::Fail, |facts| {
+        target(facts).vip = ip("2001:db8::10");
+        target(facts).tunnel = Some("tunl0".into());
+        links(facts)[2].mtu = 1279;
+    }),
     ("B12", Status::Warn, |facts| {
         by_decap(facts);
         facts.decapsulators = Observed::Seen(vec![Decapsulator {

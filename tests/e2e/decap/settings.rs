@@ -57,7 +57,7 @@ fn clients_are_served_whatever_others_set() {
                     .run("ip -4 addr show dev decap0")
                     .contains("127.0.0.42/32")
                     && backend.run("ip addr show dev lo").contains("10.0.0.100/32")
-                    && backend.run("ip link show dev decap0 up") != ""
+                    && !backend.run("ip link show dev decap0 up").is_empty()
                     && (own == "2" || (own, all) == ("0".to_owned(), "0".to_owned()))
             });
             assert_eq!(site.get(), "b1", "{who}");
