@@ -162,7 +162,6 @@ fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     let vip = case.target.vip;
     let pid = decap.pid;
-    let list = |items: Vec<String>| items.join(" ");
     Outcome::fail(say!(
         case.lang,
         "tunlb decap (process {pid}) runs, but not for these packets: {vip}, this director and this kind of \
@@ -171,14 +170,23 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     ))
     .evidence(
         "tunlb decap --vip",
-        list(decap.vips.iter().map(ToString::to_string).collect()),
+        list(&decap.vips),
     )
     .evidence(
         "tunlb decap --director",
-        list(decap.directors.iter().map(ToString::to_string).collect()),
+        list(&decap.directors),
     )
     .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
     .verify("tunlb doctor --only B2")
+}
+
+/// Addresses that are worth reading.
+const MOST_SHOWN: usize = 16;
+
+fn list(items: &[impl ToString]) -> String {
+    let shown = items.iter().take(MOST_SHOWN).map(ToString::to_string);
+    let rest = (items.len() > MOST_SHOWN).then(|| "…".to_owned());
+    shown.chain(rest).collect::<Vec<_>>().join(" ")
 }
 
 fn unfit(case: &Case<'_>, link: &Link) -> Outcome {
