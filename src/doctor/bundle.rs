@@ -32,7 +32,7 @@ const MOST_VALUES: usize = 2_000_000;
 /// Bytes of a text, the firewall's apart.
 const LONGEST_TEXT: usize = 4096;
 /// Every VIP is judged by all facts: the product of both.
-const MOST_WORK: usize = 60_000_000;
+const MOST_WORK: usize = 200_000_000;
 /// The same for the backends of a director, each of which is looked for in few facts.
 const MOST_WORK_OF_A_DIRECTOR: usize = 1_000_000_000;
 
@@ -152,19 +152,24 @@ fn instead(bytes: &[u8]) -> &'static str {
 fn decompressed(bytes: &[u8]) -> Result<Vec<u8>, BundleError> {
     let broken = || BundleError::Compression(instead(bytes));
     let decoder = StreamingDecoder::new_with_max_window_size(Cursor::new(bytes), MOST_WINDOW);
-    let decoder = decoder.map_err(|error| match error {
-        FrameDecoderError::WindowSizeTooBig { requested, max } => BundleError::TooLarge {
-            what: format!("the window of the compression, in bytes: {requested}"),
-            limit: max,
-        },
-        _ => broken(),
+    let decoder = decoder.map_err(|error| {
+        if let FrameDecoderError::WindowSizeTooBig { requested, max } = error {
+            let what = format!("the window of the compression, in bytes: {requested}");
+            BundleError::TooLarge { what, limit: max }
+        } else {
+            broken()
+        }
     })?;
-    read_bounded(decoder, MOST_BYTES).map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => BundleError::TooLarge {
-            what: "the archive, in bytes: more".to_owned(),
-            limit: MOST_BYTES,
-        },
-        _ => broken(),
+    read_bounded(decoder, MOST_BYTES).map_err(|error| {
+        if error.kind() == io::ErrorKind::FileTooLarge {
+            let what = "the archive, in bytes: more".to_owned();
+            BundleError::TooLarge {
+                what,
+                limit: MOST_BYTES,
+            }
+        } else {
+            broken()
+        }
     })
 }
 
@@ -302,6 +307,133 @@ mod tests {
             error.to_string(),
             "facts.json has schema 7, this program reads schema 1"
         );
+    }
+
+    fn packed(archive: &[u8]) -> Vec<u8> {
+        compress_to_vec(archive, CompressionLevel::Fastest)
+    }
+
+    fn entry(kind: tar::EntryType, name: &str, size: u64, content: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path(name).unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        let padding = content.len().next_multiple_of(512) - content.len();
+        [header.as_bytes().as_slice(), content, &vec![0; padding]].concat()
+    }
+
+    /// As tar programs pack an unpacked bundle, and as none does.
+    #[test]
+    fn tricks_of_tar() {
+        use tar::EntryType;
+        let json = serde_json::to_vec(&facts()).unwrap();
+        let size = json.len() as u64;
+        let whole = |name| entry(EntryType::Regular, name, size, &json);
+        let pax = entry(
+            EntryType::XHeader,
+            "x",
+            30,
+            b"30 path=../../../etc/passwd-x\n",
+        );
+        let long = entry(EntryType::GNULongName, "././@LongLink", 5, b"other");
+        for archive in [
+            whole("./facts.json"),
+            [
+                entry(EntryType::Directory, "./", 0, b""),
+                whole("facts.json"),
+            ]
+            .concat(),
+            [pax, whole("facts.json")].concat(),
+            [long, whole("facts.json")].concat(),
+        ] {
+            assert_eq!(read(&packed(&archive)).unwrap(), facts());
+        }
+        for size in [size + 512, 1 << 40, u64::MAX >> 1] {
+            let archive = entry(EntryType::Regular, "facts.json", size, &json);
+            let error = read(&packed(&archive)).unwrap_err();
+            assert!(matches!(error, BundleError::Archive(_)), "{size}: {error}");
+        }
+        for kind in [
+            EntryType::GNUSparse,
+            EntryType::Link,
+            EntryType::Symlink,
+            EntryType::Directory,
+        ] {
+            let archive = entry(kind, "facts.json", size, &json);
+            let error = read(&packed(&archive)).unwrap_err();
+            assert!(matches!(error, BundleError::NoFacts), "{kind:?}: {error}");
+        }
+    }
+
+    fn refused(facts: &Facts) -> String {
+        let json = serde_json::to_vec(facts).unwrap();
+        let archive = entry(tar::EntryType::Regular, FACTS, json.len() as u64, &json);
+        read(&packed(&archive)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let mut named = facts();
+        named.kernel = "x".repeat(LONGEST_TEXT + 1);
+        assert_eq!(
+            refused(&named),
+            "too large to be a bundle: a text in facts.json, in bytes: 4097; the limit is 4096"
+        );
+        let mut unseen = facts();
+        unseen.firewall.nft = Observed::Unseen("x".repeat(LONGEST_TEXT + 1));
+        assert!(refused(&unseen).contains("a text in facts.json"));
+        let mut rules = facts();
+        rules.firewall.nft = Observed::Seen("x".repeat(LONGEST_TEXT + 1));
+        assert_eq!(read(&write(&rules, &[]).unwrap()).unwrap(), rules);
+        let error = bounded(&vec![b'['; MOST_VALUES]).unwrap_err();
+        assert!(
+            error.to_string().contains("the limit is 2000000"),
+            "{error}"
+        );
+    }
+
+    /// What a director of 10,000 VIPs sees is less than the limits, by far.
+    #[test]
+    fn a_large_director_fits() {
+        use crate::doctor::facts::{
+            BackendOnDirector, DirectorFacts, Encap, Route, RouteAnswer, VipOnDirector,
+        };
+        let route = || {
+            RouteAnswer::Route(Route {
+                kind: "unicast".to_owned(),
+                ..Route::default()
+            })
+        };
+        let address = |number: u32| std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        let mut facts = facts();
+        facts.director = Some(DirectorFacts {
+            vips: (0..10_000)
+                .map(|number| {
+                    (
+                        address(number),
+                        VipOnDirector {
+                            route: route(),
+                            own_answers: route(),
+                            on_link: None,
+                        },
+                    )
+                })
+                .collect(),
+            backends: (0..1000)
+                .map(|number| {
+                    let backend = BackendOnDirector {
+                        route: route(),
+                        mtu: Some(1500),
+                        send: Observed::Seen(None),
+                        encap: Encap::Ipip,
+                    };
+                    (address(number), backend)
+                })
+                .collect(),
+            ..DirectorFacts::default()
+        });
+        assert_eq!(read(&write(&facts, &[]).unwrap()).unwrap(), facts);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::cli::output::{is_stdout, stdout_for_packets};
 use crate::doctor::bundle::{self, MOST_COMPRESSED};
@@ -47,11 +47,12 @@ fn all(path: &Path, limit: u64) -> Result<Vec<u8>> {
     } else {
         File::open(path).and_then(|file| read_bounded(file, limit))
     };
-    read.map_err(|error| match error.kind() {
-        io::ErrorKind::FileTooLarge => {
-            anyhow::anyhow!("more than {limit} bytes, the limit of such a file")
+    read.map_err(|error| {
+        if error.kind() == io::ErrorKind::FileTooLarge {
+            anyhow!("more than {limit} bytes, the limit of such a file")
+        } else {
+            error.into()
         }
-        _ => error.into(),
     })
     .with_context(|| format!("cannot read {}", shown(path)))
 }

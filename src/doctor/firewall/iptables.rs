@@ -34,9 +34,6 @@ pub(super) fn read(program: &str, text: &str, room: &Room) -> Result<Vec<Table>,
                 "line {number} has more than {LONGEST_LINE} bytes"
             )));
         }
-        if !room.take(parts(line)) {
-            return Err(error(Room::full()));
-        }
         if line.is_empty() || line.starts_with('#') || line == "COMMIT" {
             continue;
         }
@@ -57,7 +54,11 @@ pub(super) fn read(program: &str, text: &str, room: &Room) -> Result<Vec<Table>,
             continue;
         }
         let table = tables.last_mut();
-        if table.and_then(|table| add(table, line)).is_none() {
+        let added = table.and_then(|table| add(table, line));
+        if added.is_some_and(|parts| !room.take(parts)) {
+            return Err(error(Room::full()));
+        }
+        if added.is_none() {
             let line = quotable(line.to_owned());
             return Err(error(format!("line {} is no rule: {line}", at + 1)));
         }
@@ -67,12 +68,6 @@ pub(super) fn read(program: &str, text: &str, room: &Room) -> Result<Vec<Table>,
 
 /// Bytes of a line; a rule's comment has 256 at most.
 const LONGEST_LINE: usize = 65_536;
-
-/// Words and elements of lists, at least the rule itself.
-fn parts(line: &str) -> usize {
-    let between = |letter: char| letter == ' ' || letter == ',';
-    4 + line.matches(between).count()
-}
 
 /// Whose packets a program's rules see.
 pub(super) fn family(program: &str) -> Family {
@@ -100,13 +95,14 @@ pub(super) fn unprintable(text: &str) -> Vec<&str> {
         .collect()
 }
 
-fn add(table: &mut Table, line: &str) -> Option<()> {
+/// Adds a chain or a rule; returns of how many parts.
+fn add(table: &mut Table, line: &str) -> Option<usize> {
     if let Some(rest) = line.strip_prefix(':') {
         let (name, rest) = rest.split_once(' ')?;
         named(name)?;
         let base = base(&table.name, name, rest);
         table.chains.entry(name.to_owned()).or_default().base = base;
-        return Some(());
+        return Some(CHAIN);
     }
     let (packets, line) = counters(line);
     let words = iptables_rule::words(line.strip_prefix("-A ")?);
@@ -114,14 +110,19 @@ fn add(table: &mut Table, line: &str) -> Option<()> {
     named(&chain.text)?;
     let chain: &mut Chain = table.chains.entry(chain.text.clone()).or_default();
     let number = chain.rules.len() + 1;
-    chain.rules.push(Rule {
+    let rule = Rule {
         text: quotable(line.to_owned()),
         handle: u64::try_from(number).ok(),
         packets,
         steps: iptables_rule::steps(options, table.family),
-    });
-    Some(())
+    };
+    let parts = rule.parts();
+    chain.rules.push(rule);
+    Some(parts)
 }
+
+/// The parts that a chain counts for.
+const CHAIN: usize = 4;
 
 fn named(name: &str) -> Option<()> {
     (name.len() <= LONGEST_NAME).then_some(())

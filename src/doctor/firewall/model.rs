@@ -32,8 +32,8 @@ pub(super) struct Room(Cell<usize>);
 
 impl Room {
     /// Rules, matches, and elements of sets. Blocklists have some hundred thousand elements, a busy host as
-    /// many matches; a part takes up to 150 bytes.
-    pub(super) const MOST_PARTS: usize = 2_000_000;
+    /// many matches; a part takes up to 100 bytes.
+    pub(super) const MOST_PARTS: usize = 3_000_000;
 
     pub(super) const fn new() -> Self {
         Self(Cell::new(Self::MOST_PARTS))
@@ -149,6 +149,14 @@ pub(super) struct Rule {
     pub(super) handle: Option<u64>,
     pub(super) packets: Option<u64>,
     pub(super) steps: Vec<Step>,
+}
+
+impl Rule {
+    /// What it takes of [`Room`], with all its matches and elements.
+    pub(super) fn parts(&self) -> usize {
+        let steps = self.steps.iter().map(|step| 1 + step.size());
+        2 + self.text.len() / 64 + steps.sum::<usize>()
+    }
 }
 
 impl Step {

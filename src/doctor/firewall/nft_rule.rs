@@ -13,10 +13,13 @@ use super::model::{
 use super::nft::{SetName, Sets, list, word};
 use super::{nft_list, nft_operand, nft_value};
 
+/// Elements of a set, as they are compared with these properties.
+type Shared = HashMap<(SetName, Vec<Field>), Arc<[Element]>>;
+
 /// What rules refer to: named sets, whose elements all rules share that compare them with the same.
 pub(super) struct Known<'j> {
     sets: &'j Sets<'j>,
-    shared: RefCell<HashMap<(SetName, Vec<Field>), Arc<[Element]>>>,
+    shared: RefCell<Shared>,
     pub(super) room: &'j Room,
     full: Cell<bool>,
 }
@@ -64,8 +67,8 @@ impl<'j> Known<'j> {
             return Some(Arc::clone(elements));
         }
         let mut elements = Vec::new();
-        self.for_each(list, |json| {
-            elements.push(nft_value::element(json, operands))
+        self.for_each(list, operands.len().max(1), |json| {
+            elements.push(nft_value::element(json, operands));
         });
         let elements: Arc<[Element]> = elements.into();
         self.shared.borrow_mut().insert(key, Arc::clone(&elements));
@@ -73,9 +76,9 @@ impl<'j> Known<'j> {
     }
 
     /// Calls `each` with every element that there is room for.
-    fn for_each(&self, list: &'j RawValue, mut each: impl FnMut(&Json)) {
+    fn for_each(&self, list: &'j RawValue, parts: usize, mut each: impl FnMut(&Json)) {
         let read = nft_list::for_each(list, &mut |element| {
-            if !self.take(1) || element.get().len() > LONGEST_ELEMENT {
+            if !self.take(parts) || element.get().len() > LONGEST_ELEMENT {
                 return Err(Room::full());
             }
             each(&serde_json::from_str(element.get()).map_err(|why| why.to_string())?);
@@ -109,12 +112,12 @@ impl Context<'_> {
     fn for_each_pair(&self, json: &Json, mut each: impl FnMut(&Json)) -> Option<()> {
         if json.get("set").is_some() {
             let pairs = list(json, "set");
-            self.known.take(pairs.len());
+            self.known.take(2 * pairs.len());
             pairs.iter().for_each(each);
             return Some(());
         }
         let list = *self.known.sets.get(&self.named(json)?)?;
-        self.known.for_each(list, &mut each);
+        self.known.for_each(list, 2, &mut each);
         Some(())
     }
 

@@ -759,6 +759,91 @@ fn doubt_that_decides_nothing_is_none() {
     }
 }
 
+fn ruleset(objects: &str) -> String {
+    format!(
+        "{{\"nftables\":[{{\"chain\":{{\"family\":\"inet\",\"table\":\"f\",\"name\":\"in\",\
+         \"type\":\"filter\",\"hook\":\"input\",\"prio\":0,\"policy\":\"accept\"}}}},{objects}]}}"
+    )
+}
+
+fn in_chain(statements: &str) -> String {
+    format!(
+        "{{\"rule\":{{\"family\":\"inet\",\"table\":\"f\",\"chain\":\"in\",\"expr\":[{statements}]}}}}"
+    )
+}
+
+/// Rules share the elements of a named set; elsewhere there is a bound.
+#[test]
+fn rulesets_have_bounds() {
+    let elements = vec!["\"192.0.2.1\""; 100_000].join(",");
+    let set = format!(
+        "{{\"set\":{{\"family\":\"inet\",\"table\":\"f\",\"name\":\"s\",\"elem\":[{elements}]}}}}"
+    );
+    let one = in_chain(
+        "{\"match\":{\"op\":\"==\",\"left\":{\"payload\":{\"protocol\":\"ip\",\"field\":\"saddr\"}},\
+         \"right\":\"@s\"}},{\"drop\":null}",
+    );
+    let shared = ruleset(&format!("{set},{}", vec![one.as_str(); 300].join(",")));
+    let tables = nft::read(&shared, &Room::new()).unwrap();
+    let (verdict, work) = walk::judge(&tables, &inner());
+    assert!(work <= 8_200_000, "{work}");
+    assert!(
+        matches!(verdict, FilterVerdict::Unknown(_)),
+        "300 rules of 100,000 elements"
+    );
+    let few = Room::new();
+    assert!(few.take(Room::MOST_PARTS - 1000));
+    for (what, read) in [
+        ("a set", nft::read(&shared, &few).is_err()),
+        (
+            "rules",
+            nft::read(&ruleset(&vec![in_chain(""); 500].join(",")), &few).is_err(),
+        ),
+        (
+            "lines",
+            iptables::read(
+                "iptables-save",
+                &format!("*f\n{}", "-A I -j X\n".repeat(500)),
+                &few,
+            )
+            .is_err(),
+        ),
+    ] {
+        assert!(read, "{what}");
+    }
+    let long = in_chain(&format!("{{\"comment\":\"{}\"}}", "x".repeat(2 << 20)));
+    let error = nft::read(&ruleset(&long), &Room::new()).unwrap_err();
+    assert!(error.what.contains("1048576 are read"), "{error}");
+    let line = format!("*f\n-A I -m comment --comment {}\n", "x".repeat(70_000));
+    let error = iptables::read("iptables-save", &line, &Room::new()).unwrap_err();
+    assert_eq!(error.what, "line 2 has more than 65536 bytes");
+}
+
+/// Many VIPs and many rules are given up in the end.
+#[test]
+fn work_has_an_end() {
+    let rules = "-A INPUT -s 192.0.2.1 -j DROP\n".repeat(50_000);
+    let firewall = legacy(&format!("*filter\n:INPUT ACCEPT [0:0]\n{rules}"));
+    expect(&firewall, &inner(), "accept");
+    firewall.work.add(100_000_000);
+    let FilterVerdict::NotSeen(why) = firewall.judge(&inner()) else {
+        panic!("judged");
+    };
+    assert!(why.contains("too many rules"), "{why}");
+    assert!(firewall.rules_naming_protocol(4).is_empty());
+}
+
+#[test]
+fn long_rules_are_cut_where_they_are_quoted() {
+    let rule = format!("-A INPUT -m u32 --u32 {} -j DROP", "é".repeat(5000));
+    let FilterVerdict::Unknown(quoted) =
+        legacy(&format!("*filter\n:INPUT ACCEPT [0:0]\n{rule}\n")).judge(&inner())
+    else {
+        panic!("judged");
+    };
+    assert!(quoted.rule.len() < 4200 && quoted.rule.ends_with("é …"));
+}
+
 /// Cascades of jumps are cut off, not walked for hours.
 #[test]
 fn cascades_end() {

@@ -142,9 +142,10 @@ impl Script {
 
     fn error(&self, cause: io::Error) -> ScriptError {
         let path = self.path.clone();
-        match cause.kind() {
-            io::ErrorKind::AlreadyExists => ScriptError::Exists { path },
-            _ => ScriptError::Write { path, cause },
+        if cause.kind() == io::ErrorKind::AlreadyExists {
+            ScriptError::Exists { path }
+        } else {
+            ScriptError::Write { path, cause }
         }
     }
 }

@@ -191,7 +191,6 @@ fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     let vip = case.target.vip;
     let pid = decap.pid;
-    let list = |items: Vec<String>| items.join(" ");
     let outcome = Outcome::fail(say!(
         case.lang,
         "tunlb decap (process {pid}) runs, but not for these packets: {vip}, this director and this kind of \
@@ -200,11 +199,11 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     ))
     .evidence(
         "tunlb decap --vip",
-        list(decap.vips.iter().map(ToString::to_string).collect()),
+        list(&decap.vips),
     )
     .evidence(
         "tunlb decap --director",
-        list(decap.directors.iter().map(ToString::to_string).collect()),
+        list(&decap.directors),
     );
     let outcome = if decap.encap == case.target.encap {
         let instead = userspace::extended(case, decap);
@@ -213,6 +212,15 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
         outcome.fix(userspace::command(case))
     };
     outcome.verify("tunlb doctor --only B2")
+}
+
+/// Addresses that are worth reading.
+const MOST_SHOWN: usize = 16;
+
+fn list(items: &[impl ToString]) -> String {
+    let shown = items.iter().take(MOST_SHOWN).map(ToString::to_string);
+    let rest = (items.len() > MOST_SHOWN).then(|| "…".to_owned());
+    shown.chain(rest).collect::<Vec<_>>().join(" ")
 }
 
 fn unfit(case: &Case<'_>, link: &Link) -> Outcome {

@@ -66,12 +66,15 @@ fn any_port(case: &Case<'_>) -> Outcome {
     ))
 }
 
+/// Programs that are worth reading about.
+const MOST_SHOWN: usize = 8;
+
 /// Programs that listen on the port, on addresses or devices where the VIP's packets do not reach them.
 fn on_other_addresses(outcome: Outcome, sockets: &[Socket], protocol: &str, port: u16) -> Outcome {
     let others = sockets
         .iter()
         .filter(|socket| socket.protocol == protocol && socket.port == port);
-    others.fold(outcome, |outcome, socket| {
+    others.take(MOST_SHOWN).fold(outcome, |outcome, socket| {
         outcome.evidence(address_text(socket), program(socket))
     })
 }
@@ -82,23 +85,26 @@ fn elsewhere(case: &Case<'_>, outcome: Outcome) -> Outcome {
         .listeners_elsewhere
         .seen()
         .map_or(&[][..], Vec::as_slice);
-    others.iter().fold(outcome, |outcome, (pid, program)| {
-        outcome
-            .evidence(
-                say!(
-                    case.lang,
-                    "in another network namespace",
-                    "在别的网络命名空间里"
-                ),
-                format!("{program} ({pid})"),
-            )
-            .fix(command![
-                "nsenter",
-                format!("--net=/proc/{pid}/ns/net"),
-                "tunlb",
-                "doctor"
-            ])
-    })
+    others
+        .iter()
+        .take(MOST_SHOWN)
+        .fold(outcome, |outcome, (pid, program)| {
+            outcome
+                .evidence(
+                    say!(
+                        case.lang,
+                        "in another network namespace",
+                        "在别的网络命名空间里"
+                    ),
+                    format!("{program} ({pid})"),
+                )
+                .fix(command![
+                    "nsenter",
+                    format!("--net=/proc/{pid}/ns/net"),
+                    "tunlb",
+                    "doctor"
+                ])
+        })
 }
 
 /// A UDP service on the wildcard address.

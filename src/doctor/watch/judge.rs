@@ -19,6 +19,9 @@ use crate::doctor::lines::command;
 /// Packets that are quoted as evidence.
 const MOST_QUOTED: usize = 12;
 
+/// Counters, and reasons for drops, that are shown.
+const MOST_COUNTERS: usize = 64;
+
 /// Puts what was seen into a diagnosis: the finding that it proves, and the verdict. Leaves a diagnosis of
 /// another VIP, or of a director, as it is.
 #[must_use]
@@ -60,10 +63,11 @@ fn evidence(observation: &Observation, lang: Lang) -> BTreeMap<String, String> {
     for (number, sighting) in observation.seen.iter().take(MOST_QUOTED).enumerate() {
         evidence.insert(texts::packet(number + 1, lang), sighting.timed());
     }
-    for (counter, by) in &observation.deltas {
-        if texts::TELLING.contains(&counter.as_str()) || counter.ends_with(".rx_errs") {
-            evidence.insert(counter.clone(), format!("+{by}"));
-        }
+    let telling = observation.deltas.iter().filter(|(counter, _)| {
+        texts::TELLING.contains(&counter.as_str()) || counter.ends_with(".rx_errs")
+    });
+    for (counter, by) in telling.take(MOST_COUNTERS) {
+        evidence.insert(counter.clone(), format!("+{by}"));
     }
     if observation.lost > 0 {
         evidence.insert(texts::lost(lang), observation.lost.to_string());
@@ -71,7 +75,7 @@ fn evidence(observation: &Observation, lang: Lang) -> BTreeMap<String, String> {
     let reasons = match &observation.drop_reasons {
         Observed::Seen(reasons) if reasons.is_empty() => return evidence,
         Observed::Seen(reasons) => {
-            let reasons = reasons.iter();
+            let reasons = reasons.iter().take(MOST_COUNTERS);
             let reasons: Vec<_> = reasons
                 .map(|(reason, count)| format!("{reason} {count}"))
                 .collect();

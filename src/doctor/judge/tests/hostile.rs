@@ -203,7 +203,10 @@ fn run(script: &str) -> Vec<Vec<String>> {
     let (record, here) = (folder.path().join("record"), folder.path().join("here"));
     fs::create_dir(&here).unwrap();
     let output = Command::new("/bin/sh")
-        .args(["-c", &format!("kill() {{ \"$PATH/kill\" \"$@\"; }}\n{script}")])
+        .args([
+            "-c",
+            &format!("kill() {{ \"$PATH/kill\" \"$@\"; }}\n{script}"),
+        ])
         .env_clear()
         .env("PATH", &programs)
         .env("RECORD", &record)
