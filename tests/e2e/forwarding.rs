@@ -191,10 +191,16 @@ fn nothing_is_turned_on_where_the_way_in_forwards() {
     in_lab(|lab| {
         let line = Line::new(lab);
         line.director.set_sysctl("ipv4/conf/eth0/forwarding", 1);
+        // Without IPv6, whose addresses come later.
         line.director
-            .run("ip link add idle type veth peer name idle2");
-        line.director
-            .sh("ip addr add 10.0.77.1/24 dev idle; ip link set idle up; ip link set idle2 up");
+            .set_sysctl("ipv6/conf/default/disable_ipv6", 1);
+        line.director.sh("ip link add idle type veth peer name idle2
+             ip addr add 10.0.77.1/24 dev idle
+             ip link set idle up; ip link set idle2 up");
+        wait_until("the idle link", || {
+            let links = line.director.run("ip -o link show type veth");
+            links.lines().all(|link| link.contains("state UP"))
+        });
         let before = dump(&line.director);
         let director = line.run(&["--setup", "--vip", "10.0.0.100:80/tcp"]);
         assert!(line.answers(VIP), "the answer leaves the TUN");
