@@ -238,7 +238,7 @@ fn both_captures_in_one_file() {
         let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
-        let file = lab.file("watch.pcapng", "");
+        let file = lab.file("folder", "").with_file_name("watch.pcapng");
         let path = file.display().to_string();
         watched(&site.client, backend, &["--vip", WEB, "--pcap", &path], URL);
         // Where it is root, tcpdump becomes another user, which a user namespace may not have: so it is not.
