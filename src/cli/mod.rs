@@ -15,6 +15,7 @@ pub mod explain;
 pub mod replay;
 pub mod run;
 pub mod source;
+pub mod undo;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ pub enum Command {
     Replay(replay::Args),
     /// Run the director: packets for VIPs from a TUN device to backends in IPIP
     Run(run::Args),
+    /// Undo what a killed run or decap left behind: settings, routes, addresses
+    Undo(undo::Args),
 }
 
 /// Does what the command line says.
@@ -67,6 +70,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
+        Command::Undo(args) => undo::run(args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `tunlb run`: the director, until SIGINT or SIGTERM.
+//! `tunlb run`: the director, until a signal stops it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use super::source::ConfigSource;
 use super::{BAD_NEWS, print};
 use crate::config::Config;
 use crate::daemon::{
-    self, CaptureOptions, Filter, FilterError, HostSetup, Reload, RunOptions, StopReason,
+    self, CaptureOptions, Filter, FilterError, HostSetup, Reload, RunOptions, StopReason, Totals,
 };
 
 /// Arguments of `tunlb run`.
@@ -75,10 +75,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let tun = config.director.tun.clone();
     let read = || args.source.load();
     let reload: Option<Reload<'_>> = args.source.config.is_some().then_some(&read);
-    let (totals, reason) = daemon::run(config, &options, reload)?;
+    let report = |totals: &Totals| {
+        if let Err(error) = print(&totals.to_string()) {
+            warn!("{error:#}");
+        }
+    };
+    let (totals, reason) = daemon::run(config, &options, reload, report)?;
     print(&totals.to_string())?;
     match reason {
-        StopReason::Signal => Ok(ExitCode::SUCCESS),
+        StopReason::Signal(_) => Ok(ExitCode::SUCCESS),
         StopReason::Failed(error) => {
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }

@@ -5,6 +5,7 @@
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
 mod drains;
+mod forwarding;
 mod neighbours;
 mod path_mtu;
 mod paths;
@@ -12,22 +13,23 @@ mod preflight;
 mod published;
 mod reload;
 mod routes;
+mod signals;
 mod tee;
 mod threads;
 mod totals;
 mod worker;
 
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use log::{info, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use log::{error, info, warn};
 
 use crate::config::{Config, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
@@ -44,7 +46,7 @@ pub use paths::Paths;
 pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
 pub use reload::Reload;
-use routes::Routes;
+use routes::{Guards, Routes};
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
@@ -62,40 +64,59 @@ pub struct RunOptions {
 /// Why a director stopped.
 #[derive(Debug)]
 pub enum StopReason {
-    /// SIGINT, SIGTERM, or SIGHUP where nothing can be reloaded.
-    Signal,
+    /// A signal that means to stop, by its name.
+    Signal(String),
     /// The TUN cannot be read any more, above all because it was deleted.
     Failed(io::Error),
 }
 
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(name) => f.write_str(name),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
 /// Forwards packets until a signal comes or the TUN is gone. SIGHUP reads the configuration again
-/// by `reload`; without it, it stops the director as well.
+/// by `reload`, where it came from a file; `report` is called with the totals so far at each SIGUSR1.
 ///
 /// # Errors
-/// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
+/// What is missing (privileges, TUN, routes), naming the object and the fix. Nothing is left
 /// behind.
 pub fn run(
     config: Config,
     options: &RunOptions,
     reload: Option<Reload<'_>>,
+    report: impl Fn(&Totals),
 ) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
-    hear_signals(events.clone()).context("cannot watch for signals")?;
+    signals::hear(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
     info!("{}", daemon.summary());
     release_freed_memory();
     loop {
         match (daemon.wait(&happened)?, reload) {
-            (Event::Stop(reason), _) => return Ok((daemon.stop(), reason)),
-            (Event::HangUp, None) => return Ok((daemon.stop(), StopReason::Signal)),
+            (Event::Stop(reason), _) => {
+                info!("stopping: {reason}");
+                return Ok((daemon.stop(), reason));
+            }
+            (Event::HangUp, None) => error!("{NO_FILE}"),
             (Event::HangUp, Some(read)) => {
                 daemon.reload(read);
                 release_freed_memory();
             }
+            (Event::Totals, _) => report(&daemon.totals()),
             (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
         }
     }
 }
+
+/// The answer to SIGHUP where there is nothing to read again. A terminal that closes sends it, too; that
+/// ends a director no more than it would under nohup(1).
+const NO_FILE: &str = "reload refused: the configuration came as flags, so there is no file to read again; \
+     SIGTERM stops the director";
 
 /// Events that may wait; what does not fit is reported again by the next packet.
 const EVENTS: usize = 64;
@@ -106,29 +127,14 @@ enum Event {
     Stop(StopReason),
     /// SIGHUP.
     HangUp,
+    /// SIGUSR1.
+    Totals,
     /// The kernel refused a packet for this backend as too long.
     TooLongFor(BackendIndex),
 }
 
 /// How often draining backends are looked at.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
-
-fn hear_signals(events: SyncSender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let body = move || {
-        for signal in signals.forever() {
-            let event = match signal {
-                SIGHUP => Event::HangUp,
-                _ => Event::Stop(StopReason::Signal),
-            };
-            events.send(event).ok(); // nobody listens when the director stops already
-        }
-    };
-    thread::Builder::new()
-        .name("tunlb-signals".into())
-        .spawn(body)?;
-    Ok(())
-}
 
 /// A director at work.
 #[derive(Debug)]
@@ -176,6 +182,8 @@ impl Daemon {
             .transpose()?;
 
         let mut undo = Undo::new()?;
+        let mut guards = Guards::default();
+        guards.add(&mtus, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
         let device = TunDevice::open(tun, config.director.workers, mtu, &mut undo)?;
         let mut drains = Drains::default();
@@ -203,7 +211,7 @@ impl Daemon {
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        let mut routes = Routes::new(device.name, device.index);
+        let mut routes = Routes::new(device.name, device.index, guards);
         routes.follow(&mtus, &mut undo)?;
         let workers = workers
             .into_iter()
@@ -239,7 +247,7 @@ impl Daemon {
 
     /// The next event; meanwhile draining backends are looked after.
     fn wait(&mut self, happened: &Receiver<Event>) -> Result<Event> {
-        const DEAF: &str = "nobody left to stop the director";
+        const DEAF: &str = "event channel closed unexpectedly";
         while self.drains.is_waiting() {
             match happened.recv_timeout(DRAIN_INTERVAL) {
                 Ok(event) => return Ok(event),
@@ -262,11 +270,17 @@ impl Daemon {
                 warn!("cannot wake a worker: {error}");
             }
         }
-        self.workers.into_iter().for_each(WorkerThread::join);
-        if let Some(capture) = self.capture {
+        let workers = mem::take(&mut self.workers);
+        workers.into_iter().for_each(WorkerThread::join);
+        if let Some(capture) = self.capture.take() {
             capture.stop();
         }
         warn_of_failures(self.undo.undo_all());
+        self.totals()
+    }
+
+    /// What was forwarded and dropped so far.
+    fn totals(&self) -> Totals {
         Totals::new(&self.publisher.current().load().snapshot, &self.roster)
     }
 

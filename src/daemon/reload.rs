@@ -51,6 +51,7 @@ impl Daemon {
             warn!("{warning}");
         }
         self.publish(&config, &paths, &mtus)?;
+        self.routes.guard(&mtus, &mut self.undo);
         let followed = preflight::prepare_host(&config, self.setup, &paths, &mut self.undo)
             .and_then(|()| self.follow(&mtus, &mut netlink))
             .and_then(|()| self.follow_neighbours(&config));

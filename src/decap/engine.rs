@@ -9,11 +9,11 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
-use signal_hook::consts::SIGUSR1;
 use signal_hook_mio::v1_0::Signals;
 
 use crate::io::{
     netlink::{AddressMonitor, Netlink},
+    signals::{Ignored, Meaning, meaning, name},
     sys::{ReceiveBatch, Received},
     tun::Queue,
 };
@@ -43,6 +43,7 @@ pub(super) struct Engine {
     pub(super) sockets: Vec<TunnelSocket>,
     pub(super) queue: Queue,
     pub(super) signals: Signals,
+    pub(super) ignored: Ignored,
     pub(super) monitor: AddressMonitor,
     pub(super) netlink: Netlink,
     pub(super) admission: Admission,
@@ -63,7 +64,7 @@ enum Wish {
 }
 
 impl Engine {
-    /// Runs until SIGINT, SIGTERM or SIGHUP. `report` is called at each SIGUSR1.
+    /// Runs until a signal means to stop. `report` is called at each SIGUSR1.
     pub(super) fn run(mut self, mut report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
         let mut poll = Poll::new().map_err(loop_error("open"))?;
         self.register(&poll).map_err(loop_error("register"))?;
@@ -110,10 +111,14 @@ impl Engine {
     fn take_signals(&mut self, totals: &Totals, report: &mut impl FnMut(&Totals)) -> Wish {
         let mut wish = Wish::Continue;
         for signal in self.signals.pending() {
-            if signal == SIGUSR1 {
-                report(totals);
-            } else {
-                wish = Wish::Stop;
+            match meaning(signal) {
+                Meaning::Stop => {
+                    log::info!("stopping: {}", name(signal));
+                    wish = Wish::Stop;
+                }
+                Meaning::Totals => report(totals),
+                Meaning::Reload => log::info!("{}: there is no file to read again", name(signal)),
+                Meaning::Nothing => self.ignored.note(signal),
             }
         }
         wish

@@ -20,12 +20,12 @@ use std::{
     num::{NonZeroU16, NonZeroUsize},
 };
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::io::{
     capability::{self, Capability, PrivilegeError},
     netlink::{AddressMonitor, Netlink, NetlinkError},
+    signals,
     sysctl::SysctlError,
     tun::{TunDevice, TunError},
     undo::{self, Undo, UndoError},
@@ -99,11 +99,11 @@ pub enum DecapError {
     },
 }
 
-/// Runs until SIGINT, SIGTERM or SIGHUP, and returns what happened to the packets. `report` is called with the
+/// Runs until SIGINT or SIGTERM, and returns what happened to the packets. `report` is called with the
 /// totals so far at each SIGUSR1.
 ///
 /// # Errors
-/// Any [`DecapError`]; everything that was set up is taken back then, too.
+/// Any [`DecapError`]; everything that was set up is undone then, too.
 pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
     require_capabilities(settings.encapsulation())?;
     undo::recover();
@@ -111,11 +111,10 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     kernel_tunnel::refuse(settings, &netlink.links()?)?;
     let sockets = socket::open_all(settings.encapsulation())?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
-    let signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(|cause| DecapError::Loop {
-            operation: "take signals",
-            cause,
-        })?;
+    let signals = Signals::new(signals::heard()).map_err(|cause| DecapError::Loop {
+        operation: "take signals",
+        cause,
+    })?;
     let mut undo = Undo::new()?;
     let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU, &mut undo)?;
     host::prepare(settings, &tun, &mut netlink, &mut undo)?;
@@ -137,6 +136,7 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         sockets,
         queue,
         signals,
+        ignored: signals::Ignored::default(),
         monitor,
         netlink,
         admission,

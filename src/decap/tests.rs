@@ -9,6 +9,7 @@ use crate::io::{
     tun::{Queue, TunDevice},
 };
 use crate::packet::{Packet, checksum::Sum};
+use signal_hook::consts::SIGTERM;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{SocketAddr, UdpSocket},

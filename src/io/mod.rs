@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod on_link;
 pub mod packet_socket;
 pub mod pcap;
+pub mod signals;
 pub mod sys;
 pub mod sysctl;
 pub mod tracing;

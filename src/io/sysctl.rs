@@ -99,6 +99,19 @@ pub enum SysctlError {
     Unknown(String),
 }
 
+impl SysctlError {
+    /// Whether there is no such setting: its device is gone, or the kernel does not know it.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Read { cause, .. } | Self::Write { cause, .. } => {
+                cause.kind() == io::ErrorKind::NotFound
+            }
+            Self::Device { .. } | Self::NotAnInteger { .. } | Self::Unknown(_) => false,
+        }
+    }
+}
+
 /// The settings per device that tunlb changes, and those that the kernel changes along with them: the
 /// only ones that are read from a text.
 const CHANGED: &[(Family, Folder, &[&str])] = &[
@@ -267,6 +280,18 @@ impl Sysctl {
     pub fn device(&self) -> Option<&str> {
         let device = self.device.as_deref();
         device.filter(|device| !["all", "default"].contains(device))
+    }
+
+    /// For `addr_gen_mode`: `disable_ipv6` of the device. Writing the former makes the kernel give the device
+    /// an address at once, also where it is down, but not while IPv6 is off on it
+    /// (`addrconf_sysctl_addr_gen_mode`, linux/net/ipv6/addrconf.c).
+    #[must_use]
+    pub(super) fn makes_addresses_unless(&self) -> Option<Self> {
+        let is_it = self.family == Family::Ipv6 && self.name == "addr_gen_mode";
+        is_it.then(|| Self {
+            name: "disable_ipv6",
+            ..self.clone()
+        })
     }
 
     /// The settings that writing `value` to this one, or undoing that, changes too; and the value that

@@ -13,10 +13,11 @@ use log::debug;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{
-    netlink::{Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
+    netlink::{Address, Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
     sysctl::{Sysctl, is_device_name},
-    undo::Undo,
+    undo::{Undo, UndoError},
 };
+use crate::text::plain::Plain;
 
 /// Why a device could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +107,10 @@ impl TunDevice {
         let link = netlink.link(name).map_err(netlink_error)?;
         let link = link.ok_or_else(|| TunError::Vanished(name.to_owned()))?;
         match existing {
-            Some(before) => undo.keep_link(&before),
+            Some(before) => {
+                keep_silent(&before, &mut netlink, undo);
+                undo.keep_link(&before);
+            }
             None => silence(name),
         }
         netlink.set_mtu(link.index, mtu).map_err(netlink_error)?;
@@ -119,10 +123,31 @@ impl TunDevice {
     }
 }
 
+/// `addr_gen_mode` of a device that has not made an address of its own yet (IN6_ADDR_GEN_MODE_EUI64), and
+/// of one that never will (IN6_ADDR_GEN_MODE_NONE).
+const NO_LINK_LOCAL_YET: i32 = 0;
+const NO_LINK_LOCAL: i32 = 1;
+
+/// Keeps a device that was there from making a secret and an address of its own as soon as a queue of it
+/// is open, since those would stay for good; one that has an address is left as it is.
+fn keep_silent(link: &Link, netlink: &mut Netlink, undo: &mut Undo) {
+    let mut set = || -> Result<(), UndoError> {
+        let key = Sysctl::ipv6_conf(&link.name, "addr_gen_mode")?;
+        let of_link =
+            |address: &Address| address.link == link.index && address.net.addr().is_ipv6();
+        if key.read()? == NO_LINK_LOCAL_YET && !netlink.addresses()?.iter().any(of_link) {
+            undo.set_sysctl(key, NO_LINK_LOCAL)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = set() {
+        debug!("tun device {}: {error}", Plain(&link.name)); // a kernel without IPv6 makes none
+    }
+}
+
 /// Keeps a new device from sending router solicitations and multicast reports of its own, which
 /// would be read from its queues: without a link-local address IPv6 has nothing to say there.
 fn silence(name: &str) {
-    const NO_LINK_LOCAL: i32 = 1; // IN6_ADDR_GEN_MODE_NONE
     let set = Sysctl::ipv6_conf(name, "addr_gen_mode").and_then(|key| key.write(NO_LINK_LOCAL));
     if let Err(error) = set {
         debug!("tun device {name}: {error}"); // a kernel without IPv6 sends nothing
@@ -373,7 +398,7 @@ mod tests {
         for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
             let mut undo = Undo::new().unwrap();
             let device = TunDevice::open(name, queues(wanted), 1480, &mut undo).unwrap();
-            assert_eq!(undo.steps().len(), 1, "{name}");
+            assert_eq!(undo.steps().len(), 2, "{name}");
             assert_eq!(device.queues.len(), wanted);
             drop(device);
             drop(undo);

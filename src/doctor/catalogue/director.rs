@@ -26,8 +26,8 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "在 director 上执行 `ip route get VIP`。",
         },
         mend: Text {
-            en: "Route the VIP to the TUN and give no device its address.",
-            zh: "把 VIP 路由到 TUN，任何设备上都不配该地址。",
+            en: "Route the VIP to the TUN and give no device its address. Before IPv6 forwarding is turned on, set accept_ra=2 where routes come by router advertisement: they would go.",
+            zh: "把 VIP 路由到 TUN，任何设备上都不配该地址。打开 IPv6 转发之前，在靠路由器通告获得路由的网卡上设 accept_ra=2，否则这些路由会丢失。",
         },
     },
     Entry {

@@ -206,7 +206,10 @@ impl Change {
                 "net.ipv4.conf.*.forwarding",
                 "net.ipv4.conf.all.accept_redirects",
             ],
-            "net.ipv6.conf.all.forwarding" => &["net.ipv6.conf.*.forwarding"],
+            "net.ipv6.conf.all.forwarding" => &[
+                "net.ipv6.conf.*.forwarding",
+                "net.ipv6.conf.*.force_forwarding",
+            ],
             "net.ipv4.conf.all.rp_filter" => &["net.ipv4.conf.*.rp_filter"],
             _ => &[],
         };

@@ -108,7 +108,8 @@ fn setting(
 }
 
 /// Settings to which the kernel gives other values than they have now when `name` gets its old value
-/// back (`inet_forward_change`, `addrconf_fixup_forwarding`), with their values now.
+/// back (`inet_forward_change`, `addrconf_fixup_forwarding`), with their values now. IPv6's 0 also clears
+/// `force_forwarding` of every device.
 fn moved_along(name: &str, old: &str, before: &Before) -> Vec<(String, String)> {
     let per_device = match name {
         "net.ipv4.ip_forward" => "net.ipv4.conf.",
@@ -122,6 +123,8 @@ fn moved_along(name: &str, old: &str, before: &Before) -> Vec<(String, String)> 
     let moved = others.filter(|(other, value)| {
         let back = if other.ends_with(".accept_redirects") {
             if old == "0" { "1" } else { "0" }
+        } else if other.ends_with(".force_forwarding") && old != "0" {
+            value.as_str() // stays
         } else {
             old
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::case::{conf, errno_text, is_local, route_text, usable};
+use super::forwarding::forwarding;
 use super::outcome::Outcome;
 use super::path::{self, Place};
 use super::{Check, Selection, findings, neighbour, run, selected, verdict};
@@ -91,7 +92,7 @@ fn vip_route(case: &Case<'_>) -> Outcome {
     }
     match unseen {
         Some(why) => Outcome::unknown(why),
-        None => forwarding(case),
+        None => forwarding(case.facts, case.director, case.lang),
     }
 }
 
@@ -141,28 +142,36 @@ fn routed_into_tun(case: &Case<'_>, outcome: Outcome, vip: IpAddr) -> Outcome {
         .verify(format!("ip route get {vip}"))
 }
 
-/// Packets of clients are forwarded into the TUN.
-fn forwarding(case: &Case<'_>) -> Outcome {
-    let families = [
-        ("net.ipv4.ip_forward", true),
-        ("net.ipv6.conf.all.forwarding", false),
-    ];
-    for (name, ipv4) in families {
-        let concerned = case.director.vips.keys().any(|vip| vip.is_ipv4() == ipv4);
-        if concerned && case.facts.sysctls.get(name) == Some(&0) {
-            let tun = &case.director.tun;
-            return Outcome::fail(say!(
-                case.lang,
-                "forwarding is off ({name}=0): packets of clients are not passed on into {tun}",
-                "转发未打开（{name}=0）：客户端的包不会被送进 {tun}"
-            ))
-            .evidence(name, 0)
-            .fix(format!("sysctl -w {name}=1"))
-            .persist(format!("# /etc/sysctl.d/99-tunlb.conf\n{name} = 1"))
-            .verify(format!("sysctl {name}"));
-        }
-    }
-    Outcome::pass()
+/// A killed director's device is gone with its routes; what is left answers "unreachable".
+fn left_unreachable<'a>(case: &Case<'a>) -> Option<(&'a IpAddr, &'a RouteAnswer)> {
+    let mut vips = case.director.vips.iter();
+    let refused = RouteAnswer::Refused(libc::EHOSTUNREACH);
+    vips.find_map(|(vip, seen)| (seen.route == refused).then_some((vip, &seen.route)))
+}
+
+fn no_device(case: &Case<'_>) -> Outcome {
+    let name = &case.director.tun;
+    let Some((vip, route)) = left_unreachable(case) else {
+        return Outcome::fail(say!(
+            case.lang,
+            "there is no device {name}: no director runs",
+            "没有设备 {name}:director 没有运行"
+        ))
+        .fix("tunlb run -c FILE");
+    };
+    Outcome::fail(say!(
+        case.lang,
+        "there is no device {name}: no director runs; an unreachable route for {vip} is there, as a killed director \
+         leaves it",
+        "没有设备 {name}:director 没有运行；{vip} 有一条 unreachable 路由，是被杀死的 director 留下的"
+    ))
+    .evidence(format!("ip route get {vip}"), route_text(route))
+    .fix("tunlb run -c FILE")
+    .fix(say!(
+        case.lang,
+        "# or, to have this host as it was before: tunlb undo",
+        "# 或者让本机恢复原状：tunlb undo"
+    ))
 }
 
 /// The TUN device exists, is up and is read.
@@ -173,12 +182,7 @@ fn tun(case: &Case<'_>) -> Outcome {
         Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
     let Some(link) = links.iter().find(|link| link.name == *name) else {
-        return Outcome::fail(say!(
-            case.lang,
-            "there is no device {name}: no director runs",
-            "没有设备 {name}:director 没有运行"
-        ))
-        .fix("tunlb run -c FILE");
+        return no_device(case);
     };
     if !link.up {
         return Outcome::fail(say!(case.lang, "{name} is down", "{name} 未启用（down）"))

@@ -10,6 +10,7 @@ mod case;
 mod decapsulation;
 mod director;
 mod filters;
+mod forwarding;
 mod neighbour;
 mod outcome;
 mod path;

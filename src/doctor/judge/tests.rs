@@ -1293,6 +1293,67 @@ fn answers_to_the_director_are_let_in_where_they_come_in() {
     );
 }
 
+fn finding_of(facts: &Facts, number: u8) -> Finding {
+    let diagnosis = judge(facts, &Selection::default(), Lang::En).remove(0);
+    let mut checks = diagnosis.checks.into_iter();
+    checks
+        .find(|check| check.code == Code::director(number))
+        .unwrap()
+}
+
+/// The host keeps what it has by router advertisement.
+#[test]
+fn accept_ra_comes_before_ipv6_forwarding() {
+    let mut facts = director();
+    let seen = own(&mut facts).vips.remove(&ip(VIP)).unwrap();
+    own(&mut facts).vips.insert(ip("2001:db8::100"), seen);
+    set(&mut facts, "net.ipv6.conf.all.forwarding", 0);
+    for device in ["eth0", "lo", "tunlb0"] {
+        set(&mut facts, &format!("net.ipv6.conf.{device}.accept_ra"), 1);
+        set(&mut facts, &format!("net.ipv6.conf.{device}.forwarding"), 0);
+    }
+    let finding = finding_of(&facts, 35);
+    assert_eq!(
+        finding.fix,
+        [
+            "sysctl -w net.ipv6.conf.eth0.accept_ra=2",
+            "sysctl -w net.ipv6.conf.all.forwarding=1"
+        ]
+    );
+    assert!(
+        finding.persist[0].contains("eth0.accept_ra = 2\nnet.ipv6.conf.all"),
+        "{finding:?}"
+    );
+    set(&mut facts, "net.ipv6.conf.eth0.accept_ra", 2);
+    assert_eq!(finding_of(&facts, 35).fix.len(), 1);
+    set(&mut facts, "net.ipv6.conf.eth0.force_forwarding", 1);
+    assert_eq!(verdict_of(&facts), (Status::Pass, None));
+}
+
+#[test]
+fn a_device_that_forwards_is_enough() {
+    let mut facts = director();
+    set(&mut facts, "net.ipv4.ip_forward", 0);
+    set(&mut facts, "net.ipv4.conf.tunlb0.forwarding", 1);
+    assert_eq!(verdict_of(&facts).0, Status::Fail);
+    set(&mut facts, "net.ipv4.conf.eth0.forwarding", 1);
+    assert_eq!(verdict_of(&facts), (Status::Pass, None));
+}
+
+#[test]
+fn what_a_killed_director_left_is_known() {
+    let mut facts = director();
+    links(&mut facts).truncate(2);
+    vip_of(&mut facts).route = RouteAnswer::Refused(libc::EHOSTUNREACH);
+    let finding = finding_of(&facts, 35);
+    assert!(
+        finding.summary.contains("as a killed director leaves it"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.fix[0], "tunlb run -c FILE");
+    assert!(finding.fix[1].ends_with("tunlb undo"), "{finding:?}");
+}
+
 #[test]
 fn faults_of_a_director() {
     assert_eq!(verdict_of(&director()), (Status::Pass, None));

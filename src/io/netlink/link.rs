@@ -24,6 +24,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// The loopback device (`IFF_LOOPBACK`).
+    pub loopback: bool,
     /// Has a carrier; of a TUN device: a process holds it open.
     pub carrier: bool,
     /// Speaks ARP: Ethernet, not loopback, not `IFF_NOARP`.
@@ -185,6 +187,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let mut link = Link {
         index: message.header.index,
         up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
         arp: message.header.link_layer_type == LinkLayerType::Ether
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         ..Link::default()
@@ -360,7 +363,7 @@ mod tests {
     fn the_loopback_device_is_found_by_name_and_in_the_list() {
         let mut netlink = Netlink::open().unwrap();
         let lo = netlink.link("lo").unwrap().unwrap();
-        assert!(!lo.arp);
+        assert!(!lo.arp && lo.loopback);
         assert!(
             netlink
                 .links()

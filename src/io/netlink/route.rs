@@ -13,6 +13,7 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, NetlinkError, Operation, address::family_of};
+use crate::packet::Version;
 
 /// Further conditions of a route look-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -180,7 +181,7 @@ impl Netlink {
     pub fn routes_through(&mut self, oif: u32) -> Result<Vec<IpNet>, NetlinkError> {
         let mut request = RouteMessage::default();
         request.attributes = vec![RouteAttribute::Oif(oif)];
-        self.main_routes(request, |_| true)
+        self.destinations(&request, |_| true)
     }
 
     /// What the unreachable routes of the main table with that metric are for.
@@ -190,33 +191,94 @@ impl Netlink {
     pub fn unreachable_routes(&mut self, metric: u32) -> Result<Vec<IpNet>, NetlinkError> {
         let mut request = RouteMessage::default();
         request.header.kind = RouteType::Unreachable;
-        let has_metric =
-            |route: &RouteMessage| route.attributes.contains(&RouteAttribute::Priority(metric));
-        self.main_routes(request, has_metric)
+        let metric = RouteAttribute::Priority(metric);
+        self.destinations(&request, |route| route.attributes.contains(&metric))
     }
 
-    /// Lists routes; the kernel filters by what `request` says, both families.
-    fn main_routes(
+    /// What routes of both families are for.
+    fn destinations(
         &mut self,
-        request: RouteMessage,
+        request: &RouteMessage,
         chosen: impl Fn(&RouteMessage) -> bool,
     ) -> Result<Vec<IpNet>, NetlinkError> {
         let mut nets = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = request.clone();
-            request.header.address_family = family;
-            let request = RouteNetlinkMessage::GetRoute(request);
-            for answer in self.dump(&Operation::new("list", "routes"), &request)? {
-                if let RouteNetlinkMessage::NewRoute(route) = answer
-                    && route.header.table == RouteHeader::RT_TABLE_MAIN
-                    && route.header.address_family == family
-                    && chosen(&route)
-                {
-                    nets.extend(net_of(&route));
-                }
-            }
+            let routes = self.main_routes(family, request.clone(), &chosen)?;
+            nets.extend(routes.iter().filter_map(net_of));
         }
         Ok(nets)
+    }
+
+    /// The devices of the default routes of the main table, by index, for the family of `version`.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn default_devices(&mut self, version: Version) -> Result<Vec<u32>, NetlinkError> {
+        let default = |route: &RouteMessage| route.header.destination_prefix_length == 0;
+        let routes = self.main_routes(family(version), RouteMessage::default(), default)?;
+        Ok(routes.iter().flat_map(devices_of).collect())
+    }
+
+    /// The devices of the IPv6 routes that came by router advertisement, by index.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn advertised_devices(&mut self) -> Result<Vec<u32>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.header.protocol = RouteProtocol::Ra;
+        let routes = self.main_routes(AddressFamily::Inet6, request, |_| true)?;
+        Ok(routes.iter().flat_map(devices_of).collect())
+    }
+
+    /// Routes of one family in the main table; the kernel filters by what `request` says.
+    fn main_routes(
+        &mut self,
+        family: AddressFamily,
+        mut request: RouteMessage,
+        chosen: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<RouteMessage>, NetlinkError> {
+        request.header.address_family = family;
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let answers = self.dump(&Operation::new("list", "routes"), &request)?;
+        let route = |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                Some(route)
+            } else {
+                None
+            }
+        };
+        let in_main = |route: &RouteMessage| {
+            let RouteHeader {
+                table,
+                address_family,
+                ..
+            } = route.header;
+            (table, address_family) == (RouteHeader::RT_TABLE_MAIN, family)
+        };
+        let routes = answers.into_iter().filter_map(route);
+        Ok(routes
+            .filter(|route| in_main(route) && chosen(route))
+            .collect())
+    }
+}
+
+/// The devices that a route leads to: one, or that of each of its next hops.
+fn devices_of(route: &RouteMessage) -> Vec<u32> {
+    let mut devices = Vec::new();
+    for attribute in &route.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            devices.push(*index);
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            devices.extend(hops.iter().map(|hop| hop.interface_index));
+        }
+    }
+    devices
+}
+
+const fn family(version: Version) -> AddressFamily {
+    match version {
+        Version::V4 => AddressFamily::Inet,
+        Version::V6 => AddressFamily::Inet6,
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::folder::{Folder, FolderError, candidates};
 use super::journal::{Header, Journal};
-use super::namespace::Namespace;
+use super::namespace::{NO_IDENTITY, Namespace};
 use super::step::Step;
 
 /// The journal of this process, if any.
@@ -125,8 +125,7 @@ impl Keeper {
 
 fn start(folders: &[PathBuf]) -> Result<(Journal, Header), String> {
     let namespace = Namespace::current().map_err(|error| error.to_string())?;
-    let namespace = namespace
-        .ok_or("before Linux 5.14 only the machine's first network namespace is told apart")?;
+    let namespace = namespace.ok_or(NO_IDENTITY)?;
     let header = Header::new(namespace);
     let mut reasons = Vec::new();
     for path in folders {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::folder::{Folder, FolderError, candidates, is_linked, open_journal};
 use super::journal::{self, Content, Head, Header, Journal};
 use super::keeper::Keeper;
-use super::namespace::{Namespace, Relation};
+use super::namespace::{NO_IDENTITY, Namespace, Relation};
 use super::step::Step;
 use super::{Reversal, Undo, UndoError, tell};
 use crate::text::plain::Plain;
@@ -34,7 +34,9 @@ pub struct Leftovers {
     pub living: Vec<Living>,
     /// Journals of other namespaces.
     pub elsewhere: usize,
-    /// Folders and files that could not be used, and why.
+    /// Folders that were not looked into, and why.
+    pub folders: Vec<String>,
+    /// Files that were not acted on, and why.
     pub unusable: Vec<String>,
 }
 
@@ -123,9 +125,12 @@ pub(super) fn find_in(folders: &[PathBuf]) -> Leftovers {
     let mut found = Leftovers::default();
     let own = match Namespace::current() {
         Ok(Some(own)) => own,
-        Ok(None) => return found, // none is kept here
+        Ok(None) => {
+            found.folders.push(NO_IDENTITY.to_owned());
+            return found;
+        }
         Err(error) => {
-            found.unusable.push(format!("/proc: {error}"));
+            found.folders.push(format!("/proc: {error}"));
             return found;
         }
     };
@@ -136,13 +141,17 @@ pub(super) fn find_in(folders: &[PathBuf]) -> Leftovers {
             Ok(None) => continue,
             Err(error) => Err(error),
         };
-        for path in journals.unwrap_or_else(|error| found.refuse(&error)) {
+        let journals = journals.unwrap_or_else(|error| {
+            found.folders.push(error.to_string());
+            Vec::new()
+        });
+        for path in journals {
             match look_at(&path, &own) {
                 Ok(Look::Left(left)) => found.left.push(*left),
                 Ok(Look::Living(living)) => found.living.push(living),
                 Ok(Look::Elsewhere(changed)) => others.push((changed, path)),
                 Ok(Look::Nothing) => {}
-                Err(error) => found.refuse(&error),
+                Err(error) => found.unusable.push(error.to_string()),
             }
         }
     }
@@ -157,13 +166,6 @@ pub(super) fn find_in(folders: &[PathBuf]) -> Leftovers {
         .take(surplus)
         .for_each(|(_, path)| remove_if_left(path));
     found
-}
-
-impl Leftovers {
-    fn refuse<T: Default>(&mut self, error: &FolderError) -> T {
-        self.unusable.push(error.to_string());
-        T::default()
-    }
 }
 
 /// What one file turned out to be.
@@ -234,7 +236,8 @@ fn look_at_own(path: &Path, file: File, header: Header, changed: SystemTime) -> 
 fn unknown(path: &Path) -> FolderError {
     FolderError::NotOurs {
         path: path.to_owned(),
-        what: "not a journal that this version of tunlb understands, so it is left alone",
+        what: "not a journal that this version of tunlb understands, so it is left alone; \
+               once what it says is settled, remove it",
     }
 }
 
@@ -259,6 +262,9 @@ pub fn recover() {
 fn recover_in(folders: &[PathBuf]) {
     let _alone = alone(folders);
     let found = find_in(folders);
+    for text in found.folders {
+        log::debug!("no undo journals looked for: {text}"); // whoever needs the folder says more
+    }
     for text in found.unusable {
         log::warn!("undo journal not used: {text}");
     }

@@ -136,6 +136,19 @@ impl Undo {
         self.make(step, |_| Ok(key.write(value)?))
     }
 
+    /// Undoes the last change of a setting by this journal; one that it did not change is left as it is.
+    ///
+    /// # Errors
+    /// [`UndoError::Sysctl`]; the change is then still in the journal.
+    pub fn restore_sysctl(&mut self, key: &Sysctl) -> Result<(), UndoError> {
+        let is_it = |step: &Step| matches!(step, Step::Sysctl { change, .. } if change.key == *key);
+        let mut steps = self.done.iter().rev();
+        match steps.find(|(_, step)| is_it(step)).map(|(id, _)| *id) {
+            Some(id) => self.undo_one(id),
+            None => Ok(()),
+        }
+    }
+
     /// Adds an address to a device, given by index and name. One that is there is kept.
     ///
     /// # Errors
@@ -289,20 +302,20 @@ impl Undo {
     }
 
     fn undo_route(&mut self, key: RouteKey) -> Result<(), UndoError> {
-        match self.routes.get(&key) {
-            Some(&id) => self.undo_one(id),
-            None => Ok(()),
-        }
+        let Some(&id) = self.routes.get(&key) else {
+            return Ok(());
+        };
+        self.undo_one(id)?;
+        self.keeper.shrink(&self.done);
+        Ok(())
     }
 
-    /// Undoes one step, in the middle of a process's life.
     fn undo_one(&mut self, id: u64) -> Result<(), UndoError> {
         if let Some(step) = self.done.get(&id).cloned() {
             let reversal = self.undo(id, &step, &mut Devices::default())?;
             self.forget(id);
             tell(&step, reversal);
         }
-        self.keeper.shrink(&self.done);
         Ok(())
     }
 

@@ -17,6 +17,10 @@ use crate::io::sys::namespace_cookie;
 /// process 1 is the machine's own.
 const FIRST_PROCESS_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// Why there is no journal where nothing tells the namespace apart.
+pub(super) const NO_IDENTITY: &str =
+    "before Linux 5.14 only the machine's first network namespace can be told from a later one";
+
 /// A network namespace of one run of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

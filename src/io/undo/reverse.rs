@@ -1,12 +1,11 @@
 //! How one step is undone: only where things still are as the step left them.
 
 use std::collections::HashMap;
-use std::io;
 
 use super::UndoError;
 use super::step::{Change, Device, LAST_RESORT_METRIC, Step};
-use crate::io::netlink::{Netlink, NetlinkError, ProxyNeighbour};
-use crate::io::sysctl::{Sysctl, SysctlError};
+use crate::io::netlink::{Address, Netlink, NetlinkError, ProxyNeighbour};
+use crate::io::sysctl::Sysctl;
 
 /// What became of a step that was to be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +106,7 @@ fn restore(
         }
         Ok(now) if now == change.before => return Ok(Reversal::Gone),
         Ok(now) => return Ok(Reversal::Kept { now }),
-        Err(error) if is_gone(&error) => return Ok(Reversal::Gone),
+        Err(error) if error.is_missing() => return Ok(Reversal::Gone),
         Err(error) => return Err(error.into()),
     }
     let mut wanted = Vec::new();
@@ -116,11 +115,34 @@ fn restore(
             wanted.extend(wanted_value(dependent));
         }
     }
-    change.key.write(change.before)?;
+    if !write_back(change, netlink)? {
+        let now = change.after;
+        return Ok(Reversal::Kept { now });
+    }
     for (key, value) in wanted {
         write_if_different(key, value)?;
     }
     Ok(Reversal::Undone)
+}
+
+/// Gives a setting its value from before; false where that would cost the device addresses that others gave
+/// it meanwhile.
+fn write_back(change: &Change, netlink: &mut Netlink) -> Result<bool, UndoError> {
+    let (Some(shield), Some(link)) = (change.key.makes_addresses_unless(), change.link) else {
+        change.key.write(change.before)?;
+        return Ok(true);
+    };
+    let addresses = netlink.addresses()?;
+    let of_link = |address: &Address| address.link == link && address.net.addr().is_ipv6();
+    if addresses.iter().any(of_link) {
+        return Ok(false);
+    }
+    let before = shield.read()?;
+    shield.write(1)?;
+    let written = change.key.write(change.before);
+    shield.write(before)?;
+    written?;
+    Ok(true)
 }
 
 /// The rest of a restoration that ended behind the setting itself: dependents that the kernel gave a value
@@ -158,7 +180,7 @@ fn write_if_different(key: &Sysctl, value: i32) -> Result<(), UndoError> {
     match key.read() {
         Ok(now) if now == value => Ok(()),
         Ok(_) => Ok(key.write(value)?),
-        Err(error) if is_gone(&error) => Ok(()),
+        Err(error) if error.is_missing() => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -176,10 +198,6 @@ fn restore_link(
         netlink.set_down(device.index)?;
     }
     Ok(Reversal::Undone)
-}
-
-fn is_gone(error: &SysctlError) -> bool {
-    matches!(error, SysctlError::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
 }
 
 fn gone(result: Result<(), NetlinkError>) -> Result<Reversal, UndoError> {

@@ -101,16 +101,14 @@ fn device_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Stri
 }
 
 impl Step {
-    /// Whether it is undone last, after every queue of the TUN is closed: the device itself, and the
-    /// routes that keep packets from being sent back to the router meanwhile.
+    /// Whether it is undone last, after every queue of the TUN is closed: the device itself, how it makes
+    /// addresses, and the routes that keep packets from being sent back to the router meanwhile.
     #[must_use]
-    pub const fn outlasts_traffic(&self) -> bool {
+    pub fn outlasts_traffic(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Link { .. } => true,
-            Self::Sysctl { .. }
-            | Self::Address { .. }
-            | Self::Route { .. }
-            | Self::Neighbour { .. } => false,
+            Self::Sysctl { change, .. } => change.key.makes_addresses_unless().is_some(),
+            Self::Address { .. } | Self::Route { .. } | Self::Neighbour { .. } => false,
         }
     }
 
