@@ -23,7 +23,7 @@ pub(super) fn mute(case: &Case<'_>) -> Outcome {
             }
             let outcome = unanswered(case, vip, on_link);
             let outcome = with_settings(case, vip, on_link, *entry, outcome);
-            advised(vip, on_link, &missing, outcome)
+            advised(case, vip, on_link, &missing, outcome)
         }
     })
 }
@@ -155,8 +155,20 @@ fn with_settings(
         })
 }
 
-fn advised(vip: IpAddr, on_link: &VipOnLink, missing: &[Missing], outcome: Outcome) -> Outcome {
+fn advised(
+    case: &Case<'_>,
+    vip: IpAddr,
+    on_link: &VipOnLink,
+    missing: &[Missing],
+    mut outcome: Outcome,
+) -> Outcome {
     let device = &on_link.device;
+    // Forwarding would cost it what came by router advertisement.
+    let hears = vip.is_ipv6() && sysctl(case, vip, device, "accept_ra") == 1;
+    if hears && missing.contains(&Missing::Forwarding) {
+        let keep = format!("{}=2", key(vip, device, "accept_ra"));
+        outcome = outcome.fix(shell::line(&["sysctl", "-w", &keep]));
+    }
     let commands = missing
         .iter()
         .map(|missing| shell::line(&missing.command(vip, device)));
