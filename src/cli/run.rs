@@ -27,7 +27,8 @@ pub struct Args {
     #[command(flatten)]
     pub source: ConfigSource,
 
-    /// Also set what the host needs (ip_forward, rp_filter) and set it back on exit
+    /// Also set what the host needs (ip_forward, rp_filter, ARP and NDP for VIPs of its own subnets) and set it
+    /// back on exit
     #[arg(long)]
     pub setup: bool,
 

@@ -85,6 +85,25 @@ pub(super) fn prepare(
     }
 }
 
+/// Turns forwarding on by one device, which is to answer for what it forwards.
+pub(super) fn turn_on_for_answers(
+    version: Version,
+    device: &str,
+    tun: &str,
+    undo: &mut Undo,
+) -> Result<()> {
+    match version {
+        Version::V4 => Ok(undo.set_sysctl(Sysctl::ipv4_conf(device, "forwarding")?, 1)?),
+        Version::V6 => {
+            let mut netlink = Netlink::open()?;
+            let links = netlink.links()?;
+            let key = Sysctl::ipv6_conf(device, "forwarding")?;
+            let roles = roles(tun, &links, &mut netlink)?;
+            keeping_advertisements(&roles, undo, |undo| Ok(undo.set_sysctl(key, 1)?))
+        }
+    }
+}
+
 const WHY_HOST: &str = "clients may come in by any device";
 
 fn forward_of_host(version: Version) -> Sysctl {
@@ -222,6 +241,23 @@ fn turn_on_ipv6(
     setup: HostSetup,
     undo: &mut Undo,
 ) -> Result<()> {
+    let roles = roles(tun, links, netlink)?;
+    if setup == HostSetup::Warn {
+        warn!("{}", missing_ipv6(&roles.listening));
+        return Ok(());
+    }
+    keeping_advertisements(&roles, undo, |undo| {
+        turn_on(&[Sysctl::ipv6_forward()], WHY_HOST, setup, undo)
+    })
+}
+
+/// The devices that router advertisements are something to.
+struct Roles<'a> {
+    listening: Vec<&'a Link>,
+    frozen: Vec<&'a Link>,
+}
+
+fn roles<'a>(tun: &str, links: &'a [Link], netlink: &mut Netlink) -> Result<Roles<'a>> {
     let advertised = netlink.advertised_devices().unwrap_or_default();
     let others = links
         .iter()
@@ -234,11 +270,16 @@ fn turn_on_ipv6(
             Advertisements::Frozen => frozen.push(link),
         }
     }
-    if setup == HostSetup::Warn {
-        warn!("{}", missing_ipv6(&listening));
-        return Ok(());
-    }
-    for link in listening.iter().chain(&frozen) {
+    Ok(Roles { listening, frozen })
+}
+
+/// Turns IPv6 forwarding on, of whichever setting, without the loss of what came by router advertisement.
+fn keeping_advertisements(
+    roles: &Roles<'_>,
+    undo: &mut Undo,
+    turn_on: impl FnOnce(&mut Undo) -> Result<()>,
+) -> Result<()> {
+    for link in roles.listening.iter().chain(&roles.frozen) {
         undo.set_sysctl(accept_ra(&link.name)?, HEARD_BY_ROUTERS)
             .with_context(|| {
                 format!(
@@ -247,8 +288,8 @@ fn turn_on_ipv6(
                 )
             })?;
     }
-    turn_on(&[Sysctl::ipv6_forward()], WHY_HOST, setup, undo)?;
-    for link in frozen {
+    turn_on(undo)?;
+    for link in &roles.frozen {
         undo.restore_sysctl(&accept_ra(&link.name)?)?;
     }
     Ok(())

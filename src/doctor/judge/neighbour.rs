@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
+use super::commands::set;
 use super::director::Case;
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, VipOnLink};
@@ -23,7 +24,7 @@ pub(super) fn mute(case: &Case<'_>) -> Outcome {
             }
             let outcome = unanswered(case, vip, on_link);
             let outcome = with_settings(case, vip, on_link, *entry, outcome);
-            advised(vip, on_link, &missing, outcome)
+            advised(case, vip, on_link, &missing, outcome)
         }
     })
 }
@@ -155,12 +156,23 @@ fn with_settings(
         })
 }
 
-fn advised(vip: IpAddr, on_link: &VipOnLink, missing: &[Missing], outcome: Outcome) -> Outcome {
+fn advised(
+    case: &Case<'_>,
+    vip: IpAddr,
+    on_link: &VipOnLink,
+    missing: &[Missing],
+    mut outcome: Outcome,
+) -> Outcome {
     let device = &on_link.device;
-    let commands = missing.iter().map(|missing| {
-        let words = missing.command(vip, device);
-        FixLine::Command(words)
-    });
+    // Forwarding would cost it what came by router advertisement.
+    let hears = vip.is_ipv6() && sysctl(case, vip, device, "accept_ra") == 1;
+    if hears && missing.contains(&Missing::Forwarding) {
+        let name = key(vip, device, "accept_ra");
+        outcome = outcome.fix(set(&name, 2, case.lang));
+    }
+    let commands = missing
+        .iter()
+        .map(|missing| FixLine::Command(missing.command(vip, device)));
     commands
         .fold(outcome, Outcome::fix)
         .persist(Snippet::naming(

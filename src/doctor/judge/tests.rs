@@ -1270,7 +1270,14 @@ fn how_a_vip_in_a_subnet_gets_an_answer() {
         ]
     );
 
-    let mut both = facts;
+    let mut both = facts.clone();
+    set(&mut facts, "net.ipv6.conf.eth0/7.forwarding", 0);
+    set(&mut facts, "net.ipv6.conf.eth0/7.accept_ra", 1);
+    let fix = find(&facts, 41).fix;
+    assert_eq!(
+        fix[0], "sysctl -w net.ipv6.conf.eth0/7.accept_ra=2",
+        "{fix:?}"
+    );
     on_link(&mut both);
     let finding = find(&both, 41);
     assert!(

@@ -1,22 +1,25 @@
 //! VIPs inside this host's own subnets: the machines there ask the segment for them, and the kernel does not
 //! answer by itself. Makes it answer, or says that nothing does; never where another machine answers.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
-use log::{error, info, warn};
+use log::{info, warn};
 
-use super::NAMED;
+use super::forwarding;
 use super::preflight::HostSetup;
 use crate::config::{Config, Neighbour};
 use crate::io::netlink::{Netlink, ProxyNeighbour};
 use crate::io::on_link::{self, Announcer, Missing, Question, Subnet, Subnets};
 use crate::io::sysctl::Sysctl;
 use crate::io::undo::Undo;
+use crate::packet::Version;
 use crate::packet::neighbour::MacAddress;
 use crate::text::plain::Plain;
-use crate::text::shell;
+use told::{named, warn_of_mute, warn_of_others};
 
 /// The entries that this director added.
 #[derive(Debug, Default)]
@@ -79,7 +82,7 @@ impl Neighbours {
         let (to_claim, mute): (Vec<_>, Vec<_>) =
             lacking.into_iter().partition(|(vip, _)| vip.wanted);
         warn_of_mute(&mute, &config.director.neighbour);
-        self.claim(to_claim, undo)
+        self.claim(to_claim, &config.director.tun, undo)
     }
 
     /// Announces nothing any more.
@@ -128,7 +131,12 @@ impl Neighbours {
     }
 
     /// Makes the kernel answer for VIPs, then announces them.
-    fn claim(&mut self, vips: Vec<(Vip<'_>, Vec<Missing>)>, undo: &mut Undo) -> Result<()> {
+    fn claim(
+        &mut self,
+        vips: Vec<(Vip<'_>, Vec<Missing>)>,
+        tun: &str,
+        undo: &mut Undo,
+    ) -> Result<()> {
         let mut by_device: BTreeMap<&str, Vec<(Vip<'_>, Vec<Missing>)>> = BTreeMap::new();
         for (vip, lacks) in vips {
             let device = vip.subnet.device.as_str();
@@ -137,7 +145,7 @@ impl Neighbours {
         let mut announced = Vec::new();
         for (device, vips) in by_device {
             for (vip, lacks) in &vips {
-                prepare_device(vip, lacks, undo)?;
+                prepare_device(vip, lacks, tun, undo)?;
             }
             let addresses: Vec<_> = vips.iter().map(|(vip, _)| vip.address).collect();
             let link = vips[0].0.subnet.link;
@@ -257,15 +265,16 @@ fn setting(
 
 /// Whatever entries need of their device; and no delay, which would cost each client's first packet up to
 /// 0.8 s (`proxy_delay`, arp(7)).
-fn prepare_device(vip: &Vip<'_>, lacks: &[Missing], undo: &mut Undo) -> Result<()> {
+fn prepare_device(vip: &Vip<'_>, lacks: &[Missing], tun: &str, undo: &mut Undo) -> Result<()> {
     let device = vip.subnet.device.as_str();
     for missing in lacks {
-        let name = match missing {
-            Missing::Forwarding => "forwarding",
-            Missing::ProxyNdp => "proxy_ndp",
-            Missing::Entry => continue,
-        };
-        undo.set_sysctl(setting(vip.address, device, name)?, 1)?;
+        match missing {
+            Missing::Forwarding => {
+                forwarding::turn_on_for_answers(version(vip.address), device, tun, undo)?;
+            }
+            Missing::ProxyNdp => undo.set_sysctl(Sysctl::ipv6_conf(device, "proxy_ndp")?, 1)?,
+            Missing::Entry => {}
+        }
     }
     let delay = match vip.address {
         IpAddr::V4(_) => Sysctl::ipv4_neigh(device, "proxy_delay")?,
@@ -274,98 +283,11 @@ fn prepare_device(vip: &Vip<'_>, lacks: &[Missing], undo: &mut Undo) -> Result<(
     Ok(undo.set_sysctl(delay, 0)?)
 }
 
-/// A line each for a few VIPs, and one for all further ones.
-fn warn_of_mute(vips: &[(Vip<'_>, Vec<Missing>)], mode: &Neighbour) {
-    for (vip, lacks) in vips.iter().take(NAMED) {
-        let Subnet { net, device, .. } = vip.subnet;
-        let commands: Vec<_> = lacks
-            .iter()
-            .map(|missing| shell::line(&missing.command(vip.address, device)))
-            .collect();
-        let otherwise = match mode {
-            Neighbour::Auto | Neighbour::Off => "run with --setup".to_owned(),
-            Neighbour::Device(_) => format!("director.neighbour = \"{}\"", Plain(device)),
-        };
-        warn!(
-            "vip {} is in {net}, the subnet of {}, where nothing answers {} for it: the hosts there \
-             cannot reach it [D41]; {}, or {otherwise}",
-            vip.address,
-            Plain(device),
-            protocol(vip.address),
-            commands.join("; "),
-        );
-    }
-    let further = vips.len().saturating_sub(NAMED);
-    if further > 0 {
-        warn!("{further} more VIPs are in subnets of this host where nothing answers for them");
-    }
-}
-
-fn warn_of_others(
-    others: &[(Vip<'_>, BTreeSet<MacAddress>)],
-    config: &Config,
-    netlink: &mut Netlink,
-) {
-    if others.is_empty() {
-        return;
-    }
-    let known = netlink.neighbours().unwrap_or_default();
-    let backends: BTreeSet<_> = config
-        .vips
-        .iter()
-        .flat_map(|vip| &vip.backends)
-        .map(|backend| backend.address)
-        .collect();
-    let who = |mac: &MacAddress| {
-        let of_mac = known.iter().filter(|one| one.link_layer_address == mac.0);
-        let mut addresses = of_mac.map(|one| one.address);
-        match addresses.find(|address| backends.contains(address)) {
-            Some(backend) => format!("{mac}, the backend {backend}"),
-            None => mac.to_string(),
-        }
-    };
-    for (vip, macs) in others.iter().take(NAMED) {
-        let whose: Vec<_> = macs.iter().map(who).collect();
-        let (address, protocol) = (vip.address, protocol(vip.address));
-        let (device, advice) = (Plain(&vip.subnet.device), advice(address));
-        let not = if vip.wanted { "not claimed, and " } else { "" };
-        error!(
-            "vip {address}: another machine ({}) answers {protocol} for it on {device}: {not}its packets \
-             pass this director by [D42]; {advice}, then reload",
-            whose.join("; "),
-        );
-    }
-    let further = others.len().saturating_sub(NAMED);
-    if further > 0 {
-        error!("other machines answer for {further} more VIPs");
-    }
-}
-
-const fn advice(address: IpAddr) -> &'static str {
+const fn version(address: IpAddr) -> Version {
     match address {
-        IpAddr::V4(_) => {
-            "on a backend: the VIP on lo and net.ipv4.conf.all.arp_ignore=1 [B8]; on any other: remove the \
-             address"
-        }
-        IpAddr::V6(_) => {
-            "on a backend: the VIP on lo, no other device; on any other: remove the address"
-        }
+        IpAddr::V4(_) => Version::V4,
+        IpAddr::V6(_) => Version::V6,
     }
-}
-
-const fn protocol(address: IpAddr) -> &'static str {
-    match address {
-        IpAddr::V4(_) => "ARP",
-        IpAddr::V6(_) => "neighbour discovery",
-    }
-}
-
-fn named(addresses: &[IpAddr]) -> String {
-    if addresses.len() > NAMED {
-        return format!("{} VIPs", addresses.len());
-    }
-    let texts: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
-    texts.join(", ")
 }
 
 #[cfg(test)]
@@ -448,13 +370,5 @@ mod tests {
             assert_eq!(texts(true), wanted, "{director:?} {setup:?}");
             assert_eq!(texts(false), others, "{director:?} {setup:?}");
         }
-    }
-
-    #[test]
-    fn a_few_are_named_and_many_counted() {
-        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
-        assert_eq!(named(&[address(1), address(2)]), "10.0.0.1, 10.0.0.2");
-        let many: Vec<_> = (0..9).map(address).collect();
-        assert_eq!(named(&many), "9 VIPs");
     }
 }
