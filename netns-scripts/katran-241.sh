@@ -25,6 +25,8 @@ VIP=31.3.7.2
 DIRECTOR=31.3.7.141
 BACKEND=31.3.7.150
 PORT=22
+# shellcheck disable=SC2034 # read by lib.sh: `tunlb decap --setup` would set rp_filter right at once
+BY_HAND=1
 
 main() {
   no_arguments "$@"

@@ -326,14 +326,20 @@ sys.stdout.buffer.write((bytes(range(251)) * (n // 251 + 1))[:n])' "$1" | sha256
 
 # start_backend HOST VIP PORT DIRECTOR: makes HOST accept tunnels that carry VIP, and starts a
 # service there that answers with its name. Sets TUNNEL to the device that inner packets come out of.
+# With BY_HAND=1 no program keeps the host's settings, so that a lab can break them.
 start_backend() {
+  local setup=(--setup)
   start "$1" "$1" "$LAB_ROOT/netns-scripts/httpd.py" "$1" "$2" "$3"
   if [ "${TUNLB_DECAP:-0}" != 1 ] && has_tunnel "$1" tunl0 ipip; then
     TUNNEL=tunl0
     kernel_backend "$1" "$2"
   else
     TUNNEL=decap0
-    start "decap-$1" "$1" "$TUNLB" decap --vip "$2" --director "$4/32" --setup
+    if [ "${BY_HAND:-0}" = 1 ]; then
+      setup=()
+      vip_on_lo "$1" "$2"
+    fi
+    start "decap-$1" "$1" "$TUNLB" decap --vip "$2" --director "$4/32" "${setup[@]}"
   fi
 }
 
@@ -352,12 +358,16 @@ has_tunnel() {
 # What a real backend with the kernel's tunnel needs, and no more (see the README).
 kernel_backend() {
   on "$1" ip link set tunl0 up
-  on "$1" ip addr add "$2/32" dev lo
   # The effective value is the larger one of `all` and the device's own. Loose (2) would not do:
   # tunl0 has no address here, and loose drops what comes in by a device without one.
   set_sysctl "$1" net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0
-  # The VIP must be neither answered for nor announced on the backends' Ethernet.
+  vip_on_lo "$1" "$2"
+}
+
+# vip_on_lo HOST VIP: neither answered for nor announced on the backends' Ethernet.
+vip_on_lo() {
   set_sysctl "$1" net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+  on "$1" ip addr add "$2/32" dev lo
 }
 
 tunnel_text() {

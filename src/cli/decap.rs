@@ -17,23 +17,29 @@ use crate::decap::{self, Encapsulation, Host, Settings, Totals};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Accept inner packets to this address; repeat for several
-    #[arg(long = "vip", value_name = "ADDR", required = true)]
+    #[arg(long = "vip", value_name = "ADDR", required = true, value_parser = decap::parse_vip)]
     vips: Vec<IpAddr>,
 
-    /// Accept tunnel packets only from these addresses; repeat for several [default: any]
-    #[arg(long = "director", value_name = "CIDR", value_parser = parse_net)]
+    /// Accept tunnel packets only from these addresses; repeat for several
+    ///
+    /// Give the director's outer source address, or a network of directors. Without it tunnel packets are
+    /// taken from any source that reaches this machine, and with them inner packets of any source address.
+    #[arg(long = "director", value_name = "CIDR", value_parser = decap::parse_network)]
     directors: Vec<IpNet>,
 
     /// Take GUE on this UDP port, over IPv4 and IPv6, instead of IP-in-IP
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = decap::parse_gue)]
     gue: Option<NonZeroU16>,
 
     /// TUN device to inject through; created if absent
     #[arg(long, value_name = "NAME", default_value = decap::DEFAULT_TUN)]
     tun: String,
 
-    /// Also set what the tunnel needs (the VIP on lo; for IPv4 rp_filter, arp_ignore and arp_announce;
-    /// for IPv6 disable_ipv6), and undo exactly that on exit
+    /// Also set what the tunnel needs, keep it set, and undo exactly that on exit
+    ///
+    /// Sets the VIP on lo; for IPv4 an address and rp_filter of the TUN device, arp_ignore and arp_announce;
+    /// for IPv6 disable_ipv6. What another program changes meanwhile is set again and logged. Without
+    /// --setup all that is missing is only warned about.
     #[arg(long)]
     setup: bool,
 }
@@ -67,29 +73,4 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         anyhow!(lines.join("\n")).context("decap")
     })
-}
-
-/// A network, or an address alone.
-fn parse_net(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse()
-        .or_else(|_| address())
-        .map_err(|_| "not an address or a network such as 10.0.1.0/24".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn directors_are_networks_or_addresses() {
-        assert_eq!(parse_net("10.0.1.0/24").unwrap().to_string(), "10.0.1.0/24");
-        assert_eq!(parse_net("10.0.1.1").unwrap().to_string(), "10.0.1.1/32");
-        assert_eq!(
-            parse_net("2001:db8::1").unwrap().to_string(),
-            "2001:db8::1/128"
-        );
-        assert!(parse_net("10.0.1.0/33").is_err());
-        assert!(parse_net("director").is_err());
-    }
 }

@@ -18,7 +18,7 @@ type AddressSet = HashSet<IpAddr, ahash::RandomState>;
 pub enum Refusal {
     /// A header does not fit its bytes, or the version that it announces.
     Malformed,
-    /// Something other than IP is inside, or GUE has optional fields.
+    /// Something other than IP is inside, a GUE control message, or a GUE flag that is not known.
     UnsupportedProtocol,
     /// The outer source is not among the directors.
     NotDirector,
@@ -88,10 +88,19 @@ impl Admission {
         }
     }
 
-    /// Replaces the addresses of this machine.
-    pub fn set_local_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+    /// This is an address of this machine from now on.
+    pub fn add_local_address(&mut self, address: IpAddr) {
+        self.local.insert(address);
+    }
+
+    /// This is no address of this machine any more.
+    pub fn remove_local_address(&mut self, address: IpAddr) {
+        self.local.remove(&address);
+    }
+
+    /// No address of this machine is known any more.
+    pub fn forget_local_addresses(&mut self) {
         self.local.clear();
-        self.local.extend(addresses);
     }
 
     /// Decides about a packet out of its tunnel, and returns it ready for injection.
@@ -115,9 +124,11 @@ impl Admission {
         self.directors.is_empty() || self.directors.iter().any(|net| net.contains(&address))
     }
 
-    /// A VIP is local even where it is no address of a device (a local route, or not set up yet). An
-    /// IPv4 address in IPv6's clothes (`::ffff:127.0.0.1`) is one to a service that takes both families.
-    fn is_local(&self, address: IpAddr) -> bool {
+    /// Whether no client can have this address. A VIP is local even where it is no address of a device
+    /// (a local route, or not set up yet). An IPv4 address inside an IPv6 one (`::ffff:127.0.0.1`) is one
+    /// to a service that takes both families.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_loopback() || self.vips.contains(&address) || self.local.contains(&address)
     }
@@ -149,7 +160,9 @@ mod tests {
         let directors: Vec<_> = directors.iter().map(|net| net.parse().unwrap()).collect();
         let vips = ["10.0.0.100", "2001:db8::100"].each_ref().map(parse);
         let mut admission = Admission::new(&vips, &directors);
-        admission.set_local_addresses(["10.0.1.11", "2001:db8:1::11"].each_ref().map(parse));
+        for address in ["10.0.1.11", "2001:db8:1::11"] {
+            admission.add_local_address(parse(&address));
+        }
         admission
     }
 
@@ -215,12 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn local_addresses_are_replaced() {
+    fn local_addresses_come_and_go() {
         let mut rules = admission(&[]);
-        rules.set_local_addresses([IpAddr::from([192, 0, 2, 7])]);
+        let client = IpAddr::from([192, 0, 2, 7]);
+        rules.add_local_address(client);
         let result = admit(&rules, &mut packet(&[])).map(<[u8]>::len);
         assert_eq!(result, Err(Refusal::LocalSource));
-        rules.set_local_addresses([]);
+        rules.remove_local_address(client);
+        assert!(admit(&rules, &mut packet(&[])).is_ok());
+        rules.add_local_address(client);
+        rules.forget_local_addresses();
         assert!(admit(&rules, &mut packet(&[])).is_ok());
     }
 

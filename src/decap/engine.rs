@@ -1,33 +1,41 @@
-//! Moves the packets: one mio loop over the tunnel sockets, the signals and the address changes.
+//! Moves the packets: one mio loop over the tunnel sockets, the signals, the address changes and the
+//! alarms of the watch.
 //!
 //! Per packet: no allocation, no lock, one write; the reads are batched.
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
+    time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use signal_hook::consts::SIGUSR1;
 use signal_hook_mio::v1_0::Signals;
 
 use crate::io::{
-    netlink::{AddressMonitor, Netlink},
+    netlink::Drained,
     sys::{ReceiveBatch, Received},
     tun::Queue,
 };
 
 use super::{
-    DecapError, Totals,
+    DecapError, DeviceLoss, Totals,
     admission::{Admission, Refusal},
+    local::LocalAddresses,
     socket::{Carrier, TunnelSocket},
 };
 
 const SIGNALS: Token = Token(0);
 const ADDRESSES: Token = Token(1);
+const ALARM: Token = Token(2);
 /// The token of the first socket; the others follow.
-const SOCKETS: usize = 2;
+const SOCKETS: usize = 3;
 
 /// Packets per system call; more gains nothing (measured for the director: 64 is enough).
 const BATCH: usize = 64;
@@ -40,12 +48,23 @@ const PACKET_BYTES: usize = 65_535;
 
 /// Everything that the loop works with, open and ready.
 pub(super) struct Engine {
-    pub(super) sockets: Vec<TunnelSocket>,
-    pub(super) queue: Queue,
-    pub(super) signals: Signals,
-    pub(super) monitor: AddressMonitor,
-    pub(super) netlink: Netlink,
-    pub(super) admission: Admission,
+    poll: Poll,
+    sockets: Vec<TunnelSocket>,
+    queue: Queue,
+    /// The name of the queue's device.
+    device: String,
+    signals: Signals,
+    local: LocalAddresses,
+    alarms: Receiver<DecapError>,
+    /// Of the alarms: a waker that is dropped takes the event along that it has just made.
+    _waker: Arc<Waker>,
+}
+
+/// What is to be done at once, without waiting for an event.
+struct Waits {
+    /// For each socket.
+    packets: Vec<Waiting>,
+    addresses: Drained,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,48 +82,124 @@ enum Wish {
 }
 
 impl Engine {
-    /// Runs until SIGINT, SIGTERM or SIGHUP. `report` is called at each SIGUSR1.
-    pub(super) fn run(mut self, mut report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
-        let mut poll = Poll::new().map_err(loop_error("open"))?;
-        self.register(&poll).map_err(loop_error("register"))?;
+    /// Joins the parts, and returns what wakes the loop to hear an alarm.
+    ///
+    /// # Errors
+    /// [`DecapError::Loop`].
+    pub(super) fn open(
+        sockets: Vec<TunnelSocket>,
+        (queue, device): (Queue, String),
+        signals: Signals,
+        local: LocalAddresses,
+        alarms: Receiver<DecapError>,
+    ) -> Result<(Self, Arc<Waker>), DecapError> {
+        let poll = Poll::new().map_err(loop_error("open"))?;
+        let waker = Waker::new(poll.registry(), ALARM).map_err(loop_error("open"))?;
+        let waker = Arc::new(waker);
+        let mut engine = Self {
+            poll,
+            sockets,
+            queue,
+            device,
+            signals,
+            local,
+            alarms,
+            _waker: Arc::clone(&waker),
+        };
+        engine.register().map_err(loop_error("register"))?;
+        Ok((engine, waker))
+    }
+
+    /// Runs until SIGINT, SIGTERM or SIGHUP, or an alarm. `report` is called at each SIGUSR1. Packets are
+    /// counted as doubled while `doubled` says so.
+    pub(super) fn run(
+        &mut self,
+        admission: &mut Admission,
+        doubled: &AtomicBool,
+        report: impl FnMut(&Totals),
+    ) -> Result<Totals, DecapError> {
+        let mut totals = Totals::default();
+        let result = self.turn_until_stopped(admission, doubled, report, &mut totals);
+        if result.is_err() {
+            log::info!("{totals}");
+        }
+        result.map(|()| totals)
+    }
+
+    fn turn_until_stopped(
+        &mut self,
+        admission: &mut Admission,
+        doubled: &AtomicBool,
+        mut report: impl FnMut(&Totals),
+        totals: &mut Totals,
+    ) -> Result<(), DecapError> {
         let mut events = Events::with_capacity(8);
         let mut batch = ReceiveBatch::new(BATCH, PACKET_BYTES);
-        let mut totals = Totals::default();
         // Some may have come before the registration.
-        let mut waiting = vec![Waiting::Packets; self.sockets.len()];
+        let mut waits = Waits {
+            packets: vec![Waiting::Packets; self.sockets.len()],
+            addresses: Drained::More,
+        };
         loop {
-            wait(&mut poll, &mut events, &waiting)?;
+            let timeout = self.timeout(&waits);
+            wait(&mut self.poll, &mut events, timeout)?;
             for event in &events {
                 match event.token() {
-                    ADDRESSES => self.follow_addresses()?,
+                    ADDRESSES => waits.addresses = Drained::More,
+                    ALARM => self.hear_alarm()?,
                     SIGNALS => {
-                        if self.take_signals(&totals, &mut report) == Wish::Stop {
-                            return Ok(totals);
+                        if self.take_signals(totals, &mut report) == Wish::Stop {
+                            return Ok(());
                         }
                     }
                     Token(socket) => {
-                        if let Some(waiting) = waiting.get_mut(socket - SOCKETS) {
+                        if let Some(waiting) = waits.packets.get_mut(socket - SOCKETS) {
                             *waiting = Waiting::Packets;
                         }
                     }
                 }
             }
-            for (socket, waiting) in self.sockets.iter().zip(&mut waiting) {
+            if waits.addresses == Drained::More {
+                waits.addresses = self.local.follow(admission, Instant::now())?;
+            }
+            self.local.refresh(admission, Instant::now());
+            let before = totals.injected;
+            for (socket, waiting) in self.sockets.iter().zip(&mut waits.packets) {
                 if *waiting == Waiting::Packets {
-                    *waiting = self.move_packets(socket, &mut batch, &mut totals)?;
+                    *waiting = self.move_packets(socket, admission, &mut batch, totals)?;
                 }
+            }
+            if doubled.load(Ordering::Relaxed) {
+                totals.count_doubled(totals.injected - before);
             }
         }
     }
 
-    fn register(&mut self, poll: &Poll) -> io::Result<()> {
-        let registry = poll.registry();
+    fn register(&mut self) -> io::Result<()> {
+        let registry = self.poll.registry();
         for (token, socket) in (SOCKETS..).zip(&self.sockets) {
             let socket = socket.socket.as_raw_fd();
             registry.register(&mut SourceFd(&socket), Token(token), Interest::READABLE)?;
         }
         registry.register(&mut self.signals, SIGNALS, Interest::READABLE)?;
-        registry.register(&mut self.monitor, ADDRESSES, Interest::READABLE)
+        registry.register(&mut self.local.monitor, ADDRESSES, Interest::READABLE)
+    }
+
+    /// How long to wait for events; none: until one comes.
+    fn timeout(&self, waits: &Waits) -> Option<Duration> {
+        let more = waits.packets.contains(&Waiting::Packets) || waits.addresses == Drained::More;
+        if more {
+            return Some(Duration::ZERO);
+        }
+        let again = self.local.again?;
+        Some(again.saturating_duration_since(Instant::now()))
+    }
+
+    fn hear_alarm(&self) -> Result<(), DecapError> {
+        match self.alarms.try_recv() {
+            Ok(error) => Err(error),
+            Err(_) => Ok(()),
+        }
     }
 
     fn take_signals(&mut self, totals: &Totals, report: &mut impl FnMut(&Totals)) -> Wish {
@@ -119,19 +214,11 @@ impl Engine {
         wish
     }
 
-    fn follow_addresses(&mut self) -> Result<(), DecapError> {
-        if self.monitor.drain()? {
-            let addresses = self.netlink.addresses()?;
-            let addresses = addresses.iter().map(|address| address.net.addr());
-            self.admission.set_local_addresses(addresses);
-        }
-        Ok(())
-    }
-
     /// Moves what waits on the socket, for one turn at most.
     fn move_packets(
         &self,
         TunnelSocket { socket, carrier }: &TunnelSocket,
+        admission: &Admission,
         batch: &mut ReceiveBatch,
         totals: &mut Totals,
     ) -> Result<Waiting, DecapError> {
@@ -139,7 +226,7 @@ impl Engine {
             match batch.receive(socket.as_fd()) {
                 Ok(_) => batch
                     .packets_mut()
-                    .for_each(|packet| self.move_packet(*carrier, packet, totals)),
+                    .try_for_each(|packet| self.move_packet(*carrier, packet, admission, totals))?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Waiting::Nothing);
                 }
@@ -156,29 +243,46 @@ impl Engine {
         Ok(Waiting::Packets)
     }
 
-    fn move_packet(&self, carrier: Carrier, packet: Received<'_>, totals: &mut Totals) {
+    /// # Errors
+    /// [`DecapError::DeviceLost`]; any other packet that the device refuses is only counted.
+    fn move_packet(
+        &self,
+        carrier: Carrier,
+        packet: Received<'_>,
+        admission: &Admission,
+        totals: &mut Totals,
+    ) -> Result<(), DecapError> {
         let opened = carrier.open(packet).map_err(Refusal::from);
-        let inner = match opened.and_then(|packet| self.admission.admit(packet)) {
-            Ok(inner) => inner,
-            Err(reason) => return totals.count_refused(reason),
-        };
-        match self.queue.send(inner) {
-            Ok(_) => totals.count_injected(),
-            Err(error) => {
-                if totals.refused(Refusal::InjectionFailed) == 0 {
-                    log::warn!("the TUN device refuses packets (counted from now on): {error}");
-                }
-                totals.count_refused(Refusal::InjectionFailed);
-            }
+        match opened.and_then(|packet| admission.admit(packet)) {
+            Ok(inner) => match self.queue.send(inner) {
+                Ok(_) => totals.count_injected(),
+                Err(error) => self.not_injected(&error, totals)?,
+            },
+            Err(reason) => totals.count_refused(reason),
         }
+        Ok(())
+    }
+
+    /// A device that is down (EIO) is brought up by the watch; one that is gone (EBADFD, `tun_get`,
+    /// linux/drivers/net/tun.c) never takes a packet again.
+    fn not_injected(&self, error: &io::Error, totals: &mut Totals) -> Result<(), DecapError> {
+        if error.raw_os_error() == Some(libc::EBADFD) {
+            // The watch saw more of it.
+            return Err(self.alarms.try_recv().unwrap_or(DecapError::DeviceLost {
+                device: self.device.clone(),
+                what: DeviceLoss::Deleted,
+            }));
+        }
+        if totals.refused(Refusal::InjectionFailed) == 0 {
+            log::warn!("the TUN device refuses packets (counted from now on): {error}");
+        }
+        totals.count_refused(Refusal::InjectionFailed);
+        Ok(())
     }
 }
 
-/// Waits for events; only looks for them where packets may wait already.
-fn wait(poll: &mut Poll, events: &mut Events, waiting: &[Waiting]) -> Result<(), DecapError> {
-    let timeout = waiting
-        .contains(&Waiting::Packets)
-        .then_some(Duration::ZERO);
+/// Waits for events.
+fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Result<(), DecapError> {
     match poll.poll(events, timeout) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             events.clear();

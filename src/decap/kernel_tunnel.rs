@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::io::netlink::Link;
+use crate::{io::netlink::Link, text::Plain};
 
 use super::{DecapError, Encapsulation, Settings};
 
@@ -13,16 +13,32 @@ use super::{DecapError, Encapsulation, Settings};
 /// # Errors
 /// [`DecapError::KernelTunnel`].
 pub(super) fn refuse(settings: &Settings, links: &[Link]) -> Result<(), DecapError> {
-    if settings.encapsulation() != Encapsulation::Ipip {
-        return Ok(());
-    }
-    match links.iter().find(|link| overlaps(link, settings)) {
+    match overlapping(settings, links).next() {
         Some(link) => Err(DecapError::KernelTunnel {
             device: link.name.clone(),
             kind: link.kind.clone().unwrap_or_default(),
         }),
         None => Ok(()),
     }
+}
+
+/// The kernel's tunnels that take packets which this process takes, too.
+pub(super) fn overlapping<'a>(
+    settings: &'a Settings,
+    links: &'a [Link],
+) -> impl Iterator<Item = &'a Link> {
+    let on_raw_sockets = settings.encapsulation() == Encapsulation::Ipip;
+    let links = links.iter().filter(move |_| on_raw_sockets);
+    links.filter(|link| overlaps(link, settings))
+}
+
+/// As in "the kernel's tunnel tunl0 (kind ipip) is up".
+pub(super) fn described(link: &Link) -> String {
+    let kind = link.kind.as_deref().unwrap_or_default();
+    format!(
+        "the kernel's tunnel {} (kind {kind}) is up",
+        Plain(&link.name)
+    )
 }
 
 fn overlaps(link: &Link, settings: &Settings) -> bool {

@@ -3,38 +3,59 @@
 //! it as received.
 //!
 //! In reading order: `socket` receives and takes the outer header off; [`admission`] decides about a
-//! packet, purely; `engine` moves packets; `host` judges the machine's settings and, where asked, sets
-//! them; `kernel_tunnel` sees where the kernel does the same work; [`Settings`] is what the user said.
+//! packet, purely; `engine` moves packets; `local` follows the addresses of this machine. `lack` judges
+//! the machine's settings, `host` sets them where asked, and `watch` keeps them so on a thread of its
+//! own. `kernel_tunnel` and `rival` see where the kernel or another program does the same work;
+//! [`Settings`] is what the user said, [`Arguments`] what another `tunlb decap` was told.
 
 pub mod admission;
+mod arguments;
 mod engine;
 mod host;
 mod kernel_tunnel;
+mod lack;
+mod local;
+mod pace;
+mod rival;
 mod settings;
 mod socket;
 mod totals;
+mod watch;
 
 use std::{
     io,
     net::IpAddr,
     num::{NonZeroU16, NonZeroUsize},
+    sync::{atomic::AtomicBool, mpsc},
+    thread,
+    time::Instant,
 };
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::io::{
-    capability::{self, Capability, PrivilegeError},
-    netlink::{AddressMonitor, Netlink, NetlinkError},
-    sysctl::SysctlError,
-    tun::{TunDevice, TunError},
-    undo::{Undo, UndoError},
+use crate::{
+    io::{
+        capability::{self, Capability, PrivilegeError},
+        netlink::{Netlink, NetlinkError},
+        sysctl::SysctlError,
+        tun::{TunDevice, TunError},
+        undo::{Undo, UndoError},
+    },
+    text::{Plain, shell},
 };
 
 use admission::Admission;
 use engine::Engine;
+use host::Device;
+use local::LocalAddresses;
+use watch::{Subjects, Watch};
 
-pub use settings::{DEFAULT_TUN, Encapsulation, Host, Settings, SettingsError};
+pub use arguments::Arguments;
+pub use rival::{Program, Rival};
+pub use settings::{
+    DEFAULT_TUN, Encapsulation, Host, Settings, SettingsError, parse_gue, parse_network, parse_vip,
+};
 pub use totals::Totals;
 
 /// The largest MTU that the TUN driver takes: an inner packet of 65,515 bytes, the most that fits into
@@ -49,8 +70,9 @@ pub enum DecapError {
     Privilege(#[from] PrivilegeError),
     /// The kernel's own tunnel would deliver each packet a second time.
     #[error(
-        "the kernel decapsulates already: {device} (kind {kind}) is up, and each packet would be \
-         delivered twice; use it instead of this command, or: ip link set {device} down"
+        "the kernel decapsulates already: {} (kind {kind}) is up, and each packet would be \
+         delivered twice; use it instead of this command, or: {}",
+        Plain(device), shell::line(&["ip", "link", "set", device.as_str(), "down"])
     )]
     KernelTunnel {
         /// Its name.
@@ -58,14 +80,27 @@ pub enum DecapError {
         /// Its driver kind.
         kind: String,
     },
-    /// Somebody else listens there.
+    /// Another program would deliver each packet a second time.
     #[error(
-        "UDP port {port} is in use; stop who listens there (a program: ss -ulnp; the kernel: ip fou show), \
-         or choose another port"
+        "{0}, too: each of the two gets a copy of each packet, and it would be delivered twice; \
+         end that process, or use it instead of this command"
     )]
+    Rival(Rival),
+    /// Something else listens there.
+    #[error("UDP port {port} is in use by {}; end it, or choose another port", owner_text(.owner.as_ref()))]
     PortInUse {
         /// The port.
         port: NonZeroU16,
+        /// What has it, as far as that shows.
+        owner: Option<Program>,
+    },
+    /// The device is not there any more, or not usable.
+    #[error("{}: {what}; start tunlb decap again, as a supervisor does (systemd: Restart=on-failure)", Plain(.device))]
+    DeviceLost {
+        /// Its name.
+        device: String,
+        /// What happened.
+        what: DeviceLoss,
     },
     /// A socket for tunnel packets.
     #[error("{socket}: {operation}: {cause}")]
@@ -99,6 +134,40 @@ pub enum DecapError {
     },
 }
 
+/// What happened to the TUN device while it was in use.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceLoss {
+    /// It was deleted.
+    #[error("was deleted while in use")]
+    Deleted,
+    /// It is in another network namespace.
+    #[error("was moved to another network namespace while in use")]
+    Moved,
+    /// It was deleted or moved; which, was not seen.
+    #[error("is gone from this network namespace")]
+    Gone,
+    /// It was taken down time after time.
+    #[error("was taken down {times} times by another program")]
+    Down {
+        /// How often.
+        times: u32,
+    },
+    /// It was taken down, and the kernel does not bring it up.
+    #[error("was taken down and cannot be brought up again: {cause}")]
+    StaysDown {
+        /// What netlink says.
+        cause: NetlinkError,
+    },
+}
+
+fn owner_text(owner: Option<&Program>) -> String {
+    match owner {
+        Some(program) => program.to_string(),
+        None => "the kernel (ip fou show) or by a process that cannot be seen (as root: ss -uanp)"
+            .to_owned(),
+    }
+}
+
 /// Runs until SIGINT, SIGTERM or SIGHUP, and returns what happened to the packets. `report` is called with the
 /// totals so far at each SIGUSR1.
 ///
@@ -107,40 +176,66 @@ pub enum DecapError {
 pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
     require_capabilities(settings.encapsulation())?;
     let mut netlink = Netlink::open()?;
-    kernel_tunnel::refuse(settings, &netlink.links()?)?;
+    kernel_tunnel::refuse(settings, &netlink.links_that_show()?)?;
     let sockets = socket::open_all(settings.encapsulation())?;
+    rival::refuse(settings, &sockets)?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
     let signals =
         Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(|cause| DecapError::Loop {
             operation: "take signals",
             cause,
         })?;
+    warn_about_any_source(settings);
+    let (watch, stop) = Watch::open()?;
     let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU)?;
+    let device = Device {
+        index: tun.index,
+        name: tun.name.clone(),
+    };
     let mut undo = Undo::new()?;
-    host::prepare(settings, &tun, &mut netlink, &mut undo)?;
+    let told = host::prepare(settings, &device, &mut netlink, &mut undo)?;
     let queue = tun.queues.pop().ok_or(TunError::Vanished(tun.name))?;
-    let monitor = AddressMonitor::open()?;
     let mut admission = Admission::new(settings.vips(), settings.directors());
-    admission.set_local_addresses(
-        netlink
-            .addresses()?
-            .iter()
-            .map(|address| address.net.addr()),
-    );
+    let local = LocalAddresses::open(&mut admission, Instant::now())?;
+    let doubled = AtomicBool::new(false);
+    let (sender, alarms) = mpsc::channel();
+    let own = rival::inodes(&sockets);
+    let (mut engine, waker) = Engine::open(
+        sockets,
+        (queue, device.name.clone()),
+        signals,
+        local,
+        alarms,
+    )?;
+    let subjects = Subjects {
+        settings,
+        tun: device,
+        own,
+        undo: &mut undo,
+        told,
+        alarm: watch::Alarm { sender, waker },
+        doubled: &doubled,
+    };
     log::info!(
         "{}: decapsulating for {}",
-        settings.tun(),
+        Plain(settings.tun()),
         list(settings.vips())
     );
-    let engine = Engine {
-        sockets,
-        queue,
-        signals,
-        monitor,
-        netlink,
-        admission,
-    };
-    engine.run(report)
+    thread::scope(|scope| {
+        let _ended_first = stop; // before the device is closed, which is no loss then
+        scope.spawn(|| watch.follow(subjects));
+        engine.run(&mut admission, &doubled, report)
+    })
+}
+
+/// A decapsulator that takes packets from any source lets that source choose the inner one (RFC 2003 §6).
+fn warn_about_any_source(settings: &Settings) {
+    if settings.accepts_any_source() {
+        log::warn!(
+            "tunnel packets are taken from any source, so whatever reaches this machine can send packets \
+             to the VIP under any source address; name the director: --director ADDRESS"
+        );
+    }
 }
 
 fn require_capabilities(encapsulation: Encapsulation) -> Result<(), PrivilegeError> {

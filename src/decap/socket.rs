@@ -15,7 +15,7 @@ use crate::{
     packet::decap::{self, DecapError as Unfit, Decapsulated, Outer},
 };
 
-use super::{DecapError, Encapsulation};
+use super::{DecapError, Encapsulation, rival};
 
 /// Room for bursts while the process is not running: 8 MiB, about 10,000 small packets.
 const RECEIVE_BUFFER: libc::c_int = 8 << 20;
@@ -41,8 +41,8 @@ pub(super) enum Carrier {
 }
 
 /// Protocol numbers of IPv4 and IPv6 inside IP (IANA).
-const IPIP: u8 = 4;
-const IPV6: u8 = 41;
+pub(super) const IPIP: u8 = 4;
+pub(super) const IPV6: u8 = 41;
 
 impl Carrier {
     /// Everything that `encapsulation` may arrive in: the outer family is the director's choice.
@@ -119,7 +119,8 @@ fn start_error(carrier: Carrier, operation: &'static str, cause: io::Error) -> D
     if let Carrier::Udp4(port) | Carrier::Udp6(port) = carrier
         && cause.kind() == io::ErrorKind::AddrInUse
     {
-        return DecapError::PortInUse { port };
+        let owner = rival::owner_of_port(port);
+        return DecapError::PortInUse { port, owner };
     }
     DecapError::Socket {
         socket: carrier.to_string(),
@@ -217,7 +218,8 @@ mod tests {
         let port = taken.local_addr().unwrap().as_socket().unwrap().port();
         let port = NonZeroU16::new(port).unwrap();
         let error = open_all(Encapsulation::Gue(port)).unwrap_err();
-        assert!(error.to_string().contains(&port.to_string()), "{error}");
+        let this = format!("port {port} is in use by process {}", std::process::id());
+        assert!(error.to_string().contains(&this), "{error}");
         assert!(matches!(error, DecapError::PortInUse { .. }), "{error:?}");
     }
 

@@ -36,14 +36,17 @@ fn ipip_reaches_the_service() {
 #[test]
 #[ignore = "run by ipip_reaches_the_service in a namespace of its own"]
 fn ipip_reaches_the_service_inside() {
-    let raw = |domain, protocol| Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)));
+    // As a director sends: from a socket that receives nothing, so that it is no rival.
+    let raw = |domain| {
+        let protocol = Some(Protocol::from(libc::IPPROTO_RAW));
+        Socket::new(domain, Type::RAW, protocol).unwrap()
+    };
     let tunnels = [
-        ("4in4", raw(Domain::IPV4, 4), "127.0.0.1:0", CLIENT4),
-        ("6in4", raw(Domain::IPV4, 41), "127.0.0.1:0", CLIENT6),
-        ("4in6", raw(Domain::IPV6, 4), "[::1]:0", CLIENT4),
-        ("6in6", raw(Domain::IPV6, 41), "[::1]:0", CLIENT6),
-    ]
-    .map(|(name, socket, to, client)| (name, socket.unwrap(), to, client));
+        ("4in4", raw(Domain::IPV4), "127.0.0.1:0", CLIENT4, Some(4)),
+        ("6in4", raw(Domain::IPV4), "127.0.0.1:0", CLIENT6, Some(41)),
+        ("4in6", raw(Domain::IPV6), "[::1]:0", CLIENT4, Some(4)),
+        ("6in6", raw(Domain::IPV6), "[::1]:0", CLIENT6, Some(41)),
+    ];
     reaches_the_service(Encapsulation::Ipip, &tunnels);
 }
 
@@ -57,16 +60,41 @@ fn gue_reaches_the_service() {
 fn gue_reaches_the_service_inside() {
     let udp = |domain| Socket::new(domain, Type::DGRAM, None).unwrap();
     let tunnels = [
-        ("IPv4 in GUE", udp(Domain::IPV4), "127.0.0.1:6080", CLIENT4),
-        ("IPv6 in GUE", udp(Domain::IPV4), "127.0.0.1:6080", CLIENT6),
-        ("IPv4 in GUE6", udp(Domain::IPV6), "[::1]:6080", CLIENT4),
-        ("IPv6 in GUE6", udp(Domain::IPV6), "[::1]:6080", CLIENT6),
+        (
+            "IPv4 in GUE",
+            udp(Domain::IPV4),
+            "127.0.0.1:6080",
+            CLIENT4,
+            None,
+        ),
+        (
+            "IPv6 in GUE",
+            udp(Domain::IPV4),
+            "127.0.0.1:6080",
+            CLIENT6,
+            None,
+        ),
+        (
+            "IPv4 in GUE6",
+            udp(Domain::IPV6),
+            "[::1]:6080",
+            CLIENT4,
+            None,
+        ),
+        (
+            "IPv6 in GUE6",
+            udp(Domain::IPV6),
+            "[::1]:6080",
+            CLIENT6,
+            None,
+        ),
     ];
     reaches_the_service(Encapsulation::Gue(GUE_PORT), &tunnels);
 }
 
-/// Name, socket of the director, where it sends to, and the client whose packets it sends.
-type Tunnel = (&'static str, Socket, &'static str, &'static str);
+/// Name, socket of the director, where it sends to, the client whose packets it sends, and the protocol
+/// of the outer header that it writes.
+type Tunnel = (&'static str, Socket, &'static str, &'static str, Option<u8>);
 
 fn reaches_the_service(encapsulation: Encapsulation, tunnels: &[Tunnel]) {
     let mut netlink = Netlink::open().unwrap();
@@ -80,7 +108,7 @@ fn reaches_the_service(encapsulation: Encapsulation, tunnels: &[Tunnel]) {
     let decapsulator = thread::spawn(move || run(&set_up(encapsulation), |_| ()));
     let deadline = Instant::now() + Duration::from_secs(20);
     let services = [VIP4, VIP6].map(|vip| start_service(vip, deadline));
-    for (name, socket, to, client) in tunnels {
+    for (name, socket, to, client, outer) in tunnels {
         let to: SocketAddr = to.parse().unwrap();
         if to.is_ipv4() {
             socket.set_tos_v4(CONGESTED).unwrap();
@@ -89,7 +117,10 @@ fn reaches_the_service(encapsulation: Encapsulation, tunnels: &[Tunnel]) {
         }
         let vip = if client.contains(':') { VIP6 } else { VIP4 };
         for checksum in [Checksum::Complete, Checksum::Partial] {
-            let request = request_from(client, checksum);
+            let mut request = request_from(client, checksum);
+            if let Some(protocol) = outer {
+                request = [outer_header(to, *protocol, request.len()), request].concat();
+            }
             // Sent again and again, since the decapsulator may not listen yet.
             let answered = || {
                 socket.send_to(&request, &to.into()).unwrap();
@@ -192,6 +223,21 @@ enum Checksum {
     Complete,
     /// The pseudo-header's sum, as after GRO.
     Partial,
+}
+
+/// The outer header from and to an address of lo, congestion marked; the kernel adds what it likes.
+fn outer_header(to: SocketAddr, protocol: u8, payload: usize) -> Vec<u8> {
+    let payload = u8::try_from(payload).unwrap();
+    match to.ip() {
+        IpAddr::V4(to) => {
+            let head = [0x45, 3, 0, 20 + payload, 0, 1, 0, 0, 64, protocol, 0, 0];
+            [&head[..], &to.octets(), &to.octets()].concat()
+        }
+        IpAddr::V6(to) => {
+            let head = [0x60, 3 << 4, 0, 0, 0, payload, protocol, 64];
+            [&head[..], &to.octets(), &to.octets()].concat()
+        }
+    }
 }
 
 /// A UDP datagram with "hello" from the client to the VIP of its family, ECN-capable.

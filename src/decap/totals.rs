@@ -4,13 +4,16 @@ use std::fmt;
 
 use super::admission::Refusal;
 
-/// Counts since the start; `received` is the sum of all others.
+/// Counts since the start; `received` is the sum of `injected` and all that were refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Tunnel packets that arrived.
     pub received: u64,
     /// Inner packets given to the kernel.
     pub injected: u64,
+    /// Of those injected, the ones that came while another decapsulator took the same packets: the
+    /// service may have got them twice.
+    pub doubled: u64,
     /// Packets refused, by the position of the reason in [`Refusal::ALL`].
     refused: [u64; Refusal::ALL.len()],
 }
@@ -20,6 +23,11 @@ impl Totals {
     pub(super) const fn count_injected(&mut self) {
         self.received += 1;
         self.injected += 1;
+    }
+
+    /// So many of those that were injected came while another decapsulator took the same packets.
+    pub(super) const fn count_doubled(&mut self, packets: u64) {
+        self.doubled += packets;
     }
 
     /// Counts one packet that was refused.
@@ -47,7 +55,7 @@ impl fmt::Display for Totals {
         for reason in Refusal::ALL {
             write!(f, " {} {}", reason.name(), self.refused(reason))?;
         }
-        Ok(())
+        write!(f, " doubled {}", self.doubled)
     }
 }
 
@@ -59,13 +67,14 @@ mod tests {
     fn every_reason_has_its_own_count() {
         let mut totals = Totals::default();
         totals.count_injected();
+        totals.count_doubled(1);
         for (times, reason) in Refusal::ALL.into_iter().enumerate() {
             (0..=times).for_each(|_| totals.count_refused(reason));
         }
         assert_eq!(
             totals.to_string(),
             "received 29 injected 1 malformed 1 unsupported_protocol 2 not_director 3 not_vip 4 \
-             local_source 5 ecn 6 injection_failed 7"
+             local_source 5 ecn 6 injection_failed 7 doubled 1"
         );
     }
 }

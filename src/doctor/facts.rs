@@ -62,6 +62,9 @@ pub struct Facts {
     pub schema: u32,
     /// The version of that program.
     pub version: String,
+    /// The path of that program on the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// Which side of the tunnel the machine was examined as.
     pub role: Role,
     /// `uname -r`.

@@ -10,6 +10,8 @@ pub mod icmp;
 pub mod netlink;
 pub mod packet_socket;
 pub mod pcap;
+pub mod processes;
+pub mod sockets;
 pub mod sys;
 pub mod sysctl;
 pub mod tracing;

@@ -68,6 +68,17 @@ pub enum SysctlError {
     },
 }
 
+impl SysctlError {
+    /// Whether there is no such setting: its device is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let (Self::Read { cause, .. } | Self::Write { cause, .. }) = self else {
+            return false;
+        };
+        cause.kind() == io::ErrorKind::NotFound
+    }
+}
+
 impl Sysctl {
     /// `net.ipv4.ip_forward`: whether this machine forwards IPv4 packets.
     #[must_use]

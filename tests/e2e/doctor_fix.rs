@@ -32,7 +32,7 @@ const BREAK: &str = "
 #[test]
 fn a_backend_is_mended_and_the_undo_script_takes_it_back() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let _director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         assert_eq!(site.get(), "b1");
         let backend = &site.backends[0].node;
@@ -102,7 +102,7 @@ const BREAK_DIRECTOR: &str = "
 #[test]
 fn a_director_is_mended_and_the_undo_script_takes_it_back() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let config = lab.file("tunlb.toml", CONFIG).display().to_string();
         let _running = site.run(&["-c", &config]);
         assert_eq!(site.get(), "b1");
@@ -139,7 +139,7 @@ fn a_director_is_mended_and_the_undo_script_takes_it_back() {
 #[test]
 fn nothing_is_changed_without_consent() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let backend = &site.backends[0].node;
         backend.run("ip addr del 10.0.0.100/32 dev lo");
         let broken = dump(backend);
@@ -178,7 +178,7 @@ fn what_lasts_is_written_beside_what_is_there() {
         let own = Path::new("/etc/sysctl.d/99-tunlb.conf");
         let former = "# kept\nnet.ipv4.conf.decap0.rp_filter=1\n";
         fs::write(own, former).expect("a file of the lab");
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let backend = &site.backends[0].node;
         backend.set_sysctl("ipv4/conf/decap0/rp_filter", 1);
         let broken = dump(backend);

@@ -110,8 +110,15 @@ const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "T is gone",
-        make: "ip link set decap0 down",
-        mend: "ip link set decap0 up",
+        // A decapsulator that runs brings its device up again.
+        make: "for pid in $(pgrep -x tunlb); do
+                   [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ] || kill -STOP $pid
+               done
+               ip link set decap0 down",
+        mend: "ip link set decap0 up
+               for pid in $(pgrep -x tunlb); do
+                   [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ] || kill -CONT $pid
+               done",
         code: Some("B2"),
     },
 ];
@@ -119,7 +126,7 @@ const FAULTS: &[Fault] = &[
 #[test]
 fn one_fault_at_a_time() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
         let mut wrong = String::new();
@@ -139,7 +146,7 @@ fn one_fault_at_a_time() {
 #[test]
 fn nothing_listens() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let service = "10.0.0.100:81/tcp";
         let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
@@ -153,7 +160,7 @@ fn nothing_listens() {
 #[test]
 fn nothing_arrives() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let backend = &site.backends[0].node;
         let arguments = ["--vip", WEB, "--client", CLIENT, "--seconds", "2"];
         let verdict = watched(&site.client, backend, &arguments, URL);
@@ -166,7 +173,7 @@ fn nothing_arrives() {
 #[test]
 fn the_network_between_drops_the_tunnel() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.2.13"]);
         site.router.sh("nft add table ip f
              nft 'add chain ip f on { type filter hook forward priority 0; }'
@@ -201,7 +208,7 @@ fn the_network_between_drops_the_tunnel() {
 #[test]
 fn the_client_gets_no_answer() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         site.router.sh("nft add table ip f
              nft 'add chain ip f on { type filter hook forward priority 0; }'
@@ -216,7 +223,7 @@ fn the_client_gets_no_answer() {
 #[test]
 fn the_vip_is_routed_past_the_director() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         site.router
             .sh("ip route replace 10.0.0.100/32 via 10.0.1.11");
         let backend = &site.backends[0].node;
@@ -228,7 +235,7 @@ fn the_vip_is_routed_past_the_director() {
 #[test]
 fn both_captures_in_one_file() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
         let file = lab.file("watch.pcapng", "");
@@ -247,12 +254,11 @@ fn both_captures_in_one_file() {
 #[test]
 fn nothing_decapsulates() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = site.backends[0].node.clone();
         let [first, ..] = site.backends;
         succeeded(first.decap.stop(Signal::Term));
-        backend.sh("ip addr add 10.0.0.100/32 dev lo");
         let verdict = watched(&site.client, &backend, &["--vip", WEB], URL);
         assert_proven(&verdict, Some("B1"), "tunlb decap has ended");
         director.stop();
@@ -262,7 +268,7 @@ fn nothing_decapsulates() {
 #[test]
 fn no_port_for_gue() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let arguments = ["--vip", WEB, "--backend", "10.0.1.11", "--encap", "gue"];
         let director = site.run(&arguments);
         let backend = &site.backends[0].node;
@@ -276,7 +282,7 @@ fn no_port_for_gue() {
 #[test]
 fn datagrams() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let service = "10.0.0.100:53/udp";
         let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
@@ -319,7 +325,7 @@ signal.pause()
 #[test]
 fn nothing_is_accepted() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let service = "10.0.0.100:81/tcp";
         let director = site.run(&["--vip", service, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
@@ -336,7 +342,7 @@ fn nothing_is_accepted() {
 #[test]
 fn a_signal_ends_it() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let backend = &site.backends[0].node;
         let mut command = backend.command(tunlb());
         command.args(["doctor", "--watch", "--json", "--vip", WEB]);
@@ -351,7 +357,7 @@ fn a_signal_ends_it() {
 #[test]
 fn drop_reasons_leave_no_trace() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
         backend.set_sysctl("ipv4/conf/decap0/rp_filter", 1);
@@ -378,7 +384,7 @@ fn drop_reasons_leave_no_trace() {
 #[test]
 fn every_family_and_tunnel() {
     in_lab(|lab| {
-        let site = DualStack::new(lab);
+        let site = DualStack::by_hand(lab);
         let director = site.run(lab);
         let mut wrong = String::new();
         let mut judge = |what: &str, vip: &str, encap: &str, code: Option<&str>| {
@@ -421,7 +427,7 @@ fn every_family_and_tunnel() {
 #[test]
 fn a_bundle_keeps_the_flow() {
     in_lab(|lab| {
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
         backend.set_sysctl("ipv4/conf/decap0/rp_filter", 1);

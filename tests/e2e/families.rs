@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Lab, Node};
 use crate::process::{Process, Signal};
-use crate::site::{HTTPD, succeeded};
+use crate::site::{HTTPD, Setup, succeeded};
 use crate::totals::Totals;
 use crate::traffic::noise;
 
@@ -39,7 +39,17 @@ pub(crate) struct DualStack {
 }
 
 impl DualStack {
+    /// Everything but the director runs.
     pub(crate) fn new(lab: &Lab) -> Self {
+        Self::with(lab, Setup::ByTunlb)
+    }
+
+    /// The same with a backend whose settings stay as a test makes them.
+    pub(crate) fn by_hand(lab: &Lab) -> Self {
+        Self::with(lab, Setup::ByHand)
+    }
+
+    fn with(lab: &Lab, setup: Setup) -> Self {
         let [client, director, backend] = ["client", "director", "backend"].map(|n| lab.node(n));
         for node in [&client, &director, &backend] {
             // Some hosts switch IPv6 off for devices to come.
@@ -69,7 +79,7 @@ impl DualStack {
         Self {
             client,
             director,
-            _services: serve(&backend),
+            _services: serve(&backend, setup),
             backend,
         }
     }
@@ -125,12 +135,22 @@ fn configuration() -> String {
 }
 
 /// Two decapsulators and a web server.
-fn serve(backend: &Node) -> Vec<Process> {
+fn serve(backend: &Node, setup: Setup) -> Vec<Process> {
+    if setup == Setup::ByHand {
+        backend.set_sysctl("ipv4/conf/all/arp_ignore", 1);
+        backend.set_sysctl("ipv4/conf/all/arp_announce", 2);
+        for (_, vip, ..) in COMBINATIONS {
+            let nodad = if vip.contains(':') { "nodad" } else { "" };
+            backend.run(&format!("ip addr add {vip} dev lo {nodad}"));
+        }
+    }
     let decap = |name: &str, arguments: &[&str]| {
         let mut command = backend.command(tunlb());
-        command
-            .args(["decap", "--setup", "--tun", name])
-            .args(arguments);
+        command.args(["decap", "--tun", name]).args(arguments);
+        command.args(["--director", "10.0.1.2", "--director", "2001:db8:1::2"]);
+        if setup == Setup::ByTunlb {
+            command.arg("--setup");
+        }
         for (_, vip, ..) in COMBINATIONS {
             command.args(["--vip", vip]);
         }

@@ -8,6 +8,7 @@
 mod balance;
 mod capture;
 mod checksums;
+mod decap;
 mod doctor;
 mod doctor_fix;
 mod doctor_watch;

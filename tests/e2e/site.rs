@@ -49,12 +49,30 @@ pub(crate) struct Backend {
     pub(crate) httpd: Process,
 }
 
+/// Where the backends' settings come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// `tunlb decap --setup`, which also sets right what a test breaks.
+    ByTunlb,
+    /// The test: what it breaks stays so.
+    ByHand,
+}
+
 /// A running `tunlb run`.
 pub(crate) struct Director(pub(crate) Process);
 
 impl Site {
     /// Hosts, cables and routes; decapsulators and HTTP servers run, no director does.
     pub(crate) fn new(lab: &Lab) -> Self {
+        Self::with(lab, Setup::ByTunlb)
+    }
+
+    /// The same with backends whose settings stay as a test makes them.
+    pub(crate) fn by_hand(lab: &Lab) -> Self {
+        Self::with(lab, Setup::ByHand)
+    }
+
+    fn with(lab: &Lab, setup: Setup) -> Self {
         let [client, router, director] =
             ["client", "router", "director"].map(|name| lab.node(name));
         let backends = BACKENDS.map(|(name, _)| lab.node(name));
@@ -80,7 +98,7 @@ impl Site {
             client,
             router,
             director,
-            backends: serve(backends),
+            backends: serve(backends, setup),
         }
     }
 
@@ -93,7 +111,7 @@ impl Site {
         set_up_backend(&node, address);
         meet(&self.director, "eth0", &[address]);
         meet(&self.router, "segment", &[address]);
-        let [backend] = serve([node]);
+        let [backend] = serve([node], Setup::ByTunlb);
         backend
     }
 
@@ -245,17 +263,20 @@ fn meet(node: &Node, device: &str, neighbours: &[&str]) {
 }
 
 /// All programs of one kind start before the first is waited for.
-fn serve<const N: usize>(nodes: [Node; N]) -> [Backend; N] {
+fn serve<const N: usize>(nodes: [Node; N], setup: Setup) -> [Backend; N] {
     let decaps = nodes.each_ref().map(|node| {
         let mut command = node.command(tunlb());
-        command.args([
-            "decap",
-            "--vip",
-            VIP,
-            "--director",
-            "10.0.1.2/32",
-            "--setup",
-        ]);
+        command.args(["decap", "--vip", VIP, "--director", "10.0.1.2/32"]);
+        match setup {
+            Setup::ByTunlb => {
+                command.arg("--setup");
+            }
+            Setup::ByHand => {
+                node.set_sysctl("ipv4/conf/eth0/arp_ignore", 1);
+                node.set_sysctl("ipv4/conf/eth0/arp_announce", 2);
+                node.run(&format!("ip addr add {VIP}/32 dev lo"));
+            }
+        }
         node.spawn(&format!("decap-{}", node.name()), command)
     });
     let decaps = decaps.map(|mut decap| {

@@ -46,6 +46,11 @@ main() {
   refuses "the kernel decapsulates already: far (kind ipip)" "a tunnel from a director" \
     --vip "$VIP4" --director "$OTHER"
 
+  on backend ip link del far
+
+  names_later tunl0 --vip "$VIP4"
+  names_later sit0 --vip "$VIP6"
+
   on backend ip fou add port 6080 gue
   refuses "UDP port 6080 is in use" "a fou port" --vip "$VIP4" --gue 6080
 }
@@ -56,6 +61,18 @@ runs() {
   wait_for_word decapsulating decap
   stop decap
   say "  runs:    $1"
+}
+
+# names_later DEVICE ARGUMENT…: an error as soon as it is up, a word when it is not any more.
+names_later() {
+  start decap backend "$TUNLB" decap --setup "${@:2}"
+  wait_for_word decapsulating decap
+  on backend ip link set "$1" up
+  wait_for_word "the kernel's tunnel $1 (kind" decap
+  on backend ip link set "$1" down
+  wait_for_word "no longer: the kernel's tunnel $1" decap
+  stop decap
+  say "  names:   $1 that comes up later"
 }
 
 # refuses REASON DESCRIPTION ARGUMENT…

@@ -186,16 +186,16 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "现在正常，重启或重建隧道设备后失效。",
         },
         why: Text {
-            en: "`default` is copied when a device is made, and sysctl.d files (systemd ships `*.rp_filter = 2`) are applied again.",
-            zh: "`default` 在创建设备时被复制，sysctl.d 中的文件（systemd 自带 `*.rp_filter = 2`）会再次生效。",
+            en: "`default` is copied when a device is made, and sysctl.d files (systemd ships `*.rp_filter = 2`) are applied again. `tunlb decap --setup` keeps its device right as long as it runs; without `--setup` its device is a new one at each start.",
+            zh: "`default` 在创建设备时被复制，sysctl.d 中的文件（systemd 自带 `*.rp_filter = 2`）会再次生效。`tunlb decap --setup` 在运行期间会保持其设备的设置；不带 `--setup` 时，每次启动都是新设备。",
         },
         see: Text {
             en: "`systemd-analyze cat-config sysctl.d`.",
             zh: "`systemd-analyze cat-config sysctl.d`。",
         },
         mend: Text {
-            en: "A late file that names the device: /etc/sysctl.d/99-tunlb.conf.",
-            zh: "用排序靠后且写明设备名的文件：/etc/sysctl.d/99-tunlb.conf。",
+            en: "A late file that names the device: /etc/sysctl.d/99-tunlb.conf; of `tunlb decap`, `--setup`.",
+            zh: "用排序靠后且写明设备名的文件：/etc/sysctl.d/99-tunlb.conf；对 `tunlb decap` 则使用 `--setup`。",
         },
     },
     Entry {

@@ -1,12 +1,11 @@
-//! Running `tunlb decap` processes of this network namespace, by their arguments.
+//! Running `tunlb decap` processes of this network namespace, by their arguments and open devices.
 
-use std::net::IpAddr;
+use std::fs;
+use std::path::Path;
 
-use ipnet::IpNet;
-
-use super::processes::{Process, Processes};
-use crate::decap::DEFAULT_TUN;
+use crate::decap::{Arguments, Encapsulation, Host};
 use crate::doctor::facts::{Decapsulator, Encap, Observed};
+use crate::io::processes::{Process, Processes};
 
 /// All of them; unseen where there is one that may be of this namespace or of another.
 pub(super) fn read(processes: &Processes) -> Observed<Vec<Decapsulator>> {
@@ -19,96 +18,76 @@ pub(super) fn read(processes: &Processes) -> Observed<Vec<Decapsulator>> {
         ));
     }
     let read = |(process, arguments): &(&Process, Vec<String>)| {
-        from_arguments(process.pid, arguments.get(2..).unwrap_or_default())
+        let named = from_arguments(process.pid, arguments.get(2..).unwrap_or_default());
+        match device_of(&processes.folder(process.pid)) {
+            Some(device) => Decapsulator { device, ..named },
+            None => named,
+        }
     };
     Observed::Seen(found.iter().map(read).collect())
 }
 
-/// Reads what follows the subcommand. The process took these arguments, so they are right; what
-/// cannot be read here is of another version.
 fn from_arguments(pid: u32, arguments: &[String]) -> Decapsulator {
-    let mut decapsulator = Decapsulator {
+    let arguments = Arguments::read(arguments);
+    Decapsulator {
         pid,
-        device: DEFAULT_TUN.to_owned(),
-        vips: Vec::new(),
-        directors: Vec::new(),
-        encap: Encap::Ipip,
-        setup: arguments.iter().any(|argument| argument == "--setup"),
-    };
-    let mut words = arguments.iter().map(String::as_str);
-    while let Some(word) = words.next() {
-        match word.split_once('=') {
-            Some((option, value)) => apply(&mut decapsulator, option, value),
-            None if takes_value(word) => {
-                apply(&mut decapsulator, word, words.next().unwrap_or_default());
-            }
-            None => {}
-        }
-    }
-    decapsulator
-}
-
-fn takes_value(option: &str) -> bool {
-    matches!(option, "--vip" | "--director" | "--gue" | "--tun")
-}
-
-fn apply(decapsulator: &mut Decapsulator, option: &str, value: &str) {
-    match option {
-        "--vip" => decapsulator.vips.extend(value.parse::<IpAddr>()),
-        "--director" => decapsulator.directors.extend(net(value)),
-        "--gue" => {
-            if let Ok(port) = value.parse() {
-                decapsulator.encap = Encap::Gue(port);
-            }
-        }
-        "--tun" => value.clone_into(&mut decapsulator.device),
-        _ => {}
+        device: arguments.tun,
+        vips: arguments.vips,
+        directors: arguments.directors,
+        encap: match arguments.encapsulation {
+            Encapsulation::Ipip => Encap::Ipip,
+            Encapsulation::Gue(port) => Encap::Gue(port.get()),
+        },
+        setup: arguments.host == Host::SetUp,
     }
 }
 
-/// A network, or an address alone.
-fn net(text: &str) -> Option<IpNet> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).ok()
+/// The TUN device that a process has open, by its present name (`tun_chr_show_fdinfo`,
+/// linux/drivers/net/tun.c); `None` where that may not be seen.
+fn device_of(folder: &Path) -> Option<String> {
+    let entries = fs::read_dir(folder.join("fd")).ok()?.flatten();
+    let mut tuns = entries.filter(|entry| {
+        let target = fs::read_link(entry.path());
+        target.is_ok_and(|target| target.ends_with("net/tun"))
+    });
+    let number = tuns.next()?.file_name();
+    let text = fs::read_to_string(folder.join("fdinfo").join(number)).ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("iff:"))?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
-    fn read(arguments: &str) -> Decapsulator {
-        let words: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
-        from_arguments(7, &words)
+    #[test]
+    fn a_device_by_its_present_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for sub in ["fd", "fdinfo"] {
+            fs::create_dir(folder.path().join(sub)).unwrap();
+        }
+        symlink("socket:[7]", folder.path().join("fd/3")).unwrap();
+        assert_eq!(device_of(folder.path()), None);
+        symlink("/dev/net/tun", folder.path().join("fd/4")).unwrap();
+        assert_eq!(device_of(folder.path()), None);
+        let info = "pos:\t0\nflags:\t0104002\nmnt_id:\t25\niff:\ttun77\n";
+        fs::write(folder.path().join("fdinfo/4"), info).unwrap();
+        assert_eq!(device_of(folder.path()).as_deref(), Some("tun77"));
     }
 
     #[test]
-    fn arguments_in_both_forms() {
+    fn arguments_become_facts() {
+        let arguments = "--setup --vip 10.0.0.100 --director=10.0.2.1 --gue 6080 --tun=tun9";
+        let words: Vec<_> = arguments.split(' ').map(str::to_owned).collect();
         let expected = Decapsulator {
             pid: 7,
             device: "tun9".into(),
-            vips: vec![[10, 0, 0, 100].into(), [10, 0, 0, 101].into()],
-            directors: vec![
-                "10.0.1.0/24".parse().unwrap(),
-                "10.0.2.1/32".parse().unwrap(),
-            ],
+            vips: vec![[10, 0, 0, 100].into()],
+            directors: vec!["10.0.2.1/32".parse().unwrap()],
             encap: Encap::Gue(6080),
             setup: true,
         };
-        assert_eq!(
-            read(
-                "--setup --vip 10.0.0.100 --vip=10.0.0.101 --director 10.0.1.0/24 \
-                 --director=10.0.2.1 --gue 6080 --tun=tun9"
-            ),
-            expected
-        );
-    }
-
-    #[test]
-    fn what_is_not_given_has_its_default() {
-        let decapsulator = read("--vip 10.0.0.100 --new-option x --director");
-        assert_eq!(decapsulator.device, "decap0");
-        assert_eq!(decapsulator.encap, Encap::Ipip);
-        assert_eq!(decapsulator.directors, []);
-        assert!(!decapsulator.setup);
+        assert_eq!(from_arguments(7, &words), expected);
     }
 }

@@ -13,7 +13,6 @@ mod firewall;
 mod modules;
 mod network;
 mod offloads;
-mod processes;
 mod sockets;
 mod sysctl_files;
 mod sysctls;
@@ -31,12 +30,12 @@ use std::time::Duration;
 
 use crate::config::{Config, DirectorConfig};
 use crate::io::capability::{self, Capability};
+use crate::io::processes::{Process, Processes};
 use crate::packet::Protocol;
 
 use super::facts::{self, Encap, Facts, FirewallFacts, Observed, Role};
 use modules::Modules;
 use network::Network;
-use processes::{Process, Processes};
 use sockets::ListenersElsewhere;
 use targets::Surroundings;
 
@@ -186,6 +185,7 @@ fn common(role: Role, look: &Look) -> Facts {
     Facts {
         schema: facts::SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        program: program(),
         role,
         capabilities: capabilities(),
         links: look.network.links.clone(),
@@ -202,6 +202,13 @@ fn unseen_firewall() -> FirewallFacts {
         nft: Observed::Unseen("reading the firewall failed".to_owned()),
         ..FirewallFacts::default()
     }
+}
+
+/// Where this program is; none where the path is no UTF-8, or the file was replaced meanwhile.
+fn program() -> Option<String> {
+    let path = std::env::current_exe().ok()?;
+    let path = path.to_str().filter(|_| path.is_file())?;
+    Some(path.to_owned())
 }
 
 /// `uname -r`.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::case::{Case, unseen};
 use super::commands::{lasting, set, show};
 use super::outcome::Outcome;
+use super::userspace;
 use crate::doctor::facts::{Decapsulator, Encap, Link, ModuleState, Observed};
 use crate::doctor::finding::Code;
 use crate::doctor::lang::say;
@@ -78,14 +79,18 @@ fn no_module(case: &Case<'_>, name: &str, state: ModuleState) -> Outcome {
     match state {
         ModuleState::Available | ModuleState::Loaded => outcome
             .fix(command!["modprobe", name])
-            .fix(command!["ip", "link", "set", "dev", driver(case).fallback, "up"])
+            .fix(command![
+                "ip",
+                "link",
+                "set",
+                "dev",
+                driver(case).fallback,
+                "up"
+            ])
             .persist(format!("# /etc/modules-load.d/tunlb.conf\n{name}")),
         ModuleState::Absent => outcome
-            .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
-            .persist(format!(
-                "# /etc/systemd/system/tunlb-decap.service\n[Unit]\nDescription=tunlb decap\n\
-                 [Service]\nExecStart=tunlb decap --vip {vip} --setup\n[Install]\nWantedBy=multi-user.target"
-            )),
+            .fix(userspace::command(case))
+            .persist(userspace::unit(case)),
     }
     .verify("tunlb doctor --only B1,B2")
 }
@@ -133,6 +138,9 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
         .tunnel
         .as_deref()
         .filter(|_| case.target.vip.is_ipv6())?;
+    if let Some(link) = case.link(name).filter(|link| link.mtu < IPV6_MIN_MTU) {
+        return Some(no_room_for_ipv6(case, link));
+    }
     let setting = format!("net.ipv6.conf.{}.disable_ipv6", name.replace('.', "/"));
     (case.sysctl(&setting)? != 0).then(|| {
         Outcome::fail(say!(
@@ -145,6 +153,27 @@ fn ipv6_is_off(case: &Case<'_>) -> Option<Outcome> {
         .persist(lasting(&setting, 0))
         .verify(show(&setting, case.lang))
     })
+}
+
+/// The least MTU of a device with IPv6 (RFC 8200 §5); Linux takes IPv6 off one with less.
+const IPV6_MIN_MTU: u32 = 1280;
+
+fn no_room_for_ipv6(case: &Case<'_>, link: &Link) -> Outcome {
+    let Link { name, mtu, .. } = link;
+    // What the device had: that of a TUN is tunlb's own, a tunnel's is its path's less the outer header.
+    let wanted = if link.kind.as_deref() == Some("tun") {
+        "65535"
+    } else {
+        "1480"
+    };
+    Outcome::fail(say!(
+        case.lang,
+        "the MTU of {name} is {mtu}: with less than 1280 it has no IPv6, and decapsulated IPv6 packets are dropped",
+        "{name} 的 MTU 为 {mtu}：小于 1280 的设备没有 IPv6，解封装出来的 IPv6 包被丢弃"
+    ))
+    .evidence(format!("{name} mtu"), mtu)
+    .fix(command!["ip", "link", "set", "dev", name, "mtu", wanted])
+    .verify(command!["ip", "link", "show", "dev", name])
 }
 
 fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
@@ -162,7 +191,7 @@ fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
 fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     let vip = case.target.vip;
     let pid = decap.pid;
-    Outcome::fail(say!(
+    let outcome = Outcome::fail(say!(
         case.lang,
         "tunlb decap (process {pid}) runs, but not for these packets: {vip}, this director and this kind of \
          tunnel are not all in its arguments",
@@ -175,9 +204,14 @@ fn other_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
     .evidence(
         "tunlb decap --director",
         list(&decap.directors),
-    )
-    .fix(command!["tunlb", "decap", "--vip", vip, "--setup"])
-    .verify("tunlb doctor --only B2")
+    );
+    let outcome = if decap.encap == case.target.encap {
+        let instead = userspace::extended(case, decap);
+        outcome.fix(command!["kill", pid]).fix(instead)
+    } else {
+        outcome.fix(userspace::command(case))
+    };
+    outcome.verify("tunlb doctor --only B2")
 }
 
 /// Addresses that are worth reading.
@@ -276,10 +310,16 @@ pub(super) fn port(case: &Case<'_>) -> Outcome {
                 "no socket takes GUE on UDP port {port}: the director gets ICMP port unreachable",
                 "UDP 端口 {port} 上没有接收 GUE 的套接字：director 会收到 ICMP 端口不可达"
             ))
-            .fix("modprobe fou")
-            .fix(command!["ip", "fou", "add", "port", port, "gue"])
-            .persist("# /etc/modules-load.d/tunlb.conf\nfou")
-            .verify("ip fou show");
+            .verify(command!["ss", "-uln", "sport", "=", format!(":{port}")]);
+            let outcome = match case.facts.modules.get("fou") {
+                Some(ModuleState::Absent) => outcome
+                    .fix(userspace::command(case))
+                    .persist(userspace::unit(case)),
+                Some(ModuleState::Loaded | ModuleState::Available) | None => outcome
+                    .fix(command!["modprobe", "fou"])
+                    .fix(command!["ip", "fou", "add", "port", port, "gue"])
+                    .persist("# /etc/modules-load.d/tunlb.conf\nfou"),
+            };
             case.with_counters(outcome, &["UdpNoPorts"])
         }
         (Encap::Gue(_), Taker::Unknown(why)) => Outcome::unknown(why),

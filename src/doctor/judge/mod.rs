@@ -18,6 +18,7 @@ mod size;
 mod source_validation;
 #[cfg(test)]
 mod tests;
+mod userspace;
 mod vip;
 mod way_back;
 

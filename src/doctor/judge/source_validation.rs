@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::boot::boot_value;
+use super::boot::{BootSetting, boot_value};
 use super::case::{Case, Effective, conf, route_text, unseen};
 use super::commands::{lasting, set};
 use super::outcome::Outcome;
@@ -161,43 +161,77 @@ pub(super) fn reverts(case: &Case<'_>) -> Outcome {
         crate::doctor::facts::Observed::Seen(settings) => settings,
         crate::doctor::facts::Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
-    // `tunlb decap --setup` makes up for all of them each time it starts.
     let mut processes = case.facts.decapsulators.seen().into_iter().flatten();
-    if processes.any(|process| process.setup && process.device == tunnel.name) {
-        return Outcome::pass();
+    let process = processes.find(|process| process.device == tunnel.name);
+    // It gives its device an address and sets again what others change, as long as it runs.
+    if let Some(keeper) = process.filter(|process| process.setup) {
+        let pid = keeper.pid;
+        return Outcome::pass().evidence("rp_filter is kept by", format!("tunlb decap {pid}"));
     }
     let all = boot_value(settings, "all", "rp_filter");
     let own = boot_value(settings, &tunnel.name, "rp_filter");
     let later = [&all, &own].into_iter().flatten();
-    let Some(worst) = later.max_by_key(|setting| setting.value) else {
+    let worst = later.max_by_key(|setting| setting.value).map(Later::of);
+    // The device of a decapsulator is a new one each time that starts: not only at the next boot.
+    let of_new = process.filter(|_| own.is_none()).and_then(|_| {
+        let name = conf("default", "rp_filter");
+        let value = case.sysctl(&name)?;
+        let place = format!("{name}={value}");
+        Some(Later { place, name, value })
+    });
+    let Some(worst) = worst
+        .into_iter()
+        .chain(of_new)
+        .max_by_key(|later| later.value)
+    else {
         return Outcome::pass();
     };
     let loose_is_fine = has_address(case, tunnel) != Some(false);
     match worst.value {
         0 => Outcome::pass(),
         2 if loose_is_fine => Outcome::pass(),
-        value => {
-            let name = &tunnel.name;
-            let (file, line) = (&worst.file, worst.line);
-            let own_name = conf(name, "rp_filter");
-            let (all_name, all_value) =
-                (conf("all", "rp_filter"), all.as_ref().map(|all| all.value));
-            let wanted = match all_value {
-                _ if loose_is_fine => vec![format!("{own_name} = 2")], // the larger one counts
-                Some(1..) => vec![format!("{all_name} = 0"), format!("{own_name} = 0")],
-                Some(_) | None => vec![format!("{own_name} = 0")],
-            };
-            Outcome::warn(say!(
-                case.lang,
-                "the running rp_filter lets the packets pass, but {file}:{line} sets it to {value} at the next \
-                 boot or when {name} is made anew",
-                "当前的 rp_filter 放行这些包，但 {file}:{line} 会在下次启动或重建 {name} 时把它设为 {value}"
-            ))
-            .evidence(format!("{file}:{line}"), format!("{} = {value}", worst.name))
-            .persist(Snippet::settings(wanted))
-            .verify(command!["systemd-analyze", "cat-config", "sysctl.d"])
+        _ => will_revert(case, tunnel, &worst, all.map(|all| all.value)),
+    }
+}
+
+/// A value that the device will have.
+struct Later {
+    /// Where it is written.
+    place: String,
+    name: String,
+    value: i64,
+}
+
+impl Later {
+    fn of(setting: &BootSetting) -> Self {
+        Self {
+            place: format!("{}:{}", setting.file, setting.line),
+            name: setting.name.clone(),
+            value: setting.value,
         }
     }
+}
+
+fn will_revert(case: &Case<'_>, tunnel: &Link, worst: &Later, all: Option<i64>) -> Outcome {
+    let name = &tunnel.name;
+    let Later { place, value, .. } = worst;
+    let own_name = conf(name, "rp_filter");
+    let all_name = conf("all", "rp_filter");
+    let loose_is_fine = has_address(case, tunnel) != Some(false);
+    let wanted = match all {
+        _ if loose_is_fine => vec![format!("{own_name} = 2")], // the larger one counts
+        Some(1..) => vec![format!("{all_name} = 0"), format!("{own_name} = 0")],
+        Some(_) | None => vec![format!("{own_name} = 0")],
+    };
+    Outcome::warn(say!(
+        case.lang,
+        "the running rp_filter lets the packets pass, but {place} sets it to {value} at the next boot or \
+         when {name} is made anew",
+        "当前的 rp_filter 放行这些包，但 {place} 会在下次启动或重建 {name} 时把它设为 {value}"
+    ))
+    .evidence(place, format!("{} = {value}", worst.name))
+    .persist(Snippet::settings(wanted))
+    .verify(command!["systemd-analyze", "cat-config", "sysctl.d"])
 }
 
 fn cause(case: &Case<'_>) -> Cause {

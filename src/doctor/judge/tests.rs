@@ -10,6 +10,7 @@ use crate::doctor::facts::{
     Observed, PolicyRule, Route, RouteAnswer, Socket, SysctlSetting, TunnelFacts, VipOnDirector,
 };
 use crate::doctor::finding::StageState;
+use crate::doctor::lines::FixLine;
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::{Detail, Style, report};
 
@@ -389,6 +390,11 @@ const FAULTS: &[(&str, Status, Change)] = &[
         set(facts, "net.ipv4.conf.tunl0.rp_filter", 1);
         refuse_input(facts);
     }),
+    ("B2", Status::Fail, |facts| {
+        target(facts).vip = ip("2001:db8::10");
+        target(facts).tunnel = Some("tunl0".into());
+        links(facts)[2].mtu = 1279;
+    }),
     ("B12", Status::Warn, |facts| {
         by_decap(facts);
         facts.decapsulators = Observed::Seen(vec![Decapsulator {
@@ -396,6 +402,17 @@ const FAULTS: &[(&str, Status, Change)] = &[
             ..decap()
         }]);
         next_boot(facts, "net.ipv4.conf.all.rp_filter", "1");
+    }),
+    ("B12", Status::Warn, |facts| {
+        // The next start makes the device anew.
+        by_decap(facts);
+        remove_address(facts, "127.0.0.42/32");
+        set(facts, "net.ipv4.conf.decap0.rp_filter", 0);
+        set(facts, "net.ipv4.conf.default.rp_filter", 2);
+        facts.decapsulators = Observed::Seen(vec![Decapsulator {
+            setup: false,
+            ..decap()
+        }]);
     }),
     ("B12", Status::Warn, |facts| {
         facts.sysctl_files = Observed::Seen(vec![SysctlSetting {
@@ -667,6 +684,25 @@ const HEALTHY: &[(&str, Change)] = &[
         |facts| {
             by_decap(facts);
             next_boot(facts, "net.ipv4.conf.all.rp_filter", "1");
+        },
+    ),
+    (
+        "tunlb decap --setup, and udev sets rp_filter of new devices",
+        |facts| {
+            by_decap(facts);
+            set(facts, "net.ipv4.conf.default.rp_filter", 2);
+            next_boot(facts, "net.ipv4.conf.*.rp_filter", "2");
+        },
+    ),
+    (
+        "tunlb decap with an address, and loose rp_filter for new devices",
+        |facts| {
+            by_decap(facts);
+            facts.decapsulators = Observed::Seen(vec![Decapsulator {
+                setup: false,
+                ..decap()
+            }]);
+            set(facts, "net.ipv4.conf.default.rp_filter", 2);
         },
     ),
     ("GUE by tunlb decap", |facts| {
@@ -1183,3 +1219,83 @@ const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[
         }]);
     }),
 ];
+
+/// The fix and the lines that make it permanent, of one check.
+fn advice(code: &str, change: Change) -> (Vec<FixLine>, Vec<String>) {
+    let mut facts = healthy();
+    change(&mut facts);
+    let diagnosis = judge(&facts, &Selection::default(), Lang::En).remove(0);
+    let mut checks = diagnosis.checks.into_iter();
+    let check = checks.find(|check| check.code.to_string() == code).unwrap();
+    let persist = check.persist.iter().map(ToString::to_string);
+    (check.fix, persist.collect())
+}
+
+fn without_driver(facts: &mut Facts) {
+    no_module(facts);
+    facts.modules.insert("ipip".into(), ModuleState::Absent);
+    facts.program = Some("/opt/my tools/tunlb".into());
+}
+
+#[test]
+fn a_proposed_decapsulator_takes_packets_from_the_director_only() {
+    let (fix, persist) = advice("B1", without_driver);
+    assert_eq!(
+        fix,
+        ["tunlb decap --vip 203.0.113.10 --director 10.0.1.2 --setup"]
+    );
+    let lines: Vec<_> = persist[0].lines().collect();
+    for line in [
+        "# /etc/systemd/system/tunlb-decap.service",
+        "Wants=network-online.target",
+        "After=network-online.target",
+        "Restart=always",
+        "ExecStart=\"/opt/my tools/tunlb\" decap --vip 203.0.113.10 --director 10.0.1.2 --setup",
+    ] {
+        assert!(lines.contains(&line), "no {line} in {lines:#?}");
+    }
+    let (fix, _) = advice("B1", |facts| {
+        without_driver(facts);
+        target(facts).director = None;
+    });
+    assert_eq!(fix, ["tunlb decap --vip 203.0.113.10 --setup"]);
+    let (fix, persist) = advice("B4", |facts| {
+        without_driver(facts);
+        facts.modules.insert("fou".into(), ModuleState::Absent);
+        target(facts).encap = Encap::Gue(6080);
+    });
+    assert_eq!(
+        fix,
+        ["tunlb decap --vip 203.0.113.10 --director 10.0.1.2 --gue 6080 --setup"]
+    );
+    assert!(persist[0].contains("--gue 6080 --setup"), "{persist:?}");
+}
+
+#[test]
+fn a_decapsulator_that_takes_other_packets_is_started_anew() {
+    let (fix, _) = advice("B2", |facts| {
+        by_decap(facts);
+        facts.decapsulators = Observed::Seen(vec![Decapsulator {
+            vips: vec![ip("203.0.113.11")],
+            ..decap()
+        }]);
+    });
+    assert_eq!(
+        fix,
+        [
+            "kill 77",
+            "tunlb decap --vip 203.0.113.10 --vip 203.0.113.11 --director 10.0.1.2 --setup"
+        ]
+    );
+    let (fix, _) = advice("B2", |facts| {
+        by_decap(facts);
+        facts.decapsulators = Observed::Seen(vec![Decapsulator {
+            encap: Encap::Gue(6080),
+            ..decap()
+        }]);
+    });
+    assert_eq!(
+        fix,
+        ["tunlb decap --vip 203.0.113.10 --director 10.0.1.2 --tun decap1 --setup"]
+    );
+}

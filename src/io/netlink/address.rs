@@ -9,10 +9,10 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage, AddressScope},
 };
 
-use super::{Netlink, NetlinkError, Operation};
+use super::{Consistency, Netlink, NetlinkError, Operation};
 
 /// An address on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address {
     /// Index of the device.
     pub link: u32,
@@ -28,7 +28,38 @@ impl Netlink {
     pub fn addresses(&mut self) -> Result<Vec<Address>, NetlinkError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let answers = self.dump(&Operation::new("list", "addresses"), &request)?;
-        Ok(answers.into_iter().filter_map(address_of).collect())
+        Ok(addresses_of(answers))
+    }
+
+    /// All IPv4 and IPv6 addresses of the namespace; where they keep changing, all that showed.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`] but [`NetlinkError::Unsettled`].
+    pub fn addresses_that_show(&mut self) -> Result<(Vec<Address>, Consistency), NetlinkError> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let operation = Operation::new("list", "addresses");
+        let (answers, consistency) = self.dump_what_shows(&operation, &request)?;
+        Ok((addresses_of(answers), consistency))
+    }
+
+    /// The IPv4 addresses of the device with index `link`; none where there is no such device.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`] but [`NetlinkError::Unsettled`].
+    pub fn ipv4_addresses_on(&mut self, link: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut request = AddressMessage::default();
+        request.header.family = AddressFamily::Inet;
+        request.header.index = link;
+        let operation = Operation::new("list", format_args!("addresses of link {link}"));
+        let answers = self.dump_what_shows(&operation, &RouteNetlinkMessage::GetAddress(request));
+        match answers {
+            Ok((answers, _)) => Ok(addresses_of(answers)
+                .iter()
+                .map(|address| address.net)
+                .collect()),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds an address to the device with index `link`.
@@ -80,10 +111,18 @@ pub(super) fn family_of(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn address_of(message: RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else {
-        return None;
+fn addresses_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Address> {
+    let address = |answer| {
+        if let RouteNetlinkMessage::NewAddress(message) = answer {
+            address_of(message)
+        } else {
+            None
+        }
     };
+    answers.into_iter().filter_map(address).collect()
+}
+
+pub(super) fn address_of(message: AddressMessage) -> Option<Address> {
     // With a peer, IFA_ADDRESS is the peer's; IFA_LOCAL is always ours (rtnetlink(7)).
     let find =
         |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
@@ -119,7 +158,7 @@ mod tests {
     fn the_local_end_of_a_pair_is_ours() {
         let mut message = message_for(3, "10.1.0.1/32".parse().unwrap());
         message.attributes[1] = AddressAttribute::Address("10.1.0.2".parse().unwrap());
-        let address = address_of(RouteNetlinkMessage::NewAddress(message)).unwrap();
+        let address = address_of(message).unwrap();
         assert_eq!(address.net.to_string(), "10.1.0.1/32");
         assert_eq!(address.link, 3);
     }
@@ -128,7 +167,7 @@ mod tests {
     fn an_ipv6_message_without_local_is_read() {
         let mut message = message_for(3, "2001:db8::1/64".parse().unwrap());
         message.attributes.remove(0);
-        let address = address_of(RouteNetlinkMessage::NewAddress(message)).unwrap();
+        let address = address_of(message).unwrap();
         assert_eq!(address.net.to_string(), "2001:db8::1/64");
     }
 

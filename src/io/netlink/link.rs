@@ -1,6 +1,6 @@
 //! Links: network devices as netlink shows them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use netlink_packet_core::Nla;
 use netlink_packet_route::{
@@ -92,7 +92,19 @@ impl Netlink {
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let answers = self.dump(&Operation::new("list", "links"), &request)?;
-        Ok(answers.into_iter().filter_map(link_of).collect())
+        Ok(links_of(answers))
+    }
+
+    /// All devices of the namespace; where they keep changing, all that showed, as they were last.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`] but [`NetlinkError::Unsettled`].
+    pub fn links_that_show(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let (answers, _) = self.dump_what_shows(&Operation::new("list", "links"), &request)?;
+        let links = links_of(answers).into_iter();
+        let by_index: BTreeMap<_, _> = links.map(|link| (link.index, link)).collect();
+        Ok(by_index.into_values().collect())
     }
 
     /// The device with that name, if there is one.
@@ -104,7 +116,22 @@ impl Netlink {
         request.attributes = vec![LinkAttribute::IfName(name.to_owned())];
         let operation = Operation::new("look up link", name);
         match self.query(&operation, RouteNetlinkMessage::GetLink(request)) {
-            Ok(answers) => Ok(answers.into_iter().find_map(link_of)),
+            Ok(answers) => Ok(links_of(answers).pop()),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The device with that index, if there is one: a name may have gone to another device.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn link_at(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        let operation = Operation::new("look up link", index);
+        match self.query(&operation, RouteNetlinkMessage::GetLink(request)) {
+            Ok(answers) => Ok(links_of(answers).pop()),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -157,10 +184,18 @@ impl Netlink {
     }
 }
 
-fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else {
-        return None;
+fn links_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Link> {
+    let link = |answer| {
+        if let RouteNetlinkMessage::NewLink(message) = answer {
+            Some(link_of(message))
+        } else {
+            None
+        }
     };
+    answers.into_iter().filter_map(link).collect()
+}
+
+pub(super) fn link_of(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         index: message.header.index,
@@ -172,7 +207,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     for attribute in message.attributes {
         read_attribute(&mut link, attribute);
     }
-    Some(link)
+    link
 }
 
 fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
@@ -275,12 +310,10 @@ mod tests {
             kind: Some("veth".into()),
             ..Link::default()
         };
-        let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
-        assert_eq!(link, Some(expected));
+        assert_eq!(link_of(message.clone()), expected);
         message.header.flags |= LinkFlags::Noarp;
-        let link = link_of(RouteNetlinkMessage::NewLink(message.clone()));
-        assert!(!link.unwrap().arp);
-        assert_eq!(link_of(RouteNetlinkMessage::DelLink(message)), None);
+        assert!(!link_of(message.clone()).arp);
+        assert_eq!(links_of(vec![RouteNetlinkMessage::DelLink(message)]), []);
     }
 
     #[test]
@@ -345,5 +378,8 @@ mod tests {
                 .any(|link| link.name == "lo")
         );
         assert_eq!(netlink.link("no-such-link").unwrap(), None);
+        let again = netlink.link_at(lo.index).unwrap().unwrap();
+        assert_eq!(again.name, "lo");
+        assert_eq!(netlink.link_at(u32::MAX >> 1).unwrap(), None);
     }
 }

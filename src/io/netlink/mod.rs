@@ -24,10 +24,11 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
-pub use monitor::AddressMonitor;
+pub use monitor::{Departure, Drained, Event, Monitor, Topic};
 pub use neighbour::Neighbour;
 pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
+pub(in crate::io) use socket::peer_of;
 pub use socket::{BoundSocket, SocketProtocol, SocketTables};
 
 /// The kernel builds dump messages of at most 32 KiB (`netlink_dump`, linux/net/netlink/af_netlink.c).
@@ -190,15 +191,43 @@ impl Netlink {
         message: &M,
     ) -> Result<Vec<M>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
-            self.send(operation, message.clone(), NLM_F_DUMP)?;
-            let mut answers = Vec::new();
-            if self.answers(operation, &mut answers)? == Consistency::Settled {
+            let (answers, consistency) = self.dump_once(operation, message)?;
+            if consistency == Consistency::Settled {
                 return Ok(answers);
             }
         }
         Err(NetlinkError::Unsettled {
             operation: operation.clone(),
         })
+    }
+
+    /// Lists all objects of one kind as [`Self::dump`] does; where they keep changing, returns what each
+    /// of the attempts showed, one after the other. A listing that is interrupted may miss any object.
+    fn dump_what_shows<M: Message>(
+        &mut self,
+        operation: &Operation,
+        message: &M,
+    ) -> Result<(Vec<M>, Consistency), NetlinkError> {
+        let mut all = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            let (answers, consistency) = self.dump_once(operation, message)?;
+            if consistency == Consistency::Settled {
+                return Ok((answers, consistency));
+            }
+            all.extend(answers);
+        }
+        Ok((all, Consistency::Interrupted))
+    }
+
+    fn dump_once<M: Message>(
+        &mut self,
+        operation: &Operation,
+        message: &M,
+    ) -> Result<(Vec<M>, Consistency), NetlinkError> {
+        self.send(operation, message.clone(), NLM_F_DUMP)?;
+        let mut answers = Vec::new();
+        let consistency = self.answers(operation, &mut answers)?;
+        Ok((answers, consistency))
     }
 
     fn send<M: Message>(
@@ -263,10 +292,12 @@ impl Netlink {
     }
 }
 
-/// Whether a dump shows one state of the kernel, or several mixed.
+/// Whether a listing shows one state of the kernel, or several mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Consistency {
+pub enum Consistency {
+    /// One state.
     Settled,
+    /// Objects changed meanwhile; any may be missing, some may be gone already.
     Interrupted,
 }
 
@@ -410,13 +441,10 @@ mod tests {
         let lo = netlink.link("lo").unwrap().unwrap().index;
         netlink.set_up(lo).unwrap();
 
-        let mut monitor = AddressMonitor::open().unwrap();
-        assert!(!monitor.drain().unwrap());
         for net in ["10.1.0.1/24", "2001:db8::1/64"] {
             netlink
                 .add_address(device.index, net.parse().unwrap())
                 .unwrap();
-            assert!(monitor.drain().unwrap(), "{net}");
             let again = netlink.add_address(device.index, net.parse().unwrap());
             assert!(
                 matches!(again, Err(NetlinkError::Exists { .. })),

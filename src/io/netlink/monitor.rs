@@ -1,74 +1,238 @@
-//! Notices that addresses of this machine came or went, for an event loop.
+//! What changes on this machine, told by the kernel as it happens: addresses, devices and their
+//! settings (rtnetlink(7)), for an event loop.
 
 use std::{
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
 };
 
 use mio::{Interest, Registry, Token, event::Source};
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::{NetlinkError, Operation, socket_error};
+use super::{
+    Address, Link, NetlinkError, Operation, address::address_of, link::link_of, socket_error,
+    split_message,
+};
+use crate::io::sys;
 
-/// IPv4 and IPv6 address changes (linux/rtnetlink.h).
-#[allow(clippy::cast_sign_loss, reason = "bit masks: 0x10 and 0x100")]
-const GROUPS: u32 = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+/// Room for what waits: 4 MiB, some ten thousand messages.
+const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
-/// A non-blocking socket that becomes readable when an address changes.
-///
-/// It says only that something changed, so that a lost message can never leave a wrong list behind:
-/// after each change, list the addresses anew.
-#[derive(Debug)]
-pub struct AddressMonitor {
-    socket: Socket,
+/// The kernel tells of one object in one datagram; a device with many virtual functions takes most.
+const DATAGRAM_BYTES: usize = 64 * 1024;
+
+/// Datagrams read by one call, so that a flood of them does not keep the caller from its other work.
+const DATAGRAMS_PER_CALL: usize = 256;
+
+/// Messages about settings of a device (linux/rtnetlink.h); the library does not read them.
+const RTM_NEWNETCONF: u16 = 80;
+const RTM_DELNETCONF: u16 = 81;
+
+/// What to be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// Addresses that come and go.
+    Addresses,
+    /// Devices that come, change and go.
+    Links,
+    /// Settings of devices, of `all` and of `default`. Of IPv4 the kernel tells of `rp_filter` and
+    /// `forwarding` when their value changes (`devinet_conf_proc`, linux/net/ipv4/devinet.c), of
+    /// `arp_ignore`, `arp_announce` and IPv6's `disable_ipv6` it does not.
+    Settings,
 }
 
-impl AddressMonitor {
-    /// Opens it; needs no privileges. Open it before the first listing, so that no change falls between.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Socket`].
-    pub fn open() -> Result<Self, NetlinkError> {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.set_non_blocking(true)?;
-            socket.bind(&SocketAddr::new(0, GROUPS))?;
-            Ok(Self { socket })
-        };
-        open().map_err(|cause| socket_error(&operation(), cause))
-    }
-
-    /// Reads until nothing is left; true where anything changed since the last call.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Socket`].
-    pub fn drain(&mut self) -> Result<bool, NetlinkError> {
-        let mut changed = false;
-        let mut scratch = [0; 64]; // the content does not matter: a cut message counts as one
-        loop {
-            match self.socket.recv(&mut scratch.as_mut_slice(), 0) {
-                Ok(_) => changed = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(changed),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The kernel had to drop messages: something changed.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => changed = true,
-                Err(error) => return Err(socket_error(&operation(), error)),
-            }
+impl Topic {
+    /// Multicast groups as a bit mask (`RTNLGRP_*`, linux/rtnetlink.h).
+    const fn groups(self) -> u32 {
+        const fn bit(group: u32) -> u32 {
+            1 << (group - 1)
+        }
+        const IPV4_NETCONF: u32 = 24;
+        const IPV6_NETCONF: u32 = 25;
+        match self {
+            Self::Addresses => bit(libc::RTNLGRP_IPV4_IFADDR) | bit(libc::RTNLGRP_IPV6_IFADDR),
+            Self::Links => bit(libc::RTNLGRP_LINK),
+            Self::Settings => bit(IPV4_NETCONF) | bit(IPV6_NETCONF),
         }
     }
 }
 
-fn operation() -> Operation {
-    Operation::new("watch", "addresses")
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A device has this address; it may have had it before.
+    AddressAdded(Address),
+    /// A device does not have this address any more.
+    AddressRemoved(Address),
+    /// A device is new, or something about it changed.
+    Link(Link),
+    /// The device with this index is not in this network namespace any more.
+    LinkRemoved {
+        /// Its index.
+        index: u32,
+        /// Where it went.
+        to: Departure,
+    },
+    /// A setting of a device, of `all` or of `default` changed; read those that matter.
+    Settings,
+    /// Messages were lost, or could not be read: anything may have changed.
+    Lost,
 }
 
-impl AsRawFd for AddressMonitor {
+/// What became of a device that left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It was deleted.
+    Deleted,
+    /// It is in another network namespace now.
+    Moved,
+}
+
+/// Whether all that waited was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is left; the socket becomes readable again.
+    Empty,
+    /// More may wait; no event will tell.
+    More,
+}
+
+/// A non-blocking socket that becomes readable when something changes.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Monitor {
+    /// Opens it; needs no privileges. Open it before the first listing, so that no change falls between.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn open(topics: &[Topic]) -> Result<Self, NetlinkError> {
+        let groups = topics.iter().fold(0, |all, topic| all | topic.groups());
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            // Not allowed in a user namespace: up to net.core.rmem_max then.
+            sys::force_receive_buffer(socket.as_fd(), RECEIVE_BUFFER)
+                .or_else(|_| socket.set_rx_buf_sz(RECEIVE_BUFFER))?;
+            socket.bind(&SocketAddr::new(0, groups))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|cause| socket_error(&operation(), cause))?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; DATAGRAM_BYTES],
+        })
+    }
+
+    /// Reads what waits, in order, as far as one call goes.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<Drained, NetlinkError> {
+        for _ in 0..DATAGRAMS_PER_CALL {
+            let mut space = self.buffer.as_mut_slice();
+            match self.socket.recv(&mut space, libc::MSG_TRUNC) {
+                Ok(length) => read_datagram(self.buffer.get(..length), &mut each),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Drained::Empty);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => each(Event::Lost),
+                Err(error) => return Err(socket_error(&operation(), error)),
+            }
+        }
+        Ok(Drained::More)
+    }
+}
+
+fn operation() -> Operation {
+    Operation::new("watch", "changes of this machine")
+}
+
+/// `None`: a datagram longer than the buffer.
+fn read_datagram(bytes: Option<&[u8]>, each: &mut impl FnMut(Event)) {
+    let Some(mut rest) = bytes else {
+        return each(Event::Lost);
+    };
+    while !rest.is_empty() {
+        if is_of_settings(rest) {
+            // Nothing else comes in such a datagram, and no more than that is needed of it.
+            return each(Event::Settings);
+        }
+        let Ok((message, after)) = split_message::<RouteNetlinkMessage>(&operation(), rest) else {
+            return each(Event::Lost);
+        };
+        rest = after;
+        let NetlinkPayload::InnerMessage(message) = message.payload else {
+            return each(Event::Lost);
+        };
+        if let Some(event) = event_of(message) {
+            each(event);
+        }
+    }
+}
+
+/// By the message's type, at offset 4 (`struct nlmsghdr`).
+fn is_of_settings(bytes: &[u8]) -> bool {
+    let kind = bytes.get(4..6).and_then(|pair| pair.first_chunk());
+    let kind = kind.copied().map(u16::from_ne_bytes);
+    matches!(kind, Some(RTM_NEWNETCONF | RTM_DELNETCONF))
+}
+
+fn event_of(message: RouteNetlinkMessage) -> Option<Event> {
+    if let RouteNetlinkMessage::NewAddress(message) = message {
+        address_of(message).map(Event::AddressAdded)
+    } else if let RouteNetlinkMessage::DelAddress(message) = message {
+        address_of(message).map(Event::AddressRemoved)
+    } else if let RouteNetlinkMessage::NewLink(message) = message {
+        is_of_device(&message).then(|| Event::Link(link_of(message)))
+    } else if let RouteNetlinkMessage::DelLink(message) = message {
+        is_of_device(&message).then(|| removed(&message))
+    } else {
+        None
+    }
+}
+
+/// The same group tells of bridge ports and of wireless events, in messages that do not name the device's
+/// family or not its name.
+fn is_of_device(message: &LinkMessage) -> bool {
+    let has_name = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(_));
+    message.header.interface_family == AddressFamily::Unspec
+        && message.attributes.iter().any(has_name)
+}
+
+fn removed(message: &LinkMessage) -> Event {
+    let moved = |attribute: &LinkAttribute| {
+        matches!(
+            attribute,
+            LinkAttribute::NewNetnsId(_) | LinkAttribute::NewIfIndex(_)
+        )
+    };
+    Event::LinkRemoved {
+        index: message.header.index,
+        to: if message.attributes.iter().any(moved) {
+            Departure::Moved
+        } else {
+            Departure::Deleted
+        },
+    }
+}
+
+impl AsRawFd for Monitor {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 }
 
-impl Source for AddressMonitor {
+impl Source for Monitor {
     fn register(
         &mut self,
         registry: &Registry,
@@ -89,5 +253,144 @@ impl Source for AddressMonitor {
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         mio::unix::SourceFd(&self.as_raw_fd()).deregister(registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{
+        netlink::Netlink,
+        sysctl::Sysctl,
+        testing::in_namespace,
+        tun::{TunDevice, TunError},
+    };
+    use proptest::prelude::*;
+    use std::{num::NonZeroUsize, process::Command};
+
+    fn events(monitor: &mut Monitor) -> Vec<Event> {
+        let mut events = Vec::new();
+        assert_eq!(
+            monitor.drain(|event| events.push(event)).unwrap(),
+            Drained::Empty
+        );
+        events
+    }
+
+    fn tun(name: &str) -> Result<TunDevice, TunError> {
+        TunDevice::open(name, NonZeroUsize::MIN, 1480)
+    }
+
+    #[test]
+    fn the_kernel_tells_what_changes() {
+        in_namespace("io::netlink::monitor::tests::the_kernel_tells_what_changes_inside");
+    }
+
+    #[test]
+    #[ignore = "run by the_kernel_tells_what_changes in a namespace of its own"]
+    fn the_kernel_tells_what_changes_inside() {
+        let mut monitor =
+            Monitor::open(&[Topic::Addresses, Topic::Links, Topic::Settings]).unwrap();
+        assert_eq!(events(&mut monitor), []);
+        let device = tun("tun0").unwrap();
+        let index = device.index;
+        let up =
+            |event: &Event| matches!(event, Event::Link(link) if link.index == index && link.up);
+        assert!(events(&mut monitor).iter().any(up));
+
+        let mut netlink = Netlink::open().unwrap();
+        for net in ["10.1.0.1/24", "2001:db8::1/64"] {
+            let net = net.parse().unwrap();
+            let address = Address { link: index, net };
+            netlink.add_address(index, net).unwrap();
+            assert!(events(&mut monitor).contains(&Event::AddressAdded(address)));
+            netlink.remove_address(index, net).unwrap();
+            assert!(events(&mut monitor).contains(&Event::AddressRemoved(address)));
+        }
+
+        for device in ["tun0", "all", "default"] {
+            let key = Sysctl::ipv4_conf(device, "rp_filter").unwrap();
+            key.write(2 - key.read().unwrap()).unwrap();
+            assert_eq!(events(&mut monitor), [Event::Settings], "{device}");
+        }
+
+        netlink.set_down(index).unwrap();
+        let down =
+            |event: &Event| matches!(event, Event::Link(link) if link.index == index && !link.up);
+        assert!(events(&mut monitor).iter().any(down));
+    }
+
+    #[test]
+    fn where_a_device_went() {
+        in_namespace("io::netlink::monitor::tests::where_a_device_went_inside");
+    }
+
+    #[test]
+    #[ignore = "run by where_a_device_went in a namespace of its own"]
+    fn where_a_device_went_inside() {
+        let mut elsewhere = Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo there; cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut word = [0; 6];
+        io::Read::read_exact(elsewhere.stdout.as_mut().unwrap(), &mut word).unwrap();
+        let pid = elsewhere.id().to_string();
+        for (arguments, to) in [
+            (&["del", "tun0"][..], Departure::Deleted),
+            (&["set", "tun0", "netns", &pid], Departure::Moved),
+        ] {
+            let device = tun("tun0").unwrap();
+            let mut monitor = Monitor::open(&[Topic::Links]).unwrap();
+            let status = Command::new("ip").arg("link").args(arguments).status();
+            assert!(status.unwrap().success());
+            let index = device.index;
+            let expected = Event::LinkRemoved { index, to };
+            assert!(events(&mut monitor).contains(&expected), "{arguments:?}");
+        }
+        drop(elsewhere.stdin.take());
+        elsewhere.wait().unwrap();
+    }
+
+    #[test]
+    fn bridge_ports_and_wireless_events_are_no_devices() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        assert_eq!(
+            event_of(RouteNetlinkMessage::NewLink(message.clone())),
+            None
+        );
+        message.attributes = vec![LinkAttribute::IfName("eth0".into())];
+        let removed = Event::LinkRemoved {
+            index: 7,
+            to: Departure::Deleted,
+        };
+        assert_eq!(
+            event_of(RouteNetlinkMessage::DelLink(message.clone())),
+            Some(removed)
+        );
+        message.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(event_of(RouteNetlinkMessage::DelLink(message)), None);
+    }
+
+    #[test]
+    fn what_was_not_read_whole_is_lost() {
+        let mut events = Vec::new();
+        read_datagram(None, &mut |event| events.push(event));
+        read_datagram(Some(&[1, 2, 3]), &mut |event| events.push(event));
+        assert_eq!(events, [Event::Lost, Event::Lost]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_is_read_without_panic(
+            kind in prop_oneof![16_u16..25, 80_u16..83, any::<u16>()],
+            body in prop::collection::vec(any::<u8>(), 0..96),
+        ) {
+            let length = u32::try_from(16 + body.len()).unwrap();
+            let head = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10]].concat();
+            read_datagram(Some(&[&head[..], &body].concat()), &mut drop);
+        }
     }
 }

@@ -18,7 +18,7 @@ pub enum SocketProtocol {
     Tcp,
     /// UDP, of which those without a peer.
     Udp,
-    /// Raw IP.
+    /// Raw IP, with or without a peer.
     Raw,
 }
 
@@ -33,10 +33,11 @@ impl SocketProtocol {
     }
 
     /// UDP and raw sockets are closed in terms of TCP while they have no peer.
-    const fn states(self) -> StateFlags {
+    fn states(self) -> StateFlags {
         match self {
             Self::Tcp => StateFlags::LISTEN,
-            Self::Udp | Self::Raw => StateFlags::CLOSE,
+            Self::Udp => StateFlags::CLOSE,
+            Self::Raw => StateFlags::CLOSE | StateFlags::ESTABLISHED,
         }
     }
 }
@@ -48,6 +49,8 @@ pub struct BoundSocket {
     pub address: IpAddr,
     /// The local port; of a raw socket its protocol.
     pub port: u16,
+    /// The only address that it hears, if it is connected.
+    pub peer: Option<IpAddr>,
     /// Of an IPv6 socket: takes no IPv4 (`IPV6_V6ONLY`).
     pub v6_only: bool,
     /// Index of the only device that it hears (`SO_BINDTODEVICE`); 0: all.
@@ -99,6 +102,11 @@ impl SocketTables {
     }
 }
 
+/// An unspecified address means that there is no peer.
+pub(in crate::io) fn peer_of(address: IpAddr) -> Option<IpAddr> {
+    (!address.is_unspecified()).then_some(address)
+}
+
 fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
     let SockDiagMessage::InetResponse(response) = message else {
         return None;
@@ -107,6 +115,7 @@ fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
     Some(BoundSocket {
         address: header.socket_id.source_address,
         port: header.socket_id.source_port,
+        peer: peer_of(header.socket_id.destination_address),
         v6_only: nlas.contains(&Nla::SkV6Only(true)),
         link: header.socket_id.interface_id,
         queued: header.recv_queue,

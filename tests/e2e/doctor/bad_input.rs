@@ -150,7 +150,7 @@ fn arguments_that_are_none() {
 fn both_ends_are_one_diagnosis() {
     in_lab(|lab| {
         forget_sysctl_files(lab);
-        let site = Site::new(lab);
+        let site = Site::by_hand(lab);
         let _director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let config = lab.file("tunlb.toml", CONFIG).display().to_string();
         let backend = &site.backends[0].node;

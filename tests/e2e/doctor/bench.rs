@@ -30,10 +30,19 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Everything works.
+    /// Everything works, and stays as a test changes it.
     pub(super) fn new(lab: &Lab) -> Self {
         forget_sysctl_files(lab);
-        let site = Site::new(lab);
+        Self::of(Site::by_hand(lab))
+    }
+
+    /// Everything works, and `tunlb decap --setup` keeps it so.
+    pub(super) fn kept(lab: &Lab) -> Self {
+        forget_sysctl_files(lab);
+        Self::of(Site::new(lab))
+    }
+
+    fn of(site: Site) -> Self {
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let bench = Self {
             site,
@@ -106,6 +115,13 @@ pub(super) fn forget_sysctl_files(lab: &Lab) {
          done
          [ ! -e /etc/sysctl.conf ] || mount --bind /dev/null /etc/sysctl.conf");
 }
+
+/// Shell: the host's decapsulators do nothing any more until [`GO_ON`]; they would bring their device up.
+pub(super) const PAUSE: &str = "signal=STOP; for pid in $(pgrep -x tunlb); do
+    [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ] || kill -$signal $pid; done";
+/// Shell: they go on.
+pub(super) const GO_ON: &str = "signal=CONT; for pid in $(pgrep -x tunlb); do
+    [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ] || kill -$signal $pid; done";
 
 /// Runs what the doctor proposes, again and again as long as it proposes something: behind one fault
 /// there may be another. Returns the last diagnosis, or the command that failed.

@@ -166,7 +166,7 @@ fn no_director_runs() {
 /// A site whose director runs by a file.
 fn set_up(lab: &Lab, config: &str) -> (Site, Director, String) {
     forget_sysctl_files(lab);
-    let site = Site::new(lab);
+    let site = Site::by_hand(lab);
     let path = lab.file("director.toml", config).display().to_string();
     let director = site.run(&["-c", &path]);
     assert!(is_answered(&site.client), "a site that works");

@@ -34,7 +34,7 @@ fn every_family_is_healthy() {
 fn faults_of_an_ipv6_vip() {
     in_lab(|lab| {
         forget_sysctl_files(lab);
-        let site = DualStack::new(lab);
+        let site = DualStack::by_hand(lab);
         let _director = site.run(lab);
         let (name, vip, backend, kind, _) = COMBINATIONS[2];
         assert_eq!(name, "6in4");

@@ -1,7 +1,6 @@
 //! The questions that the doctor was made for, as their askers met them.
 
 use super::bench::{Bench, Diagnosis, answers, examine, forget_sysctl_files, mend};
-use super::service::end;
 use crate::enter::{in_lab, tunlb};
 use crate::lab::{Lab, Node};
 use crate::process::Process;
@@ -12,10 +11,7 @@ use crate::site::HTTPD;
 fn lvs_tunnel_mode_without_vip() {
     in_lab(|lab| {
         let bench = Bench::new(lab);
-        end(&bench, &bench.site.backends[0].decap);
-        let mut command = bench.backend().command(tunlb());
-        command.args(["decap", "--vip", "10.0.0.100"]);
-        let _decap = bench.backend().start("decap", command, "decapsulating");
+        bench.backend().run("ip addr del 10.0.0.100/32 dev lo");
         assert_mended(&bench, "fail B5");
     });
 }
@@ -126,15 +122,11 @@ struct Segment {
 impl Segment {
     fn new(lab: &Lab) -> Self {
         let [client, director, backend] = segment(lab);
+        backend.sh("ip addr add 31.3.7.2/32 dev lo
+             echo 1 >/proc/sys/net/ipv4/conf/eth0/arp_ignore
+             echo 2 >/proc/sys/net/ipv4/conf/eth0/arp_announce");
         let mut command = backend.command(tunlb());
-        command.args([
-            "decap",
-            "--vip",
-            "31.3.7.2",
-            "--director",
-            "31.3.7.141",
-            "--setup",
-        ]);
+        command.args(["decap", "--vip", "31.3.7.2", "--director", "31.3.7.141"]);
         let decap = backend.start("decap", command, "decapsulating");
         let command = backend.python(HTTPD, &["backend", "31.3.7.2", "22"]);
         let service = backend.start("service", command, "listening");

@@ -1,4 +1,4 @@
-//! Who runs here: processes with their network namespaces, the owners of sockets, and other tunlbs.
+//! What runs here: processes with their network namespaces, the owners of sockets, and other tunlbs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,24 +9,26 @@ use std::time::{Duration, Instant};
 /// How long the owners of sockets are looked for: a machine may have a million open files.
 const SEARCH: Duration = Duration::from_millis(200);
 
-/// When a search for owners that begins now is given up.
-pub(super) fn end_of_search() -> Instant {
+/// When a search for owners that begins now ends, whatever it has found.
+#[must_use]
+pub fn end_of_search() -> Instant {
     Instant::now() + SEARCH
 }
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: u32,
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
     /// The name of its program, cut to 15 bytes by the kernel.
-    pub(super) program: String,
+    pub program: String,
     /// The inode of its network namespace; `None` where that may not be seen.
-    pub(super) namespace: Option<u64>,
+    pub namespace: Option<u64>,
 }
 
 /// The processes of the machine, as far as `/proc` shows them.
 #[derive(Debug)]
-pub(super) struct Processes {
+pub struct Processes {
     proc: PathBuf,
     /// The inode of our own network namespace.
     own: Option<u64>,
@@ -35,7 +37,8 @@ pub(super) struct Processes {
 
 impl Processes {
     /// Reads `/proc`, or what is in its place.
-    pub(super) fn read(proc: &Path) -> Self {
+    #[must_use]
+    pub fn read(proc: &Path) -> Self {
         let entries = fs::read_dir(proc).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         Self {
@@ -45,14 +48,21 @@ impl Processes {
         }
     }
 
+    /// All of them, those of our network namespace first.
+    pub fn all(&self) -> impl Iterator<Item = &Process> {
+        let elsewhere = |process: &&Process| self.own.is_none() || process.namespace != self.own;
+        self.here().chain(self.all.iter().filter(elsewhere))
+    }
+
     /// Those of our network namespace.
-    pub(super) fn here(&self) -> impl Iterator<Item = &Process> {
+    pub fn here(&self) -> impl Iterator<Item = &Process> {
         let here = |process: &&Process| self.own.is_some() && process.namespace == self.own;
         self.all.iter().filter(here)
     }
 
-    /// Those of each other network namespace.
-    pub(super) fn elsewhere(&self) -> BTreeMap<u64, Vec<&Process>> {
+    /// Those of each other network namespace, by its inode.
+    #[must_use]
+    pub fn elsewhere(&self) -> BTreeMap<u64, Vec<&Process>> {
         let mut namespaces: BTreeMap<u64, Vec<&Process>> = BTreeMap::new();
         for process in &self.all {
             if let Some(namespace) = process.namespace.filter(|inode| Some(*inode) != self.own) {
@@ -63,14 +73,16 @@ impl Processes {
     }
 
     /// How many processes there are whose namespace may not be seen.
-    pub(super) fn unseen(&self) -> usize {
+    #[must_use]
+    pub fn unseen(&self) -> usize {
         let unseen = |process: &&Process| process.namespace.is_none();
         self.all.iter().filter(unseen).count()
     }
 
     /// Running tunlbs with this subcommand, and their arguments, the program's own name first. Those
     /// whose namespace may not be seen are among them.
-    pub(super) fn tunlbs(&self, subcommand: &str) -> Vec<(&Process, Vec<String>)> {
+    #[must_use]
+    pub fn tunlbs(&self, subcommand: &str) -> Vec<(&Process, Vec<String>)> {
         let candidates = self.all.iter().filter(|process| {
             let elsewhere = process.namespace.is_some() && process.namespace != self.own;
             !elsewhere && process.program.starts_with("tunlb")
@@ -81,7 +93,9 @@ impl Processes {
             .collect()
     }
 
-    fn arguments(&self, pid: u32) -> Vec<String> {
+    /// The arguments of a process, its own name first; empty where it has ended.
+    #[must_use]
+    pub fn arguments(&self, pid: u32) -> Vec<String> {
         let text = fs::read(self.folder(pid).join("cmdline")).unwrap_or_default();
         let words = text.split(|byte| *byte == 0);
         let mut words: Vec<_> = words
@@ -92,13 +106,15 @@ impl Processes {
     }
 
     /// The folder of a process in `/proc`.
-    pub(super) fn folder(&self, pid: u32) -> PathBuf {
+    #[must_use]
+    pub fn folder(&self, pid: u32) -> PathBuf {
         self.proc.join(pid.to_string())
     }
 
     /// The processes that hold sockets open, by the sockets' inodes; as far as they may be seen, and
     /// those found before `end`.
-    pub(super) fn owners<'a>(
+    #[must_use]
+    pub fn owners<'a>(
         &self,
         among: impl Iterator<Item = &'a Process>,
         mut inodes: BTreeSet<u32>,
