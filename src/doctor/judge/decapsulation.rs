@@ -310,13 +310,13 @@ pub(super) fn port(case: &Case<'_>) -> Outcome {
                 "no socket takes GUE on UDP port {port}: the director gets ICMP port unreachable",
                 "UDP 端口 {port} 上没有接收 GUE 的套接字：director 会收到 ICMP 端口不可达"
             ))
-            .verify("ip fou show");
+            .verify(command!["ss", "-uln", "sport", "=", format!(":{port}")]);
             let outcome = match case.facts.modules.get("fou") {
                 Some(ModuleState::Absent) => outcome
                     .fix(userspace::command(case))
                     .persist(userspace::unit(case)),
                 Some(ModuleState::Loaded | ModuleState::Available) | None => outcome
-                    .fix("modprobe fou")
+                    .fix(command!["modprobe", "fou"])
                     .fix(command!["ip", "fou", "add", "port", port, "gue"])
                     .persist("# /etc/modules-load.d/tunlb.conf\nfou"),
             };

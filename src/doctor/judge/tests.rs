@@ -11,6 +11,7 @@ use crate::doctor::facts::{
     VipOnLink,
 };
 use crate::doctor::finding::StageState;
+use crate::doctor::lines::FixLine;
 use crate::doctor::report::json::Document;
 use crate::doctor::report::text::{Detail, Style, report};
 
@@ -1468,8 +1469,9 @@ const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[
         }]);
     }),
 ];
+
 /// The fix and the lines that make it permanent, of one check.
-fn advice(code: &str, change: Change) -> (Vec<crate::doctor::lines::FixLine>, Vec<String>) {
+fn advice(code: &str, change: Change) -> (Vec<FixLine>, Vec<String>) {
     let mut facts = healthy();
     change(&mut facts);
     let diagnosis = judge(&facts, &Selection::default(), Lang::En).remove(0);

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::case::Case;
 use crate::decap::DEFAULT_TUN;
 use crate::doctor::facts::{Decapsulator, Encap};
-use crate::doctor::lines::FixLine;
+use crate::doctor::lang::say;
+use crate::doctor::lines::{FixLine, Snippet};
 
 /// Where the program is installed as a rule, for facts that do not say it.
 const USUAL_PATH: &str = "/usr/local/bin/tunlb";
@@ -45,8 +46,19 @@ pub(super) fn command(case: &Case<'_>) -> FixLine {
     line(words)
 }
 
+/// Arguments that are repeated; of more, the user has a file or a script.
+const MOST_REPEATED: usize = 64;
+
 /// The command that also does what `process` does, for after its end.
 pub(super) fn extended(case: &Case<'_>, process: &Decapsulator) -> FixLine {
+    let (pid, vip) = (process.pid, case.target.vip);
+    if process.vips.len() + process.directors.len() > MOST_REPEATED {
+        return FixLine::Advice(say!(
+            case.lang,
+            "start it with the arguments of process {pid} and with --vip {vip}",
+            "用进程 {pid} 的参数并加上 --vip {vip} 重新启动它"
+        ));
+    }
     let mut vips = process.vips.clone();
     vips.push(case.target.vip);
     vips.sort_unstable();
@@ -92,14 +104,14 @@ fn free_device(case: &Case<'_>) -> Vec<String> {
 
 /// The unit file that starts it when the network is up, and again whenever it ends: its device may be
 /// deleted, and what keeps it from starting may pass.
-pub(super) fn unit(case: &Case<'_>) -> String {
+pub(super) fn unit(case: &Case<'_>) -> Snippet {
     let program = case.facts.program.as_deref().unwrap_or(USUAL_PATH);
     let mut command = quoted(program);
     for word in arguments(case).iter().chain([&"--setup".to_owned()]) {
         command.push(' ');
         command += &quoted(word);
     }
-    format!(
+    Snippet::from(format!(
         "# /etc/systemd/system/tunlb-decap.service\n\
          [Unit]\n\
          Description=tunlb decap for {}\n\
@@ -113,7 +125,7 @@ pub(super) fn unit(case: &Case<'_>) -> String {
          [Install]\n\
          WantedBy=multi-user.target",
         case.target.vip
-    )
+    ))
 }
 
 /// A word of `ExecStart=` (systemd.service(5), systemd.syntax(7)): specifiers and variables are doubled,

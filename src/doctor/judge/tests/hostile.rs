@@ -19,9 +19,7 @@ use crate::doctor::report::text::fixes;
 use crate::text::plain;
 
 /// The programs that findings name, and `x`, which nothing may run.
-/// All of them are stubs here, also the one that is built into a shell.
 const PROGRAMS: [&str; 21] = [
-    "kill",
     "ip",
     "sysctl",
     "nft",
@@ -42,6 +40,7 @@ const PROGRAMS: [&str; 21] = [
     "rm",
     "x",
     "touch",
+    "kill",
 ];
 
 /// Names in the literal facts that others choose.
@@ -187,6 +186,9 @@ fn lines(diagnoses: &[Diagnosis]) -> Vec<FixLine> {
         .collect()
 }
 
+/// The one program among them that is part of the shell.
+const KILL: &str = "kill() { command \"$PATH/kill\" \"$@\"; }\n";
+
 /// What a shell runs of a script, in a folder and with a PATH that hold nothing but programs which record
 /// their words: per program run its words.
 fn run(script: &str) -> Vec<Vec<String>> {
@@ -203,10 +205,7 @@ fn run(script: &str) -> Vec<Vec<String>> {
     let (record, here) = (folder.path().join("record"), folder.path().join("here"));
     fs::create_dir(&here).unwrap();
     let output = Command::new("/bin/sh")
-        .args([
-            "-c",
-            &format!("kill() {{ \"$PATH/kill\" \"$@\"; }}\n{script}"),
-        ])
+        .args(["-c", &[KILL, script].concat()])
         .env_clear()
         .env("PATH", &programs)
         .env("RECORD", &record)
