@@ -645,7 +645,7 @@ fn the_hash_key_is_in_no_output() {
 
 #[test]
 fn a_hash_key_that_others_may_read_is_warned_about() {
-    let key = "hash_key = \"0f1e2d3c4b5a69788796a5b4c3d2e1f0\"";
+    let key = "hash_key = \"c0a1f75e9b3344d2817f06e9ab5d20c8\"";
     let file = file(with(key, "", ""));
     let run = |arguments: &[&str]| {
         let mut command = tunlb();

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "check",
     "completions",
     "decap",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 9] = [
     "man",
     "replay",
     "run",
+    "undo",
 ];
 
 fn tunlb(arguments: &[&str]) -> Output {

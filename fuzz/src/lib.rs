@@ -1,4 +1,5 @@
-//! What the fuzz targets share: a site with every kind of VIP, and streams of packets with times.
+//! What the fuzz targets share: a site with every kind of VIP, streams of packets with times, and what must
+//! hold of all that the doctor prints.
 
 use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
@@ -10,9 +11,18 @@ use tunlb::director::{
     Forward, HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
     Snapshot, Timestamp, Verdict, VipSpec,
 };
+use tunlb::doctor::Lang;
+use tunlb::doctor::finding::Diagnosis;
+use tunlb::doctor::fix::command::Command;
+use tunlb::doctor::lines::FixLine;
+use tunlb::doctor::report::Style;
+use tunlb::doctor::report::json::Document;
+use tunlb::doctor::report::text::{Detail, fixes, report};
+use tunlb::io::packet_socket::Instruction;
 use tunlb::packet::{
     Encap, EncapKind, EntropyPrefix, FamilyMismatch, HEADROOM, Packet, SourceRule,
 };
+use tunlb::text::plain::is_plain;
 
 /// The VIPs' addresses, one of each family; a stream's packets are for one of them half of the time.
 pub const VIP4: [u8; 4] = [203, 0, 113, 10];
@@ -244,4 +254,145 @@ fn tunnelled(director: &mut Director, forward: &Forward, inner: &[u8]) -> u64 {
             0
         }
     }
+}
+
+/// Prints findings in every form, and checks what must hold of each: a terminal obeys nothing in it, and a
+/// command is one line that stands for its words and for nothing else.
+///
+/// # Panics
+/// Where it does not: that is what the fuzzer looks for.
+pub fn printed(diagnoses: &[Diagnosis], lang: Lang) {
+    for detail in [Detail::Notable, Detail::All] {
+        let text = report(
+            diagnoses,
+            Style {
+                width: 80,
+                detail,
+                lang,
+            },
+        );
+        assert!(
+            text.lines().all(|line| is_plain(&without_colours(line))),
+            "{text:?}"
+        );
+    }
+    let fixes = fixes(diagnoses);
+    assert!(fixes.lines().all(is_plain), "{fixes:?}");
+    if let Some(document) = Document::new(diagnoses) {
+        let json = document.text().expect("JSON");
+        assert!(
+            json.lines().all(is_plain) && json.lines().count() == 1,
+            "{json:?}"
+        );
+        let read = Document::parse(&json).expect("what was printed");
+        let again: Vec<_> = read
+            .diagnoses()
+            .flat_map(|diagnosis| &diagnosis.checks)
+            .collect();
+        let checks: Vec<_> = diagnoses
+            .iter()
+            .flat_map(|diagnosis| &diagnosis.checks)
+            .collect();
+        for (check, again) in checks.iter().zip(again) {
+            for (line, again) in check.fix.iter().zip(&again.fix) {
+                assert_eq!(line.words(), again.words());
+            }
+        }
+        for line in checks
+            .iter()
+            .flat_map(|check| check.fix.iter().chain(&check.verify))
+        {
+            pasted(line);
+        }
+    }
+}
+
+fn pasted(line: &FixLine) {
+    let text = line.to_string();
+    assert!(is_plain(&text), "{text:?}");
+    match line.words() {
+        Some(words) => assert_eq!(tunlb::text::shell::words(&text).as_deref(), Some(words)),
+        None => assert!(text.starts_with('#'), "{text:?}"),
+    }
+    // Whatever the doctor would run, it would run as words.
+    if let Ok(command) = Command::of(line) {
+        assert_eq!(Some(command.words.as_slice()), line.words());
+    }
+}
+
+/// A report's own colours: ESC `[`, digits and `;`, `m`.
+fn without_colours(line: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        let end = after.find(|letter: char| !letter.is_ascii_digit() && letter != ';');
+        let end = end
+            .filter(|end| after[*end..].starts_with('m'))
+            .expect("a colour");
+        rest = &after[end + 1..];
+    }
+    plain + rest
+}
+
+/// Ancillary data of a packet filter (SKF_AD_OFF of linux/filter.h): EtherType, kind of packet, device.
+const ANCILLARY: u32 = 0xffff_f000;
+
+/// Runs a packet filter as the kernel does, and checks what the kernel checks of it first: jumps lead into
+/// the program, and the last instruction ends it.
+///
+/// # Panics
+/// Where it would be refused.
+pub fn filter_ends(program: &[Instruction], bytes: &[u8], around: u8) {
+    assert!(program.len() <= 4096 && program.last().is_some_and(|last| last.code == 0x06));
+    let (mut a, mut x, mut at) = (0_u32, 0_u32, 0_usize);
+    for _ in 0..program.len() {
+        let Instruction {
+            code,
+            jump_true,
+            jump_false,
+            operand: k,
+        } = program[at];
+        at += 1;
+        let branch = |holds: bool| usize::from(if holds { jump_true } else { jump_false });
+        let load = |from: u32, width: usize| {
+            let from = usize::try_from(from).ok()?;
+            let field = bytes.get(from..from.checked_add(width)?)?;
+            Some(
+                field
+                    .iter()
+                    .fold(0, |all, byte| all << 8 | u32::from(*byte)),
+            )
+        };
+        let loaded = match code {
+            0x20 if k == ANCILLARY => Some(if around & 8 == 0 { 0x0800 } else { 0x86dd }),
+            0x20 if k == ANCILLARY + 4 => Some(u32::from(around & 4)),
+            0x20 if k == ANCILLARY + 8 => Some(u32::from(around % 4)),
+            0x20 => load(k, 4),
+            0x30 => load(k, 1),
+            0x40 => load(x.wrapping_add(k), 4),
+            0x48 => load(x.wrapping_add(k), 2),
+            0x50 => load(x.wrapping_add(k), 1),
+            _ => None,
+        };
+        match code {
+            0x20 | 0x30 | 0x40 | 0x48 | 0x50 => match loaded {
+                Some(value) => a = value,
+                None => return, // past the packet's end: refused
+            },
+            0x01 => x = k,
+            0x07 => x = a,
+            0x87 => a = x,
+            0x54 => a &= k,
+            0x64 => a <<= k,
+            0x04 => a = a.wrapping_add(k),
+            0x0c => a = a.wrapping_add(x),
+            0x05 => at += usize::try_from(k).expect("32 bits"),
+            0x15 => at += branch(a == k),
+            0x45 => at += branch(a & k != 0),
+            0x06 => return,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+    panic!("a filter without end");
 }

@@ -177,6 +177,11 @@ pub enum Command {
     )]
     Run(run::Args),
     /// Undo what a killed run or decap left behind: settings, routes, addresses
+    ///
+    /// Both undo everything when they end, and keep a journal of it under /run/tunlb (or
+    /// $XDG_RUNTIME_DIR/tunlb). Where one was killed, the next start in the same network namespace undoes
+    /// what the journal says, and so does this command. A running process is left alone. Needs CAP_NET_ADMIN.
+    #[command(override_usage = "tunlb undo [OPTIONS]")]
     Undo(undo::Args),
 }
 

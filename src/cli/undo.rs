@@ -8,11 +8,7 @@ use super::{NO_WORK, complain, print};
 use crate::io::capability::{self, Capability};
 use crate::io::undo::{self, Left, Leftovers, Living, Reversal, Step};
 
-/// Undo what a killed run or decap left behind: settings, routes, addresses
-///
-/// `tunlb run` and `tunlb decap` undo everything when they end, and keep a journal of it under /run/tunlb
-/// (or $XDG_RUNTIME_DIR/tunlb). Where one was killed, the next start in the same network namespace undoes
-/// what the journal says, and so does this command. A running process is left alone. Needs CAP_NET_ADMIN.
+/// Arguments of `tunlb undo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Show the commands that would undo it, and change nothing

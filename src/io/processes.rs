@@ -138,7 +138,9 @@ impl Processes {
 /// `None` where it has ended, if only half: a zombie has no namespaces any more.
 fn process(proc: &Path, pid: u32) -> Option<Process> {
     let folder = proc.join(pid.to_string());
-    let program = fs::read_to_string(folder.join("comm")).ok()?;
+    // A process names itself, with any bytes.
+    let program = fs::read(folder.join("comm")).ok()?;
+    let program = String::from_utf8_lossy(&program);
     let namespace = match namespace_of(&folder) {
         Ok(namespace) => namespace,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
@@ -229,6 +231,18 @@ mod tests {
         assert_eq!(processes.here().count(), 3);
         assert_eq!(processes.elsewhere()[&2].len(), 1);
         assert_eq!(processes.unseen(), 1);
+    }
+
+    #[test]
+    fn no_name_hides_a_process() {
+        let root = proc(&[("self", "test", Some(1), ""), ("7", "x", Some(1), "")]);
+        fs::write(root.path().join("7/comm"), b"a\xff\x1b[2J\n").unwrap();
+        let processes = Processes::read(root.path());
+        let names: Vec<_> = processes
+            .here()
+            .map(|process| process.program.as_str())
+            .collect();
+        assert_eq!(names, ["a\u{fffd}\u{1b}[2J"]);
     }
 
     #[test]

@@ -27,13 +27,19 @@ pub fn from_files(folder: &Path, protocol: SocketProtocol) -> Option<Vec<BoundSo
     let v4 = fs::read_to_string(folder.join(name)).ok()?;
     // Missing where the kernel has no IPv6.
     let v6 = fs::read_to_string(folder.join(format!("{name}6"))).unwrap_or_default();
+    Some(from_text(&v4, &v6, protocol))
+}
+
+/// The sockets of a kind in the tables of `/proc/net`, of IPv4 and IPv6. What is no line of one is left out.
+#[must_use]
+pub fn from_text(v4: &str, v6: &str, protocol: SocketProtocol) -> Vec<BoundSocket> {
     let waiting: &[&str] = match protocol {
         SocketProtocol::Tcp => &[LISTEN],
         SocketProtocol::Udp => &[CLOSE],
         SocketProtocol::Raw => &[CLOSE, ESTABLISHED],
     };
     let lines = v4.lines().chain(v6.lines());
-    Some(lines.filter_map(|line| from_line(line, waiting)).collect())
+    lines.filter_map(|line| from_line(line, waiting)).collect()
 }
 
 /// States of TCP (linux/net/tcp_states.h); UDP and raw sockets without a peer are closed.

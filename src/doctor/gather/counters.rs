@@ -13,7 +13,7 @@ pub(in crate::doctor) fn read() -> BTreeMap<String, u64> {
 }
 
 /// `Ip: InReceives InHdrErrors` over `Ip: 17 0`: two lines for each group.
-fn in_tables(text: &str) -> BTreeMap<String, u64> {
+pub(super) fn in_tables(text: &str) -> BTreeMap<String, u64> {
     let mut counters = BTreeMap::new();
     let mut lines = text.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
@@ -29,7 +29,7 @@ fn in_tables(text: &str) -> BTreeMap<String, u64> {
 }
 
 /// `Ip6InReceives 17`: one line for each.
-fn in_lines(text: &str) -> BTreeMap<String, u64> {
+pub(super) fn in_lines(text: &str) -> BTreeMap<String, u64> {
     text.lines()
         .filter_map(|line| {
             let (name, value) = line.split_once(char::is_whitespace)?;

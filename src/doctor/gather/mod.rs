@@ -20,6 +20,7 @@ mod sysctls;
 mod targets;
 #[cfg(test)]
 mod tests;
+pub mod texts;
 mod tunnel;
 
 use std::collections::BTreeMap;

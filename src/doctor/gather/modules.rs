@@ -70,7 +70,7 @@ impl Modules {
 }
 
 /// The names of modules in lines such as `kernel/net/ipv4/ipip.ko.xz: kernel/…`.
-fn names(text: &str) -> BTreeSet<String> {
+pub(super) fn names(text: &str) -> BTreeSet<String> {
     let name = |line: &str| {
         let path = line.split(':').next()?;
         let file = path.rsplit('/').next()?;

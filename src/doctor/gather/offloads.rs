@@ -13,7 +13,7 @@ pub(super) fn read(device: &str) -> Observed<BTreeMap<String, bool>> {
 }
 
 /// Lines such as `tx-checksumming: on` and `\ttx-checksum-ipv4: off [fixed]`.
-fn parse(text: &str) -> BTreeMap<String, bool> {
+pub(super) fn parse(text: &str) -> BTreeMap<String, bool> {
     let feature = |line: &str| {
         let (name, rest) = line.split_once(':')?;
         let on = match rest.split_whitespace().next()? {

@@ -57,7 +57,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
     by_name.into_values().chain([root.join(LAST)]).collect()
 }
 
-fn parse(file: &str, text: &str) -> Vec<SysctlSetting> {
+pub(super) fn parse(file: &str, text: &str) -> Vec<SysctlSetting> {
     let numbered = text.lines().zip(1..);
     numbered
         .filter_map(|(line, number)| {

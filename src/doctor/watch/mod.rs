@@ -22,12 +22,27 @@ mod trail;
 use std::net::IpAddr;
 
 use super::facts::{Encap, Target};
+use crate::io::packet_socket::Instruction;
 use crate::packet::Protocol;
 
 pub use judge::apply;
 pub use live::{Progress, WatchError, watch};
 pub use observation::{Kind, Observation, Outer, Quotation, Segment, Sighting, Summary, Way};
 pub use texts::invitation;
+
+/// The program that lets packets of a service through in the kernel; after the flow's first packet, those
+/// of its client only.
+#[must_use]
+pub fn capture_filter(watched: &Watched, client: Option<IpAddr>) -> Vec<Instruction> {
+    filter::program(watched, client)
+}
+
+/// What a captured packet is, from its IP header on, out of its tunnel where it is in one; `None` for what
+/// says nothing about a flow.
+#[must_use]
+pub fn seen_in(bytes: &[u8], encap: Encap) -> Option<(Option<Outer>, Summary)> {
+    sighting::read(bytes, encap)
+}
 
 /// Whose packets are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
