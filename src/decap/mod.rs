@@ -223,7 +223,12 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     );
     thread::scope(|scope| {
         let _ended_first = stop; // before the device is closed, which is no loss then
-        scope.spawn(|| watch.follow(subjects));
+        let watching = thread::Builder::new().name("watch".to_owned());
+        let watching = watching.spawn_scoped(scope, || watch.follow(subjects));
+        watching.map_err(|cause| DecapError::Loop {
+            operation: "start the watch",
+            cause,
+        })?;
         engine.run(&mut admission, &doubled, report)
     })
 }
