@@ -240,9 +240,10 @@ fn require_tun_device() {
     let Err(error) = options.read(true).write(true).open("/dev/net/tun") else {
         return;
     };
-    let fix = match error.kind() {
-        io::ErrorKind::NotFound => "sudo modprobe tun",
-        _ => "sudo chmod 0666 /dev/net/tun (the mode that udev gives it)",
+    let fix = if error.kind() == io::ErrorKind::NotFound {
+        "sudo modprobe tun"
+    } else {
+        "sudo chmod 0666 /dev/net/tun (the mode that udev gives it)"
     };
     panic!("/dev/net/tun: {error}; these tests need it; run: {fix}");
 }
