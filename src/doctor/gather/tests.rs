@@ -1,5 +1,6 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::doctor::facts::{Route, RouteAnswer, Target};
@@ -221,7 +222,17 @@ fn ipv6_is_asked_as_well() {
         director: "2001:db8:1::1".parse().ok(),
         encap: None,
     };
-    let target = &backend(&options).targets[0];
+    // The kernel's own queue makes the route of a new address, soon after.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let is_local = |facts: &Facts| match &facts.targets[0].vip_route {
+        RouteAnswer::Route(route) => route.kind == "local",
+        RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => false,
+    };
+    let mut facts = backend(&options);
+    while !is_local(&facts) && Instant::now() < deadline {
+        facts = backend(&options);
+    }
+    let target = &facts.targets[0];
     assert_eq!(target.physical.as_deref(), Some("eth0"));
     assert_eq!(route(&target.vip_route).kind, "local");
     let back = route(&target.way_back);
