@@ -262,7 +262,7 @@ fn fragments_wait_by_the_clock_of_the_capture() {
 
     let site = Site::new(&pcap(101, &[(0, &tail)]));
     let summary = stdout(&site.run(&["replay", "in.pcap"]));
-    assert!(summary.contains("held 1 fragment whose"), "{summary}");
+    assert!(summary.contains("held 1 fragment that still waited"), "{summary}");
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn standard_input_and_output() {
         assert_eq!(output.stdout, expected);
         let text = stderr(&output);
         assert!(text.starts_with("1: forward vip web"), "{text}");
-        assert!(text.contains("\nreplayed 1 packets\nvip web\n"), "{text}");
+        assert!(text.contains("\nreplayed 1 packet\nvip web\n"), "{text}");
     }
     let output = site.command(&["replay", "-"]);
     let arguments = ["replay", "-", "-c", "-"];

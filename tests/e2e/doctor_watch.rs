@@ -238,7 +238,7 @@ fn both_captures_in_one_file() {
         let site = Site::by_hand(lab);
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
-        let file = lab.file("folder", "").with_file_name("watch.pcapng");
+        let file = lab.no_file("watch.pcapng");
         let path = file.display().to_string();
         watched(&site.client, backend, &["--vip", WEB, "--pcap", &path], URL);
         // Where it is root, tcpdump becomes another user, which a user namespace may not have: so it is not.
@@ -434,7 +434,7 @@ fn a_bundle_keeps_the_flow() {
         let director = site.run(&["--vip", WEB, "--backend", "10.0.1.11"]);
         let backend = &site.backends[0].node;
         backend.set_sysctl("ipv4/conf/decap0/rp_filter", 1);
-        let path = lab.file("watch.tar.zst", "").display().to_string();
+        let path = lab.no_file("watch.tar.zst").display().to_string();
         let arguments = ["--vip", WEB, "--bundle", &path];
         let live = watched(&site.client, backend, &arguments, URL);
         let mut command = lab.here().command(tunlb());

@@ -126,7 +126,7 @@ fn assert_refused(lab: &Lab, from: &Node, director: &Process, errors: &[(&str, F
             director.stderr().matches(REFUSED).count() > before
         });
         let log = director.stderr();
-        assert!(!log.contains("path MTU"), "{what}: {log}");
+        assert!(!log.contains(": path MTU "), "{what}: {log}");
     }
 }
 

@@ -83,6 +83,11 @@ impl Lab {
         other.run(&format!("ip link set {peer} up"));
     }
 
+    /// Where a program may make a file in the lab.
+    pub(crate) fn no_file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Writes a file into the lab.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.join(name);

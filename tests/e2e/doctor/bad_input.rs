@@ -1,6 +1,7 @@
 //! What the doctor cannot see or use: it says so, and never takes it for healthy.
 
 use tunlb::doctor::{bundle, facts::Facts};
+use tunlb::text::shell;
 
 use super::bench::{Bench, Diagnosis, WAY, doctor, examine, forget_sysctl_files};
 use super::director::CONFIG;
@@ -71,12 +72,46 @@ fn in_a_user_namespace() {
     });
 }
 
+/// Names that are a command to a shell, several rules to nft and a pattern to sysctl: the kernel takes them,
+/// and what the doctor proposes means the device.
+#[test]
+fn devices_with_names_of_an_attacker() {
+    in_lab(|lab| {
+        let bench = Bench::new(lab);
+        let backend = bench.backend();
+        backend.sh("nft add table inet fault
+             nft 'add chain inet fault in { type filter hook prerouting priority 0; }'
+             nft add rule inet fault in meta iifname != '{ eth0, lo }' fib saddr . iif oif missing drop");
+        for name in ["$(>pwned)", "a;b{c}", "-x", "it's"] {
+            let device = backend
+                .sh("ip -o link show type tun | cut -d: -f2")
+                .trim()
+                .to_owned();
+            backend.sh(&shell::line(&[
+                "ip", "link", "set", "dev", &device, "name", name,
+            ]));
+            assert!(!bench.answers_at_once(), "{name}");
+            let diagnosis = bench.examine();
+            diagnosis.must_be("fail B13");
+            assert!(
+                !diagnosis.fix_of("B13").is_empty(),
+                "{}",
+                diagnosis.complaints()
+            );
+            bench
+                .mend(diagnosis)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert!(!std::path::Path::new("pwned").exists());
+    });
+}
+
 #[test]
 fn a_bundle_says_the_same_elsewhere() {
     in_lab(|lab| {
         let bench = Bench::new(lab);
         bench.backend().set_sysctl("ipv4/conf/decap0/rp_filter", 2);
-        let path = lab.file("backend.tar.zst", "").display().to_string();
+        let path = lab.no_file("backend.tar.zst").display().to_string();
         let with_bundle = [&WAY[..], &["--bundle", &path]].concat();
         let here = bench.examine_with(&with_bundle);
         here.must_be("fail B11");
