@@ -262,7 +262,10 @@ fn fragments_wait_by_the_clock_of_the_capture() {
 
     let site = Site::new(&pcap(101, &[(0, &tail)]));
     let summary = stdout(&site.run(&["replay", "in.pcap"]));
-    assert!(summary.contains("held 1 fragment that still waited"), "{summary}");
+    assert!(
+        summary.contains("held 1 fragment that still waited"),
+        "{summary}"
+    );
 }
 
 #[test]

@@ -32,6 +32,7 @@ __import__('time').sleep(1000)
 const BOUND_TO_ETH0: &str = "
 import socket
 server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')
 server.bind(('', 80))
 server.listen()
