@@ -15,6 +15,7 @@ VIPS=${VIPS:-10000}
 
 main() {
   no_arguments "$@"
+  need_commands
   find_tunlb
   enter_lab "$0" "$@"
   add_host director

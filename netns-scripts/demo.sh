@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# demo.sh - tunlb's main job on real packets, on one machine, in about five seconds.
+# demo.sh - tunlb's main job on real packets, on one machine. Builds tunlb first, which takes a few minutes
+# the first time; then it takes about five seconds.
 #
 #   client ──────────── router ──────────── director        the VIP 10.0.0.100 is routed
 #   198.51.100.10       │    │              10.0.0.2        to the director only

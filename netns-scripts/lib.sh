@@ -13,6 +13,11 @@
 #
 # Exit codes of a lab: 0 all held; 1 an assertion failed; 2 it could not be set up.
 
+# Debian keeps sysctl, nft and ethtool where the PATH of a user does not look, and rustup's installer puts
+# cargo where only a new shell finds it.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-${HOME:-}/.cargo}/bin
+export PATH
+
 LAB_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 LAB_SLOW=${LAB_SLOW:-1}
 # A tmpfs of the lab's own goes over this directory, in the lab's mount namespace only. Every Linux
@@ -42,19 +47,24 @@ no_arguments() {
   esac
 }
 
-# need_command COMMAND APT_PACKAGE
-need_command() {
-  command -v "$1" >/dev/null || die "\`$1\` is missing; on Debian or Ubuntu: sudo apt install $2"
+# need COMMAND:APT_PACKAGE...: names all that are missing, and the one command that installs them.
+need() {
+  local entry commands=() packages=()
+  for entry; do
+    command -v "${entry%%:*}" >/dev/null && continue
+    commands+=("\`${entry%%:*}\`")
+    case " ${packages[*]} " in *" ${entry#*:} "*) ;; *) packages+=("${entry#*:}") ;; esac
+  done
+  [ "${#commands[@]}" = 0 ] || die "missing: ${commands[*]}; on Debian or Ubuntu: sudo apt install ${packages[*]}"
 }
 
+# What every lab needs, asked for before the build, which takes minutes.
 need_commands() {
-  need_command ip iproute2
-  need_command curl curl
-  need_command python3 python3
-  need_command unshare util-linux
-  need_command nsenter util-linux
-  need_command setpriv util-linux
-  need_command sysctl procps
+  need ip:iproute2 curl:curl python3:python3 unshare:util-linux nsenter:util-linux setpriv:util-linux \
+    mount:mount sysctl:procps pgrep:procps awk:mawk
+  is_inside && return
+  [ -n "${TUNLB:-}${SUDO_USER:-}" ] || [ -x "$(built_tunlb)" ] || need_rust
+  need_namespaces
 }
 
 # Sets TUNLB to the binary's absolute path, building it first when none is given.
@@ -68,17 +78,40 @@ find_tunlb() {
   export TUNLB
 }
 
+# Where cargo puts the binary.
+built_tunlb() { printf '%s/release/tunlb' "${CARGO_TARGET_DIR:-$LAB_ROOT/target}"; }
+
 build_tunlb() {
   # Under sudo the build would leave root's files in the user's target directory.
   if [ "$EUID" = 0 ] && [ -n "${SUDO_USER:-}" ]; then
-    [ -x "${CARGO_TARGET_DIR:-$LAB_ROOT/target}/release/tunlb" ] ||
-      die "build it as yourself first: cargo build --release && sudo $0"
+    [ -x "$(built_tunlb)" ] || die "build it as yourself first: cargo build --release && sudo $(quoted "$0")"
     return 0
   fi
+  need_rust
+  [ -x "$(built_tunlb)" ] || say "Building tunlb with cargo. The first build takes a few minutes." >&2
+  cargo build --release --locked --manifest-path "$LAB_ROOT/Cargo.toml" || die "cargo build --release failed"
+}
+
+# A toolchain that is new enough, and a linker.
+need_rust() {
   command -v cargo >/dev/null ||
-    die "\`cargo\` is missing: install Rust from https://rustup.rs, or name a built binary: TUNLB=/path/to/tunlb $0"
-  cargo build --release --quiet --manifest-path "$LAB_ROOT/Cargo.toml" ||
-    die "cargo build --release failed"
+    die "\`cargo\` is missing: install Rust from https://rustup.rs, or name a built binary: TUNLB=/path/to/tunlb $(quoted "$0")"
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$LAB_ROOT/Cargo.toml")
+  found=$(cd "$LAB_ROOT" && rustc --version | awk '{ print $2 }') || die "\`rustc --version\` failed"
+  [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] ||
+    die "Rust $found ($(command -v rustc)) is too old, tunlb needs $wanted or later; run: rustup update stable, or install Rust from https://rustup.rs"
+  need "cc:gcc libc6-dev"
+  [ -e "$(cc -print-file-name=Scrt1.o)" ] ||
+    die "\`cc\` cannot link: Scrt1.o of the C library is missing; on Debian or Ubuntu: sudo apt install libc6-dev"
+}
+
+# A word for a shell, only quoted where it has to be.
+quoted() {
+  case $1 in
+    *[!A-Za-z0-9_./:@%+=,-]* | "") printf '%q' "$1" ;;
+    *) printf '%s' "$1" ;;
+  esac
 }
 
 # ------------------------------------------------------------------------------ entering the lab
@@ -86,7 +119,7 @@ build_tunlb() {
 # enter_lab "$0" "$@": returns inside fresh namespaces; outside of them it runs the script again
 # inside, passes signals on, and exits with its code.
 enter_lab() {
-  if [ -n "${LAB_OUTSIDE:-}" ] && [ "$LAB_OUTSIDE" != "$(readlink /proc/self/ns/net)" ]; then
+  if is_inside; then
     trap on_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
@@ -96,9 +129,15 @@ enter_lab() {
   fi
   LAB_OUTSIDE=$(readlink /proc/self/ns/net)
   export LAB_OUTSIDE
+  [ -n "${LAB_ENTER+set}" ] || need_namespaces
+  run_inside "$@"
+}
+
+is_inside() { [ -n "${LAB_OUTSIDE:-}" ] && [ "$LAB_OUTSIDE" != "$(readlink /proc/self/ns/net)" ]; }
+
+need_namespaces() {
   need_tun_device
   choose_namespaces
-  run_inside "$@"
 }
 
 need_tun_device() {
@@ -108,8 +147,16 @@ need_tun_device() {
   fi
 }
 
-# The command that runs this lab as root, with the binary that this user built.
-as_root() { printf 'sudo TUNLB=%q %s' "$TUNLB" "$0"; }
+# The command that runs this lab as root, with a binary that this user built.
+as_root() {
+  local build=() tunlb=${TUNLB:-$(built_tunlb)}
+  if [ ! -x "$tunlb" ]; then
+    build=(cargo build --release)
+    [ "$PWD" = "$LAB_ROOT" ] || build+=(--manifest-path "$(quoted "$LAB_ROOT/Cargo.toml")")
+    build+=('&& ')
+  fi
+  printf '%ssudo TUNLB=%s %s' "${build[*]}" "$(quoted "$(realpath -m "$tunlb")")" "$(quoted "$0")"
+}
 
 # Sets LAB_ENTER to the command that enters new namespaces.
 choose_namespaces() {

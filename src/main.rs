@@ -6,9 +6,13 @@ use tunlb::cli;
 
 fn main() -> ExitCode {
     let cli = cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format(cli::log_line)
-        .init();
+    let environment = env_logger::Env::default().default_filter_or("info");
+    let mut logger = env_logger::Builder::from_env(environment);
+    logger.format(cli::log_line);
+    if let Some(level) = cli.log_level() {
+        logger.filter_module("tunlb", level);
+    }
+    logger.init();
     match cli::run(&cli) {
         Ok(code) => code,
         Err(error) => {

@@ -409,7 +409,7 @@ fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
 fn what_is_printed_is_a_file_that_means_the_same() {
     let output = tunlb().args(QUICK).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stderr(&output).starts_with("warning: director.hash_key"));
+    assert_eq!(stderr(&output), "", "it has a key");
     let text = stdout(&output);
     assert!(
         text.contains("# route     10.0.0.100/32 dev tunlb0\n"),
@@ -419,14 +419,79 @@ fn what_is_printed_is_a_file_that_means_the_same() {
         text.contains("10.0.1.12 66.7 %, overhead 20 bytes\n"),
         "{text}"
     );
-    let again = check(&text, &[]);
+    let again = check(&text, &["--show-key"]);
     assert_eq!(stdout(&again), text);
+    assert_eq!(stderr(&again), "");
+}
+
+/// The value of the file's `hash_key`, if it has one.
+fn hash_key(text: &str) -> Option<&str> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("hash_key = \""))?;
+    value.split('"').next()
+}
+
+#[test]
+fn a_file_from_flags_has_a_key_of_its_own() {
+    let texts = [(), ()].map(|()| stdout(&tunlb().args(QUICK).output().unwrap()));
+    let keys = texts.each_ref().map(|text| hash_key(text).unwrap());
+    assert_ne!(keys[0], keys[1]);
+    for key in keys {
+        assert_eq!(key.len(), 32, "{key}");
+        assert!(key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+    }
+}
+
+#[test]
+fn a_key_is_never_lost_silently() {
+    let line = "hash_key = \"c0a1f75e9b3344d2817f06e9ab5d20c8\"";
+    let content = with(line, "", "");
+    let hidden = stdout(&check(&content, &[]));
+    assert_eq!(hash_key(&hidden), None);
+    let comment = hidden.lines().find(|line| line.contains("hash_key"));
+    for words in ["# ", "left out", "--show-key"] {
+        assert!(comment.unwrap().contains(words), "{hidden}");
+    }
+    let shown = stdout(&check(&content, &["--show-key"]));
+    assert!(shown.contains(&format!("{line} #")), "{shown}");
+    let document = json(&check(&content, &["--show-key", "--json"]));
+    let key = &document["config"]["director"]["hash_key"];
+    assert_eq!(key, "c0a1f75e9b3344d2817f06e9ab5d20c8");
+
+    let none = check(with("", "", ""), &["--show-key"]);
+    assert_eq!(hash_key(&stdout(&none)), None);
+    assert!(stdout(&none).contains("# hash_key is not set"));
+}
+
+#[test]
+fn a_key_that_anyone_can_guess_is_warned_about() {
+    for key in ["0".repeat(32), "00112233445566778899aabbccddeeff".into()] {
+        let output = check(with(&format!("hash_key = \"{key}\""), "", ""), &[]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = stderr(&output);
+        assert!(text.contains("openssl rand -hex 16"), "{key}: {text}");
+    }
+}
+
+#[test]
+fn only_run_says_that_nothing_was_started() {
+    let invalid = ["--vip", "10.0.0.100:80", "--backend", "10.0.1.11"];
+    let text = stderr(&tunlb().args(invalid).output().unwrap());
+    assert!(
+        text.ends_with("tunlb: 1 problem in the configuration\n"),
+        "{text}"
+    );
+    let mut run = Command::new(env!("CARGO_BIN_EXE_tunlb"));
+    let text = stderr(&run.arg("run").args(invalid).output().unwrap());
+    let end = "tunlb: 1 problem in the configuration; nothing was started\n";
+    assert!(text.ends_with(end), "{text}");
 }
 
 #[test]
 fn limits_of_flows_in_the_output() {
     let content = with(
-        "hash_key = \"00112233445566778899aabbccddeeff\"\ntimeouts = { established = \"2h\", udp = \"90s\" }",
+        "hash_key = \"c0a1f75e9b3344d2817f06e9ab5d20c8\"\nneighbour = \"eth0\"\ntimeouts = { established = \"2h\", udp = \"90s\" }",
         "all_down = \"drop\"\nnew_flows_per_second = 1000",
         "[[vip]]\naddress = \"10.0.0.101\"\nbackend = [{ address = \"10.0.1.11\" }]",
     );
@@ -434,6 +499,7 @@ fn limits_of_flows_in_the_output() {
     let timeouts = "[director.timeouts]\nhalf_open = \"30s\"\nestablished = \"2h\"\n\
                     closing = \"1m\"\nreset = \"10s\"\nudp = \"90s\"\n";
     assert!(text.contains(timeouts), "{text}");
+    assert!(text.contains("\nneighbour = \"eth0\"\n"), "{text}");
     let limited = "all_down = \"drop\"\nnew_flows_per_second = 1000\n";
     assert!(text.contains(limited), "{text}");
     assert_eq!(text.matches("new_flows_per_second").count(), 1, "{text}");
@@ -450,7 +516,7 @@ fn limits_of_flows_in_the_output() {
 /// Both families, both kinds of tunnel, and what stands in for a key.
 const MIXED: &str = r#"
 [director]
-hash_key = "00112233445566778899aabbccddeeff"
+hash_key = "c0a1f75e9b3344d2817f06e9ab5d20c8"
 encap = { kind = "gue", source = ["2001:db8:e::/64", "10.0.0.2"] }
 
 [[vip]]
@@ -484,8 +550,11 @@ fn families_and_tunnels_as_text() {
         assert!(text.contains(line), "{line}{text}");
     }
     assert_eq!(text.matches("[vip.encap]").count(), 1, "{text}");
-    let key = "hash_key = \"00112233445566778899aabbccddeeff\"";
-    let again = check(text.replace("# hash_key: set", key), &[]);
+    let key = "hash_key = \"c0a1f75e9b3344d2817f06e9ab5d20c8\"";
+    let again = check(
+        text.replace("[director]", &format!("[director]\n{key}")),
+        &[],
+    );
     assert_eq!(stdout(&again), text);
 }
 
@@ -536,6 +605,7 @@ fn the_json_of_a_valid_configuration() {
     assert_eq!(document["problems"], Value::Array(Vec::new()));
     assert_eq!(document["warnings"].as_array().unwrap().len(), 1);
     assert_eq!(document["config"]["director"]["workers"], 2);
+    assert_eq!(document["config"]["director"]["neighbour"], "auto");
     assert_eq!(document["config"]["director"]["hash_key"], "default");
     assert_eq!(document["config"]["director"]["encap"]["source"], "auto");
     assert_eq!(document["config"]["vip"][0]["backend"][1]["weight"], 2);
@@ -562,7 +632,7 @@ fn idle_backends_have_no_share() {
 
 #[test]
 fn the_hash_key_is_in_no_output() {
-    let key = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    let key = "c0a1f75e9b3344d2817f06e9ab5d20c8";
     let content = with(&format!("hash_key = \"{key}\""), "", "");
     for arguments in [&[][..], &["--json"]] {
         let output = check(&content, arguments);
@@ -571,6 +641,33 @@ fn the_hash_key_is_in_no_output() {
         assert!(!stdout(&output).contains(&key[..8]));
         assert!(stdout(&output).contains("set"));
     }
+}
+
+#[test]
+fn a_hash_key_that_others_may_read_is_warned_about() {
+    let key = "hash_key = \"c0a1f75e9b3344d2817f06e9ab5d20c8\"";
+    let file = file(with(key, "", ""));
+    let run = |arguments: &[&str]| {
+        let mut command = tunlb();
+        command.arg("-c").arg(&file.path).args(arguments);
+        command.output().unwrap()
+    };
+    fs::set_permissions(&file.path, Permissions::from_mode(0o644)).unwrap();
+    let text = stderr(&run(&[]));
+    let path = file.path.display();
+    assert!(
+        text.starts_with(&format!("warning: {path} holds hash_key and has mode 0644")),
+        "{text}"
+    );
+    assert!(text.ends_with(&format!("; chmod 600 {path}\n")), "{text}");
+    let warnings = json(&run(&["--json"]))["warnings"].clone();
+    assert_eq!(warnings.as_array().unwrap().len(), 1, "{warnings}");
+    // A FIFO or standard input has no mode that matters.
+    let mut stdin = tunlb();
+    stdin
+        .args(["-c", "-"])
+        .stdin(fs::File::open(&file.path).unwrap());
+    assert_eq!(stderr(&stdin.output().unwrap()), "");
 }
 
 #[test]
@@ -666,7 +763,7 @@ fn problems_without_end() {
         ),
         (
             "?\n".repeat(200_000),
-            "f.toml:1: not TOML: one of thousands",
+            "f.toml:1: not TOML: key with no value",
         ),
         (
             (0..50_000).map(|n| format!("k{n} = 1\n")).collect(),

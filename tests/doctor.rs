@@ -33,7 +33,7 @@ fn stderr(output: &Output) -> String {
 fn codes_are_listed_and_explained() {
     let list = doctor(&["--list-checks"]);
     assert_eq!(list.status.code(), Some(0));
-    assert_eq!(stdout(&list).lines().count(), 38);
+    assert_eq!(stdout(&list).lines().count(), 40);
     let english = doctor(&["--explain", "b11"]);
     assert!(stdout(&english).starts_with("B11: rp_filter is loose"));
     let chinese = doctor(&["--explain", "B11", "--lang", "zh"]);

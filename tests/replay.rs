@@ -262,7 +262,7 @@ fn fragments_wait_by_the_clock_of_the_capture() {
 
     let site = Site::new(&pcap(101, &[(0, &tail)]));
     let summary = stdout(&site.run(&["replay", "in.pcap"]));
-    assert!(summary.contains("held 1 fragments"), "{summary}");
+    assert!(summary.contains("held 1 fragment whose"), "{summary}");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn frames() {
          vip web\n  backend 10.0.0.3                   3 packets             120 bytes\n\
          vip dns\n  backend 10.0.0.4                   0 packets               0 bytes\n\
          dropped malformed 1\n\
-         1 of malformed were frames without IP, such as ARP\n"
+         malformed: 1 frame without IP, such as ARP\n"
     );
 }
 
@@ -494,7 +494,7 @@ fn cut_packets_are_said() {
     capture[24 + 12] = 40;
     let output = Site::new(&capture).run(&["replay", "in.pcap", "--json"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(stderr(&output).contains("1 of 1 packets are cut"));
+    assert!(stderr(&output).contains("1 of 1 packet cut short"));
 }
 
 #[test]

@@ -70,6 +70,8 @@ fn run() -> Result<()> {
 
 /// Starts this program again in a network and a mount namespace of its own; returns on failure only.
 fn enter_namespaces() -> Result<()> {
+    // Some distributions have `ip` where the PATH of a user does not look.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
     let mut unshare = Command::new("unshare");
     // SAFETY: geteuid takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
@@ -81,6 +83,7 @@ fn enter_namespaces() -> Result<()> {
     let error = unshare
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
+        .env("PATH", path)
         .exec();
     Err(error).context("cannot run unshare (package util-linux)")
 }

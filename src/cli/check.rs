@@ -7,22 +7,29 @@ mod report;
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
+
 use crate::config::{Config, ConfigError, Problems};
+use crate::director::HashKey;
 
 use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, complain, print};
-use report::{Plan, Report};
+use report::{KeyDisplay, Plan, Report};
 
-/// The arguments of `tunlb check`.
+/// Arguments of `tunlb check`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The configuration to judge.
     #[command(flatten)]
     pub source: ConfigSource,
 
-    /// One JSON document on stdout (described in docs/config.md)
+    /// One JSON document on stdout, on one line (described in docs/config.md)
     #[arg(long)]
     pub json: bool,
+
+    /// Print the file's hash_key too, which is otherwise left out; it is a secret
+    #[arg(long)]
+    pub show_key: bool,
 }
 
 /// Judges the configuration: 0 when it is valid, 1 when not.
@@ -31,24 +38,42 @@ pub struct Args {
 /// The file cannot be read, or stdout cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.source.load() {
-        Ok(config) => valid(&config, args.json),
+        Ok(config) => valid(config, args),
         Err(ConfigError::Invalid(problems)) => invalid(&problems, args.json),
         Err(error @ ConfigError::Read { .. }) => Err(error.into()),
     }
 }
 
-fn valid(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let plan = Plan::new(config);
+fn valid(mut config: Config, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut key = if args.show_key {
+        KeyDisplay::Shown
+    } else {
+        KeyDisplay::Hidden
+    };
+    // From flags, the text is a file to start with, which needs a key of its own.
+    if args.source.config.is_none() && !args.json {
+        config.director.hash_key = fresh_key()?;
+        key = KeyDisplay::Shown;
+    }
+    let plan = Plan::new(&config);
     let warnings: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
-    if json {
-        print(&Report::valid(config, &plan, &warnings).to_json()?)?;
+    if args.json {
+        print(&Report::valid(&config, key, &plan, &warnings).to_json()?)?;
         return Ok(ExitCode::SUCCESS);
     }
     for warning in &warnings {
         complain(&format!("warning: {warning}"));
     }
-    print(&format!("{}\n{}", report::config_text(config), plan.text()))?;
+    let text = report::config_text(&config, key);
+    print(&format!("{text}\n{}", plan.text()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn fresh_key() -> anyhow::Result<HashKey> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("cannot make a hash_key: no random numbers: {error}"))?;
+    Ok(HashKey(bytes))
 }
 
 fn invalid(problems: &Problems, json: bool) -> anyhow::Result<ExitCode> {
@@ -56,6 +81,6 @@ fn invalid(problems: &Problems, json: bool) -> anyhow::Result<ExitCode> {
         print(&Report::invalid(problems).to_json()?)?;
         return Ok(ExitCode::from(BAD_NEWS));
     }
-    complain_about(problems);
+    complain_about(problems, None);
     Ok(ExitCode::from(BAD_NEWS))
 }

@@ -2,18 +2,15 @@
 
 use std::{net::IpAddr, num::NonZeroU16, process::ExitCode};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use ipnet::IpNet;
 use log::warn;
 
 use super::print;
+use super::verbosity::Verbosity;
 use crate::decap::{self, Encapsulation, Host, Settings, Totals};
 
-/// On a backend: decapsulate in userspace where the kernel has no tunl0
-///
-/// Receives IP-in-IP (protocols 4 and 41, over IPv4 and IPv6) or GUE, removes the outer header and hands
-/// the inner packet to the kernel through a TUN device. Runs until SIGINT or SIGTERM, then prints totals;
-/// SIGUSR1 prints them meanwhile. Needs CAP_NET_ADMIN and, without --gue, CAP_NET_RAW.
+/// Arguments of `tunlb decap`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Accept inner packets to this address; repeat for several
@@ -42,6 +39,10 @@ pub struct Args {
     /// --setup all that is missing is only warned about.
     #[arg(long)]
     setup: bool,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub(super) verbosity: Verbosity,
 }
 
 /// Runs the command until a signal ends it.
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             warn!("{error:#}");
         }
     };
-    let totals = decap::run(&settings, report).context("decap")?;
+    let totals = decap::run(&settings, report)?;
     print(&format!("{totals}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -71,6 +72,6 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     );
     settings.map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        anyhow!(lines.join("\n")).context("decap")
+        anyhow!(lines.join("\n"))
     })
 }

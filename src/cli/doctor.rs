@@ -20,7 +20,7 @@ use values::{parse_code, parse_encap, parse_service};
 
 use super::output::is_stdout;
 use super::source::{ConfigSource, complain_about};
-use super::{BAD_NEWS, Cli, Command, NO_WORK, complain, print};
+use super::{BAD_NEWS, Cli, Command, NO_WORK, complain, print, print_styled};
 use crate::config::{Config, ConfigError};
 use crate::doctor::facts::{Encap, Facts, Role};
 use crate::doctor::finding::{Code, Diagnosis, Status};
@@ -272,16 +272,6 @@ fn report(args: &Args, diagnoses: &[Diagnosis], lang: Lang) -> String {
 /// Columns where there is no terminal.
 const WIDTH: usize = 100;
 
-/// Prints with colours on a terminal and never with NO_COLOR.
-fn print_styled(text: &str) -> Result<()> {
-    let choice = anstream::AutoStream::choice(&std::io::stdout());
-    if choice == anstream::ColorChoice::Never {
-        print(&anstream::adapter::strip_str(text).to_string())
-    } else {
-        print(text)
-    }
-}
-
 /// FAIL is bad news; an unknown answer is work that could not be done.
 fn exit_code(diagnoses: &[Diagnosis]) -> ExitCode {
     let worst = diagnoses
@@ -394,9 +384,9 @@ fn look_at_director(args: &Args) -> Result<Option<Facts>> {
             .load_again(),
     };
     match loaded {
-        Ok(config) => Ok(Some(gather::director(&config))),
+        Ok(config) => Ok(Some(gather::director(&config, args.client))),
         Err(ConfigError::Invalid(problems)) => {
-            complain_about(&problems);
+            complain_about(&problems, None);
             Ok(None)
         }
         Err(error @ ConfigError::Read { .. }) => Err(error.into()),

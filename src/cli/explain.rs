@@ -53,7 +53,7 @@ pub struct Service {
 /// The configuration cannot be read, the flow cannot be one, or the kernel does not tell its routes.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let flow = flow(args.client, args.service)?;
-    let Some(config) = args.source.load_or_complain()? else {
+    let Some(config) = args.source.load_or_complain(None)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     let paths = Paths::resolve(&config, &mut Netlink::open()?)?;

@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use super::output::is_stdout;
 use super::source::ConfigSource;
 use super::{BAD_NEWS, complain, print};
-use crate::io::pcap::Reader;
+use crate::io::pcap::{Reader, Record};
 use crate::text::Plain;
 use core::Core;
 use output::Output;
@@ -58,56 +58,46 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if is_stdin(&args.input) && args.source.is_stdin() {
         bail!("the configuration and the capture cannot both be standard input");
     }
-    let Some(config) = args.source.load_or_complain()? else {
+    let Some(config) = args.source.load_or_complain(None)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
-    let mut core = Core::new(&config)?;
+    let core = Core::new(&config)?;
     let input = open(&args.input)?;
     let named = || Plain(args.input.to_string_lossy()).to_string();
     // Before the output, so that nothing is created for what is no capture.
     let mut reader = Reader::open(&input).with_context(named)?;
-    let mut output = args
+    let output = args
         .output
         .as_deref()
         .map(|path| Output::create(path, &input))
         .transpose()?;
-    let to_stdout = args.output.as_deref().is_some_and(is_stdout);
+    let mut replay = Replay {
+        core,
+        output,
+        lines: lines(args),
+        tally: Tally::default(),
+    };
+    let replayed = replay.run(&mut reader).with_context(named);
+    // A capture that ends in the middle is still worth what came before.
+    replay.finish(args, replayed)
+}
+
+/// Where the packets go to standard output, the text goes to standard error.
+fn is_text_to_stderr(args: &Args) -> bool {
+    args.output.as_deref().is_some_and(is_stdout)
+}
+
+fn lines(args: &Args) -> Lines {
     let style = match (args.json, args.verbose) {
         (true, _) => Style::Json,
         (false, true) => Style::Text,
         (false, false) => Style::Silent,
     };
-    let mut lines = if to_stdout {
+    if is_text_to_stderr(args) {
         Lines::to_stderr(style)
     } else {
         Lines::to_stdout(style)
-    };
-    let mut tally = Tally::default();
-    let replayed = replay(
-        &mut reader,
-        &mut core,
-        output.as_mut(),
-        &mut lines,
-        &mut tally,
-    )
-    .with_context(named);
-    // A capture that ends in the middle is still worth what came before.
-    lines.flush()?;
-    if let Some(output) = output {
-        output.finish()?;
     }
-    if !args.json && (replayed.is_ok() || tally.packets > 0) {
-        let summary = tally.summary(&core.totals());
-        if to_stdout {
-            complain(&summary);
-        } else {
-            print(&summary)?;
-        }
-    }
-    if let Some(warning) = tally.warning() {
-        complain(&warning);
-    }
-    replayed.map(|()| ExitCode::SUCCESS)
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -135,31 +125,58 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn replay(
-    reader: &mut Reader<impl Read>,
-    core: &mut Core,
-    mut output: Option<&mut Output>,
-    lines: &mut Lines,
-    tally: &mut Tally,
-) -> Result<()> {
-    while let Some(record) = reader.next_record()? {
-        tally.count(&record);
+/// A replay under way.
+struct Replay {
+    core: Core,
+    output: Option<Output>,
+    lines: Lines,
+    tally: Tally,
+}
+
+impl Replay {
+    fn run(&mut self, reader: &mut Reader<impl Read>) -> Result<()> {
+        while let Some(record) = reader.next_record()? {
+            self.take(&record)?;
+            let output = self.output.as_ref();
+            if !output.map_or(!self.lines.is_closed(), Output::is_read) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: &Record<'_>) -> Result<()> {
+        self.tally.count(record);
         // What is not IP never reaches a TUN; to the core it is a packet without a version.
         let packet = record.network_packet().unwrap_or_default();
-        let moment = core.advance(record.timestamp);
-        let answer = core.replay(packet, |head, tail| match output.as_deref_mut() {
+        let moment = self.core.advance(record.timestamp);
+        let output = &mut self.output;
+        let answer = self.core.replay(packet, |head, tail| match output {
             Some(output) => output.write(moment, record.resolution, head, tail),
             None => Ok(()),
         })?;
-        lines.write(tally.packets, &record, &answer)?;
-        let is_read = output
-            .as_deref()
-            .map_or(!lines.is_closed(), Output::is_read);
-        if !is_read {
-            break;
-        }
+        self.lines.write(self.tally.packets, record, &answer)
     }
-    Ok(())
+
+    /// Writes what is buffered and prints the summary, if there is something to sum up.
+    fn finish(mut self, args: &Args, replayed: Result<()>) -> Result<ExitCode> {
+        self.lines.flush()?;
+        if let Some(output) = self.output {
+            output.finish()?;
+        }
+        if !args.json && (replayed.is_ok() || self.tally.packets > 0) {
+            let summary = self.tally.summary(&self.core.totals());
+            if is_text_to_stderr(args) {
+                complain(&summary);
+            } else {
+                print(&summary)?;
+            }
+        }
+        if let Some(warning) = self.tally.warning() {
+            complain(&warning);
+        }
+        replayed.map(|()| ExitCode::SUCCESS)
+    }
 }
 
 fn cannot(verb: &str, path: &Path) -> String {

@@ -1,19 +1,23 @@
-//! `tunlb run`: the director, until SIGINT or SIGTERM.
+//! `tunlb run`: the director, until a signal stops it.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, anyhow};
 use log::warn;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 
 use super::output::{is_stdout, stdout_for_packets};
 use super::source::ConfigSource;
+use super::verbosity::Verbosity;
 use super::{BAD_NEWS, complain, print, size};
 use crate::config::Config;
 use crate::daemon::{
-    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason,
+    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason, Totals,
 };
 
 /// Arguments of `tunlb run`.
@@ -23,7 +27,8 @@ pub struct Args {
     #[command(flatten)]
     pub source: ConfigSource,
 
-    /// Also set what the host needs (ip_forward, rp_filter) and set it back on exit
+    /// Also set what the host needs (ip_forward, rp_filter, ARP and NDP for VIPs of its own subnets) and set it
+    /// back on exit
     #[arg(long)]
     pub setup: bool,
 
@@ -46,6 +51,10 @@ pub struct Args {
     /// on [default: 64MiB; none for a pipe or FIFO]
     #[arg(long, value_name = "BYTES", value_parser = capture_size, requires = "capture")]
     pub capture_size: Option<u64>,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
 }
 
 /// The bound of a capture in a file, in bytes.
@@ -69,7 +78,10 @@ fn capture_size(text: &str) -> Result<u64, String> {
 /// # Errors
 /// What keeps the director from starting, or made it stop by itself.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Some(config) = args.source.load_or_complain()? else {
+    let reading = end_by_signals_in_a_container()?;
+    let loaded = args.source.load_or_complain(Some("nothing was started"))?;
+    reading.store(false, Ordering::Relaxed);
+    let Some(config) = loaded else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     for warning in config.warnings() {
@@ -86,19 +98,38 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
-    let (totals, reason) = daemon::run(config, options, reload(&args.source))?;
-    if to_stdout {
-        complain(&totals.to_string());
-    } else {
-        print(&totals.to_string())?;
-    }
+    let report = move |totals: &Totals| {
+        if to_stdout {
+            complain(&totals.to_string());
+        } else if let Err(error) = print(&totals.to_string()) {
+            warn!("{error:#}");
+        }
+    };
+    let (totals, reason) = daemon::run(config, options, reload(&args.source), report)?;
+    report(&totals);
     match reason {
-        StopReason::Signal => Ok(ExitCode::SUCCESS),
+        StopReason::Signal(_) => Ok(ExitCode::SUCCESS),
         StopReason::Failed(error) => {
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }
     }
 }
+
+/// Signals have no default action for process 1, as which containers run it: until the flag is cleared,
+/// they end it, also while it waits for a FIFO.
+fn end_by_signals_in_a_container() -> Result<Arc<AtomicBool>> {
+    let reading = Arc::new(AtomicBool::new(true));
+    let is_first = process::id() == 1; // all others have the default action, until a handler replaces it
+    for signal in [SIGINT, SIGTERM].into_iter().filter(|_| is_first) {
+        let flag = Arc::clone(&reading);
+        register_conditional_shutdown(signal, KILLED + signal, flag)
+            .context("cannot watch for signals")?;
+    }
+    Ok(reading)
+}
+
+/// What shells add to a signal that ended a program.
+const KILLED: i32 = 128;
 
 /// Where the configuration came as flags, there is nothing to read again.
 fn reload(source: &ConfigSource) -> Option<Reload> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::complain;
 use crate::config::{self, Config, ConfigError, Flags, Problems};
+use crate::text::count;
 
 /// `-c FILE`, or `--vip` and `--backend`.
 #[derive(Debug, Clone, clap::Args)]
@@ -83,15 +84,18 @@ impl ConfigSource {
     }
 
     /// The configuration that the command line asks for; `None` where it is invalid, once every
-    /// problem is printed.
+    /// problem is printed, and what this comes to.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn load_or_complain(&self) -> anyhow::Result<Option<Config>> {
+    pub(super) fn load_or_complain(
+        &self,
+        consequence: Option<&str>,
+    ) -> anyhow::Result<Option<Config>> {
         match self.load() {
             Ok(config) => Ok(Some(config)),
             Err(ConfigError::Invalid(problems)) => {
-                complain_about(&problems);
+                complain_about(&problems, consequence);
                 Ok(None)
             }
             Err(error @ ConfigError::Read { .. }) => Err(error.into()),
@@ -99,12 +103,13 @@ impl ConfigSource {
     }
 }
 
-/// Prints the first problems to stderr, one a line, and how many there were.
-pub(super) fn complain_about(problems: &Problems) {
+/// Prints the first problems to stderr, one a line, how many there were, and what this comes to.
+pub(super) fn complain_about(problems: &Problems, consequence: Option<&str>) {
     problems.to_string().lines().for_each(complain);
-    let count = problems.total();
-    let plural = if count == 1 { "" } else { "s" };
+    let found = count(problems.total(), "problem");
+    let consequence = consequence.map(|text| format!("; {text}"));
     complain(&format!(
-        "tunlb: {count} problem{plural} in the configuration"
+        "tunlb: {found} in the configuration{}",
+        consequence.unwrap_or_default()
     ));
 }

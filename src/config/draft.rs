@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::problem::{Site, Written};
 use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
-use super::{Config, DirectorConfig, Egress, EncapConfig};
+use super::{Config, DirectorConfig, Egress, EncapConfig, Neighbour};
 use crate::director::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
     PortMatch, Protocol, RingSize, VipSpec,
@@ -44,6 +44,7 @@ pub(super) struct DirectorDraft {
     pub(super) datapath: Extra<Datapath>,
     pub(super) interface: Extra<String>,
     pub(super) egress: Field<EgressChoice>,
+    pub(super) neighbour: Field<Neighbour>,
     pub(super) api: Extra<()>,
     pub(super) metrics: Extra<()>,
     pub(super) hash_key: Field<HashKey>,
@@ -249,6 +250,7 @@ impl DirectorDraft {
             datapath: None,
             interface: None,
             egress: default(EgressChoice::Auto, &site),
+            neighbour: default(Neighbour::Auto, &site),
             api: None,
             metrics: None,
             hash_key: default(hash_key, &site),
@@ -269,6 +271,7 @@ impl DirectorDraft {
             tun: copy(&self.tun)?,
             workers: copy(&self.workers)?,
             egress,
+            neighbour: copy(&self.neighbour)?,
             hash_key: copy(&self.hash_key)?,
             ring_size: copy(&self.ring_size)?,
             flows: FlowLimits {

@@ -14,7 +14,7 @@ use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
-use super::{DirectorConfig, EncapConfig};
+use super::{DirectorConfig, EncapConfig, neighbour};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
 
 pub(super) fn read(
@@ -56,6 +56,7 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
         datapath: section.optional("datapath", problems, value::choice),
         interface: section.optional("interface", problems, value::device),
         egress: section.or_default("egress", EgressChoice::Auto, problems, value::choice),
+        neighbour: section.or_default("neighbour", default.neighbour, problems, neighbour::read),
         api: section.optional("api", problems, value::socket_path),
         metrics: section.optional("metrics", problems, value::listen_address),
         hash_key: section.secret("hash_key", default.hash_key, problems, value::hash_key),

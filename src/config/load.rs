@@ -43,11 +43,15 @@ pub enum Unreadable {
 
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound => Self::Missing,
-            io::ErrorKind::PermissionDenied => Self::Denied,
-            io::ErrorKind::IsADirectory => Self::Directory,
-            _ => Self::System(error),
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound {
+            Self::Missing
+        } else if kind == io::ErrorKind::PermissionDenied {
+            Self::Denied
+        } else if kind == io::ErrorKind::IsADirectory {
+            Self::Directory
+        } else {
+            Self::System(error)
         }
     }
 }
@@ -172,7 +176,7 @@ mod tests {
     use super::*;
     use crate::config::Warning;
 
-    const SECRET: &str = "[director]\nhash_key = \"00112233445566778899aabbccddeeff\"\n[[vip]]\n\
+    const SECRET: &str = "[director]\nhash_key = \"c0a1f75e9b3344d2817f06e9ab5d20c8\"\n[[vip]]\n\
                           address = \"10.0.0.100\"\nbackend = [{ address = \"10.0.1.11\" }]\n";
 
     fn file(folder: &tempfile::TempDir, content: &[u8], mode: u32) -> PathBuf {

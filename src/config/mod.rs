@@ -5,11 +5,13 @@
 //! `unsupported` and `relations`.
 //! Nothing here needs privileges, opens a device or prints.
 
+mod difference;
 mod draft;
 mod duration;
 mod file;
 mod flags;
 mod load;
+mod neighbour;
 mod problem;
 mod problems;
 mod relations;
@@ -24,9 +26,11 @@ use std::fmt;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::PathBuf;
 
+pub use difference::{Difference, DifferenceKind, Subject};
 pub use duration::text as duration_text;
 pub use flags::Flags;
 pub use load::{MAX_FILE_BYTES, STDIN, Unreadable};
+pub use neighbour::Neighbour;
 pub use problem::Problem;
 pub use problems::{KEPT, Problems};
 pub use restart::RestartNeeded;
@@ -69,6 +73,8 @@ pub struct DirectorConfig {
     pub workers: NonZeroUsize,
     /// How encapsulated packets leave.
     pub egress: Egress,
+    /// For which VIPs of its own subnets it answers ARP and neighbour discovery.
+    pub neighbour: Neighbour,
     /// The secret of the selection hash; [`HashKey::DEFAULT`] where none was set.
     pub hash_key: HashKey,
     /// Slots of each VIP's ring.
@@ -115,6 +121,7 @@ impl Default for DirectorConfig {
             tun: "tunlb0".to_owned(),
             workers: NonZeroUsize::MIN,
             egress: Egress::Auto,
+            neighbour: Neighbour::Auto,
             hash_key: HashKey::DEFAULT,
             ring_size: RingSize::DEFAULT,
             flows: FlowLimits::default(),
@@ -155,6 +162,8 @@ pub enum ConfigError {
 pub enum Warning {
     /// The hash key is the one in tunlb's source.
     PublicHashKey,
+    /// The hash key is an example or a simple pattern.
+    GuessableHashKey,
     /// Errors about outer packets are not addressed to the director.
     EntropySource(EntropyPrefix),
     /// A VIP of one port is hashed by the port alone, so that all its flows have one hash.
@@ -172,6 +181,11 @@ impl fmt::Display for Warning {
             Self::PublicHashKey => f.write_str(
                 "director.hash_key is the default, which is public: anyone can aim flows at one \
                  backend; set the output of `openssl rand -hex 16`, the same on all directors",
+            ),
+            Self::GuessableHashKey => f.write_str(
+                "director.hash_key is an example or a simple pattern, which anyone can guess and \
+                 then aim flows at one backend; set the output of `openssl rand -hex 16`, the same \
+                 on all directors",
             ),
             Self::EntropySource(prefix) => write!(
                 f,
@@ -235,11 +249,7 @@ impl Config {
     /// What works but should be known.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
-        let public_key = self.director.hash_key == HashKey::DEFAULT;
-        let mut warnings: Vec<_> = public_key
-            .then_some(Warning::PublicHashKey)
-            .into_iter()
-            .collect();
+        let mut warnings: Vec<_> = key_warning(self.director.hash_key).into_iter().collect();
         for rule in self.director.encap.source.rules() {
             if let SourceRule::Entropy(prefix) = rule {
                 warnings.push(Warning::EntropySource(prefix));
@@ -252,6 +262,13 @@ impl Config {
         warnings.extend(self.exposed.clone().map(Warning::ExposedHashKey));
         warnings
     }
+}
+
+fn key_warning(key: HashKey) -> Option<Warning> {
+    if key == HashKey::DEFAULT {
+        return Some(Warning::PublicHashKey);
+    }
+    key.is_guessable().then_some(Warning::GuessableHashKey)
 }
 
 fn has_one_hash(vip: &VipSpec) -> bool {

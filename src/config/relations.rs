@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::draft::{BackendDraft, Draft, TunnelDraft, VipDraft, service_text};
+use super::Neighbour;
+use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft, service_text};
 use super::problem::{Fault, Problem, Site, Written};
 use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
@@ -19,6 +20,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     duplicate_services(&draft.vips, problems);
     echo_of_each_address(draft, problems);
     let vip_addresses = vip_addresses(&draft.vips);
+    problems.extend(tun_with_neighbours(&draft.director));
     let encap = &draft.director.encap;
     problems.extend(port_without_gue(&encap.tunnel, EncapKind::default()));
     let inherited = encap.tunnel.finish(EncapKind::default());
@@ -43,6 +45,20 @@ pub(super) fn check_presence(draft: &Draft, problems: &mut Collector) {
     for missing in draft.vips.iter().filter_map(nobody_to_answer) {
         problems.push_missing(missing);
     }
+}
+
+/// The director answers where clients are, which is not inside itself.
+fn tun_with_neighbours(director: &DirectorDraft) -> Option<Problem> {
+    let (neighbour, tun) = (director.neighbour.as_ref()?, director.tun.as_ref()?);
+    let same = neighbour.value == Neighbour::Device(tun.value.clone());
+    let fault = || {
+        let message = "the director's own TUN: no client is behind it";
+        Fault::new(
+            message,
+            "a device of the clients' network, \"auto\" or \"off\"",
+        )
+    };
+    same.then(|| neighbour.site.problem(fault()))
 }
 
 fn duplicate_names(vips: &[VipDraft], problems: &mut Collector) {

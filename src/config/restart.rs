@@ -93,6 +93,7 @@ mod tests {
         let old = config("", "address = \"10.0.0.100\"");
         let new = config(
             "hash_key = \"00112233445566778899aabbccddeeff\"\nring_size = 251\nflows = 2048\n\
+             neighbour = \"eth0\"\n\
              timeouts.udp = \"2m\"\nencap = { kind = \"gue\", source = \"10.0.0.2\", ttl = 3 }",
             "address = \"2001:db8::100\"\nnew_flows_per_second = 5",
         );

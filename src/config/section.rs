@@ -77,9 +77,14 @@ impl<'a> Document<'a> {
                 accepted: None,
             }),
             Refusal::NotToml(errors) => {
-                for start in errors {
-                    let start = usize::try_from(start).ok();
-                    self.not_toml(start, syntax::NOT_READ, problems);
+                // In the order of the text, so that lines with several errors are known without a set.
+                let mut last = None;
+                for (start, message) in errors.iter() {
+                    let line = Some(self.line(start));
+                    if line != last {
+                        last = line;
+                        problems.push_with(line, || self.syntax_problem(start, message));
+                    }
                 }
             }
         }
@@ -91,18 +96,25 @@ impl<'a> Document<'a> {
         self.intact = false;
         self.headers_intact &= !start.is_some_and(|start| self.is_header(start));
         let line = start.map(|start| self.line(start));
-        problems.push_syntax(line, || {
-            let text = line.and_then(|line| self.text_of(line)).unwrap_or_default();
-            let fault = syntax::fault(text, message);
-            Problem {
-                file: Some(self.file.as_ref().to_owned()),
-                line,
-                key: None,
-                value: None,
-                message: fault.message,
-                accepted: fault.accepted,
-            }
+        problems.push_syntax(line, || Problem {
+            line,
+            ..self.syntax_problem(start.unwrap_or_default(), message)
         });
+    }
+
+    fn syntax_problem(&self, start: usize, message: &str) -> Problem {
+        let line = self.line(start);
+        let begin = self.lines.get(line - 1).copied().unwrap_or_default();
+        let text = self.text_of(line).unwrap_or_default();
+        let fault = syntax::fault(text, start.saturating_sub(begin), message);
+        Problem {
+            file: Some(self.file.as_ref().to_owned()),
+            line: Some(line),
+            key: None,
+            value: None,
+            message: fault.message,
+            accepted: fault.accepted,
+        }
     }
 
     /// The line of a byte offset, from 1.

@@ -3,11 +3,15 @@
 //! A value in a few bytes takes hundreds in memory, so the length of a file does not bound what reading it
 //! costs. What is counted here does.
 
+use std::iter;
+
+use toml::de::DeValue;
 use toml_parser::lexer::Token;
-use toml_parser::parser::{EventReceiver, parse_document};
+use toml_parser::parser::{EventReceiver, RecursionGuard, parse_document};
 use toml_parser::{ErrorSink, ParseError, Source, Span};
 
 use super::problem::{Fault, excerpt};
+use super::problems::KEPT;
 
 /// How large a text may be inside.
 struct Limits {
@@ -32,8 +36,35 @@ const LIMITS: Limits = Limits {
 pub(super) enum Refusal {
     /// It is too large inside.
     TooMuch(String),
-    /// It has very many syntax errors, at these offsets.
-    NotToml(Vec<u32>),
+    /// It has very many syntax errors.
+    NotToml(SyntaxErrors),
+}
+
+/// Many syntax errors, in the order of the text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct SyntaxErrors {
+    /// The offset of each.
+    starts: Vec<u32>,
+    /// What the parser says of the first ones; more are not shown.
+    messages: Vec<String>,
+}
+
+impl SyntaxErrors {
+    fn push(&mut self, error: &ParseError) {
+        let start = error.unexpected().map(|span| span.start());
+        self.starts
+            .extend(start.and_then(|start| u32::try_from(start).ok()));
+        if self.messages.len() < KEPT {
+            self.messages.push(error.description().to_owned());
+        }
+    }
+
+    /// The offset of each and what is wrong there.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &str)> {
+        let messages = self.messages.iter().map(String::as_str);
+        let starts = self.starts.iter().map(|&start| start as usize);
+        starts.zip(messages.chain(iter::repeat("")))
+    }
 }
 
 /// Looks through a text without keeping what it says; `None` where it can be read.
@@ -51,12 +82,10 @@ impl Limits {
         }
         let tokens: Vec<Token> = source.lex().into_vec();
         let mut sections = Sections(0);
-        let mut errors = Vec::new();
-        let mut sink = |error: ParseError| {
-            let start = error.unexpected().map(|span| span.start());
-            errors.extend(start.and_then(|start| u32::try_from(start).ok()));
-        };
-        parse_document(&tokens, &mut sections, &mut sink);
+        let mut errors = SyntaxErrors::default();
+        let mut sink = |error: ParseError| errors.push(&error);
+        let mut guard = RecursionGuard::new(&mut sections, DEEPEST);
+        parse_document(&tokens, &mut guard, &mut sink);
         let Sections(sections) = sections;
         if sections > self.sections {
             let most = self.sections;
@@ -64,12 +93,12 @@ impl Limits {
                 format!("{sections} sections, tables and dotted keys; at most {most} are read");
             return Some(Refusal::TooMuch(message));
         }
-        (errors.len() > self.errors).then_some(Refusal::NotToml(errors))
+        (errors.starts.len() > self.errors).then_some(Refusal::NotToml(errors))
     }
 }
 
-/// What is said of a line of [`Refusal::NotToml`].
-pub(super) const NOT_READ: &str = "one of thousands of such lines, so nothing of the file is read";
+/// How deep arrays and tables may be in each other; the limit of the `toml` crate.
+const DEEPEST: u32 = 80;
 
 /// Counts what becomes a table.
 struct Sections(usize);
@@ -93,11 +122,18 @@ impl EventReceiver for Sections {
     }
 }
 
-/// What is wrong with a line that is not TOML, where the parser says `message`.
-pub(super) fn fault(line: &str, message: &str) -> Fault {
+/// What is wrong with a line that is not TOML, where the parser says `message` of the byte at `at`.
+pub(super) fn fault(line: &str, at: usize, message: &str) -> Fault {
     if let Some(key) = key_of_bare_text(line) {
         let accepted = format!("{} = \"…\"", excerpt(key));
-        return Fault::new("not TOML: a value that is text needs quotes", accepted);
+        return Fault::new(NEEDS_QUOTES, accepted);
+    }
+    if bare_word(line, at).is_some_and(is_bare_text) {
+        return Fault::new(NEEDS_QUOTES, "\"…\"");
+    }
+    if message.contains("recurs") {
+        let accepted = format!("at most {DEEPEST} levels of arrays, tables and dotted keys");
+        return Fault::new("not TOML: nested too deep", accepted);
     }
     // Without the parser's remark on tokens that nothing may follow.
     let message = message.trim_end_matches(", expected nothing");
@@ -107,23 +143,44 @@ pub(super) fn fault(line: &str, message: &str) -> Fault {
     }
 }
 
+const NEEDS_QUOTES: &str = "not TOML: a value that is text needs quotes";
+
 /// The key of a line such as `address = 10.0.1.11`. The value may be a secret, and is not shown.
 fn key_of_bare_text(line: &str) -> Option<&str> {
     let (key, value) = line.split_once('=')?;
     let value = value.split('#').next().unwrap_or_default().trim();
-    let key = key.trim();
-    let is_text = |letter: char| letter.is_ascii_alphanumeric() || "-_.:/".contains(letter);
-    let is_no_number = |text: &str| {
-        let sign = |letter: char| letter.is_ascii_alphabetic() || ":/".contains(letter);
-        key == "hash_key" || text.contains(sign) || text.matches('.').count() > 1
-    };
     let in_brackets = value
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
     let bare = in_brackets
         .filter(|inner| inner.contains("::"))
         .unwrap_or(value);
-    (bare.chars().all(is_text) && is_no_number(bare)).then_some(key)
+    is_bare_text(bare).then_some(key.trim())
+}
+
+/// The word around a byte that follows `=`, `[` or `,`, as values in inline tables and arrays do.
+fn bare_word(line: &str, at: usize) -> Option<&str> {
+    let (before, after) = line.split_at_checked(at)?;
+    let start = before.trim_end_matches(is_of_word).len();
+    let end = at
+        + after
+            .find(|letter| !is_of_word(letter))
+            .unwrap_or(after.len());
+    let before = line.get(..start)?.trim_end();
+    let is_value = before.contains('=') && before.ends_with(['=', '[', ',']);
+    line.get(start..end).filter(|_| is_value)
+}
+
+fn is_of_word(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "-_.:/".contains(letter)
+}
+
+/// Whether a value is no value of TOML, but would be a string if it had quotes. Digits alone, such as
+/// `080`, were meant as a number unless they are as many as those of a key.
+fn is_bare_text(value: &str) -> bool {
+    let letters = |letter: char| letter.is_ascii_alphabetic() || ":/".contains(letter);
+    let is_text = value.contains(letters) || value.matches('.').count() > 1 || value.len() == 32;
+    is_text && value.chars().all(is_of_word) && DeValue::parse(value).is_err()
 }
 
 #[cfg(test)]
@@ -141,7 +198,7 @@ mod tests {
             "hash_key = 00112233445566778899aabbccddeeff",
             "source = 172.16.0.0/16",
         ] {
-            let fault = fault(line, "invalid float");
+            let fault = fault(line, 0, "invalid float");
             assert_eq!(
                 fault.message, "not TOML: a value that is text needs quotes",
                 "{line}"
@@ -150,14 +207,27 @@ mod tests {
             assert_eq!(fault.accepted, Some(format!("{key} = \"…\"")));
         }
         for line in [
+            "a = [{ address = 10.0.1.11 }]",
+            "a = [\"10.0.1.11\", 10.0.1.12]",
+        ] {
+            let fault = fault(line, line.rfind(".1.").unwrap(), "invalid float");
+            assert_eq!(fault.message, NEEDS_QUOTES, "{line}");
+        }
+        for line in [
             "address = \"10.0.0.1",
             "[vip",
             "address =",
             "port = 08",
+            "flows = 0x400",
+            "flows = true",
             "x = [1, 2",
             "a b = \"c\" d",
         ] {
-            assert_eq!(fault(line, "odd").message, "not TOML: odd", "{line}");
+            assert_eq!(
+                fault(line, line.len() - 1, "odd").message,
+                "not TOML: odd",
+                "{line}"
+            );
         }
     }
 
@@ -183,7 +253,33 @@ mod tests {
             assert!(told.starts_with(message), "{told}");
         }
         assert_eq!(refuse("?\n?\n"), None);
-        let errors = vec![1, 3, 5]; // the ends of the lines, which the parser did not expect
-        assert_eq!(refuse("?\n?\n?\n"), Some(Refusal::NotToml(errors)));
+        let Some(Refusal::NotToml(errors)) = refuse("?\n?\n?\n") else {
+            panic!("it is read");
+        };
+        let what = "key with no value";
+        let errors: Vec<_> = errors.iter().collect();
+        assert_eq!(
+            errors,
+            [(1, what), (3, what), (5, what)],
+            "where the line ends"
+        );
+    }
+
+    #[test]
+    fn depth_does_not_cost_the_stack() {
+        for (start, open) in [
+            ("a = ", "["),
+            ("a = ", "{a="),
+            ("", "a."),
+            ("[", "a."),
+            ("[[", "a."),
+        ] {
+            let text = start.to_owned() + &open.repeat(500_000);
+            let error = crate::config::Config::parse("f", &text).unwrap_err();
+            assert!(
+                error.to_string().contains("not TOML: nested too deep"),
+                "{error}"
+            );
+        }
     }
 }

@@ -96,13 +96,24 @@ pub(super) fn text<'a>(raw: &Raw<'a>, accepted: &str) -> Result<&'a str, Fault> 
 fn whole(raw: Raw<'_>, range: RangeInclusive<u64>, also: &str) -> Result<u64, Fault> {
     let (low, high) = (range.start(), range.end());
     let accepted = format!("a whole number from {low} to {high}{also}");
-    let Raw::Whole(number) = raw else {
-        return Err(wrong_type(&raw, &accepted));
+    let number = match raw {
+        Raw::Whole(number) => number,
+        Raw::Text(text) if is_number(text) => {
+            return Err(Fault::new(
+                "a number in quotes; without them it is one",
+                accepted,
+            ));
+        }
+        Raw::Text(_) | Raw::List(_) | Raw::Other(_) => return Err(wrong_type(&raw, &accepted)),
     };
     u64::try_from(number)
         .ok()
         .filter(|number| range.contains(number))
         .ok_or_else(|| Fault::new("out of range", accepted))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn wrong_type(raw: &Raw<'_>, accepted: &str) -> Fault {
@@ -436,7 +447,7 @@ mod tests {
         assert_eq!(message(weight(Raw::Whole(65_536))), "out of range");
         assert_eq!(message(weight(Raw::Whole(-1))), "out of range");
         assert_eq!(message(weight(Raw::Whole(i128::MAX))), "out of range");
-        assert_eq!(message(weight(Raw::Text("1"))), "wrong type (string)");
+        assert!(message(weight(Raw::Text("1"))).starts_with("a number in quotes"));
         assert_eq!(message(weight(Raw::Other("float"))), "wrong type (float)");
         assert_eq!(ttl(Raw::Whole(255)).map(NonZeroU8::get), Ok(255));
         assert_eq!(message(ttl(Raw::Whole(0))), "out of range");

@@ -5,6 +5,8 @@
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
 mod drains;
+mod forwarding;
+mod neighbours;
 mod path_mtu;
 mod paths;
 mod preflight;
@@ -12,22 +14,24 @@ mod published;
 mod reload;
 mod reread;
 mod routes;
+mod signals;
 mod tee;
 mod threads;
 mod totals;
 mod worker;
 
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use log::{info, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use log::{error, info, warn};
 
 use crate::config::{Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
@@ -35,18 +39,20 @@ use crate::io::capability::{self, Capability};
 use crate::io::egress::RawEgress;
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
-use crate::io::tun::{Before, Queue, TunDevice};
-use crate::io::undo::Undo;
+use crate::io::tun::{Queue, TunDevice};
+use crate::io::undo::{self, Step, Undo, UndoError};
+use crate::text::count;
 use drains::Drains;
+use neighbours::Neighbours;
 use path_mtu::PathLearner;
 pub use paths::Paths;
 pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
 pub use reread::Reload;
 use reread::Rereading;
-use routes::Routes;
+use routes::{Guards, Routes};
 use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, CaptureTo, Filter, FilterError};
+pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use worker::{Remote, Worker};
 
@@ -62,33 +68,46 @@ pub struct RunOptions {
 /// Why a director stopped.
 #[derive(Debug)]
 pub enum StopReason {
-    /// SIGINT, SIGTERM, or SIGHUP where nothing can be reloaded.
-    Signal,
+    /// A signal that means to stop, by its name.
+    Signal(String),
     /// The TUN cannot be read any more, above all because it was deleted.
     Failed(io::Error),
 }
 
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(name) => f.write_str(name),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
 /// Forwards packets until a signal comes or the TUN is gone. SIGHUP reads the configuration again
-/// by `reload`; without it, it stops the director as well.
+/// by `reload`, where it came from a file; `report` is called with the totals so far at each SIGUSR1.
 ///
 /// # Errors
-/// What is missing (privileges, TUN, routes), naming the object and the mend. Nothing is left
+/// What is missing (privileges, TUN, routes), naming the object and the fix. Nothing is left
 /// behind.
 pub fn run(
     config: Config,
     options: RunOptions,
     reload: Option<Reload>,
+    report: impl Fn(&Totals),
 ) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
-    hear_signals(events.clone()).context("cannot watch for signals")?;
+    signals::hear(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
     let mut rereading = reload.map(|read| Rereading::new(read, events));
     info!("{}", daemon.summary());
     release_freed_memory();
     loop {
         match (daemon.wait(&happened)?, &mut rereading) {
-            (Event::Stop(reason), _) => return Ok((daemon.stop(), reason)),
-            (Event::HangUp, None) => return Ok((daemon.stop(), StopReason::Signal)),
+            (Event::Stop(reason), _) => {
+                info!("stopping: {reason}");
+                return Ok((daemon.stop(), reason));
+            }
+            (Event::HangUp, None) => error!("{NO_FILE}"),
             (Event::HangUp, Some(rereading)) => rereading.begin(),
             (Event::Reread(read), rereading) => {
                 daemon.reload(*read);
@@ -97,10 +116,16 @@ pub fn run(
                     rereading.ended();
                 }
             }
+            (Event::Totals, _) => report(&daemon.totals()),
             (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
         }
     }
 }
+
+/// The answer to SIGHUP where there is nothing to read again. A terminal that closes sends it, too; that
+/// ends a director no more than it would under nohup(1).
+const NO_FILE: &str = "reload refused: the configuration came as flags, so there is no file to read again; \
+     SIGTERM stops the director";
 
 /// Events that may wait; what does not fit is reported again by the next packet.
 const EVENTS: usize = 64;
@@ -113,29 +138,14 @@ enum Event {
     HangUp,
     /// The configuration was read again.
     Reread(Box<Result<Config, ConfigError>>),
+    /// SIGUSR1.
+    Totals,
     /// The kernel refused a packet for this backend as too long.
     TooLongFor(BackendIndex),
 }
 
 /// How often draining backends are looked at.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
-
-fn hear_signals(events: SyncSender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let body = move || {
-        for signal in signals.forever() {
-            let event = match signal {
-                SIGHUP => Event::HangUp,
-                _ => Event::Stop(StopReason::Signal),
-            };
-            events.send(event).ok(); // nobody listens when the director stops already
-        }
-    };
-    thread::Builder::new()
-        .name("tunlb-signals".into())
-        .spawn(body)?;
-    Ok(())
-}
 
 /// A director at work.
 #[derive(Debug)]
@@ -148,12 +158,11 @@ struct Daemon {
     roster: Roster,
     publisher: Publisher,
     routes: Routes,
+    neighbours: Neighbours,
     drains: Drains,
     learner: PathLearner,
     workers: Vec<WorkerThread>,
     capture: Option<Capture>,
-    /// Gives a TUN that was there before its MTU and state back.
-    _before: Option<Before>,
 }
 
 #[derive(Debug)]
@@ -168,8 +177,10 @@ impl Daemon {
     fn start(config: Config, options: RunOptions, events: &SyncSender<Event>) -> Result<Self> {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
+        undo::recover();
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
+        neighbours::refuse_unusable_device(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
         let mut roster = Roster::building_by(threads::build_rings);
         let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
@@ -182,8 +193,10 @@ impl Daemon {
             .transpose()?;
 
         let mut undo = Undo::new()?;
+        let mut guards = Guards::default();
+        guards.add(&mtus, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open(tun, config.director.workers, mtu)?;
+        let device = TunDevice::open(tun, config.director.workers, mtu, &mut undo)?;
         let mut drains = Drains::default();
         drains.follow(&snapshot);
         let publisher = Publisher::new(Published {
@@ -194,6 +207,7 @@ impl Daemon {
             current: Arc::clone(publisher.current()),
             epoch: Instant::now(),
             events: events.clone(),
+            pass_by: Arc::default(),
         };
         let workers = device
             .queues
@@ -209,14 +223,15 @@ impl Daemon {
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        let mut routes = Routes::new(device.name, device.index);
+        let mut routes = Routes::new(device.name, device.index, guards);
         routes.follow(&mtus, &mut undo)?;
         let workers = workers
             .into_iter()
             .map(|ready| ready.start(events.clone()))
             .collect::<Result<_>>()?;
-        Ok(Self {
+        let mut daemon = Self {
             undo,
+            neighbours: Neighbours::default(),
             paths,
             setup: options.setup,
             roster,
@@ -227,13 +242,24 @@ impl Daemon {
             workers,
             capture,
             config,
-            _before: device.before,
-        })
+        };
+        // Last: a machine that asks for a VIP from now on is served.
+        let Self {
+            neighbours,
+            config,
+            undo,
+            ..
+        } = &mut daemon;
+        if let Err(error) = neighbours.follow(config, options.setup, undo) {
+            daemon.stop();
+            return Err(error);
+        }
+        Ok(daemon)
     }
 
     /// The next event; meanwhile draining backends are looked after.
     fn wait(&mut self, happened: &Receiver<Event>) -> Result<Event> {
-        const DEAF: &str = "nobody left to stop the director";
+        const DEAF: &str = "event channel closed unexpectedly";
         while self.drains.is_waiting() {
             match happened.recv_timeout(DRAIN_INTERVAL) {
                 Ok(event) => return Ok(event),
@@ -247,21 +273,30 @@ impl Daemon {
         happened.recv().context(DEAF)
     }
 
-    /// Takes back routes and settings, ends the workers and sums up what they did.
+    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
-        for (step, error) in self.undo.undo_all() {
-            warn!("not undone: {step}: {error}");
-        }
+        self.neighbours.stop();
+        warn_of_failures(self.undo.undo_traffic());
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {
                 warn!("cannot wake a worker: {error}");
             }
         }
-        self.workers.into_iter().for_each(WorkerThread::join);
-        if let Some(capture) = self.capture {
+        let workers = mem::take(&mut self.workers);
+        workers.into_iter().for_each(WorkerThread::join);
+        if let Some(capture) = self.capture.take() {
             capture.stop();
         }
-        Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+        warn_of_failures(self.undo.undo_all());
+        self.totals()
+    }
+
+    /// What was forwarded and dropped so far.
+    fn totals(&self) -> Totals {
+        Totals {
+            path_errors_refused: self.learner.refused(),
+            ..Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+        }
     }
 
     /// Says that packets flow; scripts wait for the word "forwarding".
@@ -269,11 +304,19 @@ impl Daemon {
         let DirectorConfig { tun, workers, .. } = &self.config.director;
         let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
         let vips = match self.config.vips.as_slice() {
-            many if many.len() > NAMED => format!("{} VIPs", many.len()),
+            many if many.len() > NAMED => count(many.len(), "VIP"),
             few => names(few),
         };
+        let backends = count(backends, "backend");
+        let workers = count(workers.get(), "worker");
         let mtu = self.routes.device_mtu();
-        format!("{tun}: forwarding {vips} to {backends} backend(s), {workers} worker(s), MTU {mtu}")
+        format!("{tun}: forwarding {vips} to {backends}, {workers}, MTU {mtu}")
+    }
+}
+
+fn warn_of_failures(failures: Vec<(Step, UndoError)>) {
+    for (step, error) in failures {
+        warn!("cannot undo {step}: {error}; by hand: {}", step.by_hand());
     }
 }
 
@@ -292,6 +335,8 @@ struct Shared {
     /// Of all timestamps of this run.
     epoch: Instant,
     events: SyncSender<Event>,
+    /// Until when, in nanoseconds of a timestamp, the kernel's learnt path MTUs are passed by.
+    pass_by: Arc<AtomicU64>,
 }
 
 /// One seat per worker.

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
-use log::warn;
+use log::{debug, warn};
 
 use super::NAMED;
 use crate::config::Config;
 use crate::director::{Health, Roster, Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
 use crate::packet::{Encap, EncapKind, SourceRule};
+use crate::text::Plain;
 
 /// The MTU to assume where no backend has a route yet: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;
@@ -145,12 +146,19 @@ fn resolve(
              add a route to it by another device: ip route add {backend} via GATEWAY"
         );
     }
+    let mtu = path_mtu(backend, &route, link, netlink);
+    let device = link.map_or("no device", |link| &link.name);
+    debug!(
+        "backend {backend}: by {}, path MTU {}",
+        Plain(device),
+        mtu.unwrap_or_default()
+    );
     let preferred = route.preferred_source.map(SourceRule::Fixed);
     Ok(Path {
         source: rule
             .or(preferred)
             .unwrap_or_else(|| chosen_by_kernel(backend)),
-        mtu: mtu_of(&route, link),
+        mtu,
         link: link.map(|link| link.index),
     })
 }
@@ -182,18 +190,56 @@ fn chosen_by_kernel(backend: IpAddr) -> SourceRule {
     })
 }
 
-/// The MTU of the way to a backend: the route's own, else the device's. `None` without a route.
-pub(super) fn mtu_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
+/// The MTU of the way to a backend: the route's own, else the device's. One that the kernel learnt may be
+/// the work of a forged ICMP error.
+fn path_mtu(
+    backend: IpAddr,
+    route: &Route,
+    link: Option<&Link>,
+    netlink: &mut Netlink,
+) -> Option<u32> {
+    let limits = limits(backend, route, link, netlink);
+    limits.route.or(limits.device)
+}
+
+/// Which packets to a backend the kernel refuses as too long, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MtuLimits {
+    /// The device's MTU.
+    pub(super) device: Option<u32>,
+    /// The route's own, set by hand.
+    pub(super) route: Option<u32>,
+    /// A smaller one that the kernel learnt by path MTU discovery.
+    pub(super) learnt: Option<u32>,
+}
+
+/// `None` without a route.
+pub(super) fn limits_to(
+    backend: IpAddr,
+    netlink: &mut Netlink,
+) -> Result<Option<MtuLimits>, NetlinkError> {
     let Some(route) = route_to(backend, netlink)? else {
         return Ok(None);
     };
     let links = netlink.links()?;
     let link = links.iter().find(|link| Some(link.index) == route.oif);
-    Ok(mtu_of(&route, link))
+    Ok(Some(limits(backend, &route, link, netlink)))
 }
 
-fn mtu_of(route: &Route, link: Option<&Link>) -> Option<u32> {
-    route.mtu.or(link.map(|link| link.mtu))
+fn limits(backend: IpAddr, route: &Route, link: Option<&Link>, netlink: &mut Netlink) -> MtuLimits {
+    let device = link.map(|link| link.mtu);
+    let own = match route.mtu {
+        None => None,
+        // A kernel that cannot tell (before Linux 4.13) has one for both.
+        Some(mtu) => netlink.configured_mtu(backend).unwrap_or(Some(mtu)),
+    };
+    let configured = own.or(device);
+    let is_smaller = |mtu: &u32| configured.is_none_or(|configured| *mtu < configured);
+    MtuLimits {
+        device,
+        route: own,
+        learnt: route.mtu.filter(is_smaller),
+    }
 }
 
 fn route_to(backend: IpAddr, netlink: &mut Netlink) -> Result<Option<Route>, NetlinkError> {

@@ -6,16 +6,20 @@ use anyhow::{Result, bail};
 use ipnet::IpNet;
 use log::warn;
 
+use super::forwarding;
 use super::paths::Paths;
 use crate::config::Config;
 use crate::io::netlink::{Netlink, RouteKind, RouteQuery};
 use crate::io::sysctl::Sysctl;
 use crate::io::undo::Undo;
+use crate::packet::Version;
+use crate::text::plain::Plain;
+use crate::text::shell;
 
 /// What is done about a host that is not set up for a director.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostSetup {
-    /// Warn, with the command that mends it.
+    /// Warn, with the command that fixes it.
     Warn,
     /// Change it, and change it back on exit.
     Apply,
@@ -30,13 +34,16 @@ pub(super) fn refuse_local_vips(config: &Config, netlink: &mut Netlink) -> Resul
             continue;
         }
         let (address, name) = (vip.address, &vip.name);
-        let mend = match holder(vip.address, netlink)? {
-            Some((net, device)) => format!("remove it: ip addr del {net} dev {device}"),
+        let fix = match holder(vip.address, netlink)? {
+            Some((net, device)) => {
+                let words = ["ip", "addr", "del", &net.to_string(), "dev", &device];
+                format!("remove it: {}", shell::line(&words))
+            }
             None => format!("find why: ip route get {address}; ip route show table local"),
         };
         bail!(
             "vip {name}: {address} is a local address of this host, so the kernel answers its \
-             packets and they never reach the TUN [D35]; {mend}"
+             packets and they never reach the TUN [D35]; {fix}"
         );
     }
     Ok(())
@@ -66,26 +73,13 @@ pub(super) fn prepare_host(
     paths: &Paths,
     undo: &mut Undo,
 ) -> Result<()> {
+    let tun = &config.director.tun;
     if config.vips.iter().any(|vip| vip.address.is_ipv4()) {
-        prepare_forwarding(Sysctl::ipv4_forward(), setup, undo)?;
+        forwarding::prepare(Version::V4, tun, setup, paths, undo)?;
         prepare_reverse_path(setup, paths, undo)?;
     }
     if config.vips.iter().any(|vip| vip.address.is_ipv6()) {
-        prepare_forwarding(Sysctl::ipv6_forward(), setup, undo)?;
-    }
-    Ok(())
-}
-
-fn prepare_forwarding(forward: Sysctl, setup: HostSetup, undo: &mut Undo) -> Result<()> {
-    if forward.read()? != 0 {
-        return Ok(());
-    }
-    match setup {
-        HostSetup::Apply => undo.set_sysctl(forward, 1)?,
-        HostSetup::Warn => warn!(
-            "{forward} is 0: packets of other hosts never reach the TUN; \
-             sysctl -w {forward}=1, or run with --setup"
-        ),
+        forwarding::prepare(Version::V6, tun, setup, paths, undo)?;
     }
     Ok(())
 }
@@ -102,8 +96,10 @@ fn prepare_reverse_path(setup: HostSetup, paths: &Paths, undo: &mut Undo) -> Res
         match setup {
             HostSetup::Apply => undo.set_sysctl(own, LOOSE)?,
             HostSetup::Warn => warn!(
-                "{own} is strict: this host's own requests to a VIP get no answer [D36]; \
-                 sysctl -w {own}={LOOSE}, or run with --setup"
+                "{} is strict: this host's own requests to a VIP get no answer [D36]; \
+                 {}, or run with --setup",
+                Plain(own.to_string()),
+                shell::line(&["sysctl", "-w", &format!("{own}={LOOSE}")])
             ),
         }
     }

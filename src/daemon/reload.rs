@@ -13,12 +13,16 @@ use log::{error, info, warn};
 
 use super::published::Published;
 use super::routes::{self, Mtus};
-use super::{Daemon, Paths, preflight};
-use crate::config::{Config, ConfigError};
+use super::{Daemon, Paths, neighbours, preflight};
+use crate::config::{Config, ConfigError, Difference};
 use crate::io::netlink::Netlink;
+use crate::text::count;
 
 /// How long workers may take to adopt a snapshot: they look after every batch.
 const ADOPTION: Duration = Duration::from_secs(2);
+
+/// So many changes are named in the log; of more, the number.
+const NAMED: usize = 8;
 
 impl Daemon {
     /// Applies the configuration that was read again, or says why the old one stays.
@@ -27,12 +31,13 @@ impl Daemon {
             .map_err(anyhow::Error::from)
             .and_then(|config| self.apply(config));
         match applied {
-            Ok(()) => info!("reloaded: {}", self.summary()),
+            Ok(changes) => info!("reloaded: {}; {}", said(&changes), self.summary()),
             Err(error) => error!("reload refused, the old configuration stays: {error:#}"),
         }
     }
 
-    fn apply(&mut self, config: Config) -> Result<()> {
+    /// Returns what is different now.
+    fn apply(&mut self, config: Config) -> Result<Vec<Difference>> {
         let fixed = self.config.restart_needed(&config);
         if !fixed.is_empty() {
             let lines: Vec<_> = fixed.iter().map(ToString::to_string).collect();
@@ -40,6 +45,7 @@ impl Daemon {
         }
         let mut netlink = Netlink::open()?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
+        neighbours::refuse_unusable_device(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
         let mtus = paths.inner_mtus(&config);
         routes::device_mtu(&mtus)?;
@@ -47,14 +53,17 @@ impl Daemon {
             warn!("{warning}");
         }
         self.publish(&config, &paths, &mtus)?;
+        self.routes.guard(&mtus, &mut self.undo);
         let followed = preflight::prepare_host(&config, self.setup, &paths, &mut self.undo)
-            .and_then(|()| self.follow(&mtus, &mut netlink));
+            .and_then(|()| self.follow(&mtus, &mut netlink))
+            .and_then(|()| self.follow_neighbours(&config));
         if let Err(error) = followed {
             self.take_back(&mut netlink);
             return Err(error);
         }
+        let changes = self.config.differences(&config);
         (self.config, self.paths) = (config, paths);
-        Ok(())
+        Ok(changes)
     }
 
     /// Workers forward by the new snapshot when this returns.
@@ -95,15 +104,54 @@ impl Daemon {
         Ok(())
     }
 
+    fn follow_neighbours(&mut self, config: &Config) -> Result<()> {
+        self.neighbours.follow(config, self.setup, &mut self.undo)
+    }
+
     /// Back to the configuration that holds, as far as the kernel lets us.
     fn take_back(&mut self, netlink: &mut Netlink) {
         let (config, paths) = (self.config.clone(), self.paths.clone());
         let mtus = paths.inner_mtus(&config);
         let back = self
             .publish(&config, &paths, &mtus)
-            .and_then(|()| self.follow(&mtus, netlink));
+            .and_then(|()| self.follow(&mtus, netlink))
+            .and_then(|()| self.follow_neighbours(&config));
         if let Err(error) = back {
             error!("not everything could be taken back: {error:#}");
         }
+    }
+}
+
+/// In one line of bounded length.
+fn said(changes: &[Difference]) -> String {
+    if changes.is_empty() {
+        return "nothing changed".to_owned();
+    }
+    let named = changes.iter().take(NAMED).map(ToString::to_string);
+    let more = changes.len().saturating_sub(NAMED);
+    let more = (more > 0).then(|| count(more, "more change"));
+    named.chain(more).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_named_up_to_a_bound() {
+        let config = |backends: std::ops::Range<u8>| {
+            let backends: String = backends
+                .map(|n| format!("[[vip.backend]]\naddress = \"10.0.1.{n}\"\n"))
+                .collect();
+            let vip = "[[vip]]\nname = \"web\"\naddress = \"10.0.0.100\"\n";
+            Config::parse("f", &format!("{vip}{backends}")).unwrap()
+        };
+        let said = |new| said(&config(1..2).differences(&config(new)));
+        assert_eq!(said(1..2), "nothing changed");
+        assert_eq!(said(1..3), "vip web: backend 10.0.1.2: added");
+        assert!(said(1..10).ends_with("backend 10.0.1.9: added"));
+        assert!(said(1..11).ends_with("backend 10.0.1.9: added; 1 more change"));
+        assert!(said(1..251).ends_with("; 241 more changes"));
+        assert!(said(1..251).len() < 400);
     }
 }

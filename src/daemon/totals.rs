@@ -13,6 +13,8 @@ pub struct Totals {
     pub left: Traffic,
     /// Packets that the director answered itself: echo requests, packets too big for a path.
     pub replied: u64,
+    /// ICMP errors about the paths to backends that were not believed.
+    pub path_errors_refused: u64,
     /// Every reason, zeros too, in the order of [`DropReason::ALL`].
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -66,6 +68,7 @@ impl Totals {
         Self {
             vips,
             left: roster.all_traffic() - here,
+            path_errors_refused: 0, // of the daemon's, not of a worker
             replied: workers.iter().map(|counters| counters.replied()).sum(),
             drops: DropReason::ALL
                 .map(|reason| (reason, dropped(reason)))
@@ -88,6 +91,9 @@ impl fmt::Display for Totals {
         }
         if self.replied > 0 {
             writeln!(f, "answered {}", self.replied)?;
+        }
+        if self.path_errors_refused > 0 {
+            writeln!(f, "refused {} path MTU errors", self.path_errors_refused)?;
         }
         let dropped: Vec<_> = self
             .drops

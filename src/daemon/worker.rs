@@ -17,7 +17,7 @@ use super::tee::{Origin, Tee};
 use super::{Event, Shared};
 use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
 use crate::io::egress::{Egress, Outgoing};
-use crate::io::sys::BATCH;
+use crate::io::sys::{BATCH, KernelPathMtu};
 use crate::io::tun::Queue;
 
 const TUN: Token = Token(0);
@@ -47,6 +47,8 @@ pub(super) struct Worker<E> {
     /// What the egress holds queued, in its order.
     pending: Vec<Forward>,
     tee: Tee,
+    /// Which of the kernel's MTUs limits what leaves.
+    limit: KernelPathMtu,
     last_failure_logged: Option<Instant>,
 }
 
@@ -97,6 +99,7 @@ impl<E: Egress> Worker<E> {
             stop,
             pending: Vec::with_capacity(BATCH),
             tee,
+            limit: KernelPathMtu::Route,
             last_failure_logged: None,
         };
         Ok((worker, remote))
@@ -137,7 +140,9 @@ impl<E: Egress> Worker<E> {
         let mut reading = Reading::More;
         while reading == Reading::More && !self.stopped() {
             self.adopt();
-            reading = self.read_batch(self.now())?;
+            let now = self.now();
+            self.limit_egress(now);
+            reading = self.read_batch(now)?;
             self.send_batch();
         }
         Ok(())
@@ -149,6 +154,22 @@ impl<E: Egress> Worker<E> {
         if !Arc::ptr_eq(&published.snapshot, self.director.snapshot()) {
             self.egress.fit(published.longest);
             self.director.adopt(Arc::clone(&published.snapshot));
+        }
+    }
+
+    /// The kernel's path MTUs limit what leaves, unless it has learnt one that is to be passed by.
+    fn limit_egress(&mut self, now: Timestamp) {
+        let passed_by = self.shared.pass_by.load(Ordering::Relaxed) > now.as_nanos();
+        let limit = if passed_by {
+            KernelPathMtu::Device
+        } else {
+            KernelPathMtu::Route
+        };
+        if limit != self.limit {
+            self.limit = limit;
+            if let Err(error) = self.egress.limit_by(limit) {
+                warn!("cannot set which path MTU the kernel heeds: {error}");
+            }
         }
     }
 
@@ -193,7 +214,7 @@ impl<E: Egress> Worker<E> {
                         return Ok(Reading::More);
                     }
                 }
-                Verdict::Reply => self.send_reply(length),
+                Verdict::Reply => self.send_replies(length),
                 Verdict::Hold => {}
                 Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
             }
@@ -238,17 +259,20 @@ impl<E: Egress> Worker<E> {
 
     /// The kernel routes the director's own answers as if they had come from the VIP through the
     /// TUN. The packet in the current frame, of `length` bytes, is what is answered.
-    fn send_reply(&mut self, length: usize) {
-        let reply = self.director.reply();
-        let sent = self.queue.send(reply);
-        if let Err(error) = &sent {
-            trace!("reply not sent: {error}");
-            self.director.counters().count_drop(DropReason::SendFailed);
+    fn send_replies(&mut self, length: usize) {
+        let mut sent = Ok(());
+        for reply in self.director.replies() {
+            if let Err(error) = self.queue.send(reply) {
+                trace!("reply not sent: {error}");
+                self.director.counters().count_drop(DropReason::SendFailed);
+                sent = Err(error);
+            }
         }
         if let Some(frame) = self.egress.frame() {
             let packet = &frame.body[..length];
+            let replies = self.director.replies();
             self.tee
-                .replied(self.director.snapshot(), packet, reply, &sent);
+                .replied(self.director.snapshot(), packet, replies, &sent);
         }
     }
 

@@ -15,11 +15,11 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use signal_hook::consts::SIGUSR1;
 use signal_hook_mio::v1_0::Signals;
 
 use crate::io::{
     netlink::Drained,
+    signals::{Ignored, Meaning, meaning, name},
     sys::{ReceiveBatch, Received},
     tun::Queue,
 };
@@ -54,6 +54,7 @@ pub(super) struct Engine {
     /// The name of the queue's device.
     device: String,
     signals: Signals,
+    ignored: Ignored,
     local: LocalAddresses,
     alarms: Receiver<DecapError>,
     /// Of the alarms: a waker that is dropped takes the event along that it has just made.
@@ -102,6 +103,7 @@ impl Engine {
             queue,
             device,
             signals,
+            ignored: Ignored::default(),
             local,
             alarms,
             _waker: Arc::clone(&waker),
@@ -110,7 +112,7 @@ impl Engine {
         Ok((engine, waker))
     }
 
-    /// Runs until SIGINT, SIGTERM or SIGHUP, or an alarm. `report` is called at each SIGUSR1. Packets are
+    /// Runs until a signal means to stop, or an alarm. `report` is called at each SIGUSR1. Packets are
     /// counted as doubled while `doubled` says so.
     pub(super) fn run(
         &mut self,
@@ -205,10 +207,14 @@ impl Engine {
     fn take_signals(&mut self, totals: &Totals, report: &mut impl FnMut(&Totals)) -> Wish {
         let mut wish = Wish::Continue;
         for signal in self.signals.pending() {
-            if signal == SIGUSR1 {
-                report(totals);
-            } else {
-                wish = Wish::Stop;
+            match meaning(signal) {
+                Meaning::Stop => {
+                    log::info!("stopping: {}", name(signal));
+                    wish = Wish::Stop;
+                }
+                Meaning::Totals => report(totals),
+                Meaning::Reload => log::info!("{}: there is no file to read again", name(signal)),
+                Meaning::Nothing => self.ignored.note(signal),
             }
         }
         wish

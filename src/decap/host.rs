@@ -102,7 +102,7 @@ fn gather(
         match Sysctl::ipv6_conf(device, "disable_ipv6")?.read() {
             Ok(0) => {}
             Ok(_) => without_ipv6.push(device.to_owned()),
-            Err(error) if error.is_gone() && small_mtu.is_some() => {}
+            Err(error) if error.is_missing() && small_mtu.is_some() => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -147,7 +147,7 @@ fn arp_facts(link: &Link) -> Result<Option<ArpFacts>, SysctlError> {
         let all = Sysctl::ipv4_conf("all", name)?.read()?;
         match Sysctl::ipv4_conf(&link.name, name)?.read() {
             Ok(own) => Ok(Some(all.max(own))),
-            Err(error) if error.is_gone() => Ok(None),
+            Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error),
         }
     };
@@ -194,11 +194,13 @@ pub(super) fn set(
 /// Gives a setting its value. Where something else puts the same value back time after time, the journal
 /// does not grow: undoing the last step of this setting restores that value already.
 fn set_sysctl(key: Sysctl, value: i32, undo: &mut Undo) -> Result<(), UndoError> {
-    let of_key = |step: &Step| match step {
-        Step::Sysctl { change, .. } if change.key == key => Some((change.before, change.after)),
-        Step::Sysctl { .. } | Step::Address { .. } | Step::Route { .. } => None,
+    let of_key = |step: &Step| {
+        let Step::Sysctl { change, .. } = step else {
+            return None;
+        };
+        (change.key == key).then_some((change.before, change.after))
     };
-    let last = undo.steps().iter().rev().find_map(of_key);
+    let last = undo.steps().into_iter().rev().find_map(of_key);
     if last == Some((key.read()?, value)) {
         return Ok(key.write(value)?);
     }
@@ -213,8 +215,8 @@ fn add_address(
     netlink: &mut Netlink,
     undo: &mut Undo,
 ) -> Result<(), UndoError> {
-    let is_known = |step: &Step| matches!(step, Step::Address { link: l, net: n, .. } if (*l, *n) == (link, net));
-    if !undo.steps().iter().any(is_known) {
+    let is_known = |step: &Step| matches!(step, Step::Address { device, net: n } if (device.index, *n) == (link, net));
+    if !undo.steps().into_iter().any(is_known) {
         return undo.add_address(link, device, net);
     }
     match netlink.add_address(link, net) {

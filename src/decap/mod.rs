@@ -31,16 +31,16 @@ use std::{
     time::Instant,
 };
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::{
     io::{
         capability::{self, Capability, PrivilegeError},
         netlink::{Netlink, NetlinkError},
+        signals,
         sysctl::SysctlError,
         tun::{TunDevice, TunError},
-        undo::{Undo, UndoError},
+        undo::{self, Undo, UndoError},
     },
     text::{Plain, shell},
 };
@@ -168,31 +168,31 @@ fn owner_text(owner: Option<&Program>) -> String {
     }
 }
 
-/// Runs until SIGINT, SIGTERM or SIGHUP, and returns what happened to the packets. `report` is called with the
+/// Runs until SIGINT or SIGTERM, and returns what happened to the packets. `report` is called with the
 /// totals so far at each SIGUSR1.
 ///
 /// # Errors
-/// Any [`DecapError`]; everything that was set up is taken back then, too.
+/// Any [`DecapError`]; everything that was set up is undone then, too.
 pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, DecapError> {
     require_capabilities(settings.encapsulation())?;
+    undo::recover();
     let mut netlink = Netlink::open()?;
     kernel_tunnel::refuse(settings, &netlink.links_that_show()?)?;
     let sockets = socket::open_all(settings.encapsulation())?;
     rival::refuse(settings, &sockets)?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
-    let signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1]).map_err(|cause| DecapError::Loop {
-            operation: "take signals",
-            cause,
-        })?;
+    let signals = Signals::new(signals::heard()).map_err(|cause| DecapError::Loop {
+        operation: "take signals",
+        cause,
+    })?;
     warn_about_any_source(settings);
     let (watch, stop) = Watch::open()?;
-    let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU)?;
+    let mut undo = Undo::new()?;
+    let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU, &mut undo)?;
     let device = Device {
         index: tun.index,
         name: tun.name.clone(),
     };
-    let mut undo = Undo::new()?;
     let told = host::prepare(settings, &device, &mut netlink, &mut undo)?;
     let queue = tun.queues.pop().ok_or(TunError::Vanished(tun.name))?;
     let mut admission = Admission::new(settings.vips(), settings.directors());
@@ -223,7 +223,12 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     );
     thread::scope(|scope| {
         let _ended_first = stop; // before the device is closed, which is no loss then
-        scope.spawn(|| watch.follow(subjects));
+        let watching = thread::Builder::new().name("watch".to_owned());
+        let watching = watching.spawn_scoped(scope, || watch.follow(subjects));
+        watching.map_err(|cause| DecapError::Loop {
+            operation: "start the watch",
+            cause,
+        })?;
         engine.run(&mut admission, &doubled, report)
     })
 }

@@ -12,7 +12,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     io::sys::{self, Received},
-    packet::decap::{self, DecapError as Unfit, Decapsulated, Outer},
+    packet::{
+        Version,
+        decap::{self, DecapError as Unfit, Decapsulated, Outer},
+    },
 };
 
 use super::{DecapError, Encapsulation, rival};
@@ -55,6 +58,13 @@ impl Carrier {
                 Self::Ipv6(IPV6),
             ],
             Encapsulation::Gue(port) => vec![Self::Udp4(port), Self::Udp6(port)],
+        }
+    }
+
+    const fn version(self) -> Version {
+        match self {
+            Self::Ipv4(_) | Self::Udp4(_) => Version::V4,
+            Self::Ipv6(_) | Self::Udp6(_) => Version::V6,
         }
     }
 
@@ -141,6 +151,9 @@ fn open(carrier: Carrier) -> Result<Socket, (&'static str, io::Error)> {
     socket
         .set_nonblocking(true)
         .map_err(failed("make non-blocking"))?;
+    // Or forged ICMP errors that quote a tunnel packet would lower the MTU of any route (raw_err of Linux).
+    sys::learn_no_path_mtu(socket.as_fd(), carrier.version())
+        .map_err(failed("keep path MTUs from"))?;
     widen(&socket).map_err(failed("set the receive buffer"))?;
     report_traffic_class(&socket, carrier).map_err(failed("ask for the traffic class"))?;
     bind(&socket, carrier).map_err(failed("bind"))?;

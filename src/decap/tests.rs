@@ -9,6 +9,7 @@ use crate::io::{
     tun::{Queue, TunDevice},
 };
 use crate::packet::{Packet, checksum::Sum};
+use signal_hook::consts::SIGTERM;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -154,7 +155,8 @@ fn set_up(encapsulation: Encapsulation) -> Settings {
 
 /// Everything to the clients' networks comes out of the queue.
 fn clients_behind_a_tun(netlink: &mut Netlink) -> Queue {
-    let mut tun = TunDevice::open("clients", NonZeroUsize::MIN, 1500).unwrap();
+    let mut undo = Undo::new().unwrap();
+    let mut tun = TunDevice::open("clients", NonZeroUsize::MIN, 1500, &mut undo).unwrap();
     let off = Sysctl::ipv6_conf("clients", "disable_ipv6").unwrap();
     off.write(0).unwrap();
     for net in ["192.0.2.0/24", "2001:db8:9::/64"] {

@@ -9,11 +9,13 @@
 //! Each worker owns one [`Director`]; they share only the immutable [`Snapshot`], which control
 //! builds by the [`Roster`] and a director [`adopt`](Director::adopt)s as a whole.
 
+mod answers;
 mod eligible;
 mod flow_table;
 mod fragments;
 mod identification;
 mod new_flows;
+mod path_error;
 mod path_mtu;
 mod rate_limit;
 mod ring;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 pub use crate::packet::Protocol;
 pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
+pub use path_error::Disbelief;
 pub use path_mtu::PathMtus;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use rings::{BuildRings, RingTask};
@@ -48,8 +51,8 @@ pub use time::Timestamp;
 pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 
 use crate::packet::{
-    Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Transport, echo_reply,
-    packet_too_big,
+    Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Replies, Transport,
+    echo_reply,
 };
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
@@ -86,13 +89,18 @@ pub struct Director {
     errors: RateLimit,
     new_flows: NewFlowLimits,
     workers: u16,
-    reply: Vec<u8>,
+    replies: Replies,
+    /// An echo request put together from its fragments.
+    message: Vec<u8>,
 }
 
 /// What a packet turned out to be, before anything of it is counted.
 enum Outcome {
     Forward(Target),
-    Reply,
+    Reply {
+        /// Packets that are answered with it.
+        packets: u64,
+    },
     Hold,
 }
 
@@ -110,7 +118,8 @@ impl Director {
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
-            reply: Vec::new(),
+            replies: Replies::default(),
+            message: Vec::new(),
             counters,
             snapshot,
         }
@@ -191,8 +200,8 @@ impl Director {
                 target,
                 meta: packet.meta(),
             }),
-            Ok(Outcome::Reply) => {
-                self.counters.count_reply();
+            Ok(Outcome::Reply { packets }) => {
+                self.counters.count_replies(packets);
                 Verdict::Reply
             }
             Ok(Outcome::Hold) => Verdict::Hold,
@@ -200,10 +209,10 @@ impl Director {
         }
     }
 
-    /// The packet that answers the one last decided with [`Verdict::Reply`].
-    #[must_use]
-    pub fn reply(&self) -> &[u8] {
-        &self.reply
+    /// The packets that answer the one last decided with [`Verdict::Reply`]: several where it is the last
+    /// fragment of an echo request.
+    pub fn replies(&self) -> impl Iterator<Item = &[u8]> {
+        self.replies.packets()
     }
 
     /// A fragment that waited for the first fragment just decided: copied to the start of
@@ -266,14 +275,27 @@ impl Director {
         bytes: &[u8],
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
-        let Some(fragment) = packet.fragment() else {
-            return self.whole(packet, bytes, now);
-        };
+        match packet.fragment() {
+            Some(fragment) => self.fragment(packet, bytes, fragment, now),
+            None => self.whole(packet, bytes, now),
+        }
+    }
+
+    fn fragment(
+        &mut self,
+        packet: &Packet<'_>,
+        bytes: &[u8],
+        fragment: Fragment,
+        now: Timestamp,
+    ) -> Result<Outcome, DropReason> {
         if self.snapshot.find_address(packet.destination()).is_none() {
             return Err(DropReason::NoVip);
         }
         let id = DatagramId::new(packet, fragment.identification);
         match fragment {
+            Fragment { offset: 0, .. } if self.is_answered(packet) => {
+                self.gather(id, (packet, bytes), now)
+            }
             Fragment { offset: 0, .. } => {
                 let target = self.first_fragment(packet, now);
                 let outcome = target.and_then(|target| self.send(packet, bytes, target, now));
@@ -283,14 +305,14 @@ impl Director {
                     Err(reason) => Err(reason),
                 };
                 let lost = self.fragments.decide(id, decision, now);
-                if let Err(reason) = decision {
-                    self.counters.count_drops(reason, lost);
-                }
+                let reason = decision.err().unwrap_or(DropReason::Malformed);
+                self.counters.count_drops(reason, lost);
                 outcome
             }
             _ => match self.fragments.place(id, bytes, now)? {
                 Placement::Decided(decision) => self.send(packet, bytes, decision?, now),
                 Placement::Held => Ok(Outcome::Hold),
+                Placement::Gathering => self.gather(id, (packet, bytes), now),
             },
         }
     }
@@ -306,8 +328,8 @@ impl Director {
             Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now)?,
             Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
                 Echo::Reply => {
-                    echo_reply(packet, &mut self.reply);
-                    return Ok(Outcome::Reply);
+                    echo_reply(packet, self.replies.one());
+                    return Ok(Outcome::Reply { packets: 1 });
                 }
                 Echo::Forward => self.target_of_client(packet)?,
                 Echo::Drop => return Err(DropReason::UnsupportedProtocol),
@@ -385,6 +407,15 @@ impl Director {
         }
     }
 
+    /// Whether a packet is an echo request, or its first fragment, that the director answers itself.
+    fn is_answered(&self, packet: &Packet<'_>) -> bool {
+        let is_request = matches!(packet.transport(), Ok(Transport::Icmp(Icmp::EchoRequest)));
+        is_request
+            && self
+                .echo_vip(packet)
+                .is_ok_and(|vip| vip.echo == Echo::Reply)
+    }
+
     fn echo_vip(&self, packet: &Packet<'_>) -> Result<&Vip, DropReason> {
         self.snapshot
             .find_address(packet.destination())
@@ -424,67 +455,10 @@ impl Director {
         let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
         Ok(self.target_of_flow(&key, backend))
     }
-
-    /// Forwards a packet that fits the path to its backend; of any other its sender is told.
-    fn send(
-        &mut self,
-        packet: &Packet<'_>,
-        bytes: &[u8],
-        target: Target,
-        now: Timestamp,
-    ) -> Result<Outcome, DropReason> {
-        match self.inner_limit(packet, target.backend, now) {
-            Some(mtu) => self.too_big(packet, bytes, mtu, now),
-            None => Ok(Outcome::Forward(target)),
-        }
-    }
-
-    /// The largest inner packet that this one should have been, where it is larger and may not be
-    /// fragmented on the way.
-    fn inner_limit(
-        &self,
-        packet: &Packet<'_>,
-        backend: BackendIndex,
-        now: Timestamp,
-    ) -> Option<u16> {
-        let meta = packet.meta();
-        let mtu = self.snapshot.path_mtus().of(backend, now)?;
-        let overhead = u32::try_from(self.snapshot.backend(backend)?.encap.overhead()).ok()?;
-        let room = mtu.saturating_sub(overhead).max(smallest_mtu(packet));
-        (meta.dont_fragment && u32::from(meta.length) > room).then(|| u16::try_from(room).ok())?
-    }
-
-    fn too_big(
-        &mut self,
-        packet: &Packet<'_>,
-        bytes: &[u8],
-        mtu: u16,
-        now: Timestamp,
-    ) -> Result<Outcome, DropReason> {
-        // No ICMP error about a later fragment (RFC 1122 §3.2.2); ICMPv6 knows no such rule.
-        let later = packet.fragment().is_some_and(|piece| piece.offset > 0);
-        if later && packet.source().is_ipv4() {
-            return Err(DropReason::TooBig);
-        }
-        if !self.errors.allows(now) {
-            return Err(DropReason::RateLimited);
-        }
-        packet_too_big(packet, bytes, mtu, &mut self.reply);
-        Ok(Outcome::Reply)
-    }
 }
 
 fn transport(packet: &Packet<'_>) -> Result<Transport, DropReason> {
     packet.transport().map_err(|_| DropReason::Malformed)
-}
-
-/// What a sender may be asked to go down to: RFC 791 §3.2 and RFC 8200 §5.
-fn smallest_mtu(packet: &Packet<'_>) -> u32 {
-    if packet.destination().is_ipv4() {
-        68
-    } else {
-        1280
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! What is known of the paths to backends: MTUs that turned out smaller than the device's.
 //!
-//! Learnt from ICMP errors about outer packets and from sends that the kernel refused; shared by all
-//! workers, written seldom, read per packet. Forgotten after ten minutes (RFC 1191 §6.3, RFC 8201 §4).
+//! Learnt from [ICMP errors](super::path_error) about outer packets and from sends that the kernel refused;
+//! shared by all workers, written seldom, read per packet. Forgotten after ten minutes (RFC 1191 §6.3,
+//! RFC 8201 §4), unless a new error renews it.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,9 +15,13 @@ use super::time::Timestamp;
 /// How long a lowered MTU holds before the larger one is tried again.
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// No path is believed to be smaller: IPv4 must carry a tunnelled datagram of the 576 bytes that
-/// every host accepts (RFC 791 §3.1), so a forged error cannot grind a path down to nothing.
-const SMALLEST: u32 = 576 + 20;
+/// No IPv4 path is believed to be smaller, so a forged error cannot grind one down to nothing. As Linux
+/// (`net.ipv4.route.min_pmtu`): room for 512 bytes of data, and below the 576 that every host accepts (RFC 791
+/// §3.1), which is the MTU of some links.
+const SMALLEST_IPV4: u32 = 552;
+
+/// RFC 8200 §5.
+const SMALLEST_IPV6: u32 = 1280;
 
 /// Per backend, an MTU that holds until a moment; by index, over snapshots.
 #[derive(Debug)]
@@ -47,11 +53,18 @@ impl PathMtus {
         }
     }
 
+    /// The MTU that is believed of an ICMP error about a packet to `backend`: what makes no sense is raised.
+    #[must_use]
+    pub fn believable(backend: IpAddr, mtu: u32) -> u32 {
+        match backend {
+            IpAddr::V4(_) => mtu.max(SMALLEST_IPV4),
+            IpAddr::V6(_) => mtu.max(SMALLEST_IPV6),
+        }
+    }
+
     /// An outer packet to this backend may have at most `mtu` bytes, from now on for ten minutes.
-    /// A larger value than the one that holds is ignored; a smaller one than makes sense is raised.
-    /// Returns the value that holds now.
+    /// A larger value than the one that holds is ignored. Returns the value that holds now.
     pub fn lower(&self, backend: BackendIndex, mtu: u32, now: Timestamp) -> u32 {
-        let mtu = mtu.max(SMALLEST);
         if let Some(known) = self.of(backend, now)
             && known < mtu
         {
@@ -108,6 +121,10 @@ mod tests {
 
     #[test]
     fn a_forged_error_has_a_floor() {
-        assert_eq!(one().lower(B, 68, at(0)), 596);
+        let backends: [IpAddr; 2] = [[10, 0, 1, 11].into(), [0xfd; 16].into()];
+        for (mtu, believed) in [(68, [552, 1280]), (576, [576, 1280]), (1400, [1400, 1400])] {
+            let found = backends.map(|backend| PathMtus::believable(backend, mtu));
+            assert_eq!(found, believed, "{mtu}");
+        }
     }
 }

@@ -75,6 +75,8 @@ impl Service {
 pub struct Vip {
     /// The operator's name for it.
     pub name: String,
+    /// Where clients send to.
+    pub address: IpAddr,
     /// What happens to echo requests for its address.
     pub echo: Echo,
     /// Its position in [`Snapshot::vips`].
@@ -260,6 +262,7 @@ impl Snapshot {
         }
         self.vips.push(Vip {
             name: spec.name.clone(),
+            address: spec.address,
             echo: spec.echo,
             index: vip,
             new_flows_per_second: spec.new_flows_per_second,

@@ -3,6 +3,7 @@
 //! [`config`](crate::config) produces these from a file or from flags; [`Snapshot`](super::Snapshot)
 //! turns them into what the packet path reads. Nothing here is used per packet.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
@@ -227,6 +228,41 @@ impl HashKey {
     /// The key of a configuration that names none. Public, so an outsider can aim flows at one
     /// backend; good for labs, and the same on every director.
     pub const DEFAULT: Self = Self(*b"tunlb default k.");
+
+    /// Whether it is one that anyone would try: the default, few bytes repeated, or bytes or digits that
+    /// count in equal steps, as in examples (`0011…ff`). Of random keys less than one in 10¹⁹ is.
+    #[must_use]
+    pub fn is_guessable(&self) -> bool {
+        let bytes = self.0;
+        let digits: [u8; 32] = std::array::from_fn(|at| match at % 2 {
+            0 => bytes[at / 2] >> 4,
+            _ => bytes[at / 2] & 0xf,
+        });
+        let repeats = |period| bytes.iter().zip(&bytes[period..]).all(|(a, b)| a == b);
+        *self == Self::DEFAULT
+            || distinct(bytes) <= 4
+            || (5..=8).any(repeats)
+            || distinct(steps(&bytes, 256)) <= 2
+            || distinct(steps(&digits, 16)) <= 3
+    }
+}
+
+fn distinct(values: impl IntoIterator<Item = impl Ord>) -> usize {
+    BTreeSet::from_iter(values).len()
+}
+
+/// From each value to the next, modulo `modulus`.
+fn steps(values: &[u8], modulus: u16) -> impl Iterator<Item = u16> {
+    let next = values.iter().skip(1);
+    let pairs = values.iter().zip(next);
+    pairs.map(move |(&from, &to)| (u16::from(to) + modulus - u16::from(from)) % modulus)
+}
+
+/// The 32 digits of the file. Only where the operator asks for the secret.
+impl fmt::LowerHex for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
 }
 
 impl fmt::Debug for HashKey {
@@ -329,6 +365,8 @@ fn nearest_prime(size: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -368,5 +406,39 @@ mod tests {
             !format!("{key:?}").contains("1122"),
             "a log must not leak the key"
         );
+        assert_eq!(format!("{key:x}"), "00112233445566778899aabbccddeeff");
+    }
+
+    #[test]
+    fn keys_that_anyone_would_try() {
+        for digits in [
+            "00000000000000000000000000000000",
+            "ffffffffffffffffffffffffffffffff",
+            "00000000000000000000000000000001",
+            "00112233445566778899aabbccddeeff",
+            "ffeeddccbbaa99887766554433221100",
+            "000102030405060708090a0b0c0d0e0f",
+            "0123456789abcdef0123456789abcdef",
+            "0123456789abcdeffedcba9876543210",
+            "12345678901234567890123456789012",
+            "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+            "deadbeefdeadbeefdeadbeefdeadbeef",
+            "5ec2e70b1d9a5ec2e70b1d9a5ec2e70b",
+        ] {
+            let key: HashKey = digits.parse().unwrap();
+            assert!(key.is_guessable(), "{digits}");
+        }
+        assert!(HashKey::DEFAULT.is_guessable());
+        let made: HashKey = "c0a1f75e9b3344d2817f06e9ab5d20c8".parse().unwrap();
+        assert!(!made.is_guessable());
+    }
+
+    proptest! {
+        #[test]
+        fn random_keys_are_not_guessable_and_read_back(bytes: [u8; 16]) {
+            let key = HashKey(bytes);
+            prop_assert!(!key.is_guessable());
+            prop_assert_eq!(format!("{key:x}").parse(), Ok(key));
+        }
     }
 }

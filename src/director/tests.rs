@@ -241,8 +241,9 @@ fn whatever_is_too_big_for_its_path_is_answered() {
     }
     let (first, later) = ([17, 0, 0, 1, 0, 0, 0, 9], [17, 0, 5, 0, 0, 0, 0, 9]);
     assert_eq!(director.decide(&udp6(&first, 1381), NOW), Verdict::Reply);
-    assert_eq!(director.reply()[40..42], [2, 0]);
-    assert_eq!(director.reply()[44..48], 1380u32.to_be_bytes());
+    let reply = director.replies().next().unwrap().to_vec();
+    assert_eq!(reply[40..42], [2, 0]);
+    assert_eq!(reply[44..48], 1380u32.to_be_bytes());
     let verdict = director.decide(&udp6(&later, 100), NOW);
     assert_eq!(verdict, Verdict::Drop(DropReason::TooBig), "its datagram");
     let verdict = director.decide(&udp6(&first, 1380), NOW);
@@ -292,7 +293,7 @@ fn a_flood_of_icmp_leaves_nothing_behind() {
         assert_eq!(director.decide(&echo, NOW), Verdict::Reply);
     }
     assert!(director.flows().is_empty() && !director.is_holding());
-    assert!(director.reply.capacity() < 4096);
+    assert!(director.replies.one().capacity() < 4096);
 }
 
 #[test]

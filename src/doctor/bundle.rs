@@ -415,6 +415,7 @@ mod tests {
                         VipOnDirector {
                             route: route(),
                             own_answers: route(),
+                            on_link: None,
                         },
                     )
                 })

@@ -362,6 +362,13 @@ pub struct DirectorFacts {
     pub tun: String,
     /// Whether a process holds it open.
     pub tun_in_use: Observed<bool>,
+    /// The client; none: any.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
+    /// The configuration says that others answer for the VIPs, or routers have routes to them
+    /// (`director.neighbour = "off"`).
+    #[serde(default)]
+    pub neighbour_off: bool,
     /// Per VIP address what the kernel does with its packets.
     pub vips: BTreeMap<IpAddr, VipOnDirector>,
     /// Per backend the way to it.
@@ -375,6 +382,22 @@ pub struct VipOnDirector {
     pub route: RouteAnswer,
     /// `ip route get D from V iif E`: what becomes of the answers to the director's own requests.
     pub own_answers: RouteAnswer,
+    /// Where it is in a subnet of the director's Ethernet devices.
+    #[serde(default)]
+    pub on_link: Option<VipOnLink>,
+}
+
+/// A VIP in a subnet of the director, whose machines ask for it by ARP or neighbour discovery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipOnLink {
+    /// The narrowest such subnet.
+    pub subnet: IpNet,
+    /// Name of its device.
+    pub device: String,
+    /// The device has a proxy entry for the VIP.
+    pub entry: Observed<bool>,
+    /// The link-layer addresses of other machines that answered for the VIP.
+    pub others: Observed<Vec<String>>,
 }
 
 /// A backend, seen from a director.

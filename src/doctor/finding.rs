@@ -18,7 +18,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Code {
     /// On whose side.
     pub role: Role,
-    /// 1 to 40.
+    /// 1 to 42.
     pub row: u8,
 }
 

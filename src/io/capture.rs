@@ -7,8 +7,9 @@
 //! A file describes one interface, whatever way packets go: libpcap 1.10 refuses a second one of
 //! link type RAW, because it compares the type in the file with the one that it maps it to.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -206,9 +207,12 @@ impl CaptureFile {
             self.packets = self.written_packets;
         }
         self.buffer.clear();
-        result.map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => CaptureError::Closed,
-            _ => CaptureError::Write(error),
+        result.map_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                CaptureError::Closed
+            } else {
+                CaptureError::Write(error)
+            }
         })
     }
 }
@@ -222,7 +226,7 @@ pub fn create(path: &Path) -> Result<Option<File>, CaptureError> {
     match file::create_private(path) {
         Ok(file) if file.is_terminal() => Err(CaptureError::Terminal { path: path.into() }),
         Ok(file) => Ok(Some(file)),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) && is_fifo(path) => Ok(None),
         Err(error) => Err(not_created(path, error)),
     }
 }
@@ -235,11 +239,16 @@ pub fn wait_for_reader(path: &Path) -> Result<File, CaptureError> {
     file::wait_for_reader(path).map_err(|error| not_created(path, error))
 }
 
+fn is_fifo(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
 fn not_created(path: &Path, cause: io::Error) -> CaptureError {
     let path = path.to_owned();
-    match cause.kind() {
-        io::ErrorKind::AlreadyExists => CaptureError::Exists { path },
-        _ => CaptureError::Create { path, cause },
+    if cause.kind() == io::ErrorKind::AlreadyExists {
+        CaptureError::Exists { path }
+    } else {
+        CaptureError::Create { path, cause }
     }
 }
 
@@ -330,8 +339,8 @@ fn put_u32(out: &mut Vec<u8>, value: u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -452,6 +461,13 @@ mod tests {
             message.starts_with("cannot create capture file /nowhere/\\u{1b}c: No such file"),
             "{message}"
         );
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        for path in [socket.as_path(), folder.path()] {
+            let error = begin(path, 1000).unwrap_err();
+            assert!(matches!(error, CaptureError::Create { .. }), "{error}");
+        }
         let full = begin(Path::new("/dev/full"), 1000);
         assert!(matches!(full, Err(CaptureError::Write(_))), "{full:?}");
     }

@@ -16,8 +16,8 @@ const PRIVATE: u32 = 0o600;
 /// (`/dev/stdout`, `/dev/null`) is opened as it is, without waiting for a reader. Writing to it waits.
 ///
 /// # Errors
-/// The system's, [`io::ErrorKind::AlreadyExists`] where a file or link of that name is there, and `ENXIO`
-/// for a FIFO that has no reader ([`wait_for_reader`]).
+/// The system's, [`io::ErrorKind::AlreadyExists`] where a file or link of that name is there, `ENXIO` for a
+/// FIFO that has no reader ([`wait_for_reader`]) or a socket, and `EISDIR` for a directory.
 pub fn create_private(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).custom_flags(libc::O_NONBLOCK);
@@ -28,7 +28,9 @@ pub fn create_private(path: &Path) -> io::Result<File> {
             return Ok(file);
         }
         Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(error),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::EISDIR)) => {
+            return Err(error);
+        }
         Err(_) => {}
     }
     let mut options = OpenOptions::new();
@@ -137,6 +139,7 @@ mod tests {
         fs::write(&target, "kept").unwrap();
         assert_eq!(kind(&link), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+        assert_eq!(kind(folder.path()), io::ErrorKind::IsADirectory);
         create_private(Path::new("/dev/null")).unwrap();
     }
 

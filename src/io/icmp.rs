@@ -1,25 +1,26 @@
 //! A raw socket that hears one kind of ICMP: that a packet of this host was too big for its path.
 //!
 //! The kernel keeps such errors to itself where no socket of its own sent the packet, and packets of
-//! the egress have none that it would find.
+//! the egress have none that it would find. A raw socket is one that it finds, for any error that quotes
+//! ICMP: it is told to learn nothing on that account, or the socket that hears forged errors would make the
+//! kernel believe them (raw_err, linux/net/ipv4/raw.c).
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys;
-use crate::packet::{Packet, PathMtuError, Version};
+use super::sys::{self, ReceiveBatch};
+use crate::packet::{PathMtuError, Version};
 
 /// Room for one message: ICMPv6 errors are at most 1280 bytes (RFC 4443 §2.4 c), ICMP ones 576.
-const LONGEST: usize = 2048;
+pub const LONGEST: usize = 2048;
 
 /// Receives path MTU errors of one family, without blocking.
 #[derive(Debug)]
 pub struct PathMtuListener {
     socket: Socket,
     version: Version,
-    buffer: Box<[u8; LONGEST]>,
 }
 
 impl PathMtuListener {
@@ -34,36 +35,35 @@ impl PathMtuListener {
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
         sys::receive_only(socket.as_fd(), version, icmp_type)?;
+        sys::learn_no_path_mtu(socket.as_fd(), version)?;
         socket.set_nonblocking(true)?;
-        Ok(Self {
-            socket,
-            version,
-            buffer: Box::new([0; LONGEST]),
-        })
+        Ok(Self { socket, version })
     }
 
-    /// The next error that waits; messages of other kinds are passed over.
+    /// Hands over the errors among the messages that wait, as many as `batch` has slots of [`LONGEST`] bytes
+    /// at most; messages of other kinds and damaged ones are passed over. Returns how many messages there were.
     ///
     /// # Errors
     /// `WouldBlock` when none waits; otherwise the socket's error.
-    pub fn receive(&mut self) -> io::Result<PathMtuError> {
-        loop {
-            let length = (&self.socket).read(&mut self.buffer[..])?;
-            let bytes = &self.buffer[..length];
-            if let Some(error) = read_error(self.version, bytes) {
-                return Ok(error);
+    pub fn receive(
+        &self,
+        batch: &mut ReceiveBatch,
+        mut heard: impl FnMut(&PathMtuError<'_>),
+    ) -> io::Result<usize> {
+        let count = batch.receive(self.socket.as_fd())?;
+        for received in batch.packets_mut() {
+            // Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
+            let error = match self.version {
+                Version::V4 => PathMtuError::parse_packet(received.bytes),
+                Version::V6 => PathMtuError::parse_v6(received.bytes),
+            };
+            if let Some(mut error) = error {
+                error.sender = received.source;
+                heard(&error);
             }
         }
+        Ok(count)
     }
-}
-
-/// Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
-fn read_error(version: Version, bytes: &[u8]) -> Option<PathMtuError> {
-    let message = match version {
-        Version::V4 => Packet::parse(bytes).ok()?.payload(),
-        Version::V6 => bytes,
-    };
-    PathMtuError::parse(version, message)
 }
 
 impl AsRawFd for PathMtuListener {

@@ -2,10 +2,29 @@
 
 use std::process::Command;
 
+/// What the test keeps under /run, such as an undo journal, is its own.
+const OWN_RUN: &str = r#"mount -t tmpfs -o mode=0755 tmpfs /run && exec "$@""#;
+
 /// Runs the ignored test `name` (its whole path) as root of new user and network namespaces.
 pub(crate) fn in_namespace(name: &str) {
+    // Debian has some of what tests run where the PATH of a user does not look.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
+    // And a user may not lock the file by which root's legacy iptables keep apart.
+    let folder = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "--"])
+        .env("PATH", path)
+        .env("XTABLES_LOCKFILE", folder.path().join("xtables.lock"))
+        // In two steps: files of /proc/net are this root's only where the user namespace was mapped
+        // when the network namespace was made.
+        .args([
+            "--user",
+            "--map-root-user",
+            "unshare",
+            "--net",
+            "--mount",
+            "--",
+        ])
+        .args(["sh", "-c", OWN_RUN, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", name])
         .output()

@@ -9,13 +9,15 @@ use std::{
     os::fd::{AsRawFd, RawFd},
 };
 
-use log::{debug, warn};
+use log::debug;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{
-    netlink::{Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
+    netlink::{Address, Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
     sysctl::{Sysctl, is_device_name},
+    undo::{Undo, UndoError},
 };
+use crate::text::plain::Plain;
 
 /// Why a device could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -75,19 +77,22 @@ pub struct TunDevice {
     pub name: String,
     /// Its index.
     pub index: u32,
-    /// How a device that existed before is left: it stays after its queues close.
-    pub before: Option<Before>,
     /// Its queues, as many as asked for; non-blocking.
     pub queues: Vec<Queue>,
 }
 
 impl TunDevice {
     /// Opens (creating it where absent) the device `name` with `queues` queues, and brings it up with
-    /// `mtu` bytes.
+    /// `mtu` bytes; `undo` gives a device that existed before its MTU and state back.
     ///
     /// # Errors
     /// Any [`TunError`].
-    pub fn open(name: &str, queues: NonZeroUsize, mtu: u32) -> Result<Self, TunError> {
+    pub fn open(
+        name: &str,
+        queues: NonZeroUsize,
+        mtu: u32,
+        undo: &mut Undo,
+    ) -> Result<Self, TunError> {
         if !is_device_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
@@ -101,46 +106,48 @@ impl TunDevice {
         let queues = open_queues(name, queueing, queues)?;
         let link = netlink.link(name).map_err(netlink_error)?;
         let link = link.ok_or_else(|| TunError::Vanished(name.to_owned()))?;
-        let before = existing.map(Before);
-        if before.is_none() {
-            silence(name);
+        match existing {
+            Some(before) => {
+                keep_silent(&before, &mut netlink, undo);
+                undo.keep_link(&before);
+            }
+            None => silence(name),
         }
         netlink.set_mtu(link.index, mtu).map_err(netlink_error)?;
         netlink.set_up(link.index).map_err(netlink_error)?;
         Ok(Self {
             name: link.name,
             index: link.index,
-            before,
             queues,
         })
     }
 }
 
-/// A device as it was found; dropping this gives it its MTU and state back.
-#[derive(Debug)]
-pub struct Before(Link);
+/// `addr_gen_mode` of a device that has not made an address of its own yet (IN6_ADDR_GEN_MODE_EUI64), and
+/// of one that never will (IN6_ADDR_GEN_MODE_NONE).
+const NO_LINK_LOCAL_YET: i32 = 0;
+const NO_LINK_LOCAL: i32 = 1;
 
-impl Drop for Before {
-    fn drop(&mut self) {
-        let Link { index, mtu, up, .. } = self.0;
-        let restore = || -> Result<(), NetlinkError> {
-            let mut netlink = Netlink::open()?;
-            netlink.set_mtu(index, mtu)?;
-            if !up {
-                netlink.set_down(index)?;
-            }
-            Ok(())
-        };
-        if let Err(error) = restore() {
-            warn!("tun device {}: not as it was before: {error}", self.0.name);
+/// Keeps a device that was there from making a secret and an address of its own as soon as a queue of it
+/// is open, since those would stay for good; one that has an address is left as it is.
+fn keep_silent(link: &Link, netlink: &mut Netlink, undo: &mut Undo) {
+    let mut set = || -> Result<(), UndoError> {
+        let key = Sysctl::ipv6_conf(&link.name, "addr_gen_mode")?;
+        let of_link =
+            |address: &Address| address.link == link.index && address.net.addr().is_ipv6();
+        if key.read()? == NO_LINK_LOCAL_YET && !netlink.addresses()?.iter().any(of_link) {
+            undo.set_sysctl(key, NO_LINK_LOCAL)?;
         }
+        Ok(())
+    };
+    if let Err(error) = set() {
+        debug!("tun device {}: {error}", Plain(&link.name)); // a kernel without IPv6 makes none
     }
 }
 
 /// Keeps a new device from sending router solicitations and multicast reports of its own, which
 /// would be read from its queues: without a link-local address IPv6 has nothing to say there.
 fn silence(name: &str) {
-    const NO_LINK_LOCAL: i32 = 1; // IN6_ADDR_GEN_MODE_NONE
     let set = Sysctl::ipv6_conf(name, "addr_gen_mode").and_then(|key| key.write(NO_LINK_LOCAL));
     if let Err(error) = set {
         debug!("tun device {name}: {error}"); // a kernel without IPv6 sends nothing
@@ -336,8 +343,9 @@ mod tests {
 
     #[test]
     fn impossible_names_are_refused_before_anything_opens() {
+        let mut undo = Undo::new().unwrap();
         for name in ["", "a/b", "sixteen-bytes-xx"] {
-            let result = TunDevice::open(name, queues(1), 1480);
+            let result = TunDevice::open(name, queues(1), 1480, &mut undo);
             assert!(matches!(result, Err(TunError::Name(_))));
         }
     }
@@ -351,21 +359,22 @@ mod tests {
     #[ignore = "run by devices_come_and_go in a namespace of its own"]
     fn devices_come_and_go_inside() {
         let mut netlink = Netlink::open().unwrap();
-        let device = TunDevice::open("tunlb0", queues(2), 1480).unwrap();
+        let mut undo = Undo::new().unwrap();
+        let device = TunDevice::open("tunlb0", queues(2), 1480, &mut undo).unwrap();
         let link = netlink.link("tunlb0").unwrap().unwrap();
         assert_eq!((link.index, link.mtu, link.up), (device.index, 1480, true));
         assert_eq!(link.tun.unwrap().open_queues, 2);
-        assert!(device.before.is_none());
+        assert!(undo.steps().is_empty());
         let error = device.queues[1].send(&[0; 20]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         for wanted in [1, 2] {
-            let result = TunDevice::open("tunlb0", queues(wanted), 1480);
+            let result = TunDevice::open("tunlb0", queues(wanted), 1480, &mut undo);
             assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
         }
         drop(device);
         assert_eq!(netlink.link("tunlb0").unwrap(), None);
-        let device = TunDevice::open("tunlb0", queues(1), 65_535).unwrap();
-        let result = TunDevice::open("tunlb0", queues(1), 1480);
+        let device = TunDevice::open("tunlb0", queues(1), 65_535, &mut undo).unwrap();
+        let result = TunDevice::open("tunlb0", queues(1), 1480, &mut undo);
         assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
         drop(device);
     }
@@ -387,20 +396,23 @@ mod tests {
         add("tun256", &["tun", "multi_queue"]);
         add("tap1", &["tap"]);
         for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
-            let device = TunDevice::open(name, queues(wanted), 1480).unwrap();
-            assert!(device.before.is_some(), "{name}");
+            let mut undo = Undo::new().unwrap();
+            let device = TunDevice::open(name, queues(wanted), 1480, &mut undo).unwrap();
+            assert_eq!(undo.steps().len(), 2, "{name}");
             assert_eq!(device.queues.len(), wanted);
             drop(device);
+            drop(undo);
             let link = Netlink::open().unwrap().link(name).unwrap().unwrap();
             assert_eq!((link.mtu, link.up), (1500, false), "{name} is as it was");
         }
-        let result = TunDevice::open("tun1", queues(2), 1480);
+        let mut undo = Undo::new().unwrap();
+        let result = TunDevice::open("tun1", queues(2), 1480, &mut undo);
         assert!(
             matches!(result, Err(TunError::SingleQueue { .. })),
             "{result:?}"
         );
         for name in ["tap1", "lo"] {
-            let result = TunDevice::open(name, queues(1), 1480);
+            let result = TunDevice::open(name, queues(1), 1480, &mut undo);
             assert!(matches!(result, Err(TunError::NotTun { .. })), "{result:?}");
         }
     }

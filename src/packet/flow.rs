@@ -47,6 +47,20 @@ pub struct FlowKey {
     pub protocol: Protocol,
 }
 
+impl FlowKey {
+    /// The flow of the packets that go the other way.
+    #[must_use]
+    pub const fn turned_around(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+}
+
 impl fmt::Display for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = SocketAddr::new(self.source, self.source_port);

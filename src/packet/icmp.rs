@@ -14,7 +14,7 @@ const HEADER: usize = 8;
 /// An ICMP or ICMPv6 message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Icmp {
-    /// Somebody pings.
+    /// An echo request.
     EchoRequest,
     /// An error about a packet sent earlier.
     Error(Quoted),
@@ -27,7 +27,7 @@ pub enum Icmp {
 pub struct Quoted {
     /// Who sent the quoted packet: the address that the error must be addressed to.
     pub source: IpAddr,
-    /// Whom it was sent to.
+    /// Destination address of the quoted packet.
     pub destination: IpAddr,
     /// What it carried, past extension headers.
     pub protocol: u8,
@@ -53,51 +53,17 @@ impl Icmp {
     }
 }
 
-/// An error that says how large a packet may be: Fragmentation Needed or Packet Too Big.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathMtuError {
-    /// The largest packet that passes, in bytes.
-    pub mtu: u32,
-    /// The packet that did not.
-    pub quoted: Quoted,
-}
-
-impl PathMtuError {
-    /// Reads the message in `bytes`; `None` where it is another one.
-    #[must_use]
-    pub fn parse(version: Version, bytes: &[u8]) -> Option<Self> {
-        let (header, body) = bytes.split_at_checked(HEADER)?;
-        let mtu = match (version, header[0], header[1]) {
-            (Version::V4, 3, 4) => match u16::from_be_bytes([header[6], header[7]]) {
-                0 => next_plateau(u16::from_be_bytes([*body.get(2)?, *body.get(3)?])),
-                mtu => mtu.into(),
-            },
-            (Version::V6, 2, 0) => u32::from_be_bytes(*header[4..].first_chunk()?),
-            _ => return None,
-        };
-        let quoted = match version {
-            Version::V4 => Quoted::parse_v4(body),
-            Version::V6 => Quoted::parse_v6(body),
-        };
-        Some(Self {
-            mtu,
-            quoted: quoted?,
-        })
-    }
-}
-
-/// What to try after a packet of `length` bytes where a router does not say (RFC 1191 §7.1).
-fn next_plateau(length: u16) -> u32 {
-    const PLATEAUS: [u16; 10] = [32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
-    let next = PLATEAUS.into_iter().find(|&plateau| plateau < length);
-    next.unwrap_or(68).into()
-}
-
 impl Quoted {
     /// The flow that the quoted packet answers: the packet turned around. It was sent by a backend
     /// from the VIP, so the flow is from its destination to its source.
     #[must_use]
     pub fn flow(&self) -> Option<FlowKey> {
+        self.sent_flow().map(FlowKey::turned_around)
+    }
+
+    /// The flow of the quoted packet itself, where it was sent to a VIP.
+    #[must_use]
+    pub fn sent_flow(&self) -> Option<FlowKey> {
         let protocol = match self.protocol {
             6 => Protocol::Tcp,
             17 => Protocol::Udp,
@@ -105,15 +71,25 @@ impl Quoted {
         };
         let (source_port, destination_port) = self.ports?;
         Some(FlowKey {
-            source: self.destination,
-            destination: self.source,
-            source_port: destination_port,
-            destination_port: source_port,
+            source: self.source,
+            destination: self.destination,
+            source_port,
+            destination_port,
             protocol,
         })
     }
 
-    fn parse_v4(quoted: &[u8]) -> Option<Self> {
+    /// Reads the start of a packet of either version; `None` where its network header is not whole.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        match bytes.first()? >> 4 {
+            4 => Self::parse_v4(bytes),
+            6 => Self::parse_v6(bytes),
+            _ => None,
+        }
+    }
+
+    pub(super) fn parse_v4(quoted: &[u8]) -> Option<Self> {
         let header = Ipv4HeaderSlice::from_slice(quoted).ok()?;
         let rest = quoted.get(header.slice().len()..)?;
         let has_ports = header.fragments_offset().value() == 0;
@@ -125,7 +101,7 @@ impl Quoted {
         })
     }
 
-    fn parse_v6(quoted: &[u8]) -> Option<Self> {
+    pub(super) fn parse_v6(quoted: &[u8]) -> Option<Self> {
         let header = Ipv6HeaderSlice::from_slice(quoted).ok()?;
         let rest = quoted.get(header.slice().len()..)?;
         let chain = walk_extensions(header.next_header().0, rest).ok()?;
@@ -219,18 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn path_mtu_errors() {
-        let mtu = |bytes: &[u8]| PathMtuError::parse(Version::V4, bytes).map(|error| error.mtu);
-        assert_eq!(mtu(&NEEDED), Some(1300));
-        let unsaid = with(&[(6, 0), (7, 0)]);
-        assert_eq!(mtu(&unsaid), Some(1492), "the plateau below 1500");
-        assert_eq!(mtu(&with(&[(1, 1)])), None, "host unreachable");
-        assert_eq!(mtu(&NEEDED[..20]), None);
-        let quoted = PathMtuError::parse(Version::V4, &NEEDED).unwrap().quoted;
-        assert_eq!(quoted.destination.to_string(), "192.0.2.1");
-    }
-
-    #[test]
     fn echo_requests() {
         let message = |kind| [kind, 0, 0, 0, 0, 1, 0, 1];
         assert_eq!(Icmp::parse(Version::V4, &message(8)), Ok(Icmp::EchoRequest));
@@ -249,8 +213,6 @@ mod tests {
                 *first = kind;
             }
             let version = if v6 { Version::V6 } else { Version::V4 };
-            let mtu = PathMtuError::parse(version, &bytes);
-            prop_assert!(mtu.is_none() || bytes.len() >= 28);
             if let Ok(Icmp::Error(quoted)) = Icmp::parse(version, &bytes) {
                 let flow = quoted.flow();
                 prop_assert!(flow.is_none_or(|flow| flow.destination == quoted.source));

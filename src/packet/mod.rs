@@ -8,8 +8,10 @@ pub mod ecn;
 mod encap;
 mod flow;
 mod icmp;
+pub mod neighbour;
 mod parse;
 mod partial;
+mod path_mtu;
 mod reply;
 
 pub use encap::{
@@ -17,6 +19,7 @@ pub use encap::{
     SourceRule, TooLong,
 };
 pub use flow::{FlowKey, Protocol};
-pub use icmp::{Icmp, PathMtuError, Quoted};
+pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
-pub use reply::{echo_reply, packet_too_big};
+pub use path_mtu::{PathMtuError, QuotedPacket};
+pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};

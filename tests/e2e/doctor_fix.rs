@@ -86,12 +86,12 @@ address = \"10.0.1.11\"
 ";
 
 /// Faults of a director: its TUN is down, which takes the VIP's route with it, the VIP is its own,
-/// forwarding is off but for one device, two firewalls drop the tunnel.
+/// forwarding is off but for one device that no client comes in by, two firewalls drop the tunnel.
 const BREAK_DIRECTOR: &str = "
     ip link set tunlb0 down
     ip addr add 10.0.0.100/32 dev lo
     echo 0 >/proc/sys/net/ipv4/ip_forward
-    echo 1 >/proc/sys/net/ipv4/conf/eth0/forwarding
+    echo 1 >/proc/sys/net/ipv4/conf/lo/forwarding
     echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects
     nft add table inet guard
     nft 'add chain inet guard out { type filter hook output priority 0; }'

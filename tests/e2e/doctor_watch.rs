@@ -241,7 +241,10 @@ fn both_captures_in_one_file() {
         let file = lab.no_file("watch.pcapng");
         let path = file.display().to_string();
         watched(&site.client, backend, &["--vip", WEB, "--pcap", &path], URL);
-        let text = lab.here().run(&format!("tcpdump -n -r {path}"));
+        // Where it is root, tcpdump becomes another user, which a user namespace may not have: so it is not.
+        let text = lab
+            .here()
+            .run(&format!("unshare --user tcpdump -n -r {path}"));
         let outer = "IP 10.0.1.2 > 10.0.1.11: IP 10.0.9.2";
         assert!(text.contains(outer), "{text}");
         assert!(text.contains(&format!("IP {VIP}.80 > {CLIENT}.")), "{text}");

@@ -4,7 +4,9 @@
 //! so it cannot outlive the outer run, and the kernel ends everything else along with it.
 
 use std::any::type_name;
+use std::collections::BTreeSet;
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::PathBuf;
@@ -19,6 +21,29 @@ const INSIDE: &str = "TUNLB_E2E_INSIDE";
 
 /// Where the inner run finds the binary under test, if not where cargo built it.
 const BINARY: &str = "TUNLB_E2E_BINARY";
+
+/// Programs that the tests run, each with its Debian package.
+const PROGRAMS: [(&str, &str); 16] = [
+    ("curl", "curl"),
+    ("ethtool", "ethtool"),
+    ("ip", "iproute2"),
+    ("iptables-legacy", "iptables"),
+    ("iptables-nft", "iptables"),
+    ("mount", "mount"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("ping", "iputils-ping"),
+    ("python3", "python3"),
+    ("setpriv", "util-linux"),
+    ("ss", "iproute2"),
+    ("sysctl", "procps"),
+    ("tc", "iproute2"),
+    ("tcpdump", "tcpdump"),
+    ("unshare", "util-linux"),
+];
+
+/// Where Debian has some of them, and the `PATH` of an ordinary user does not look.
+const ADMINISTRATORS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Begins what of the inner run's output the outer one repeats (also without `--nocapture`).
 const FIGURE: &str = "figure: ";
@@ -55,6 +80,7 @@ fn enter<F: FnOnce(&Lab)>(way: Way, body: F) {
         body(&Lab::enter());
         return;
     }
+    require_programs();
     require_tun_device();
     require_namespaces(way);
     let test = test_of::<F>();
@@ -95,6 +121,9 @@ impl Way {
     /// Runs the arguments that are added to it inside new namespaces.
     fn command(self) -> Command {
         let mut command = Command::new("unshare");
+        command.env("PATH", path()); // for all that runs inside
+        // A user may not lock the file by which root's legacy iptables keep apart.
+        command.env("XTABLES_LOCKFILE", "/dev/shm/xtables.lock");
         if matches!(self, Self::Nobody) {
             command
                 .args(["--mount", "sh", "-euc", BECOME_NOBODY, "sh"])
@@ -102,7 +131,9 @@ impl Way {
                 .env(BINARY, "/mnt/tunlb");
         }
         if matches!(self, Self::Nobody | Self::User) {
-            command.args(["--user", "--map-root-user"]);
+            // A step of its own: files of /proc/net are its root's only where the user namespace was
+            // mapped when the network namespace was made.
+            command.args(["--user", "--map-root-user", "unshare"]);
         }
         command.args([
             "--net",
@@ -176,20 +207,45 @@ fn ran_one_test(output: &str) -> bool {
 
 // ------------------------------------------------------------------------------ what it needs
 
+/// All that is missing at once, with the one command that installs it.
+fn require_programs() {
+    let missing = missing(&PROGRAMS, &path());
+    if let Some((programs, packages)) = missing {
+        panic!("these tests need {programs}; on Debian or Ubuntu: sudo apt install {packages}");
+    }
+}
+
+/// The names of the programs that are in no folder of `path`, and the packages that have them.
+fn missing(programs: &[(&str, &str)], path: &OsStr) -> Option<(String, String)> {
+    let is_there = |name: &str| env::split_paths(path).any(|folder| folder.join(name).is_file());
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|(name, _)| !is_there(name))
+        .collect();
+    let names: Vec<_> = missing.iter().map(|(name, _)| *name).collect();
+    let packages: BTreeSet<_> = missing.iter().map(|(_, package)| *package).collect();
+    let packages: Vec<_> = packages.into_iter().collect();
+    (!missing.is_empty()).then(|| (names.join(", "), packages.join(" ")))
+}
+
+/// `PATH`, and where administrators' programs are.
+fn path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(ADMINISTRATORS.map(PathBuf::from));
+    env::join_paths(folders).expect("folders that came out of a PATH")
+}
+
 fn require_tun_device() {
-    if is_root() && !fs::exists("/dev/net/tun").unwrap_or(false) {
-        panic!("there is no /dev/net/tun; as root: modprobe tun");
-    }
-    if let Err(error) = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/net/tun")
-    {
-        panic!(
-            "/dev/net/tun: {error}; these tests need it: run them as root, or as root: \
-             modprobe tun && chmod 0666 /dev/net/tun"
-        );
-    }
+    let mut options = OpenOptions::new();
+    let Err(error) = options.read(true).write(true).open("/dev/net/tun") else {
+        return;
+    };
+    let fix = if error.kind() == io::ErrorKind::NotFound {
+        "sudo modprobe tun"
+    } else {
+        "sudo chmod 0666 /dev/net/tun (the mode that udev gives it)"
+    };
+    panic!("/dev/net/tun: {error}; these tests need it; run: {fix}");
 }
 
 fn require_namespaces(way: Way) {
@@ -270,6 +326,67 @@ fn a_test_is_private() {
         );
         assert_eq!(std::process::id(), 1);
     });
+}
+
+/// With the `PATH` that stock Debian gives a user, inside and outside of the namespaces.
+#[test]
+fn programs_of_administrators_are_found() {
+    let user = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
+    if env::var_os(INSIDE).is_none() && env::var("PATH").as_deref() != Ok(user) {
+        let test = "enter::programs_of_administrators_are_found";
+        let mut command = Command::new(this_program());
+        command
+            .args([test, "--exact", "--nocapture"])
+            .env("PATH", user);
+        let output = command.output().expect("this test, as a user has it");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(ran_one_test(&text), "{text}{complaints}");
+        return;
+    }
+    in_lab(|lab| {
+        for program in ["sysctl --version", "nft --version", "ethtool --version"] {
+            lab.here().run(program);
+        }
+        lab.here()
+            .sh("iptables-nft --version; iptables-legacy --version; tc -V");
+    });
+}
+
+#[test]
+fn missing_programs_are_named_with_their_packages() {
+    let programs = [
+        ("sh", "dash"),
+        ("no-such-program", "one"),
+        ("nor-this", "two"),
+        ("or-that", "one"),
+    ];
+    let path = OsStr::new("/nonexistent:/usr/bin:/bin");
+    let (names, packages) = missing(&programs, path).expect("three");
+    assert_eq!(names, "no-such-program, nor-this, or-that");
+    assert_eq!(packages, "one two");
+    assert_eq!(missing(&programs[..1], path), None);
+}
+
+/// What the README has a user install is all that the tests ask for, and so is what CI installs.
+#[test]
+fn every_package_is_documented() {
+    let readme = include_str!("../../README.md");
+    let command = readme
+        .split_once("sudo apt install ")
+        .expect("a command for apt");
+    let (command, _) = command.1.split_once("```").expect("the end of its block");
+    let documented: Vec<_> = command.split_whitespace().collect();
+    // A packaged crate has no .ci.
+    let ci = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run")).ok();
+    for (program, package) in PROGRAMS {
+        assert!(documented.contains(&package), "README.md: {package}");
+        let installed = |ci: String| ci.contains(&format!("{package}:"));
+        assert!(
+            ci.clone().is_none_or(installed),
+            ".ci/run: {package} for {program}"
+        );
+    }
 }
 
 #[test]

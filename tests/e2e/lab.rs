@@ -15,6 +15,9 @@ use crate::process::Process;
 /// Every Linux has this folder, and nothing that a lab runs needs what the machine keeps in it.
 const FOLDER: &str = "/dev/shm";
 
+/// Where programs keep what ends with the machine, such as tunlb's undo journals: the lab's own.
+pub(crate) const RUNTIME: &str = "/run";
+
 /// The deadline of every wait. Nothing takes a tenth of it on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -29,8 +32,10 @@ impl Lab {
         let lab = Self {
             folder: FOLDER.into(),
         };
-        lab.here()
-            .run(&format!("mount -t tmpfs -o mode=0755 tmpfs {FOLDER}"));
+        for folder in [FOLDER, RUNTIME] {
+            lab.here()
+                .run(&format!("mount -t tmpfs -o mode=0755 tmpfs {folder}"));
+        }
         lab
     }
 

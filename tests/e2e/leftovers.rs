@@ -18,10 +18,11 @@ const RUN: [&str; 6] = [
 fn the_directors_setup_is_undone() {
     in_lab(|lab| {
         let host = host(lab);
-        // One device forwards already: `ip_forward` sets and clears them all.
-        host.set_sysctl("ipv4/conf/eth0/forwarding", 1);
+        // One device forwards already, though not the one that clients come in by: `ip_forward` sets and
+        // clears them all.
+        host.set_sysctl("ipv4/conf/lo/forwarding", 1);
         let before = dump(&host);
-        for signal in [Signal::Term, Signal::Int, Signal::Hup] {
+        for signal in [Signal::Term, Signal::Int, Signal::Quit] {
             let mut command = host.command(tunlb());
             command.args(RUN);
             let director = host.start("run", command, "forwarding");
@@ -48,7 +49,7 @@ fn the_backends_setup_is_undone() {
     in_lab(|lab| {
         let host = host(lab);
         let before = dump(&host);
-        for signal in [Signal::Term, Signal::Int, Signal::Hup] {
+        for signal in [Signal::Term, Signal::Int, Signal::Quit] {
             let mut command = host.command(tunlb());
             command.args(["decap", "--vip", VIP, "--setup"]);
             let decap = host.start("decap", command, "decapsulating");
@@ -133,7 +134,7 @@ fn a_device_that_was_there_stays() {
     });
 }
 
-/// With a file, SIGHUP means to read it again; it ends a director only that has none.
+/// With a file, SIGHUP means to read it again.
 #[test]
 fn a_director_with_a_file_outlives_a_hang_up() {
     in_lab(|lab| {
@@ -156,7 +157,7 @@ fn a_director_with_a_file_outlives_a_hang_up() {
 }
 
 /// A host as a distribution leaves it: IPv6 on, strict reverse-path filter, no forwarding.
-fn host(lab: &Lab) -> Node {
+pub(crate) fn host(lab: &Lab) -> Node {
     let [host, peer] = ["host", "peer"].map(|name| lab.bare_node(name));
     for (key, value) in [("all", 1), ("default", 1)] {
         host.set_sysctl(&format!("ipv4/conf/{key}/rp_filter"), value);
@@ -189,7 +190,7 @@ pub(crate) fn assert_same(before: &str, after: &str, what: &str) {
 }
 
 /// The lines that only one of two texts has, marked as `diff` does.
-fn difference(before: &str, after: &str) -> Vec<String> {
+pub(crate) fn difference(before: &str, after: &str) -> Vec<String> {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let (before, after) = (lines(before), lines(after));
     let gone = before

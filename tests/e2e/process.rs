@@ -26,6 +26,8 @@ pub(crate) struct Ended {
 pub(crate) enum Signal {
     Hup,
     Int,
+    Kill,
+    Quit,
     Term,
     Usr1,
     Usr2,
@@ -120,10 +122,17 @@ impl Process {
         let signal = match signal {
             Signal::Hup => "HUP",
             Signal::Int => "INT",
+            Signal::Kill => "KILL",
+            Signal::Quit => "QUIT",
             Signal::Term => "TERM",
             Signal::Usr1 => "USR1",
             Signal::Usr2 => "USR2",
         };
+        self.signal_named(signal);
+    }
+
+    /// Sends the signal of that name, without SIG, or number.
+    pub(crate) fn signal_named(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.id());
         let killed = Command::new("sh").args(["-c", &kill]).status();
         assert!(

@@ -51,7 +51,7 @@ fn a_missing_tun_driver() {
         lab.here().run("mount -t tmpfs tmpfs /dev/net");
         let decap = ["decap", "--vip", "10.0.0.100", "--setup"];
         for arguments in [&RUN[..], &decap] {
-            let words = ["/dev/net/tun does not exist", "modprobe tun"];
+            let words = ["tunlb: /dev/net/tun does not exist", "modprobe tun"];
             assert_refused(&host, run(&host, arguments), 2, &words);
         }
     });

@@ -134,6 +134,25 @@ fn a_changed_encapsulation_keeps_flows() {
     });
 }
 
+#[test]
+fn a_reload_says_what_it_changed() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let mut director = Reloading::start(lab, &site, &vip(WEB, &[(B1, ""), (B2, "weight = 2")]));
+        let answer = director.accept(&vip(WEB, &[(B1, ""), (B2, "weight = 3")]));
+        let weight = "reloaded: vip web: backend 10.0.1.12: weight 2 -> 3; tunlb0: forwarding web";
+        assert!(answer.contains(weight), "{answer}");
+        assert!(answer.contains(" to 2 backends, 1 worker, MTU"), "{answer}");
+        let answer = director.accept(&vip(WEB, &[(B1, ""), (B2, "weight = 3")]));
+        assert!(answer.contains("reloaded: nothing changed; "), "{answer}");
+        let added = vip(WEB, &[(B1, "")]) + &vip(OTHER, &[(B3, "")]);
+        let answer = director.accept(&added);
+        let both = "reloaded: vip web: backend 10.0.1.12: removed; vip other: added; ";
+        assert!(answer.contains(both), "{answer}");
+        director.director.stop();
+    });
+}
+
 /// Of the device and of the VIP's route.
 fn assert_mtu(site: &Site, mtu: u64) {
     assert_eq!(site.director.mtu("tunlb0"), mtu);

@@ -37,6 +37,33 @@ fn a_director_from_a_fifo_is_not_deaf() {
     });
 }
 
+/// Signals have no default action for process 1.
+#[test]
+fn a_director_that_is_process_1_of_a_container_is_not_deaf() {
+    in_lab(|lab| {
+        let host = lab.node("host");
+        let path = fifo(lab);
+        let mut command = host.command("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child"])
+            .arg(tunlb());
+        command.args(["run", "-c"]).arg(&path);
+        let container = host.spawn("container", command);
+        let mut first = String::new();
+        wait_until("the director to wait for the FIFO", || {
+            let parent = container.id();
+            first = host.sh(&format!("pgrep --parent {parent} tunlb || true"));
+            let place = fs::read_to_string(format!("/proc/{}/wchan", first.trim()));
+            place.is_ok_and(|place| place.contains("partner"))
+        });
+        let asked = Instant::now();
+        host.run(&format!("kill -TERM {first}"));
+        let Ended { status, .. } = container.wait();
+        assert_eq!(status.code(), Some(128 + 15));
+        assert!(asked.elapsed() < Duration::from_secs(10));
+    });
+}
+
 #[test]
 fn a_director_from_standard_input_keeps_its_configuration() {
     in_lab(|lab| {

@@ -13,6 +13,8 @@ pub(crate) struct Totals {
     pub(crate) answered: u64,
     /// Packets for which the ring alone chose the backend, beyond a VIP's limit of new flows.
     pub(crate) untracked: u64,
+    /// ICMP errors about the paths to backends that were not believed.
+    pub(crate) refused_path_errors: u64,
     /// By reason; reasons that did not occur are absent.
     pub(crate) dropped: BTreeMap<String, u64>,
 }
@@ -42,6 +44,9 @@ impl Totals {
                     totals.left = totals.traffic(traffic);
                 }
                 ["answered", packets] => totals.answered = number(packets),
+                ["refused", errors, "path", "MTU", "errors"] => {
+                    totals.refused_path_errors = number(errors);
+                }
                 ["dropped", "nothing"] => {}
                 ["dropped", ..] => totals.dropped = reasons(&line["dropped".len()..]),
                 _ => panic!("unknown line in the totals: {line:?}\n{text}"),

@@ -29,6 +29,7 @@ main() {
   check "all families with the kernel's tunnels and fou" ends_in_kernel 8 "$FAMILIES"
   check "all families without root: the kernel's tunnels, and GUE in tunlb decap" \
     ends_in_kernel 4 "${NOBODY[@]}" "$FAMILIES"
+  check "the README's commands, with tunlb decap and with tunl0" works_with_tunl0 /vm/netns-scripts/readme.sh
   check "tunlb decap refuses to run beside the kernel's tunnels" /vm/refusals.sh
   check "the doctor on a backend with tunl0" /vm/doctor.sh
   check "demo with tunlb decap beside an idle tunl0" uses "$DECAP" env TUNLB_DECAP=1 "$DEMO"
@@ -70,6 +71,12 @@ ends_in_kernel() {
   shift
   "$@" 2>&1 | tee /tmp/output || return 1
   [ "$(grep -cE '(tunl0|sit0|ip6tnl0)$' /tmp/output)" = "$count" ]
+}
+
+# works_with_tunl0 COMMAND…: the lab ends well, and its proof went through the kernel's tunnel, too.
+works_with_tunl0() {
+  "$@" 2>&1 | tee /tmp/output || return 1
+  grep -q "the kernel's tunl0: backend-2 answered" /tmp/output
 }
 
 # What a lab could leave on the host.

@@ -19,17 +19,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/vm.sh"
 
 no_arguments "$@"
-PATH=$PATH:/usr/sbin:/sbin # a user's PATH on Debian lacks mke2fs
-need_command qemu-system-x86_64 qemu-system-x86
-need_command mke2fs e2fsprogs
-need_command cpio cpio
-need_command flock util-linux
+need qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs cpio:cpio flock:util-linux
 command -v apt-get >/dev/null || die "the guest is made of Debian packages; this needs a Debian machine with apt"
 find_tunlb
 
 find_image
 code=0
-run_vm "$here/guest.sh" "$here/refusals.sh" "$here/doctor.sh" "$LAB_ROOT/netns-scripts" "$TUNLB" || code=$?
+run_vm "$here/guest.sh" "$here/refusals.sh" "$here/doctor.sh" "$LAB_ROOT/netns-scripts" \
+  "$LAB_ROOT/README.md" "$TUNLB" || code=$?
 case $code in
   0 | 1) exit "$code" ;; # guest.sh's own verdict, which ended with its count
   *) say "0 passed, 1 failed (the guest ended without a verdict, code $code)"; exit 1 ;;

@@ -50,7 +50,7 @@ pub(crate) fn decide(director: &mut Director, input: &[u8], now: Duration) -> Se
     match director.decide(input, Timestamp::after(now)) {
         Verdict::Forward(forward) => forwarded(director, &forward, input),
         Verdict::Reply => Seen {
-            output: vec![director.reply().to_vec()],
+            output: director.replies().map(<[u8]>::to_vec).collect(),
             ..seen("reply")
         },
         Verdict::Hold => seen("hold"),

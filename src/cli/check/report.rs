@@ -1,5 +1,5 @@
 //! What `tunlb check` says about a valid configuration: the configuration itself with every
-//! default, and the plan. The hash key is never in it.
+//! default, and the plan. The hash key is in it only where it is asked for.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config::{Config, OuterSource, Problem, Problems, duration_text};
 use crate::director::{BackendSpec, BackendState, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
+use crate::text::count;
 use crate::text::json;
 use crate::text::plain::is_plain;
 
@@ -33,14 +34,19 @@ pub(super) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn valid(config: &'a Config, plan: &'a Plan, warnings: &'a [String]) -> Self {
+    pub(super) fn valid(
+        config: &'a Config,
+        key: KeyDisplay,
+        plan: &'a Plan,
+        warnings: &'a [String],
+    ) -> Self {
         Self {
             schema: SCHEMA,
             valid: true,
             problems: &[],
             problems_total: 0,
             warnings,
-            config: Some(ConfigView::new(config)),
+            config: Some(ConfigView::new(config, key)),
             plan: Some(plan),
         }
     }
@@ -58,7 +64,7 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let text = serde_json::to_string_pretty(self)?;
+        let text = serde_json::to_string(self)?;
         Ok(json::printable(&text) + "\n")
     }
 }
@@ -76,7 +82,8 @@ struct DirectorView<'a> {
     workers: usize,
     datapath: &'static str,
     egress: String,
-    hash_key: &'static str,
+    neighbour: String,
+    hash_key: String,
     ring_size: u32,
     flows: usize,
     timeouts: TimeoutsView,
@@ -148,7 +155,7 @@ struct BackendView {
 }
 
 impl<'a> ConfigView<'a> {
-    fn new(config: &'a Config) -> Self {
+    fn new(config: &'a Config, key: KeyDisplay) -> Self {
         let director = &config.director;
         Self {
             director: DirectorView {
@@ -156,7 +163,8 @@ impl<'a> ConfigView<'a> {
                 workers: director.workers.get(),
                 datapath: "tun",
                 egress: director.egress.to_string(),
-                hash_key: hash_key_word(director.hash_key),
+                neighbour: director.neighbour.to_string(),
+                hash_key: key.word(director.hash_key),
                 ring_size: director.ring_size.slots(),
                 flows: director.flows.bound.get(),
                 timeouts: TimeoutsView::new(&director.flows.timeouts),
@@ -233,12 +241,36 @@ impl SourceView {
     }
 }
 
-/// All that an output may say about the key.
-fn hash_key_word(key: HashKey) -> &'static str {
-    if key == HashKey::DEFAULT {
-        "default"
-    } else {
-        "set"
+/// What an output says about the hash key, which is a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyDisplay {
+    Hidden,
+    Shown,
+}
+
+impl KeyDisplay {
+    fn word(self, key: HashKey) -> String {
+        match self {
+            _ if key == HashKey::DEFAULT => "default".to_owned(),
+            Self::Hidden => "set".to_owned(),
+            Self::Shown => format!("{key:x}"),
+        }
+    }
+
+    /// The line of the file.
+    fn line(self, key: HashKey) -> String {
+        match self {
+            _ if key == HashKey::DEFAULT => {
+                "# hash_key is not set: the default is used, which is public".to_owned()
+            }
+            Self::Hidden => {
+                "# hash_key is set, and left out here as it is a secret; --show-key prints it"
+                    .to_owned()
+            }
+            Self::Shown => format!(
+                "hash_key = \"{key:x}\" # a secret; the same on all directors of these VIPs"
+            ),
+        }
     }
 }
 
@@ -297,7 +329,11 @@ impl Plan {
     pub(super) fn text(&self) -> String {
         let mut lines = vec![
             "plan".to_owned(),
-            format!("device    {} with {} queue(s)", self.device, self.queues),
+            format!(
+                "device    {} with {}",
+                self.device,
+                count(self.queues, "queue")
+            ),
             format!("mtu       {}", self.mtu),
             format!("overhead  at most {} bytes per packet", self.overhead_bytes),
             format!("needs     {}", self.needs.join(", ")),
@@ -346,23 +382,25 @@ fn percent(part: u64, total: u64) -> f64 {
     hundredths / 100.0
 }
 
-/// The configuration as a file that means the same, but for the hash key.
-pub(super) fn config_text(config: &Config) -> String {
-    let view = ConfigView::new(config);
-    let mut out = director_text(&view.director);
+/// The configuration as a file that means the same, but for a hash key that is hidden.
+pub(super) fn config_text(config: &Config, key: KeyDisplay) -> String {
+    let view = ConfigView::new(config, key);
+    let key_line = key.line(config.director.hash_key);
+    let mut out = director_text(&view.director, &key_line);
     for vip in &view.vip {
         out.push_str(&vip_text(vip, &view.director.encap.tunnel));
     }
     out
 }
 
-fn director_text(director: &DirectorView<'_>) -> String {
+fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
     let mut out = Text::section("[director]");
     out.string("tun", director.tun);
     out.number("workers", director.workers);
     out.string("datapath", director.datapath);
     out.string("egress", &director.egress);
-    out.line(&format!("# hash_key: {}", director.hash_key));
+    out.string("neighbour", &director.neighbour);
+    out.line(key_line);
     out.number("ring_size", director.ring_size);
     out.number("flows", director.flows);
     out.line("\n[director.timeouts]");
@@ -528,7 +566,7 @@ mod tests {
                 vip.address = [192, 0, 2, number].into();
                 vip.name = format!("{number}{}", vip.name);
             }
-            let printed = config_text(&config) + &Plan::new(&config).text();
+            let printed = config_text(&config, KeyDisplay::Hidden) + &Plan::new(&config).text();
             prop_assert!(printed.split('\n').all(is_plain), "{}", printed);
             prop_assert_eq!(Config::parse("f", &printed).unwrap(), config);
         }

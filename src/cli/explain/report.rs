@@ -138,7 +138,7 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let text = serde_json::to_string_pretty(self)?;
+        let text = serde_json::to_string(self)?;
         Ok(json::printable(&text) + "\n")
     }
 }

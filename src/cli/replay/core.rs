@@ -93,8 +93,15 @@ impl Core {
                 Err(reason) => dropped(reason),
             },
             Verdict::Reply => {
-                emit(self.director.reply(), &[])?;
-                replied(&self.snapshot, packet.as_ref())
+                let mut emitted = 0;
+                for reply in self.director.replies() {
+                    emit(reply, &[])?;
+                    emitted += 1;
+                }
+                Answer {
+                    emitted,
+                    ..replied(&self.snapshot, packet.as_ref())
+                }
             }
             Verdict::Hold => HELD,
             Verdict::Drop(reason) => dropped(reason),
@@ -167,7 +174,6 @@ fn replied<'a>(snapshot: &'a Snapshot, packet: Option<&Packet<'_>>) -> Answer<'a
     Answer {
         verdict: "reply",
         vip: vip.map(|vip| vip.name.as_str()),
-        emitted: 1,
         ..HELD
     }
 }

@@ -12,6 +12,7 @@ use super::core::Answer;
 use crate::daemon::Totals;
 use crate::io::pcap::{Record, Resolution};
 use crate::packet::{FlowKey, Packet};
+use crate::text::count;
 
 /// What is printed for each packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,23 +220,21 @@ impl Tally {
         self.cut += u64::from(record.is_cut());
     }
 
-    /// Where all packets went. What went nowhere yet is a fragment that waits.
+    /// Where all packets went. What went nowhere yet are fragments that wait.
     pub(super) fn summary(&self, totals: &Totals) -> String {
         let backends = totals.vips.iter().flat_map(|vip| &vip.backends);
         let sent: u64 = backends.map(|backend| backend.traffic.packets).sum();
         let dropped: u64 = totals.drops.iter().map(|(_, packets)| packets).sum();
         let accounted = sent + dropped + totals.replied;
         let waiting = self.packets.saturating_sub(accounted);
-        let mut summary = format!("replayed {} packets\n{totals}", self.packets);
+        let mut summary = format!("replayed {}\n{totals}", count(self.packets, "packet"));
         if self.not_ip > 0 {
-            let line = format!(
-                "{} of malformed were frames without IP, such as ARP\n",
-                self.not_ip
-            );
-            summary.push_str(&line);
+            let frames = count(self.not_ip, "frame");
+            summary.push_str(&format!("malformed: {frames} without IP, such as ARP\n"));
         }
         if waiting > 0 {
-            let line = format!("held {waiting} fragments that still waited for their first one\n");
+            let waiting = count(waiting, "fragment");
+            let line = format!("held {waiting} that still waited for others of their datagram\n");
             summary.push_str(&line);
         }
         summary
@@ -246,8 +245,9 @@ impl Tally {
         let Self { packets, cut, .. } = self;
         (*cut > 0).then(|| {
             format!(
-                "warning: {cut} of {packets} packets are cut in the capture and may count as \
-                 malformed for it; capture whole packets (tcpdump -s 0)"
+                "warning: {cut} of {} cut short in the capture, which may make them malformed; \
+                 capture whole packets (tcpdump -s 0)",
+                count(*packets, "packet")
             )
         })
     }

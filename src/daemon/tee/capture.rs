@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -76,26 +76,15 @@ impl Capture {
             name: name.clone(),
             limit_bytes: options.limit_bytes.unwrap_or(u64::MAX),
             tun: tun.to_owned(),
+            records: receiver,
+            missed: Arc::clone(&missed),
             waiting: Arc::clone(&waiting),
             begun,
-        };
-        let thread_missed = Arc::clone(&missed);
-        let body = move || {
-            let _end = end;
-            if let Some((name, file)) = start.begin(options.to) {
-                let missed = thread_missed;
-                let writer = Writer {
-                    name,
-                    file,
-                    records: receiver,
-                    missed,
-                };
-                writer.run();
-            }
+            _end: end,
         };
         let thread = thread::Builder::new()
             .name("tunlb-capture".into())
-            .spawn(body)
+            .spawn(move || start.run(options.to))
             .context("cannot start the capture's thread")?;
         let slow = |_| anyhow!("{name}: the capture cannot begin: nothing takes its first bytes");
         Ok(Self {
@@ -144,15 +133,29 @@ struct Start {
     name: String,
     limit_bytes: u64,
     tun: String,
+    records: Receiver<Record>,
+    missed: Arc<AtomicU64>,
     waiting: Arc<AtomicBool>,
     /// Told once: how the director's start goes on.
     begun: SyncSender<Result<UnusedFile, CaptureError>>,
+    /// Dropped when the thread ends.
+    _end: SyncSender<Infallible>,
 }
 
 impl Start {
-    /// The name of the file and the file, its header written; `None` where there is no capture, and
-    /// whoever wants to know why has been told.
-    fn begin(self, to: CaptureTo) -> Option<(String, CaptureFile)> {
+    fn run(self, to: CaptureTo) {
+        let Some(file) = self.begin(to) else { return };
+        let writer = Writer {
+            name: self.name,
+            file,
+            records: self.records,
+            missed: self.missed,
+        };
+        writer.run();
+    }
+
+    /// The file with its header; `None` where there is no capture, and why is told.
+    fn begin(&self, to: CaptureTo) -> Option<CaptureFile> {
         let opened = match to {
             CaptureTo::Stdout(file) => Ok((file, UnusedFile(None))),
             CaptureTo::Path(path) => match capture::create(&path) {
@@ -160,7 +163,7 @@ impl Start {
                     let new = file.metadata().is_ok_and(|metadata| metadata.is_file());
                     Ok((file, UnusedFile(new.then_some(path))))
                 }
-                Ok(None) => return self.begin_with_reader(path),
+                Ok(None) => return self.begin_with_reader(&path),
                 Err(error) => Err(error),
             },
         };
@@ -170,17 +173,17 @@ impl Start {
             Err(error) => (None, Err(error)),
         };
         self.begun.send(told).ok(); // fails only where the start has been given up
-        Some((self.name, file?))
+        file
     }
 
-    fn begin_with_reader(self, path: PathBuf) -> Option<(String, CaptureFile)> {
+    fn begin_with_reader(&self, path: &Path) -> Option<CaptureFile> {
         self.waiting.store(true, Ordering::Relaxed);
         info!("{}: the capture begins when it has a reader", self.name);
         self.begun.send(Ok(UnusedFile(None))).ok();
-        let opened = capture::wait_for_reader(&path);
+        let opened = capture::wait_for_reader(path);
         self.waiting.store(false, Ordering::Relaxed);
         match opened.and_then(|file| self.header(file)) {
-            Ok(file) => Some((self.name, file)),
+            Ok(file) => Some(file),
             Err(error) => {
                 warn!("{}: {error}; nothing is captured", self.name);
                 None

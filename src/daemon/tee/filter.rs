@@ -4,9 +4,16 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::director::DropReason;
+use crate::text::plain::plain;
 
 /// What stands for every reason.
 const ANY: &str = "any";
+
+/// More values than this are counted in an error, not named.
+const NAMED: usize = 12;
+
+/// Characters of a term or a name that an error repeats.
+const SHOWN: usize = 80;
 
 /// Selects packets. Terms with one key are alternatives; every key that occurs must be satisfied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,39 +29,39 @@ struct WantedVip {
     address: IpAddr,
 }
 
-/// Why a filter makes no sense for a configuration.
+/// Why a filter makes no sense for a configuration. Terms and names are printable and cut to a bound.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     /// No key, or one that there is not.
     #[error(
-        "capture filter {term:?}: not one of vip=NAME, drop=REASON and backend=ADDRESS, \
-         separated by commas"
+        "capture filter \"{term}\": not a filter; write vip=NAME, drop=REASON or backend=ADDRESS, \
+         several separated by commas"
     )]
     Key {
         /// The term as given.
         term: String,
     },
     /// A value that would never match.
-    #[error("capture filter {term:?}: no such {what}; accepted: {accepted}")]
+    #[error("capture filter \"{term}\": no such {what}; accepted: {accepted}")]
     Value {
         /// The term as given.
         term: String,
         /// What the value should name.
         what: &'static str,
-        /// Every value that could match.
+        /// The values that could match; of many the first.
         accepted: String,
     },
 }
 
 /// What is known of where a packet was to go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Destination<'a> {
+pub struct Destination<'a> {
     /// Where it was addressed to; `None` where its network header cannot be read.
-    pub(super) address: Option<IpAddr>,
+    pub address: Option<IpAddr>,
     /// The VIP, where its port or its flow tells.
-    pub(super) vip: Option<&'a str>,
+    pub vip: Option<&'a str>,
     /// The backend that was chosen.
-    pub(super) backend: Option<IpAddr>,
+    pub backend: Option<IpAddr>,
 }
 
 impl Filter {
@@ -72,14 +79,15 @@ impl Filter {
                 }
                 Some(("drop", ANY)) => filter.drops.extend(DropReason::ALL),
                 Some(("drop", name)) => filter.drops.push(reason(term, name)?),
-                _ => return Err(FilterError::Key { term: term.clone() }),
+                _ => return Err(FilterError::Key { term: shown(term) }),
             }
         }
         Ok(filter)
     }
 
     /// Whether a packet is selected that was dropped for `drop`, or was not dropped.
-    pub(super) fn selects(&self, destination: &Destination<'_>, drop: Option<DropReason>) -> bool {
+    #[must_use]
+    pub fn selects(&self, destination: &Destination<'_>, drop: Option<DropReason>) -> bool {
         let dropped = drop.is_some_and(|reason| self.drops.contains(&reason));
         (self.drops.is_empty() || dropped)
             && (self.vips.is_empty() || self.selects_vip(destination))
@@ -106,8 +114,8 @@ fn vip(term: &str, name: &str, config: &Config) -> Result<WantedVip, FilterError
         address: vip.address,
     });
     found.ok_or_else(|| {
-        let names = config.vips.iter().map(|vip| vip.name.clone());
-        no_such(term, "VIP", names.collect())
+        let names = config.vips.iter().map(|vip| vip.name.as_str());
+        no_such(term, "VIP", names)
     })
 }
 
@@ -120,8 +128,8 @@ fn backend(term: &str, address: &str, config: &Config) -> Result<IpAddr, FilterE
     wanted
         .filter(|address| addresses.contains(address))
         .ok_or_else(|| {
-            let accepted = addresses.iter().map(ToString::to_string).collect();
-            no_such(term, "backend", accepted)
+            let accepted: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            no_such(term, "backend", accepted.iter().map(String::as_str))
         })
 }
 
@@ -130,7 +138,7 @@ fn reason(term: &str, name: &str) -> Result<DropReason, FilterError> {
     let found = all.clone().find(|reason| reason.name() == name);
     found.ok_or_else(|| {
         let names = [ANY].into_iter().chain(all.map(DropReason::name));
-        no_such(term, "drop reason", names.map(str::to_owned).collect())
+        no_such(term, "drop reason", names)
     })
 }
 
@@ -140,11 +148,28 @@ fn is_seen(reason: &DropReason) -> bool {
     *reason != DropReason::FragmentTimeout
 }
 
-fn no_such(term: &str, what: &'static str, accepted: Vec<String>) -> FilterError {
+fn no_such<'a>(
+    term: &str,
+    what: &'static str,
+    accepted: impl Iterator<Item = &'a str> + Clone,
+) -> FilterError {
+    let mut named: Vec<_> = accepted.clone().take(NAMED).map(shown).collect();
+    let more = accepted.skip(NAMED).count();
+    if more > 0 {
+        named.push(format!("and {more} more"));
+    }
     FilterError::Value {
-        term: term.to_owned(),
+        term: shown(term),
         what,
-        accepted: accepted.join(", "),
+        accepted: named.join(", "),
+    }
+}
+
+/// What an operator gave or configured, printable and of a bounded length.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => plain(&text[..end]) + "…",
+        None => plain(text),
     }
 }
 
@@ -221,17 +246,38 @@ mod tests {
     }
 
     #[test]
+    fn an_error_is_printable_and_short() {
+        let hostile = format!("vip=\u{1b}[2J\u{202e}{}", "x".repeat(100_000));
+        let message = parse(&hostile).unwrap_err().to_string();
+        let start = "capture filter \"vip=\\u{1b}[2J\\u{202e}xxx";
+        assert!(message.starts_with(start), "{message}");
+        assert!(message.len() < 300, "{message}");
+        let backends: Vec<_> = (1..=200).map(|last| format!("10.0.1.{last}")).collect();
+        let many = Config::from_flags(&Flags {
+            backends,
+            encap: None,
+            vips: vec![WEB.into()],
+            tun: None,
+            workers: None,
+        })
+        .unwrap();
+        let error = Filter::parse(&["backend=10.0.2.1".into()], &many).unwrap_err();
+        let message = error.to_string();
+        assert!(message.ends_with("10.0.1.12, and 188 more"), "{message}");
+    }
+
+    #[test]
     fn a_term_that_names_nothing_is_refused() {
         for (text, message) in [
             (
                 "web",
-                "capture filter \"web\": not one of vip=NAME, drop=REASON and \
-                 backend=ADDRESS, separated by commas",
+                "capture filter \"web\": not a filter; write vip=NAME, drop=REASON or \
+                 backend=ADDRESS, several separated by commas",
             ),
             (
                 "drop=any,port=80",
-                "capture filter \"port=80\": not one of vip=NAME, drop=REASON and \
-                 backend=ADDRESS, separated by commas",
+                "capture filter \"port=80\": not a filter; write vip=NAME, drop=REASON or \
+                 backend=ADDRESS, several separated by commas",
             ),
             (
                 "vip=web",

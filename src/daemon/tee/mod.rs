@@ -23,8 +23,7 @@ use crate::io::sys::BATCH;
 use crate::packet::{HEADROOM, Packet};
 pub(super) use capture::Capture;
 pub use capture::CaptureTo;
-use filter::Destination;
-pub use filter::{Filter, FilterError};
+pub use filter::{Destination, Filter, FilterError};
 use writer::{Left, PacketCopy, Record};
 
 /// What is to be captured.
@@ -100,17 +99,17 @@ impl Tee {
         }
     }
 
-    /// The packet that was just read was answered with `reply`, if the kernel took it.
-    pub(super) fn replied(
+    /// The packet that was just read was answered with `replies`, if the kernel took them.
+    pub(super) fn replied<'a>(
         &mut self,
         snapshot: &Snapshot,
         bytes: &[u8],
-        reply: &[u8],
-        sent: &io::Result<usize>,
+        replies: impl Iterator<Item = &'a [u8]>,
+        sent: &io::Result<()>,
     ) {
         let Some(tap) = &self.0 else { return };
         let (drop, verdict) = match sent {
-            Ok(_) => (None, "reply".to_owned()),
+            Ok(()) => (None, "reply".to_owned()),
             Err(_) => {
                 let reason = DropReason::SendFailed;
                 (Some(reason), drop_text(reason))
@@ -127,7 +126,7 @@ impl Tee {
             self.hand_over(Record {
                 verdict: verdict + &names(&named) + &because(sent.as_ref().err()),
                 ingress: Some(copy(bytes)),
-                left: Some(Left::Reply(copy(reply))),
+                left: Some(Left::Replies(replies.map(copy).collect())),
             });
         }
     }

@@ -160,8 +160,9 @@ fn what_does_not_leave_says_why() {
     bench.receive(&fragment(100));
     let snapshot = Arc::clone(bench.director.snapshot());
     let (packet, refused) = (syn(80), Err(io::Error::from_raw_os_error(libc::EIO)));
-    bench.tee.replied(&snapshot, &packet, &[], &Ok(0));
-    bench.tee.replied(&snapshot, &packet, &[], &refused);
+    let none = std::iter::empty;
+    bench.tee.replied(&snapshot, &packet, none(), &Ok(()));
+    bench.tee.replied(&snapshot, &packet, none(), &refused);
     assert_eq!(
         bench.verdicts(),
         [

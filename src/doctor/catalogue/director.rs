@@ -1,4 +1,4 @@
-//! D35 to D40: the director.
+//! D35 to D42: the director.
 
 use super::{Entry, Severity};
 use crate::doctor::finding::Code;
@@ -26,8 +26,56 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "在 director 上执行 `ip route get VIP`。",
         },
         mend: Text {
-            en: "Route the VIP to the TUN and give no device its address.",
-            zh: "把 VIP 路由到 TUN，任何设备上都不配该地址。",
+            en: "Route the VIP to the TUN and give no device its address. Before IPv6 forwarding is turned on, set accept_ra=2 where routes come by router advertisement: they would go.",
+            zh: "把 VIP 路由到 TUN，任何设备上都不配该地址。打开 IPv6 转发之前，在靠路由器通告获得路由的网卡上设 accept_ra=2，否则这些路由会丢失。",
+        },
+    },
+    Entry {
+        code: Code::director(42),
+        severity: Severity::Fatal,
+        title: Text {
+            en: "another machine answers for the VIP in the director's subnet",
+            zh: "director 的子网内有另一台机器应答 VIP",
+        },
+        happens: Text {
+            en: "Clients of that subnet, and its router, reach the other machine; the director counts nothing of them.",
+            zh: "该子网的客户端和路由器会到达另一台机器；director 对它们没有任何计数。",
+        },
+        why: Text {
+            en: "The address is in use there, a backend answers ARP for it (B8), or another director holds it. tunlb does not claim it then.",
+            zh: "该地址已被占用、后端应答了它的 ARP（B8），或另一台 director 持有它。此时 tunlb 不会占用该地址。",
+        },
+        see: Text {
+            en: "`arping -I eth0 VIP` on the director: the MAC that answers.",
+            zh: "在 director 上执行 `arping -I eth0 VIP`：查看应答的 MAC。",
+        },
+        mend: Text {
+            en: "Remove the address from that machine, or set arp_ignore on that backend; then reload the director.",
+            zh: "从那台机器移除该地址，或在该后端设置 arp_ignore；然后让 director 重新加载。",
+        },
+    },
+    Entry {
+        code: Code::director(41),
+        severity: Severity::Fatal,
+        title: Text {
+            en: "nothing answers for the VIP in the director's own subnet",
+            zh: "director 的子网内没有机器应答 VIP",
+        },
+        happens: Text {
+            en: "Clients of that subnet get \"no route to host\" after three seconds; the director counts nothing. Clients elsewhere depend on their router.",
+            zh: "该子网的客户端三秒后得到 \"no route to host\"；director 没有任何计数。其他客户端取决于它们的路由器。",
+        },
+        why: Text {
+            en: "A VIP in a subnet is asked for by ARP or neighbour discovery, and no machine has it as an address that it answers for. The kernel answers for others' addresses only with a proxy entry, and with forwarding on.",
+            zh: "子网内的 VIP 要靠 ARP 或邻居发现来查找，而没有机器应答它。内核只有在有代理表项且打开转发时才会代为应答。",
+        },
+        see: Text {
+            en: "`ip neigh show proxy` on the director; INCOMPLETE or FAILED in `ip neigh` of a client.",
+            zh: "director 上的 `ip neigh show proxy`；客户端 `ip neigh` 中的 INCOMPLETE 或 FAILED。",
+        },
+        mend: Text {
+            en: "`tunlb run --setup`, or `neighbour = \"eth0\"` in its file: it answers, announces, and stops both on exit. By hand: `ip neigh add proxy VIP dev eth0`, for IPv6 also proxy_ndp=1.",
+            zh: "使用 `tunlb run --setup`，或在配置文件中写 `neighbour = \"eth0\"`：它会应答并通告，退出时撤销。手工：`ip neigh add proxy VIP dev eth0`,IPv6 还需 proxy_ndp=1。",
         },
     },
     Entry {

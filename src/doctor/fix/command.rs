@@ -49,6 +49,13 @@ pub enum Change {
         /// `replace`.
         replaces: bool,
     },
+    /// The kernel answers on a device for an address of others.
+    ProxyNeighbour {
+        /// The address.
+        address: IpAddr,
+        /// The device.
+        device: String,
+    },
     /// A policy rule comes; what follows `ip rule add`.
     Rule(Vec<String>),
     /// A device is brought up.
@@ -185,6 +192,10 @@ fn ip_change(words: &[&str]) -> Option<Change> {
             Change::TunnelEnds((*device).to_owned())
         }
         ["fou", "add", "port", port, "gue"] => Change::BindPort(port.parse().ok()?),
+        ["neigh", "add", "proxy", address, "dev", device] => Change::ProxyNeighbour {
+            address: address.parse().ok()?,
+            device: (*device).to_owned(),
+        },
         ["neigh", "flush", ..] => Change::Neighbours,
         _ => return None,
     };
@@ -213,7 +224,10 @@ impl Change {
                 "net.ipv4.conf.*.forwarding",
                 "net.ipv4.conf.all.accept_redirects",
             ],
-            "net.ipv6.conf.all.forwarding" => &["net.ipv6.conf.*.forwarding"],
+            "net.ipv6.conf.all.forwarding" => &[
+                "net.ipv6.conf.*.forwarding",
+                "net.ipv6.conf.*.force_forwarding",
+            ],
             "net.ipv4.conf.all.rp_filter" => &["net.ipv4.conf.*.rp_filter"],
             _ => &[],
         };
@@ -240,6 +254,7 @@ impl Change {
             Self::TunnelEnds(device) => {
                 vec![ask(&["ip", "-o", "-d", "link", "show", "dev", device])]
             }
+            Self::ProxyNeighbour { .. } => vec![ask(&["ip", "neigh", "show", "proxy"])],
             Self::BindPort(_) => vec![ask(&["ip", "fou", "show"])],
             Self::Module(_) => vec![Question::File("/proc/modules")],
             Self::TransmitChecksums(device) => vec![ask(&["ethtool", "-k", device])],
@@ -336,6 +351,13 @@ mod tests {
             }
         );
         assert_eq!(
+            change_of("ip neigh add proxy 10.0.0.100 dev eth0"),
+            Change::ProxyNeighbour {
+                address: "10.0.0.100".parse().unwrap(),
+                device: "eth0".to_owned()
+            }
+        );
+        assert_eq!(
             change_of("modprobe ipip"),
             Change::Module("ipip".to_owned())
         );
@@ -371,6 +393,14 @@ mod tests {
             ),
             (
                 "nft insert rule inet f in iifname '\"x\" accept; flush ruleset #\"' accept",
+                Refusal::NotUndoable,
+            ),
+            (
+                "ip neigh add 10.0.0.100 lladdr 02:00:00:00:00:01 dev eth0",
+                Refusal::NotUndoable,
+            ),
+            (
+                "ip neigh add proxy 10.0.0.0/24 dev eth0",
                 Refusal::NotUndoable,
             ),
             ("ip route add fe80::%lo dev lo", Refusal::NotUndoable),

@@ -58,6 +58,9 @@ pub fn plan(command: &Command, before: &Before, context: Context<'_>) -> Result<
         Change::AddLink(device) => Ok(add_link(words, device, first)),
         Change::TunnelEnds(device) => tunnel_ends(words, device, first),
         Change::BindPort(port) => Ok(bind_port(words, *port, first)),
+        Change::ProxyNeighbour { address, device } => {
+            Ok(proxy_neighbour(words, *address, device, first))
+        }
         Change::Neighbours => Ok(one(words, Vec::new())),
         Change::Module(module) => Ok(load(words, module, first)),
         Change::NftRule(chain) => Ok(nft_rule(words, chain, context.mark)),
@@ -105,7 +108,8 @@ fn setting(
 }
 
 /// Settings to which the kernel gives other values than they have now when `name` gets its old value
-/// back (`inet_forward_change`, `addrconf_fixup_forwarding`), with their values now.
+/// back (`inet_forward_change`, `addrconf_fixup_forwarding`), with their values now. IPv6's 0 also clears
+/// `force_forwarding` of every device.
 fn moved_along(name: &str, old: &str, before: &Before) -> Vec<(String, String)> {
     let per_device = match name {
         "net.ipv4.ip_forward" => "net.ipv4.conf.",
@@ -119,6 +123,8 @@ fn moved_along(name: &str, old: &str, before: &Before) -> Vec<(String, String)> 
     let moved = others.filter(|(other, value)| {
         let back = if other.ends_with(".accept_redirects") {
             if old == "0" { "1" } else { "0" }
+        } else if other.ends_with(".force_forwarding") && old != "0" {
+            value.as_str() // stays
         } else {
             old
         };
@@ -383,6 +389,21 @@ fn bind_port(words: &[String], port: u16, ports: &str) -> Plan {
         return Plan::AlreadySo;
     }
     one(words, vec![line(["ip", "fou", "del", "port", &port])])
+}
+
+/// The kernel takes an entry that is there already without a word; that one is not the doctor's.
+fn proxy_neighbour(words: &[String], address: IpAddr, device: &str, entries: &str) -> Plan {
+    let is_there = entries.lines().any(|entry| {
+        let entry: Vec<_> = entry.split_whitespace().map(str::to_owned).collect();
+        let listed = entry.first().and_then(|listed| listed.parse().ok());
+        listed == Some(address) && after(&entry, "dev") == Some(device)
+    });
+    if is_there {
+        return Plan::AlreadySo;
+    }
+    let address = address.to_string();
+    let undo = line(["ip", "neigh", "del", "proxy", &address, "dev", device]);
+    one(words, vec![undo])
 }
 
 fn load(words: &[String], module: &str, modules: &str) -> Plan {

@@ -13,11 +13,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::network::Network;
-use crate::config::Config;
+use crate::config::{Config, Neighbour};
 use crate::director::VipSpec;
 use crate::doctor::facts::{
-    BackendOnDirector, DirectorFacts, Encap as EncapFact, Neighbour, Observed, RouteAnswer,
-    VipOnDirector,
+    BackendOnDirector, DirectorFacts, Encap as EncapFact, Neighbour as Entry, Observed,
+    RouteAnswer, VipOnDirector,
 };
 use crate::io::egress::{Egress, Outgoing, RawEgress};
 use crate::io::netlink::RouteQuery;
@@ -34,6 +34,8 @@ pub(super) fn read(config: &Config, network: &mut Network) -> DirectorFacts {
     DirectorFacts {
         tun: config.director.tun.clone(),
         tun_in_use: tun_in_use(&config.director.tun, network),
+        client: None,
+        neighbour_off: config.director.neighbour == Neighbour::Off,
         vips: vips(config, &backends, network),
         backends,
     }
@@ -95,6 +97,7 @@ fn vips(
             VipOnDirector {
                 own_answers: own_answers(vip, &route, backends, network),
                 route,
+                on_link: None,
             }
         });
     }
@@ -233,11 +236,11 @@ fn outer_source(config: &Config, backend: IpAddr, route: &RouteAnswer) -> Source
 pub(super) fn settled_neighbours(
     facts: &DirectorFacts,
     network: &mut Network,
-) -> Observed<Vec<Neighbour>> {
+) -> Observed<Vec<Entry>> {
     let next_hops: Vec<_> = facts.backends.iter().filter_map(next_hop).collect();
     let mut neighbours = network.neighbours();
     for _ in 0..LOOKS {
-        let sought = |neighbour: &Neighbour| {
+        let sought = |neighbour: &Entry| {
             neighbour.state == "INCOMPLETE" && next_hops.contains(&neighbour.address)
         };
         if !neighbours.seen().is_some_and(|all| all.iter().any(sought)) {

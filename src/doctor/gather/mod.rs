@@ -11,6 +11,7 @@ mod decapsulators;
 mod director;
 mod firewall;
 mod modules;
+mod neighbours;
 mod network;
 mod offloads;
 mod sockets;
@@ -104,11 +105,14 @@ pub fn backend(options: &BackendOptions) -> Facts {
     })
 }
 
-/// Looks at a director with this configuration. Sends one empty outer packet to each backend.
+/// Looks at a director with this configuration, for that client where one is named. Sends one empty outer
+/// packet to each backend, and asks for VIPs in subnets of this machine who has them.
 #[must_use]
-pub fn director(config: &Config) -> Facts {
+pub fn director(config: &Config, client: Option<IpAddr>) -> Facts {
     gather(Role::Director, |look, facts| {
-        let of_director = director::read(config, &mut look.network);
+        let mut of_director = director::read(config, &mut look.network);
+        of_director.client = client;
+        neighbours::read(&mut of_director.vips, &mut look.network);
         facts.neighbours = director::settled_neighbours(&of_director, &mut look.network);
         facts.director = Some(of_director);
     })

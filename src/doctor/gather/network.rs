@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use crate::doctor::facts::{
     Address, Link, Neighbour, Observed, PolicyRule, Route, RouteAnswer, TunnelFacts,
 };
-use crate::io::netlink::{self, Netlink, NetlinkError, RouteKind, RouteQuery};
+use crate::io::netlink::{self, Netlink, NetlinkError, ProxyNeighbour, RouteKind, RouteQuery};
+use crate::io::on_link::Subnets;
 
 /// The network of this namespace, and a connection for questions.
 #[derive(Debug)]
@@ -40,6 +41,16 @@ impl Network {
     /// The neighbour tables as they are now.
     pub(super) fn neighbours(&mut self) -> Observed<Vec<Neighbour>> {
         self.list(Netlink::neighbours).map(neighbours_of).into()
+    }
+
+    /// The subnets of this machine.
+    pub(super) fn subnets(&mut self) -> Result<Subnets, String> {
+        self.list(Subnets::read)
+    }
+
+    /// The addresses that the kernel answers for on a device.
+    pub(super) fn proxy_neighbours(&mut self) -> Result<Vec<ProxyNeighbour>, String> {
+        self.list(Netlink::proxy_neighbours)
     }
 
     fn list<T>(

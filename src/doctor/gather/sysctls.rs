@@ -28,7 +28,13 @@ const IPV4_CONF: [&str; 9] = [
     "rp_filter",
     "src_valid_mark",
 ];
-const IPV6_CONF: [&str; 2] = ["disable_ipv6", "forwarding"];
+const IPV6_CONF: [&str; 5] = [
+    "accept_ra",
+    "disable_ipv6",
+    "force_forwarding",
+    "forwarding",
+    "proxy_ndp",
+];
 
 /// Of the settings that exist, the values, by dotted name.
 pub(super) fn read(root: &Path) -> BTreeMap<String, i64> {

@@ -266,12 +266,12 @@ fn a_director_is_seen_inside() {
     run(DIRECTOR);
     assert_eq!(find_role(), FoundRole::Director);
     let own_answers = || {
-        let seen = director(&site()).director.unwrap();
+        let seen = director(&site(), None).director.unwrap();
         seen.vips[&IpAddr::from([10, 0, 0, 100])]
             .own_answers
             .clone()
     };
-    let facts = director(&site());
+    let facts = director(&site(), None);
     come_back_equal(&facts);
     let seen = facts.director.unwrap();
     assert_eq!(seen.tun_in_use, Observed::Seen(false));

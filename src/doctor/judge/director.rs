@@ -1,13 +1,14 @@
-//! Rows 35 to 40: does the director's own machine let packets into the TUN and out to the backends?
+//! Rows 35 to 42: does the director's own machine let packets into the TUN and out to the backends?
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::case::{conf, errno_text, is_local, route_text, usable};
-use super::commands::{Matching, accept, lasting, set, show};
+use super::commands::{Matching, accept, set};
+use super::forwarding::forwarding;
 use super::outcome::Outcome;
 use super::path::{self, Place};
-use super::{Check, Selection, findings, run, selected, verdict};
+use super::{Check, Selection, findings, neighbour, run, selected, verdict};
 use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Encap, Facts, Link, Observed, Role, RouteAnswer,
     VipOnDirector,
@@ -18,11 +19,11 @@ use crate::doctor::lang::{Lang, say};
 use crate::doctor::lines::{Snippet, command};
 
 /// What a check of a director looks at.
-struct Case<'a> {
-    facts: &'a Facts,
-    director: &'a DirectorFacts,
+pub(super) struct Case<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) director: &'a DirectorFacts,
     firewall: &'a Result<Firewall, String>,
-    lang: Lang,
+    pub(super) lang: Lang,
 }
 
 pub(super) fn judge(
@@ -52,7 +53,7 @@ pub(super) fn judge(
     }
 }
 
-fn checks<'a>() -> [Check<Case<'a>>; 7] {
+fn checks<'a>() -> [Check<Case<'a>>; 9] {
     let check = |row, place, needs, examine| Check {
         row,
         place,
@@ -63,6 +64,9 @@ fn checks<'a>() -> [Check<Case<'a>>; 7] {
         // Without the TUN there is no route into it.
         check(35, Place::Tunnel, &[], tun),
         check(35, Place::Route, &[], vip_route),
+        check(42, Place::Segment, &[], neighbour::taken),
+        // What another machine answers for is not to be claimed; without the route no entry helps.
+        check(41, Place::Segment, &[35, 42], neighbour::mute),
         check(36, Place::SourceValidation, &[35], own_answers),
         check(38, Place::Backends, &[], sending),
         check(37, Place::Aside, &[], only_packets),
@@ -90,7 +94,7 @@ fn vip_route(case: &Case<'_>) -> Outcome {
     }
     match unseen {
         Some(why) => Outcome::unknown(why),
-        None => forwarding(case),
+        None => forwarding(case.facts, case.director, case.lang),
     }
 }
 
@@ -140,28 +144,36 @@ fn routed_into_tun(case: &Case<'_>, outcome: Outcome, vip: IpAddr) -> Outcome {
         .verify(command!["ip", "route", "get", vip])
 }
 
-/// Packets of clients are forwarded into the TUN.
-fn forwarding(case: &Case<'_>) -> Outcome {
-    let families = [
-        ("net.ipv4.ip_forward", true),
-        ("net.ipv6.conf.all.forwarding", false),
-    ];
-    for (name, ipv4) in families {
-        let concerned = case.director.vips.keys().any(|vip| vip.is_ipv4() == ipv4);
-        if concerned && case.facts.sysctls.get(name) == Some(&0) {
-            let tun = &case.director.tun;
-            return Outcome::fail(say!(
-                case.lang,
-                "forwarding is off ({name}=0): packets of clients are not passed on into {tun}",
-                "转发未打开（{name}=0）：客户端的包不会被送进 {tun}"
-            ))
-            .evidence(name, 0)
-            .fix(set(name, 1, case.lang))
-            .persist(lasting(name, 1))
-            .verify(show(name, case.lang));
-        }
-    }
-    Outcome::pass()
+/// A killed director's device is gone with its routes; what is left answers "unreachable".
+fn left_unreachable<'a>(case: &Case<'a>) -> Option<(&'a IpAddr, &'a RouteAnswer)> {
+    let mut vips = case.director.vips.iter();
+    let refused = RouteAnswer::Refused(libc::EHOSTUNREACH);
+    vips.find_map(|(vip, seen)| (seen.route == refused).then_some((vip, &seen.route)))
+}
+
+fn no_device(case: &Case<'_>) -> Outcome {
+    let name = &case.director.tun;
+    let Some((vip, route)) = left_unreachable(case) else {
+        return Outcome::fail(say!(
+            case.lang,
+            "there is no device {name}: no director runs",
+            "没有设备 {name}:director 没有运行"
+        ))
+        .fix("tunlb run -c FILE");
+    };
+    Outcome::fail(say!(
+        case.lang,
+        "there is no device {name}: no director runs; an unreachable route for {vip} is there, as a killed director \
+         leaves it",
+        "没有设备 {name}:director 没有运行；{vip} 有一条 unreachable 路由，是被杀死的 director 留下的"
+    ))
+    .evidence(format!("ip route get {vip}"), route_text(route))
+    .fix("tunlb run -c FILE")
+    .fix(say!(
+        case.lang,
+        "# or, to have this host as it was before: tunlb undo",
+        "# 或者让本机恢复原状：tunlb undo"
+    ))
 }
 
 /// The TUN device exists, is up and is read.
@@ -172,12 +184,7 @@ fn tun(case: &Case<'_>) -> Outcome {
         Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
     let Some(link) = links.iter().find(|link| link.name == *name) else {
-        return Outcome::fail(say!(
-            case.lang,
-            "there is no device {name}: no director runs",
-            "没有设备 {name}:director 没有运行"
-        ))
-        .fix("tunlb run -c FILE");
+        return no_device(case);
     };
     if !link.up {
         return Outcome::fail(say!(case.lang, "{name} is down", "{name} 未启用（down）"))

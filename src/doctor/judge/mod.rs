@@ -11,6 +11,8 @@ mod commands;
 mod decapsulation;
 mod director;
 mod filters;
+mod forwarding;
+mod neighbour;
 mod outcome;
 mod path;
 mod service;

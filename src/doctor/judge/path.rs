@@ -27,6 +27,8 @@ pub(super) enum Place {
     OutputFirewall,
     /// The device by which the answer leaves.
     Out,
+    /// How packets for a VIP in a director's own subnet find it.
+    Segment,
     /// A director's route to its TUN.
     Route,
     /// A director's tunnel to its backends.
@@ -108,6 +110,7 @@ pub(super) fn of_backend(case: &Case<'_>, placed: &[Placed], verdict: Option<Cod
 /// Stages of a director's picture.
 pub(super) fn of_director(tun: &str, placed: &[Placed], verdict: Option<Code>) -> Vec<Stage> {
     let stages = [
+        ("segment".to_owned(), Place::Segment, Drawn::WhenNotOk),
         ("route".to_owned(), Place::Route, Drawn::Always),
         (tun.to_owned(), Place::Tunnel, Drawn::Always),
         (

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 pub use raw::RawEgress;
 
+use crate::io::sys::KernelPathMtu;
 use crate::packet::HEADROOM;
 
 /// Room for one packet and the outer header before it.
@@ -43,6 +44,12 @@ pub trait Egress: Debug {
     /// Makes every frame hold packets of up to `longest` bytes, if they do not yet. To be called
     /// while nothing is queued.
     fn fit(&mut self, longest: usize);
+
+    /// Sets which MTU of the kernel's limits what leaves; its route's until then.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn limit_by(&mut self, limit: KernelPathMtu) -> io::Result<()>;
 
     /// Queues the packet that stands in the current frame.
     fn queue(&mut self, packet: Outgoing);

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Egress, Frame, Outgoing};
-use crate::io::sys::{self, BATCH};
+use crate::io::sys::{self, BATCH, KernelPathMtu};
 use crate::packet::{HEADROOM, Version};
 
 /// Alignment of frames: a cache line, so that the packet behind the head-room starts on one.
@@ -88,6 +88,14 @@ fn open(version: Version) -> io::Result<Socket> {
 }
 
 impl Egress for RawEgress {
+    fn limit_by(&mut self, limit: KernelPathMtu) -> io::Result<()> {
+        sys::limit_by(self.v4.as_fd(), Version::V4, limit)?;
+        match &self.v6 {
+            Some(v6) => sys::limit_by(v6.as_fd(), Version::V6, limit),
+            None => Ok(()),
+        }
+    }
+
     fn frame(&mut self) -> Option<Frame<'_>> {
         let next = self.queued.len();
         let frame = self.frames.chunks_exact_mut(self.frame_bytes).nth(next)?;

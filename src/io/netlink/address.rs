@@ -111,7 +111,7 @@ pub(super) fn family_of(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn addresses_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Address> {
+pub(super) fn addresses_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Address> {
     let address = |answer| {
         if let RouteNetlinkMessage::NewAddress(message) = answer {
             address_of(message)

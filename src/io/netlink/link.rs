@@ -11,6 +11,7 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, NetlinkError, Operation};
+use crate::packet::neighbour::MacAddress;
 
 /// A network device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,10 +24,14 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// The loopback device (`IFF_LOOPBACK`).
+    pub loopback: bool,
     /// Has a carrier; of a TUN device: a process holds it open.
     pub carrier: bool,
     /// Speaks ARP: Ethernet, not loopback, not `IFF_NOARP`.
     pub arp: bool,
+    /// Its link-layer address, of Ethernet devices.
+    pub mac: Option<MacAddress>,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -114,12 +119,7 @@ impl Netlink {
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
         let mut request = LinkMessage::default();
         request.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        let operation = Operation::new("look up link", name);
-        match self.query(&operation, RouteNetlinkMessage::GetLink(request)) {
-            Ok(answers) => Ok(links_of(answers).pop()),
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.one_link(&Operation::new("look up link", name), request)
     }
 
     /// The device with that index, if there is one: a name may have gone to another device.
@@ -129,8 +129,15 @@ impl Netlink {
     pub fn link_at(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
         let mut request = LinkMessage::default();
         request.header.index = index;
-        let operation = Operation::new("look up link", index);
-        match self.query(&operation, RouteNetlinkMessage::GetLink(request)) {
+        self.one_link(&Operation::new("look up link", index), request)
+    }
+
+    fn one_link(
+        &mut self,
+        operation: &Operation,
+        request: LinkMessage,
+    ) -> Result<Option<Link>, NetlinkError> {
+        match self.query(operation, RouteNetlinkMessage::GetLink(request)) {
             Ok(answers) => Ok(links_of(answers).pop()),
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
@@ -184,7 +191,7 @@ impl Netlink {
     }
 }
 
-fn links_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Link> {
+pub(super) fn links_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Link> {
     let link = |answer| {
         if let RouteNetlinkMessage::NewLink(message) = answer {
             Some(link_of(message))
@@ -200,6 +207,7 @@ pub(super) fn link_of(message: LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
         up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
         arp: message.header.link_layer_type == LinkLayerType::Ether
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
         ..Link::default()
@@ -215,6 +223,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.name = name;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
+    } else if let LinkAttribute::Address(bytes) = attribute {
+        link.mac = bytes.try_into().ok().map(MacAddress);
     } else if let LinkAttribute::Carrier(carrier) = attribute {
         link.carrier = carrier != 0;
     } else if let LinkAttribute::Stats64(stats) = attribute {
@@ -297,6 +307,7 @@ mod tests {
         message.attributes = vec![
             LinkAttribute::IfName("eth0".into()),
             LinkAttribute::Mtu(1500),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 7]),
             LinkAttribute::Carrier(1),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
         ];
@@ -307,6 +318,7 @@ mod tests {
             up: true,
             carrier: true,
             arp: true,
+            mac: Some(MacAddress([2, 0, 0, 0, 0, 7])),
             kind: Some("veth".into()),
             ..Link::default()
         };
@@ -369,7 +381,7 @@ mod tests {
     fn the_loopback_device_is_found_by_name_and_in_the_list() {
         let mut netlink = Netlink::open().unwrap();
         let lo = netlink.link("lo").unwrap().unwrap();
-        assert!(!lo.arp);
+        assert!(!lo.arp && lo.loopback);
         assert!(
             netlink
                 .links()
@@ -378,8 +390,7 @@ mod tests {
                 .any(|link| link.name == "lo")
         );
         assert_eq!(netlink.link("no-such-link").unwrap(), None);
-        let again = netlink.link_at(lo.index).unwrap().unwrap();
-        assert_eq!(again.name, "lo");
-        assert_eq!(netlink.link_at(u32::MAX >> 1).unwrap(), None);
+        assert_eq!(netlink.link_at(lo.index).unwrap().unwrap().name, "lo");
+        assert_eq!(netlink.link_at(2_000_000_000).unwrap(), None);
     }
 }

@@ -6,6 +6,8 @@
 //! that it does not know instead of dumping everything.
 
 mod address;
+mod answer;
+mod connected;
 mod link;
 mod monitor;
 mod neighbour;
@@ -16,16 +18,19 @@ mod socket;
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
+pub use answer::{Consistency, KernelObject, read_answers, read_sockets};
+use answer::{Progress, read_datagram};
+pub use connected::ConnectedSubnet;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::{Departure, Drained, Event, Monitor, Topic};
-pub use neighbour::Neighbour;
+pub use neighbour::{Neighbour, ProxyNeighbour};
 pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
 pub(in crate::io) use socket::peer_of;
@@ -259,19 +264,13 @@ impl Netlink {
         let mut consistency = Consistency::Settled;
         loop {
             let length = self.receive(operation)?;
-            let mut rest = self.buffer.get(..length).unwrap_or_default();
-            while !rest.is_empty() {
-                let (message, after) = split_message(operation, rest)?;
-                rest = after;
-                if message.header.sequence_number != self.sequence {
-                    continue;
-                }
-                if message.header.flags & NLM_F_DUMP_INTR != 0 {
-                    consistency = Consistency::Interrupted;
-                }
-                if take(operation, message.payload, answers)? == Progress::Done {
-                    return Ok(consistency);
-                }
+            let bytes = self.buffer.get(..length).unwrap_or_default();
+            let read = read_datagram(operation, bytes, self.sequence, answers)?;
+            if read.consistency == Consistency::Interrupted {
+                consistency = Consistency::Interrupted;
+            }
+            if read.progress == Progress::Done {
+                return Ok(consistency);
             }
         }
     }
@@ -292,71 +291,6 @@ impl Netlink {
     }
 }
 
-/// Whether a listing shows one state of the kernel, or several mixed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consistency {
-    /// One state.
-    Settled,
-    /// Objects changed meanwhile; any may be missing, some may be gone already.
-    Interrupted,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    More,
-    Done,
-}
-
-/// Sorts one payload: an answer, the end, or the kernel's refusal.
-fn take<M: Message>(
-    operation: &Operation,
-    payload: NetlinkPayload<M>,
-    answers: &mut Vec<M>,
-) -> Result<Progress, NetlinkError> {
-    match payload {
-        NetlinkPayload::InnerMessage(message) => {
-            answers.push(message);
-            Ok(Progress::More)
-        }
-        NetlinkPayload::Done(done) => check_code(operation, done.code),
-        NetlinkPayload::Error(error) => check_code(operation, error.raw_code()),
-        NetlinkPayload::Noop => Ok(Progress::More),
-        NetlinkPayload::Overrun(_) | _ => Err(malformed(operation, 0, "messages were lost")),
-    }
-}
-
-/// The end of an answer: 0, or a negative error number.
-fn check_code(operation: &Operation, code: i32) -> Result<Progress, NetlinkError> {
-    let operation = operation.clone();
-    match code.wrapping_neg() {
-        0 => Ok(Progress::Done),
-        libc::EEXIST => Err(NetlinkError::Exists { operation }),
-        errno => Err(NetlinkError::Refused {
-            operation,
-            cause: io::Error::from_raw_os_error(errno),
-        }),
-    }
-}
-
-/// Cuts the first message off `bytes`; messages start at multiples of 4 bytes.
-fn split_message<'a, M: Message>(
-    operation: &Operation,
-    bytes: &'a [u8],
-) -> Result<(NetlinkMessage<M>, &'a [u8]), NetlinkError> {
-    let length = declared_length(bytes)
-        .filter(|length| (HEADER_BYTES..=bytes.len()).contains(length))
-        .ok_or_else(|| malformed(operation, bytes.len(), "message length out of bounds"))?;
-    let message = NetlinkMessage::deserialize(&bytes[..length])
-        .map_err(|error| malformed(operation, length, &error.to_string()))?;
-    let next = length.next_multiple_of(4).min(bytes.len());
-    Ok((message, &bytes[next..]))
-}
-
-fn declared_length(bytes: &[u8]) -> Option<usize> {
-    let length = u32::from_ne_bytes(bytes.first_chunk().copied()?);
-    usize::try_from(length).ok()
-}
-
 fn socket_error(operation: &Operation, cause: io::Error) -> NetlinkError {
     NetlinkError::Socket {
         operation: operation.clone(),
@@ -374,8 +308,9 @@ fn malformed(operation: &Operation, length: usize, reason: &str) -> NetlinkError
 
 #[cfg(test)]
 mod tests {
+    use super::answer::{check_code, split_message};
     use super::*;
-    use crate::io::{testing::in_namespace, tun::TunDevice};
+    use crate::io::{testing::in_namespace, tun::TunDevice, undo::Undo};
     use netlink_packet_sock_diag::SockDiagMessage;
     use proptest::prelude::*;
     use std::num::NonZeroUsize;
@@ -436,7 +371,8 @@ mod tests {
     #[test]
     #[ignore = "run by the_kernel_takes_changes_and_tells_of_them in a namespace of its own"]
     fn the_kernel_takes_changes_and_tells_of_them_inside() {
-        let device = TunDevice::open("tunlb0", NonZeroUsize::MIN, 1480).unwrap();
+        let mut undo = Undo::new().unwrap();
+        let device = TunDevice::open("tunlb0", NonZeroUsize::MIN, 1480, &mut undo).unwrap();
         let mut netlink = Netlink::open().unwrap();
         let lo = netlink.link("lo").unwrap().unwrap().index;
         netlink.set_up(lo).unwrap();

@@ -15,8 +15,8 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::{
-    Address, Link, NetlinkError, Operation, address::address_of, link::link_of, socket_error,
-    split_message,
+    Address, Link, NetlinkError, Operation, address::address_of, answer::split_message,
+    link::link_of, socket_error,
 };
 use crate::io::sys;
 
@@ -264,6 +264,7 @@ mod tests {
         sysctl::Sysctl,
         testing::in_namespace,
         tun::{TunDevice, TunError},
+        undo::Undo,
     };
     use proptest::prelude::*;
     use std::{num::NonZeroUsize, process::Command};
@@ -278,7 +279,8 @@ mod tests {
     }
 
     fn tun(name: &str) -> Result<TunDevice, TunError> {
-        TunDevice::open(name, NonZeroUsize::MIN, 1480)
+        let mut undo = Undo::new().unwrap();
+        TunDevice::open(name, NonZeroUsize::MIN, 1480, &mut undo)
     }
 
     #[test]

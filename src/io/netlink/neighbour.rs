@@ -1,13 +1,17 @@
-//! Neighbours: who answers on a link, as the kernel's ARP and neighbour discovery know it.
+//! Neighbours: who answers on a link, as the kernel's ARP and neighbour discovery know it; and the
+//! addresses that the kernel answers for itself (proxy entries).
 
 use std::net::IpAddr;
 
+use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    },
 };
 
-use super::{Netlink, NetlinkError, Operation};
+use super::{Netlink, NetlinkError, Operation, address::family_of};
 
 /// An entry of the neighbour tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,15 @@ pub struct Neighbour {
     pub link_layer_address: Vec<u8>,
 }
 
+/// An address that the kernel answers for on a device, as `ip neigh add proxy` makes it answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProxyNeighbour {
+    /// Index of the device; 0: on every device, which only old programs ask for.
+    pub link: u32,
+    /// The address.
+    pub address: IpAddr,
+}
+
 impl Netlink {
     /// All IPv4 and IPv6 neighbours of the namespace.
     ///
@@ -32,18 +45,90 @@ impl Netlink {
         let answers = self.dump(&Operation::new("list", "neighbours"), &request)?;
         Ok(answers.into_iter().filter_map(neighbour_of).collect())
     }
+
+    /// All IPv4 and IPv6 addresses that the kernel answers for.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn proxy_neighbours(&mut self) -> Result<Vec<ProxyNeighbour>, NetlinkError> {
+        let mut request = NeighbourMessage::default();
+        request.header.flags = NeighbourFlags::Proxy;
+        let request = RouteNetlinkMessage::GetNeighbour(request);
+        let answers = self.dump(&Operation::new("list", "proxy neighbours"), &request)?;
+        Ok(answers.into_iter().filter_map(proxy_of).collect())
+    }
+
+    /// Makes the kernel answer for an address; where it does already, nothing changes.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn add_proxy_neighbour(&mut self, entry: ProxyNeighbour) -> Result<(), NetlinkError> {
+        let operation = Operation::new("add", entry);
+        let message = RouteNetlinkMessage::NewNeighbour(proxy_message(entry));
+        self.change(&operation, message, NLM_F_CREATE)
+    }
+
+    /// Removes what [`Netlink::add_proxy_neighbour`] added.
+    ///
+    /// # Errors
+    /// ENOENT where it is not there, ENODEV where its device is gone; any other [`NetlinkError`].
+    pub fn remove_proxy_neighbour(&mut self, entry: ProxyNeighbour) -> Result<(), NetlinkError> {
+        let operation = Operation::new("remove", entry);
+        let message = RouteNetlinkMessage::DelNeighbour(proxy_message(entry));
+        self.change(&operation, message, 0)
+    }
 }
 
-fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
+impl std::fmt::Display for ProxyNeighbour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { link, address } = self;
+        write!(f, "proxy neighbour {address} of link {link}")
+    }
+}
+
+fn proxy_message(entry: ProxyNeighbour) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family_of(entry.address);
+    message.header.ifindex = entry.link;
+    message.header.flags = NeighbourFlags::Proxy;
+    let address = match entry.address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes = vec![NeighbourAttribute::Destination(address)];
+    message
+}
+
+fn proxy_of(message: RouteNetlinkMessage) -> Option<ProxyNeighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else {
+        return None;
+    };
+    if !message.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
+    Some(ProxyNeighbour {
+        link: message.header.ifindex,
+        address: message.attributes.iter().find_map(destination)?,
+    })
+}
+
+fn destination(attribute: &NeighbourAttribute) -> Option<IpAddr> {
+    if let NeighbourAttribute::Destination(destination) = attribute {
+        ip_of(destination)
+    } else {
+        None
+    }
+}
+
+pub(super) fn neighbour_of(message: RouteNetlinkMessage) -> Option<Neighbour> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else {
         return None;
     };
     let mut address = None;
     let mut link_layer_address = Vec::new();
     for attribute in message.attributes {
-        if let NeighbourAttribute::Destination(destination) = attribute {
-            address = ip_of(&destination);
-        } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
+        address = address.or(destination(&attribute));
+        if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
             link_layer_address = bytes;
         }
     }
@@ -77,7 +162,47 @@ fn state_text(state: NeighbourState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::testing::in_namespace;
     use netlink_packet_route::AddressFamily;
+
+    #[test]
+    fn proxy_entries_come_and_go() {
+        in_namespace("io::netlink::neighbour::tests::proxy_entries_come_and_go_inside");
+    }
+
+    #[test]
+    #[ignore = "run by proxy_entries_come_and_go in a namespace of its own"]
+    fn proxy_entries_come_and_go_inside() {
+        let mut netlink = Netlink::open().unwrap();
+        let link = netlink.link("lo").unwrap().unwrap().index;
+        netlink.set_up(link).unwrap();
+        let entries = ["10.0.0.100", "2001:db8::100"].map(|address| ProxyNeighbour {
+            link,
+            address: address.parse().unwrap(),
+        });
+        for entry in entries {
+            netlink.add_proxy_neighbour(entry).unwrap();
+            netlink.add_proxy_neighbour(entry).unwrap();
+        }
+        let mut listed = netlink.proxy_neighbours().unwrap();
+        listed.sort();
+        assert_eq!(listed, entries);
+        for entry in entries {
+            netlink.remove_proxy_neighbour(entry).unwrap();
+            let again = netlink.remove_proxy_neighbour(entry).unwrap_err();
+            assert_eq!(again.errno(), Some(libc::ENOENT), "{again}");
+        }
+        assert_eq!(netlink.proxy_neighbours().unwrap(), []);
+        let entry = ProxyNeighbour {
+            link: 4000,
+            ..entries[0]
+        };
+        let error = netlink.add_proxy_neighbour(entry).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "add proxy neighbour 10.0.0.100 of link 4000: No such device (os error 19)"
+        );
+    }
 
     #[test]
     fn a_message_becomes_a_neighbour() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
         RouteProtocol, RouteScope, RouteType, RouteVia,
@@ -13,6 +13,7 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, NetlinkError, Operation, address::family_of};
+use crate::packet::Version;
 
 /// Further conditions of a route look-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,6 +116,25 @@ impl Netlink {
             .ok_or_else(|| super::malformed(&operation, 0, "no route in it"))
     }
 
+    /// The MTU in bytes that is set by hand on the route which a packet to `destination` takes, whatever was
+    /// learnt by path MTU discovery.
+    ///
+    /// # Errors
+    /// As of [`route_to`](Self::route_to).
+    pub fn configured_mtu(&mut self, destination: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family_of(destination);
+        message.header.destination_prefix_length = prefix_length_of_host(destination);
+        message.header.flags = RouteFlags::FibMatch;
+        message.attributes = vec![RouteAttribute::Destination(destination.into())];
+        let operation = Operation::new("look up the route entry for", destination);
+        let answers = self.query(&operation, RouteNetlinkMessage::GetRoute(message))?;
+        Ok(answers
+            .into_iter()
+            .find_map(route_of)
+            .and_then(|route| route.mtu))
+    }
+
     /// Adds a route for `net` through the device `oif` to the main table, with an MTU in bytes of its
     /// own where it is to be smaller than the device's.
     ///
@@ -150,6 +170,165 @@ impl Netlink {
         let message = RouteNetlinkMessage::DelRoute(device_route(net, oif));
         self.change(&operation, message, 0)
     }
+
+    /// Adds a route to the main table that answers packets for `net` with "unreachable", where no route with
+    /// a better metric is.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Exists`] where the table has a route for `net` with that metric; any other
+    /// [`NetlinkError`].
+    pub fn add_unreachable(&mut self, net: IpNet, metric: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("add route", format_args!("unreachable {net}"));
+        let message = RouteNetlinkMessage::NewRoute(unreachable(net, metric));
+        self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes the route that [`Netlink::add_unreachable`] added.
+    ///
+    /// # Errors
+    /// ESRCH where it is not there; any other [`NetlinkError`].
+    pub fn remove_unreachable(&mut self, net: IpNet, metric: u32) -> Result<(), NetlinkError> {
+        let operation = Operation::new("remove route", format_args!("unreachable {net}"));
+        let message = RouteNetlinkMessage::DelRoute(unreachable(net, metric));
+        self.change(&operation, message, 0)
+    }
+
+    /// What the routes of the main table through the device `oif` are for.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn routes_through(&mut self, oif: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.attributes = vec![RouteAttribute::Oif(oif)];
+        self.destinations(&request, |_| true)
+    }
+
+    /// What the unreachable routes of the main table with that metric are for.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn unreachable_routes(&mut self, metric: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.header.kind = RouteType::Unreachable;
+        let metric = RouteAttribute::Priority(metric);
+        self.destinations(&request, |route| route.attributes.contains(&metric))
+    }
+
+    /// What routes of both families are for.
+    fn destinations(
+        &mut self,
+        request: &RouteMessage,
+        chosen: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<IpNet>, NetlinkError> {
+        let mut nets = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let routes = self.main_routes(family, request.clone(), &chosen)?;
+            nets.extend(routes.iter().filter_map(net_of));
+        }
+        Ok(nets)
+    }
+
+    /// The devices of the default routes of the main table, by index, for the family of `version`.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn default_devices(&mut self, version: Version) -> Result<Vec<u32>, NetlinkError> {
+        let default = |route: &RouteMessage| route.header.destination_prefix_length == 0;
+        let routes = self.main_routes(family(version), RouteMessage::default(), default)?;
+        Ok(routes.iter().flat_map(devices_of).collect())
+    }
+
+    /// The devices of the IPv6 routes that came by router advertisement, by index.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`].
+    pub fn advertised_devices(&mut self) -> Result<Vec<u32>, NetlinkError> {
+        let mut request = RouteMessage::default();
+        request.header.protocol = RouteProtocol::Ra;
+        let routes = self.main_routes(AddressFamily::Inet6, request, |_| true)?;
+        Ok(routes.iter().flat_map(devices_of).collect())
+    }
+
+    /// Routes of one family in the main table; the kernel filters by what `request` says.
+    fn main_routes(
+        &mut self,
+        family: AddressFamily,
+        mut request: RouteMessage,
+        chosen: impl Fn(&RouteMessage) -> bool,
+    ) -> Result<Vec<RouteMessage>, NetlinkError> {
+        request.header.address_family = family;
+        let request = RouteNetlinkMessage::GetRoute(request);
+        let answers = self.dump(&Operation::new("list", "routes"), &request)?;
+        let route = |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                Some(route)
+            } else {
+                None
+            }
+        };
+        let in_main = |route: &RouteMessage| {
+            let RouteHeader {
+                table,
+                address_family,
+                ..
+            } = route.header;
+            (table, address_family) == (RouteHeader::RT_TABLE_MAIN, family)
+        };
+        let routes = answers.into_iter().filter_map(route);
+        Ok(routes
+            .filter(|route| in_main(route) && chosen(route))
+            .collect())
+    }
+}
+
+/// The devices that a route leads to: one, or that of each of its next hops.
+fn devices_of(route: &RouteMessage) -> Vec<u32> {
+    let mut devices = Vec::new();
+    for attribute in &route.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            devices.push(*index);
+        } else if let RouteAttribute::MultiPath(hops) = attribute {
+            devices.extend(hops.iter().map(|hop| hop.interface_index));
+        }
+    }
+    devices
+}
+
+const fn family(version: Version) -> AddressFamily {
+    match version {
+        Version::V4 => AddressFamily::Inet,
+        Version::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn net_of(route: &RouteMessage) -> Option<IpNet> {
+    let destination = route.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Destination(address) = attribute {
+            ip_of(address)
+        } else {
+            None
+        }
+    });
+    IpNet::new(destination?, route.header.destination_prefix_length).ok()
+}
+
+/// A route without a way.
+fn unreachable(net: IpNet, metric: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: family_of(net.addr()),
+        destination_prefix_length: net.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unreachable,
+        ..RouteHeader::default()
+    };
+    message.attributes = vec![
+        RouteAttribute::Destination(net.network().into()),
+        RouteAttribute::Priority(metric),
+    ];
+    message
 }
 
 fn route_with_mtu(net: IpNet, oif: u32, mtu: Option<u32>) -> RouteMessage {
@@ -187,7 +366,7 @@ fn prefix_length_of_host(address: IpAddr) -> u8 {
     IpNet::from(address).max_prefix_len()
 }
 
-fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
+pub(super) fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else {
         return None;
     };

@@ -47,7 +47,7 @@ impl Netlink {
     }
 }
 
-fn rule_of(message: RouteNetlinkMessage) -> Option<PolicyRule> {
+pub(super) fn rule_of(message: RouteNetlinkMessage) -> Option<PolicyRule> {
     let RouteNetlinkMessage::NewRule(message) = message else {
         return None;
     };

@@ -107,7 +107,7 @@ pub(in crate::io) fn peer_of(address: IpAddr) -> Option<IpAddr> {
     (!address.is_unspecified()).then_some(address)
 }
 
-fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
+pub(super) fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
     let SockDiagMessage::InetResponse(response) = message else {
         return None;
     };

@@ -14,12 +14,20 @@ mod option;
 mod packet;
 mod receive;
 mod send;
+mod user;
 
 pub use heap::release_freed_memory;
-pub use option::{force_receive_buffer, receive_only, report_full_queues};
-pub use packet::{LinkArrival, bind_to_all_devices, lost_packets, receive_link, report_times};
+pub use option::{
+    KernelPathMtu, force_receive_buffer, learn_no_path_mtu, limit_by, namespace_cookie,
+    receive_only, report_full_queues,
+};
+pub use packet::{
+    Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,
+    report_times,
+};
 pub use receive::{ReceiveBatch, Received};
 pub use send::send_batch;
+pub use user::effective_user;
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
 pub const BATCH: usize = 64;

@@ -27,6 +27,66 @@ pub fn report_full_queues(socket: BorrowedFd<'_>, version: Version) -> io::Resul
     }
 }
 
+/// Keeps the kernel from learning a path MTU on account of this socket (IP_PMTUDISC_INTERFACE, ip(7)): an ICMP
+/// error that quotes a packet which the socket could have sent lowers the MTU of its route for ten minutes
+/// otherwise, unexamined. IPv6 does so for raw sockets whatever they ask, but never below 1280 bytes.
+///
+/// # Errors
+/// The kernel's, for a socket of another family.
+pub fn learn_no_path_mtu(socket: BorrowedFd<'_>, version: Version) -> io::Result<()> {
+    match version {
+        Version::V4 => {
+            let interface = libc::IP_PMTUDISC_INTERFACE;
+            set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, interface)
+        }
+        Version::V6 => {
+            let interface = libc::IPV6_PMTUDISC_INTERFACE;
+            set(
+                socket,
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                interface,
+            )
+        }
+    }
+}
+
+/// What the kernel refuses to send as too long for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelPathMtu {
+    /// What exceeds the route's MTU, also where it was learnt by path MTU discovery.
+    Route,
+    /// What exceeds the device's MTU only.
+    Device,
+}
+
+/// Sets which MTU limits what a socket sends (IP_MTU_DISCOVER, ip(7); IPV6_MTU_DISCOVER, ipv6(7)). The kernel's
+/// default is the route's.
+///
+/// # Errors
+/// The kernel's, for a socket of another family.
+pub fn limit_by(socket: BorrowedFd<'_>, version: Version, limit: KernelPathMtu) -> io::Result<()> {
+    let (level, option, want, probe) = match version {
+        Version::V4 => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_WANT,
+            libc::IP_PMTUDISC_PROBE,
+        ),
+        Version::V6 => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_WANT,
+            libc::IPV6_PMTUDISC_PROBE,
+        ),
+    };
+    let value = match limit {
+        KernelPathMtu::Route => want,
+        KernelPathMtu::Device => probe,
+    };
+    set(socket, level, option, value)
+}
+
 /// Lets a raw ICMP socket receive messages of one type only (ICMP_FILTER, raw(7); ICMP6_FILTER,
 /// RFC 3542 §3.2).
 ///
@@ -47,6 +107,32 @@ pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_type: u8) -> 
             blocked[usize::from(icmp_type / 32)] &= !(1 << (icmp_type % 32));
             set(socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, blocked)
         }
+    }
+}
+
+/// The cookie of a socket's network namespace: unique among all namespaces since the machine started
+/// (SO_NETNS_COOKIE; linux/net/core/net_namespace.c numbers them and reuses none).
+///
+/// # Errors
+/// ENOPROTOOPT before Linux 5.14.
+pub fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = length_of::<u64>();
+    // SAFETY: the value points at writable data of the length given, which outlives the call; the
+    // descriptor is open for the lifetime of `socket`.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            ptr::from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if status == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

@@ -17,6 +17,16 @@ type Control = [u64; 8];
 const AF_PACKET: u16 = 17;
 const ETH_P_ALL: u16 = 3;
 
+/// The protocol of a frame (linux/if_ether.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Ethertype {
+    /// ETH_P_ARP
+    Arp = 0x0806,
+    /// ETH_P_IPV6
+    Ipv6 = 0x86dd,
+}
+
 // SAFETY: CMSG_SPACE only computes.
 const _: () = assert!(
     unsafe { libc::CMSG_SPACE(length_of::<libc::timespec>()) } as usize <= size_of::<Control>()
@@ -42,10 +52,25 @@ pub struct LinkArrival {
 /// # Errors
 /// The kernel's, for a socket of another family.
 pub fn bind_to_all_devices(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: `sockaddr_ll` is plain data for which all zeroes is valid; index 0 is every device.
+    bind(socket, ETH_P_ALL, 0) // index 0 is every device
+}
+
+/// Lets a packet socket send by the device of that index, and receive what comes in there with that
+/// protocol.
+///
+/// # Errors
+/// ENODEV where there is no such device; otherwise the kernel's, for a socket of another family.
+pub fn bind_to_device(socket: BorrowedFd<'_>, protocol: Ethertype, link: u32) -> io::Result<()> {
+    let index = i32::try_from(link).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    bind(socket, protocol as u16, index)
+}
+
+fn bind(socket: BorrowedFd<'_>, protocol: u16, index: libc::c_int) -> io::Result<()> {
+    // SAFETY: `sockaddr_ll` is plain data for which all zeroes is valid.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = AF_PACKET;
-    address.sll_protocol = ETH_P_ALL.to_be();
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = index;
     // SAFETY: the address is of the length given and outlives the call, which only reads it.
     let status = unsafe {
         libc::bind(

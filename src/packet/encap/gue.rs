@@ -13,17 +13,21 @@ pub(super) const PROTOCOL: u8 = 17;
 
 /// The first of the 16384 dynamic ports (RFC 6335 §6); the flow hash chooses one of them, so that
 /// networks and NICs spread flows.
-const FIRST_DYNAMIC_PORT: u16 = 0xc000;
+pub(super) const FIRST_DYNAMIC_PORT: u16 = 0xc000;
 
-/// The header with checksum 0, which is right over IPv4 (RFC 768).
+/// The source port of a flow.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "only the low bits of the hash are wanted"
 )]
+pub(super) const fn source_port(flow_hash: u64) -> u16 {
+    FIRST_DYNAMIC_PORT | flow_hash as u16
+}
+
+/// The header with checksum 0, which is right over IPv4 (RFC 768).
 pub(super) fn header(port: NonZeroU16, flow_hash: u64, length: u16) -> [u8; UDP_HEADER] {
-    let source_port = FIRST_DYNAMIC_PORT | flow_hash as u16;
     let mut header = [0; UDP_HEADER];
-    header[..2].copy_from_slice(&source_port.to_be_bytes());
+    header[..2].copy_from_slice(&source_port(flow_hash).to_be_bytes());
     header[2..4].copy_from_slice(&port.get().to_be_bytes());
     header[4..6].copy_from_slice(&length.to_be_bytes());
     header

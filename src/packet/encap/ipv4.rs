@@ -45,6 +45,10 @@ impl Ipv4Tunnel {
         matches!(self.source, SourceRule::Entropy(_))
     }
 
+    pub(super) const fn source_rule(&self) -> SourceRule {
+        self.source
+    }
+
     pub(super) const fn source(&self, flow_hash: u64) -> Ipv4Addr {
         let address = match self.source {
             SourceRule::Fixed(address) => address,

@@ -141,11 +141,49 @@ impl Encap {
     /// Whether the flow hash shows in the outer header at all.
     #[must_use]
     pub const fn takes_entropy(&self) -> bool {
-        let source = match &self.outer {
+        self.takes_source_entropy() || matches!(self.kind, EncapKind::Gue { .. })
+    }
+
+    /// Whether some flow has this outer source; never where the [kernel](Self::source_is_chosen_by_kernel)
+    /// chooses it.
+    #[must_use]
+    pub fn may_come_from(&self, source: IpAddr) -> bool {
+        let rule = match &self.outer {
+            Outer::V4(tunnel) => tunnel.source_rule(),
+            Outer::V6(tunnel) => tunnel.source_rule(),
+        };
+        match rule {
+            SourceRule::Fixed(address) => address == source && !source.is_unspecified(),
+            SourceRule::Entropy(prefix) => prefix.net().contains(&source),
+        }
+    }
+
+    /// Whether some flow has this UDP source port; a tunnel without UDP has none.
+    #[must_use]
+    pub const fn may_use_source_port(&self, port: u16) -> bool {
+        matches!(self.kind, EncapKind::Gue { .. }) && port >= gue::FIRST_DYNAMIC_PORT
+    }
+
+    /// The UDP source port of a flow; `None` for a tunnel without UDP.
+    #[must_use]
+    pub const fn source_port(&self, flow_hash: u64) -> Option<u16> {
+        match self.kind {
+            EncapKind::Gue { .. } => Some(gue::source_port(flow_hash)),
+            EncapKind::Ipip => None,
+        }
+    }
+
+    /// Whether the raw socket chooses the outer source.
+    #[must_use]
+    pub fn source_is_chosen_by_kernel(&self) -> bool {
+        !self.takes_source_entropy() && self.source(0).is_unspecified()
+    }
+
+    const fn takes_source_entropy(&self) -> bool {
+        match &self.outer {
             Outer::V4(tunnel) => tunnel.takes_entropy(),
             Outer::V6(tunnel) => tunnel.takes_entropy(),
-        };
-        source || matches!(self.kind, EncapKind::Gue { .. })
+        }
     }
 
     /// The outer source of a flow.

@@ -12,6 +12,7 @@ mod bad_input;
 mod director;
 mod families;
 mod healthy;
+mod neighbour;
 mod pairs;
 mod seeds;
 mod service;

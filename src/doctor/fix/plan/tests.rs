@@ -62,6 +62,16 @@ fn a_setting_gets_its_old_value() {
 }
 
 #[test]
+fn an_entry_that_was_not_there_goes_again() {
+    let listed = "10.0.0.100 dev eth1 proxy \n2001:db8::100 dev eth0 proxy \n";
+    let text = "ip neigh add proxy 10.0.0.100 dev eth0";
+    let expected = ["ip neigh del proxy 10.0.0.100 dev eth0"];
+    assert_eq!(undo(text, &[listed]), expected);
+    let there = "ip neigh add proxy 2001:db8:0::100 dev eth0";
+    assert_eq!(planned(there, &[], &[listed]), Ok(Plan::AlreadySo));
+}
+
+#[test]
 fn what_hangs_on_forwarding_comes_back_too() {
     let before = [
         ("net.ipv4.ip_forward", "0"),

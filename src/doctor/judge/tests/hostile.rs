@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::doctor::fix::Refusal;
 use crate::doctor::fix::before::Before;
 use crate::doctor::fix::command::Command as FixCommand;
 use crate::doctor::fix::plan::{self, Plan};
@@ -317,7 +318,10 @@ fn check(facts: &Facts) {
                 .words()
                 .is_some_and(|words| words[0] == "nft" && words[1] == "insert")
             {
-                assert!(FixCommand::of(line).is_ok(), "{line}");
+                let read = FixCommand::of(line);
+                // A table may be called as a placeholder is: that is left to the user.
+                let left = matches!(read, Err(Refusal::Placeholder(_)));
+                assert!(read.is_ok() || left, "{line}");
             }
         }
         let script: String = lines.iter().map(|line| format!("{line}\n")).collect();

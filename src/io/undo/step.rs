@@ -1,0 +1,362 @@
+//! One change to the host, with all that undoing it takes; what the journal's lines hold.
+//!
+//! This is the whole vocabulary of an undo: whatever a journal says, nothing but these steps, with these
+//! values, is ever made of it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::io::sysctl::{Sysctl, is_device_name};
+use crate::text::{plain::Plain, shell};
+
+/// The metric of an `unreachable` route: the worst there is, so that every other route of the VIP is
+/// better, an operator's own way for it in an emergency included.
+pub const LAST_RESORT_METRIC: u32 = u32::MAX;
+
+/// One change; as text, what it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// A setting got another value.
+    Sysctl {
+        /// The setting itself.
+        change: Change,
+        /// Settings that the kernel changes along with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dependents: Vec<Change>,
+    },
+    /// An address was added.
+    Address {
+        /// The device that has it.
+        device: Device,
+        /// The address.
+        net: IpNet,
+    },
+    /// A route was added to the main table.
+    Route {
+        /// The device that it leads to.
+        device: Device,
+        /// What it leads to.
+        net: IpNet,
+    },
+    /// A proxy neighbour entry was added: the kernel answers on a device for an address of others.
+    Neighbour {
+        /// The device on which it answers.
+        device: Device,
+        /// The address.
+        address: IpAddr,
+    },
+    /// An `unreachable` route was added to the main table, with the worst metric.
+    Unreachable {
+        /// What it is for.
+        net: IpNet,
+    },
+    /// A device that was there got another MTU and state.
+    Link {
+        /// The device.
+        device: Device,
+        /// Its MTU before, in bytes.
+        mtu: u32,
+        /// Whether it was up before.
+        up: bool,
+    },
+}
+
+/// A setting's value before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The setting.
+    pub key: Sysctl,
+    /// Index of the device that the setting belongs to; none for `all`, `default` and a whole host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<u32>,
+    /// Its value before the change.
+    pub before: i32,
+    /// Its value after the change.
+    pub after: i32,
+}
+
+/// A device; both must still fit when a step is undone, since either may be used again by another one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    #[serde(deserialize_with = "device_name")]
+    pub name: String,
+}
+
+fn device_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if is_device_name(&name) {
+        Ok(name)
+    } else {
+        Err(serde::de::Error::custom("not a device name"))
+    }
+}
+
+impl Step {
+    /// Whether it is undone last, after every queue of the TUN is closed: the device itself, how it makes
+    /// addresses, and the routes that keep packets from being sent back to the router meanwhile.
+    #[must_use]
+    pub fn outlasts_traffic(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Link { .. } => true,
+            Self::Sysctl { change, .. } => change.key.makes_addresses_unless().is_some(),
+            Self::Address { .. } | Self::Route { .. } | Self::Neighbour { .. } => false,
+        }
+    }
+
+    /// A director has such a step for each of its VIPs, which may be thousands: too many lines for a log.
+    #[must_use]
+    pub const fn is_one_of_many(&self) -> bool {
+        match self {
+            Self::Route { .. } | Self::Unreachable { .. } | Self::Neighbour { .. } => true,
+            Self::Sysctl { .. } | Self::Address { .. } | Self::Link { .. } => false,
+        }
+    }
+
+    /// Whether other settings hang on it.
+    pub(super) const fn has_dependents(&self) -> bool {
+        match self {
+            Self::Sysctl { dependents, .. } => !dependents.is_empty(),
+            Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Unreachable { .. }
+            | Self::Link { .. } => false,
+        }
+    }
+
+    /// The change as it was made, a line for the log.
+    #[must_use]
+    pub fn made(&self) -> String {
+        match self {
+            Self::Sysctl { change, .. } => {
+                let Change { before, after, .. } = change;
+                format!("set {}: {before} -> {after}", Plain(change.key.to_string()))
+            }
+            Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Unreachable { .. } => {
+                format!("added {self}")
+            }
+            Self::Link { .. } => format!("changed {self}"),
+        }
+    }
+
+    /// The change as it was undone, a line for the log.
+    #[must_use]
+    pub fn undone(&self) -> String {
+        match self {
+            Self::Sysctl { change, .. } => {
+                let Change { before, after, .. } = change;
+                let key = change.key.to_string();
+                format!("restored {}: {after} -> {before}", Plain(key))
+            }
+            Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Unreachable { .. } => {
+                format!("removed {self}")
+            }
+            Self::Link { .. } => format!("restored {self}"),
+        }
+    }
+
+    /// The command that undoes it, a line for a shell.
+    #[must_use]
+    pub fn by_hand(&self) -> String {
+        match self {
+            Self::Sysctl { change, .. } => {
+                let assignment = format!("{}={}", change.key, change.before);
+                shell::line(&["sysctl", "-w", &assignment])
+            }
+            Self::Address { device, net } => {
+                shell::line(&["ip", "addr", "del", &net.to_string(), "dev", &device.name])
+            }
+            Self::Route { device, net } => {
+                let net = net.to_string();
+                shell::line(&["ip", "route", "del", &net, "dev", &device.name])
+            }
+            Self::Neighbour { device, address } => {
+                let address = address.to_string();
+                shell::line(&["ip", "neigh", "del", "proxy", &address, "dev", &device.name])
+            }
+            Self::Unreachable { net } => {
+                let (net, metric) = (net.to_string(), LAST_RESORT_METRIC.to_string());
+                shell::line(&["ip", "route", "del", "unreachable", &net, "metric", &metric])
+            }
+            Self::Link { device, mtu, up } => {
+                let state = if *up { "up" } else { "down" };
+                let mtu = mtu.to_string();
+                shell::line(&["ip", "link", "set", &device.name, "mtu", &mtu, state])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sysctl { change, .. } => {
+                let Change {
+                    key, before, after, ..
+                } = change;
+                write!(f, "{}: {before} -> {after}", Plain(key.to_string()))
+            }
+            Self::Address { device, net } => write!(f, "address {net} on {device}"),
+            Self::Route { device, net } => write!(f, "route {net} to {device}"),
+            Self::Neighbour { device, address } => {
+                write!(f, "proxy neighbour {address} on {device}")
+            }
+            Self::Unreachable { net } => write!(f, "route unreachable {net}"),
+            Self::Link { device, .. } => write!(f, "MTU and state of {device}"),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Plain(&self.name).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str) -> Device {
+        Device {
+            index: 4,
+            name: name.into(),
+        }
+    }
+
+    fn sysctl() -> Step {
+        let change = Change {
+            key: Sysctl::ipv4_forward(),
+            link: None,
+            before: 0,
+            after: 1,
+        };
+        let dependents = vec![Change {
+            key: Sysctl::ipv4_conf("eth0.7", "forwarding").unwrap(),
+            link: Some(4),
+            before: 1,
+            after: 1,
+        }];
+        Step::Sysctl { change, dependents }
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn steps_as_text_and_as_shell() {
+        for (step, made, undone, by_hand) in [
+            (
+                sysctl(),
+                "set net.ipv4.ip_forward: 0 -> 1",
+                "restored net.ipv4.ip_forward: 1 -> 0",
+                "sysctl -w net.ipv4.ip_forward=0",
+            ),
+            (
+                Step::Address {
+                    device: device("lo"),
+                    net: net("10.0.0.100/32"),
+                },
+                "added address 10.0.0.100/32 on lo",
+                "removed address 10.0.0.100/32 on lo",
+                "ip addr del 10.0.0.100/32 dev lo",
+            ),
+            (
+                Step::Route {
+                    device: device("$(id)"),
+                    net: net("2001:db8::100/128"),
+                },
+                "added route 2001:db8::100/128 to $(id)",
+                "removed route 2001:db8::100/128 to $(id)",
+                "ip route del 2001:db8::100/128 dev '$(id)'",
+            ),
+            (
+                Step::Neighbour {
+                    device: device("$(id)"),
+                    address: "2001:db8::100".parse().unwrap(),
+                },
+                "added proxy neighbour 2001:db8::100 on $(id)",
+                "removed proxy neighbour 2001:db8::100 on $(id)",
+                "ip neigh del proxy 2001:db8::100 dev '$(id)'",
+            ),
+            (
+                Step::Unreachable {
+                    net: net("10.0.0.100/32"),
+                },
+                "added route unreachable 10.0.0.100/32",
+                "removed route unreachable 10.0.0.100/32",
+                "ip route del unreachable 10.0.0.100/32 metric 4294967295",
+            ),
+            (
+                Step::Link {
+                    device: device("tun\u{1b}0"),
+                    mtu: 1404,
+                    up: false,
+                },
+                "changed MTU and state of tun\\u{1b}0",
+                "restored MTU and state of tun\\u{1b}0",
+                "ip link set \"$(printf 'tun\\0330')\" mtu 1404 down",
+            ),
+        ] {
+            assert_eq!(step.made(), made);
+            assert_eq!(step.undone(), undone);
+            assert_eq!(step.by_hand(), by_hand);
+        }
+    }
+
+    #[test]
+    fn steps_survive_the_journal() {
+        let steps = [
+            sysctl(),
+            Step::Address {
+                device: device("lo"),
+                net: net("::1/128"),
+            },
+            Step::Neighbour {
+                device: device("a.b"),
+                address: "10.0.0.100".parse().unwrap(),
+            },
+            Step::Link {
+                device: device("a.b"),
+                mtu: 1500,
+                up: true,
+            },
+        ];
+        for step in steps {
+            let text = serde_json::to_string(&step).unwrap();
+            assert_eq!(serde_json::from_str::<Step>(&text).unwrap(), step, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_no_step_can_be_is_refused() {
+        for text in [
+            r#"{"sysctl":{"change":{"key":"kernel.core_pattern","before":0,"after":1}}}"#,
+            r#"{"sysctl":{"change":{"key":"net.ipv4.conf.../../x.rp_filter","before":0,"after":1}}}"#,
+            r#"{"sysctl":{"change":{"key":"net.ipv4.conf.eth0.route_localnet","before":0,"after":1}}}"#,
+            r#"{"sysctl":{"change":{"key":"net.ipv4.ip_forward","before":"0; id","after":1}}}"#,
+            r#"{"address":{"device":{"index":1,"name":"a/b"},"net":"10.0.0.1/32"}}"#,
+            r#"{"address":{"device":{"index":-1,"name":"lo"},"net":"10.0.0.1/32"}}"#,
+            r#"{"route":{"device":{"index":1,"name":"lo"},"net":"10.0.0.1/33"}}"#,
+            r#"{"run":{"command":"id"}}"#,
+        ] {
+            assert!(serde_json::from_str::<Step>(text).is_err(), "{text}");
+        }
+    }
+}
