@@ -66,7 +66,7 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// The words of a line that is made of words alone: the inverse of [`line`]. Nothing where a shell would
+/// The words of a line that is made of words alone: the inverse of [`line()`]. Nothing where a shell would
 /// expand or run something in it, or do more with it than split and unquote words.
 #[must_use]
 pub fn words(line: &str) -> Option<Vec<String>> {

@@ -188,7 +188,7 @@ fn a_forged_error_with_any_one_field_wrong_is_refused() {
         let route = site.client.run(&format!("ip route get {VIP}"));
         assert!(route.contains("mtu 1280"), "{route}");
         // Two VIPs, one path, one line.
-        assert_eq!(director.stderr().matches("path MTU").count(), 1);
+        assert_eq!(director.stderr().matches(": path MTU ").count(), 1);
         let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
         assert_eq!(
             totals.refused_path_errors,
