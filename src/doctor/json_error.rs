@@ -2,6 +2,8 @@
 
 use serde_json::error::Category;
 
+use crate::text::Plain;
+
 /// What a text is instead, with the place.
 pub(super) fn text(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
@@ -12,13 +14,25 @@ pub(super) fn text(error: &serde_json::Error) -> String {
         Category::Syntax | Category::Io => {
             format!("not JSON, from line {line} column {column} on")
         }
-        Category::Data => format!("JSON of something else: {error}"),
+        // It quotes what it found.
+        Category::Data => format!("JSON of something else: {}", Plain(error.to_string())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::text;
+    use crate::doctor::Status;
+
+    #[test]
+    fn what_it_quotes_is_printable() {
+        let error = serde_json::from_str::<Status>(r#""\u001b[2J\nPASS""#).unwrap_err();
+        let said = text(&error);
+        assert!(
+            said.contains(r"unknown variant `\u{1b}[2J\nPASS`"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn what_it_is_instead() {
