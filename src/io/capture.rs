@@ -80,7 +80,7 @@ pub enum CaptureError {
         /// The system's error.
         cause: io::Error,
     },
-    /// A file of that name is there already, and may be somebody's data.
+    /// A file of that name is there already, and may hold data of others.
     #[error(
         "capture file {} is there already, and is not overwritten: name another file, or remove it",
         Plain(path.to_string_lossy())

@@ -64,7 +64,7 @@ impl Entry {
         let (code, severity) = (self.code, self.severity.in_lang(lang));
         say!(
             lang,
-            "{code}: {title} ({severity})\n\nWhat happens: {happens}\nWhy: {why}\nHow to see it: {see}\nHow to mend it: {mend}\n",
+            "{code}: {title} ({severity})\n\nWhat happens: {happens}\nWhy: {why}\nHow to see it: {see}\nHow to fix it: {mend}\n",
             "{code}：{title}（{severity}）\n\n现象：{happens}\n原因：{why}\n如何确认：{see}\n如何修复：{mend}\n"
         )
     }
