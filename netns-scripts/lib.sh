@@ -125,7 +125,9 @@ enter_lab() {
     trap 'exit 143' TERM HUP
     mount -t tmpfs -o mode=0755 tmpfs "$LAB_DIR" || die "cannot mount a tmpfs on $LAB_DIR"
     # What tunlb keeps under /run, such as an undo journal, ends with the lab, too.
-    mount -t tmpfs -o mode=0755 tmpfs /run || die "cannot mount a tmpfs on /run"
+    if [ -d /run ]; then
+      mount -t tmpfs -o mode=0755 tmpfs /run || die "cannot mount a tmpfs on /run"
+    fi
     mkdir "$LAB_DIR/net"
     return 0
   fi
