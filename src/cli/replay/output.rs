@@ -54,7 +54,7 @@ impl Output {
         })
     }
 
-    /// Whether somebody may still read it.
+    /// Whether a reader may still be there.
     pub(super) const fn is_read(&self) -> bool {
         self.writer.is_some()
     }

@@ -170,7 +170,7 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "`ss -tln` 中 Recv-Q 大于 Send-Q；`nstat -az TcpExtListenOverflows` 增长。",
         },
         mend: Text {
-            en: "A larger backlog and net.core.somaxconn; mend the service.",
+            en: "A larger backlog and net.core.somaxconn; fix the service.",
             zh: "加大 backlog 和 net.core.somaxconn；修复服务本身。",
         },
     },

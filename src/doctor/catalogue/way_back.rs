@@ -98,7 +98,7 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "`ip neigh show GATEWAY` 为 FAILED 或 INCOMPLETE。",
         },
         mend: Text {
-            en: "Mend the gateway's address, the cable or the VLAN.",
+            en: "Fix the gateway's address, the cable or the VLAN.",
             zh: "修正网关地址、链路或 VLAN。",
         },
     },
