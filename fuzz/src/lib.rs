@@ -5,13 +5,14 @@ use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tunlb::daemon::pipeline::MemoryPipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, DropReason, Echo, FlowLimits, FlowTimeouts,
-    Forward, HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
+    HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
     Snapshot, Timestamp, Verdict, VipSpec,
 };
 use tunlb::packet::{
-    Encap, EncapKind, EntropyPrefix, FamilyMismatch, HEADROOM, Packet, SourceRule,
+    Encap, EncapKind, EntropyPrefix, FamilyMismatch, Packet, SourceRule,
 };
 
 /// The VIPs' addresses, one of each family; a stream's packets are for one of them half of the time.
@@ -25,7 +26,7 @@ pub const FLOWS: usize = 16;
 /// A director and the control behind it, which reloads.
 #[derive(Debug)]
 pub struct Site {
-    director: Director,
+    pipeline: MemoryPipeline,
     roster: Roster,
     reloads: usize,
 }
@@ -42,7 +43,7 @@ impl Default for Site {
         let director = Director::new(snapshot, &seat);
         roster.attach(Arc::clone(director.counters()));
         Self {
-            director,
+            pipeline: MemoryPipeline::in_memory(director),
             roster,
             reloads: 0,
         }
@@ -53,10 +54,10 @@ impl Site {
     /// The next of a few configurations; every flow in the table is one of a backend.
     fn reload(&mut self) {
         self.reloads += 1;
-        self.director
-            .adopt(snapshot(&mut self.roster, self.reloads));
+        let next = snapshot(&mut self.roster, self.reloads);
+        self.pipeline.adopt(next, 0);
         let flows = self.roster.all_traffic().flows;
-        assert_eq!(flows, self.director.flows().len() as u64);
+        assert_eq!(flows, self.pipeline.director().flows().len() as u64);
     }
 }
 
@@ -175,7 +176,6 @@ const RELOAD: Duration = Duration::from_millis(63 * 800);
 /// When it was not: that is what the fuzzer looks for.
 pub fn drive(site: &mut Site, stream: Stream<'_>) {
     let mut now = Duration::ZERO;
-    let mut buffer = vec![0; 65_535];
     let (mut seen, mut answered, mut forwarded, mut waiting) = (0, 0, 0, 0_i64);
     for (pause, bytes) in stream {
         now += pause;
@@ -183,24 +183,30 @@ pub fn drive(site: &mut Site, stream: Stream<'_>) {
         if pause == RELOAD {
             site.reload();
         }
-        let director = &mut site.director;
-        match director.decide(bytes, Timestamp::after(now)) {
-            Verdict::Forward(forward) => {
-                let length = usize::from(forward.meta.length);
-                forwarded += tunnelled(director, &forward, &bytes[..length]);
+        let passed = site.pipeline.pass(bytes, Timestamp::after(now));
+        let mut left = passed.emitted.as_slice();
+        match (passed.verdict, left) {
+            (Verdict::Forward(_), [outer, held @ ..]) => {
+                check_outer(outer);
+                forwarded += 1;
+                left = held;
             }
-            Verdict::Reply => {
+            (Verdict::Reply(_), [reply, held @ ..]) => {
                 answered += 1;
-                let reply = Packet::parse(director.reply()).expect("our own answer");
+                let reply = Packet::parse(reply).expect("our own answer");
                 assert!(reply.transport().is_ok());
+                left = held;
             }
-            Verdict::Hold => waiting += 1,
-            Verdict::Drop(_) => {}
+            (Verdict::Forward(_) | Verdict::Reply(_), []) => panic!("{passed:?} left no packet"),
+            (Verdict::Hold, _) => waiting += 1,
+            (Verdict::Drop(_), _) => {}
         }
-        while let Some((forward, length)) = director.take_released(&mut buffer) {
+        for outer in left {
+            check_outer(outer);
             waiting -= 1;
-            forwarded += tunnelled(director, &forward, &buffer[..length]);
+            forwarded += 1;
         }
+        let director = site.pipeline.director();
         assert!(director.flows().len() <= FLOWS && waiting >= 0);
         // What waits is forwarded or dropped in the end, so the sums meet once nothing waits.
         if !director.is_holding() {
@@ -218,22 +224,8 @@ fn dropped(director: &Director) -> u64 {
         .sum()
 }
 
-/// One if the packet left, none if it was dropped.
-fn tunnelled(director: &mut Director, forward: &Forward, inner: &[u8]) -> u64 {
-    assert_eq!(usize::from(forward.meta.length), inner.len());
-    let mut headroom = [0; HEADROOM];
-    match director.encapsulate(forward, &mut headroom, inner) {
-        Ok(encap) => {
-            let outer = [&headroom[HEADROOM - encap.overhead()..], inner].concat();
-            let view = Packet::parse(&outer);
-            assert!(
-                outer.len() > 65_535 || view.is_ok_and(|v| v.destination() == encap.destination())
-            );
-            1
-        }
-        Err(_) => {
-            assert!(inner.len() > 65_000);
-            0
-        }
-    }
+/// What leaves is a packet of its own.
+fn check_outer(outer: &[u8]) {
+    let packet = Packet::parse(outer).expect("our own header");
+    assert_eq!(usize::from(packet.meta().length), outer.len());
 }

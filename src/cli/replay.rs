@@ -94,8 +94,8 @@ fn replay(
         // What is not IP never reaches a TUN; to the core it is a packet without a version.
         let packet = record.network_packet().unwrap_or_default();
         let moment = core.advance(record.timestamp);
-        let answer = core.replay(packet, |head, tail| match output.as_deref_mut() {
-            Some(output) => output.write(moment, record.resolution, head, tail),
+        let answer = core.replay(packet, |bytes| match output.as_deref_mut() {
+            Some(output) => output.write(moment, record.resolution, bytes),
             None => Ok(()),
         })?;
         lines.write(tally.packets, &answer)?;

@@ -7,6 +7,7 @@
 mod drains;
 mod path_mtu;
 mod paths;
+pub mod pipeline;
 mod preflight;
 mod published;
 mod reload;
@@ -39,6 +40,7 @@ use crate::io::undo::Undo;
 use drains::Drains;
 use path_mtu::PathLearner;
 pub use paths::Paths;
+use pipeline::Pipeline;
 pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
 pub use reload::Reload;
@@ -306,7 +308,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<RawEgress>,
+    worker: Worker<Queue, RawEgress>,
     remote: Remote,
 }
 
@@ -318,11 +320,12 @@ fn ready_worker(
     roster: &mut Roster,
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
-    let egress = RawEgress::open(current.longest).context("cannot open a raw socket")?;
+    let egress = RawEgress::open().context("cannot open a raw socket")?;
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
-    let (worker, remote) = Worker::new(queue, egress, director, shared.clone(), tee)
-        .context("cannot set up the event loop")?;
+    let pipeline = Pipeline::new(queue, egress, director, current.longest);
+    let (worker, remote) =
+        Worker::new(pipeline, tee, shared.clone()).context("cannot set up the event loop")?;
     Ok(ReadyWorker { worker, remote })
 }
 

@@ -7,6 +7,7 @@ pub mod command;
 pub mod egress;
 pub mod file;
 pub mod icmp;
+pub mod ingress;
 pub mod netlink;
 pub mod packet_socket;
 pub mod pcap;

@@ -40,7 +40,7 @@ impl Output {
         })
     }
 
-    /// Writes a packet in two parts, at the time of the packet that caused it.
+    /// Writes a packet, at the time of the packet that caused it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -48,10 +48,9 @@ impl Output {
         &mut self,
         timestamp: Duration,
         resolution: Resolution,
-        head: &[u8],
-        tail: &[u8],
+        bytes: &[u8],
     ) -> Result<()> {
-        let written = self.writer.write(timestamp, resolution, head, tail);
+        let written = self.writer.write(timestamp, resolution, bytes);
         written.with_context(|| cannot("write", &self.path))
     }
 

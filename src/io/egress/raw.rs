@@ -9,44 +9,45 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Egress, Frame, Outgoing};
-use crate::io::sys::{self, BATCH};
-use crate::packet::{HEADROOM, Version};
+use super::{Egress, SendError, Sent, write_header};
+use crate::io::sys;
+use crate::packet::{BURST, Burst, Outgoing, Tunnels, Version};
 
-/// Alignment of frames: a cache line, so that the packet behind the head-room starts on one.
-const FRAME_ALIGNMENT: usize = 64;
-
-/// Raw sockets and the frames of one batch.
+/// Raw sockets.
 #[derive(Debug)]
 pub struct RawEgress {
     v4: Socket,
     /// `None` on a kernel without IPv6.
     v6: Option<Socket>,
-    frames: Box<[u8]>,
-    frame_bytes: usize,
-    queued: Vec<Outgoing>,
+    /// What has a header and is not sent yet.
+    ready: Vec<Ready>,
+}
+
+/// A packet whose outer header is written.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    frame: usize,
+    overhead: usize,
+    length: usize,
+    destination: IpAddr,
 }
 
 impl RawEgress {
-    /// Opens the sockets; needs CAP_NET_RAW. Frames hold packets of up to `longest` inner bytes.
+    /// Opens the sockets; needs CAP_NET_RAW.
     ///
     /// # Errors
     /// The kernel's, above all a missing capability (EPERM).
-    pub fn open(longest: usize) -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         let v6 = match open(Version::V6) {
             Ok(socket) => Some(socket),
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(error) => return Err(error),
         };
-        let mut egress = Self {
+        Ok(Self {
             v4: open(Version::V4)?,
             v6,
-            frames: Box::default(),
-            frame_bytes: 0,
-            queued: Vec::with_capacity(BATCH),
-        };
-        egress.fit(longest);
-        Ok(egress)
+            ready: Vec::with_capacity(2 * BURST),
+        })
     }
 
     fn socket_for(&self, destination: IpAddr) -> io::Result<&Socket> {
@@ -59,17 +60,15 @@ impl RawEgress {
         }
     }
 
-    /// Sends what is queued from `first` on, up to the first packet of the other family.
-    fn send_from(&self, first: usize) -> io::Result<usize> {
-        let destination = self.queued[first].destination;
+    /// Sends what is ready from `first` on, up to the first packet of the other family.
+    fn send_from(&self, burst: &Burst, first: usize) -> io::Result<usize> {
+        let destination = self.ready[first].destination;
         let socket = self.socket_for(destination)?;
-        let frames = self.frames.chunks_exact(self.frame_bytes).skip(first);
-        let packets = self.queued[first..]
+        let packets = self.ready[first..]
             .iter()
             .take_while(|packet| packet.destination.is_ipv4() == destination.is_ipv4())
-            .zip(frames)
-            .map(|(packet, frame)| {
-                let bytes = &frame[HEADROOM - packet.overhead..HEADROOM + packet.length];
+            .map(|packet| {
+                let bytes = burst.with_header(packet.frame, packet.overhead, packet.length);
                 (bytes, packet.destination)
             });
         sys::send_batch(socket.as_fd(), packets)
@@ -88,43 +87,35 @@ fn open(version: Version) -> io::Result<Socket> {
 }
 
 impl Egress for RawEgress {
-    fn frame(&mut self) -> Option<Frame<'_>> {
-        let next = self.queued.len();
-        let frame = self.frames.chunks_exact_mut(self.frame_bytes).nth(next)?;
-        let (headroom, body) = frame.split_first_chunk_mut()?;
-        Some(Frame { headroom, body })
-    }
-
-    fn fit(&mut self, longest: usize) {
-        let frame_bytes = (HEADROOM + longest).next_multiple_of(FRAME_ALIGNMENT);
-        if frame_bytes > self.frame_bytes {
-            self.frames = vec![0; frame_bytes * BATCH].into_boxed_slice();
-            self.frame_bytes = frame_bytes;
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        packets: &[Outgoing],
+        tunnels: &impl Tunnels,
+        results: &mut [Sent],
+    ) {
+        self.ready.clear();
+        for packet in packets {
+            match write_header(burst, packet, tunnels) {
+                Ok(header) => self.ready.push(Ready {
+                    frame: packet.frame,
+                    overhead: header.overhead,
+                    length: packet.meta.length.into(),
+                    destination: header.destination,
+                }),
+                Err(error) => results[packet.frame] = Err(error),
+            }
         }
-    }
-
-    fn queue(&mut self, packet: Outgoing) {
-        self.queued.push(packet);
-    }
-
-    /// A packet that the kernel refuses is reported and skipped; the rest of the batch goes on.
-    fn flush(&mut self, mut sent: impl FnMut(&Outgoing, io::Result<()>)) {
         let mut done = 0;
-        while done < self.queued.len() {
-            match self.send_from(done) {
-                Ok(count) => {
-                    for packet in &self.queued[done..done + count] {
-                        sent(packet, Ok(()));
-                    }
-                    done += count;
-                }
+        while done < self.ready.len() {
+            match self.send_from(burst, done) {
+                Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    sent(&self.queued[done], Err(error));
+                    results[self.ready[done].frame] = Err(SendError::from(error));
                     done += 1;
                 }
             }
         }
-        self.queued.clear();
     }
 }
