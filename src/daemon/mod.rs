@@ -5,6 +5,7 @@
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
 mod drains;
+mod hops;
 mod path_mtu;
 mod paths;
 pub mod pipeline;
@@ -29,15 +30,16 @@ use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, DirectorConfig};
+use crate::config::{self, Config, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
-use crate::io::egress::RawEgress;
+use crate::io::egress::PacketEgress;
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Before, Queue, TunDevice};
 use crate::io::undo::Undo;
 use drains::Drains;
+use hops::{CurrentHops, HopWatch};
 use path_mtu::PathLearner;
 pub use paths::Paths;
 use pipeline::Pipeline;
@@ -143,6 +145,7 @@ struct Daemon {
     routes: Routes,
     drains: Drains,
     learner: PathLearner,
+    hop_watch: Option<HopWatch>,
     workers: Vec<WorkerThread>,
     capture: Option<Capture>,
     /// Gives a TUN that was there before its MTU and state back.
@@ -185,6 +188,7 @@ impl Daemon {
         });
         let shared = Shared {
             current: Arc::clone(publisher.current()),
+            hops: CurrentHops::default(),
             epoch: Instant::now(),
             events: events.clone(),
         };
@@ -197,6 +201,13 @@ impl Daemon {
                 ready_worker(queue, &seat, &shared, tee, &mut roster)
             })
             .collect::<Result<Vec<_>>>()?;
+        let hop_watch = match config.director.egress {
+            config::Egress::Auto => Some(hops::watch(
+                Arc::clone(&shared.current),
+                Arc::clone(&shared.hops),
+            )?),
+            config::Egress::Raw => None,
+        };
         let learner = PathLearner::new(&shared);
         learner
             .clone()
@@ -217,6 +228,7 @@ impl Daemon {
             routes,
             drains,
             learner,
+            hop_watch,
             workers,
             capture,
             config,
@@ -282,6 +294,7 @@ fn names(vips: &[VipSpec]) -> String {
 #[derive(Debug, Clone)]
 struct Shared {
     current: Current,
+    hops: CurrentHops,
     /// Of all timestamps of this run.
     epoch: Instant,
     events: SyncSender<Event>,
@@ -308,7 +321,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<Queue, RawEgress>,
+    worker: Worker<Queue, PacketEgress>,
     remote: Remote,
 }
 
@@ -320,7 +333,7 @@ fn ready_worker(
     roster: &mut Roster,
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
-    let egress = RawEgress::open().context("cannot open a raw socket")?;
+    let egress = PacketEgress::open().context("cannot open a packet or raw socket")?;
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
     let pipeline = Pipeline::new(queue, egress, director, current.longest);

@@ -17,7 +17,7 @@ use super::pipeline::Pipeline;
 use super::tee::Tee;
 use super::{Event, Shared};
 use crate::director::{BackendIndex, DropReason, Timestamp};
-use crate::io::egress::{Egress, SendError};
+use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
 use crate::packet::BURST;
 
@@ -42,6 +42,8 @@ pub(super) struct Worker<I, E> {
     poll: Poll,
     pipeline: Pipeline<I, E>,
     tee: Tee,
+    /// Those that the egress knows.
+    hops: Arc<Hops>,
     shared: Shared,
     stop: Arc<AtomicBool>,
     last_failure_logged: Option<Instant>,
@@ -87,6 +89,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             poll,
             pipeline,
             tee,
+            hops: Arc::default(),
             shared,
             stop,
             last_failure_logged: None,
@@ -141,12 +144,19 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         Ok(())
     }
 
-    /// Adopts the latest published snapshot if it changed; called between bursts.
+    /// Adopts the latest published snapshot and next hops if they changed; called between bursts.
     fn adopt(&mut self) {
         let published = self.shared.current.load();
-        if !Arc::ptr_eq(&published.snapshot, self.pipeline.director().snapshot()) {
+        let hops = self.shared.hops.load();
+        let is_new = !Arc::ptr_eq(&published.snapshot, self.pipeline.director().snapshot());
+        if is_new {
             self.pipeline
                 .adopt(Arc::clone(&published.snapshot), published.longest);
+        }
+        if is_new || !Arc::ptr_eq(&hops, &self.hops) {
+            let tunnels = Arc::clone(self.pipeline.director().snapshot());
+            self.pipeline.egress.adopt(&*tunnels, &hops);
+            self.hops = Arc::clone(&hops);
         }
     }
 

@@ -421,6 +421,10 @@ impl Tunnels for Snapshot {
     fn tunnel(&self, TunnelId(number): TunnelId) -> Option<&Encap> {
         Some(&self.backend(BackendIndex(number))?.encap)
     }
+
+    fn bound(&self) -> u32 {
+        u32::try_from(self.seats.len()).unwrap_or(u32::MAX)
+    }
 }
 
 /// What a ring chose.

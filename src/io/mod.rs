@@ -9,6 +9,7 @@ pub mod file;
 pub mod icmp;
 pub mod ingress;
 pub mod netlink;
+pub mod next_hop;
 pub mod packet_socket;
 pub mod pcap;
 pub mod sys;

@@ -206,6 +206,10 @@ impl Tunnels for One {
     fn tunnel(&self, _: TunnelId) -> Option<&Encap> {
         Some(&self.0)
     }
+
+    fn bound(&self) -> u32 {
+        1
+    }
 }
 
 /// As data has it: what is configured, else what the route says, else the raw socket's choice.

@@ -4,47 +4,42 @@
 //! depends on the way out: an outer header, a link header before it, or nothing where the kernel writes
 //! both.
 
+mod batch;
+mod hops;
 mod memory;
+mod packet;
 mod raw;
 
 use std::fmt::Debug;
 use std::io;
 use std::net::IpAddr;
 
+pub use hops::{Hop, Hops, LinkHeader};
 pub use memory::MemoryEgress;
+pub use packet::PacketEgress;
 pub use raw::RawEgress;
 
 use crate::packet::{Burst, Outgoing, Tunnels};
 
-/// Why a packet did not leave.
+/// Why a packet did not leave; shown as the system's own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", io::Error::from_raw_os_error(self.errno()))]
 pub enum SendError {
     /// Longer than the way allows.
-    #[error("too long for the path")]
     TooBig,
     /// The device's queue or the socket's buffer is full.
-    #[error("the queue of the device is full")]
     Full,
     /// No way leads there, or its device is down.
-    #[error("no way to it: {0}")]
     Unreachable(Errno),
     /// The host's firewall or policy forbids it.
-    #[error("refused by this host (firewall or policy): {0}")]
     Refused(Errno),
     /// Another error of the system.
-    #[error("{0}")]
     Other(Errno),
 }
 
-/// An error number of the system, shown as its text.
+/// An error number of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
-
-impl std::fmt::Display for Errno {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", io::Error::from_raw_os_error(self.0))
-    }
-}
 
 impl SendError {
     /// The error number of the system that says the same.
@@ -84,6 +79,9 @@ pub type Sent = Result<(), SendError>;
 
 /// A way out for outer packets.
 pub trait Egress: Debug {
+    /// Other tunnels hold, or other ways lead to their far ends. Called between bursts.
+    fn adopt(&mut self, _tunnels: &impl Tunnels, _hops: &Hops) {}
+
     /// Sends `packets`, which are in `burst`, each through its tunnel. `results` has a place for each frame
     /// of the burst; what becomes of a packet goes to that of its frame. A packet that is refused holds up
     /// no other one.

@@ -9,9 +9,10 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Egress, SendError, Sent, write_header};
+use super::batch::{Batch, Ready};
+use super::{Egress, Errno, SendError, Sent, write_header};
 use crate::io::sys;
-use crate::packet::{BURST, Burst, Outgoing, Tunnels, Version};
+use crate::packet::{Burst, Outgoing, Tunnels, Version};
 
 /// Raw sockets.
 #[derive(Debug)]
@@ -19,17 +20,8 @@ pub struct RawEgress {
     v4: Socket,
     /// `None` on a kernel without IPv6.
     v6: Option<Socket>,
-    /// What has a header and is not sent yet.
-    ready: Vec<Ready>,
-}
-
-/// A packet whose outer header is written.
-#[derive(Debug, Clone, Copy)]
-struct Ready {
-    frame: usize,
-    overhead: usize,
-    length: usize,
-    destination: IpAddr,
+    v4_ready: Batch<IpAddr>,
+    v6_ready: Batch<IpAddr>,
 }
 
 impl RawEgress {
@@ -46,32 +38,9 @@ impl RawEgress {
         Ok(Self {
             v4: open(Version::V4)?,
             v6,
-            ready: Vec::with_capacity(2 * BURST),
+            v4_ready: Batch::new(),
+            v6_ready: Batch::new(),
         })
-    }
-
-    fn socket_for(&self, destination: IpAddr) -> io::Result<&Socket> {
-        match destination {
-            IpAddr::V4(_) => Ok(&self.v4),
-            IpAddr::V6(_) => self
-                .v6
-                .as_ref()
-                .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
-        }
-    }
-
-    /// Sends what is ready from `first` on, up to the first packet of the other family.
-    fn send_from(&self, burst: &Burst, first: usize) -> io::Result<usize> {
-        let destination = self.ready[first].destination;
-        let socket = self.socket_for(destination)?;
-        let packets = self.ready[first..]
-            .iter()
-            .take_while(|packet| packet.destination.is_ipv4() == destination.is_ipv4())
-            .map(|packet| {
-                let bytes = burst.with_header(packet.frame, packet.overhead, packet.length);
-                (bytes, packet.destination)
-            });
-        sys::send_batch(socket.as_fd(), packets)
     }
 }
 
@@ -94,28 +63,29 @@ impl Egress for RawEgress {
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {
-        self.ready.clear();
         for packet in packets {
             match write_header(burst, packet, tunnels) {
-                Ok(header) => self.ready.push(Ready {
-                    frame: packet.frame,
-                    overhead: header.overhead,
-                    length: packet.meta.length.into(),
-                    destination: header.destination,
-                }),
+                Ok(header) => {
+                    let batch = match header.destination {
+                        IpAddr::V4(_) => &mut self.v4_ready,
+                        IpAddr::V6(_) => &mut self.v6_ready,
+                    };
+                    batch.push(Ready {
+                        frame: packet.frame,
+                        overhead: header.overhead,
+                        length: packet.meta.length.into(),
+                        to: header.destination,
+                    });
+                }
                 Err(error) => results[packet.frame] = Err(error),
             }
         }
-        let mut done = 0;
-        while done < self.ready.len() {
-            match self.send_from(burst, done) {
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    results[self.ready[done].frame] = Err(SendError::from(error));
-                    done += 1;
-                }
-            }
+        self.v4_ready.send(self.v4.as_fd(), burst, results);
+        match &self.v6 {
+            Some(socket) => self.v6_ready.send(socket.as_fd(), burst, results),
+            None => self.v6_ready.refuse(NO_IPV6, results),
         }
     }
 }
+
+const NO_IPV6: SendError = SendError::Unreachable(Errno(libc::EAFNOSUPPORT));

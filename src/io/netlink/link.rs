@@ -27,6 +27,8 @@ pub struct Link {
     pub carrier: bool,
     /// Speaks ARP: Ethernet, not loopback, not `IFF_NOARP`.
     pub arp: bool,
+    /// Its link-layer address; empty where it has none.
+    pub link_layer_address: Vec<u8>,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -178,6 +180,8 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
 fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
     if let LinkAttribute::IfName(name) = attribute {
         link.name = name;
+    } else if let LinkAttribute::Address(address) = attribute {
+        link.link_layer_address = address;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
     } else if let LinkAttribute::Carrier(carrier) = attribute {

@@ -6,6 +6,7 @@
 //! that it does not know instead of dumping everything.
 
 mod address;
+mod changes;
 mod link;
 mod monitor;
 mod neighbour;
@@ -23,6 +24,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use address::Address;
+pub use changes::PathMonitor;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::AddressMonitor;
 pub use neighbour::Neighbour;

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    },
 };
 
-use super::{Netlink, NetlinkError, Operation};
+use super::{Netlink, NetlinkError, Operation, address::family_of};
 
 /// An entry of the neighbour tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,23 @@ impl Netlink {
         let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
         let answers = self.dump(&Operation::new("list", "neighbours"), &request)?;
         Ok(answers.into_iter().filter_map(neighbour_of).collect())
+    }
+}
+
+impl Netlink {
+    /// Makes the kernel treat a neighbour that it knows as if it had just sent a packet to it: an entry that
+    /// is stale is confirmed or fails (`NTF_USE`, linux/neighbour.h).
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
+    pub fn use_neighbour(&mut self, link: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family_of(address);
+        message.header.ifindex = link;
+        message.header.flags = NeighbourFlags::Use;
+        message.attributes = vec![NeighbourAttribute::Destination(address.into())];
+        let operation = Operation::new("use neighbour", format_args!("{address} dev {link}"));
+        self.change(&operation, RouteNetlinkMessage::NewNeighbour(message), 0)
     }
 }
 

@@ -16,10 +16,10 @@ mod receive;
 mod send;
 
 pub use heap::release_freed_memory;
-pub use option::{force_receive_buffer, receive_only, report_full_queues};
+pub use option::{bypass_queueing, force_receive_buffer, receive_only, report_full_queues};
 pub use packet::{LinkArrival, bind_to_all_devices, lost_packets, receive_link, report_times};
 pub use receive::{ReceiveBatch, Received};
-pub use send::send_batch;
+pub use send::{Destination, LinkAddress, send_batch};
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
 pub const BATCH: usize = 64;

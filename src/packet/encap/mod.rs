@@ -30,6 +30,9 @@ pub struct TunnelId(pub u32);
 pub trait Tunnels {
     /// The tunnel of that number; `None` where there is none.
     fn tunnel(&self, id: TunnelId) -> Option<&Encap>;
+
+    /// All numbers are below it.
+    fn bound(&self) -> u32;
 }
 
 /// A packet in a [`Burst`](super::Burst) that is to leave through a tunnel.
@@ -179,6 +182,15 @@ impl Encap {
             Outer::V6(tunnel) => tunnel.takes_entropy(),
         };
         source || matches!(self.kind, EncapKind::Gue { .. })
+    }
+
+    /// Whether the outer source is left to whoever sends the packet (raw(7)).
+    #[must_use]
+    pub const fn lacks_source(&self) -> bool {
+        match &self.outer {
+            Outer::V4(tunnel) => tunnel.source(0).is_unspecified(),
+            Outer::V6(tunnel) => tunnel.source(0).is_unspecified(),
+        }
     }
 
     /// The outer source of a flow.
