@@ -6,14 +6,14 @@
 use toml::de::DeTable;
 
 use super::draft::{
-    BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft, HealthKind,
-    TimeoutsDraft, TunnelDraft, VipDraft,
+    BackendDraft, DirectorDraft, Draft, EncapDraft, HealthDraft, HealthKind, TimeoutsDraft,
+    TunnelDraft, VipDraft,
 };
 use super::problem::{Fault, Problem};
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
-use super::{DirectorConfig, EncapConfig};
+use super::{DirectorConfig, Egress, EncapConfig};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
 
 pub(super) fn read(
@@ -54,7 +54,7 @@ fn director(mut section: Section<'_>, problems: &mut Vec<Problem>) -> DirectorDr
         workers: section.or_default("workers", default.workers, problems, value::workers),
         datapath: section.optional("datapath", problems, value::choice),
         interface: section.optional("interface", problems, value::device),
-        egress: section.or_default("egress", EgressChoice::Auto, problems, value::choice),
+        egress: section.or_default("egress", Egress::Auto, problems, value::choice),
         api: section.optional("api", problems, value::socket_path),
         metrics: section.optional("metrics", problems, value::listen_address),
         hash_key: section.secret("hash_key", default.hash_key, problems, value::hash_key),

@@ -202,7 +202,7 @@ impl Daemon {
             })
             .collect::<Result<Vec<_>>>()?;
         let hop_watch = match config.director.egress {
-            config::Egress::Auto => Some(hops::watch(
+            config::Egress::Auto | config::Egress::Packet => Some(hops::watch(
                 Arc::clone(&shared.current),
                 Arc::clone(&shared.hops),
             )?),
