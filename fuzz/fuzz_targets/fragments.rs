@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     drive(&mut Site::default(), Stream(&stream));
 });
 
-/// Bits of `kind`: IPv6, more follow, TCP, a port without a service, long.
+/// Bits of `kind`: IPv6, more follow, TCP, a port without a service (or, of TCP, an echo request), long.
 fn fragment(identification: u8, offset: u8, length: u8, kind: u8) -> Vec<u8> {
     let bit = |bit: u8| kind >> bit & 1;
     let length = if bit(4) == 1 {
@@ -24,12 +24,21 @@ fn fragment(identification: u8, offset: u8, length: u8, kind: u8) -> Vec<u8> {
     } else {
         usize::from(length)
     };
-    let protocol = if bit(2) == 1 { 6 } else { 17 };
+    let echo = bit(2) == 1 && bit(3) == 1;
+    let protocol = match (echo, bit(2), bit(0)) {
+        (true, _, 0) => 1,
+        (true, ..) => 58,
+        (false, 1, _) => 6,
+        _ => 17,
+    };
     let port = if bit(3) == 1 { 81 } else { 80 };
     let mut payload = vec![
         0x9c, 0x40, 0, port, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0x50, 0x10,
     ];
-    payload.resize(20 + length, 0);
+    if echo {
+        payload[0] = if bit(0) == 0 { 8 } else { 128 };
+    }
+    payload.resize((20 + length).next_multiple_of(8 - 7 * usize::from(1 - bit(1))), 0);
     let offset = u16::from(offset);
     if bit(0) == 0 {
         let total = (20 + payload.len()) as u16;

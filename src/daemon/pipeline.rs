@@ -94,10 +94,9 @@ impl<'a> Turn<'a> {
         })
     }
 
-    /// An answer to one of them.
-    #[must_use]
-    pub fn reply(&self, range: ReplyRange) -> &'a [u8] {
-        self.director.reply(range)
+    /// The packets of the answer to one of them.
+    pub fn replies(&self, range: ReplyRange) -> impl Iterator<Item = &'a [u8]> {
+        self.director.replies(range)
     }
 }
 
@@ -171,7 +170,8 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
             match verdict {
                 Verdict::Forward(forward) => self.outgoing.push(forward.outgoing(frame)),
                 Verdict::Reply(range) => {
-                    let answered = self.ingress.answer(self.director.reply(*range));
+                    let mut replies = self.director.replies(*range);
+                    let answered = replies.try_for_each(|reply| self.ingress.answer(reply));
                     self.results[frame] = answered.map_err(Into::into);
                 }
                 Verdict::Hold | Verdict::Drop(_) => {}

@@ -8,11 +8,44 @@ use super::{
 };
 use crate::packet::{Burst, Entropy, Packet};
 
-/// Where an answer stands among those of its burst.
+/// Which packets among the answers of a burst are the answer to one of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyRange {
-    start: usize,
+    first: usize,
     end: usize,
+}
+
+/// The answers of a burst, one packet behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    bytes: Vec<u8>,
+    /// Where each packet ends.
+    ends: Vec<usize>,
+}
+
+impl Replies {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push<'a>(&mut self, packets: impl Iterator<Item = &'a [u8]>) -> ReplyRange {
+        let first = self.ends.len();
+        for packet in packets {
+            self.bytes.extend_from_slice(packet);
+            self.ends.push(self.bytes.len());
+        }
+        let end = self.ends.len();
+        ReplyRange { first, end }
+    }
+
+    fn packet(&self, number: usize) -> Option<&[u8]> {
+        let start = match number.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.bytes.get(start..*self.ends.get(number)?)
+    }
 }
 
 impl Director {
@@ -36,10 +69,10 @@ impl Director {
         &self.verdicts
     }
 
-    /// An answer of the burst that was decided last.
-    #[must_use]
-    pub fn reply(&self, range: ReplyRange) -> &[u8] {
-        self.replies.get(range.start..range.end).unwrap_or_default()
+    /// The packets of an answer of the burst that was decided last: several where it is the answer to the
+    /// last fragment of an echo request.
+    pub fn replies(&self, range: ReplyRange) -> impl Iterator<Item = &[u8]> {
+        (range.first..range.end).filter_map(|number| self.replies.packet(number))
     }
 
     /// Whether fragments wait for frames of the next burst.
@@ -55,12 +88,9 @@ impl Director {
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
         match self.outcome(&packet, bytes, now) {
             Ok(Outcome::Forward(target)) => self.forward(&packet, target),
-            Ok(Outcome::Reply) => {
-                self.counters.count_reply();
-                let start = self.replies.len();
-                self.replies.extend_from_slice(&self.reply);
-                let end = self.replies.len();
-                Verdict::Reply(ReplyRange { start, end })
+            Ok(Outcome::Reply { packets }) => {
+                self.counters.count_replies(packets);
+                Verdict::Reply(self.replies.push(self.answer.packets()))
             }
             Ok(Outcome::Hold) => Verdict::Hold,
             Err(reason) => self.dropped(reason),

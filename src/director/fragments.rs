@@ -1,10 +1,12 @@
 //! The fragment table: all fragments of a datagram go where its first one went.
 //!
 //! Only the first fragment has ports, so it decides; the table remembers the decision for those
-//! that follow, and keeps the few that arrive before it. Nothing is reassembled: overlapping
-//! fragments are the receiver's business. Everything is bounded, see the constants; one flood fills
-//! the table and nothing else. Read first: RFC 791 §3.2, RFC 8200 §4.5, RFC 1858.
+//! that follow, and keeps the few that arrive before it. What goes to a backend is not reassembled:
+//! overlapping fragments are the receiver's business. An echo request that the director answers itself
+//! is, in the same room ([`gather`](FragmentTable::gather)). Everything is bounded, see the constants; one
+//! flood fills the table and nothing else. Read first: RFC 791 §3.2, RFC 8200 §4.5, RFC 1858, RFC 5722.
 
+mod assembly;
 mod held;
 
 use std::collections::VecDeque;
@@ -18,14 +20,17 @@ use super::snapshot::BackendIndex;
 use super::time::Timestamp;
 use super::verdict::{DropReason, Target};
 use crate::packet::{Packet, Version};
+use assembly::{Assembly, Fit, Span};
 use held::{Chain, HeldFragments};
 
 /// Datagrams whose first fragment was seen; beyond it the oldest is forgotten.
 const MAX_DECIDED: usize = 4096;
-/// Datagrams whose first fragment is waited for; beyond it a new one is refused.
+/// Datagrams whose first fragment, or any one of an echo request, is waited for; beyond it a new one is
+/// refused.
 const MAX_WAITING: usize = 256;
-/// Fragments kept of one datagram: 64 KiB over an Ethernet path.
-const MAX_HELD_PER_DATAGRAM: usize = 64;
+/// Fragments kept of one datagram: 64 KiB over an Ethernet path, each fragment cut in two by the director's
+/// kernel for the smaller MTU of the VIP's route.
+const MAX_HELD_PER_DATAGRAM: usize = 128;
 
 /// Linux gives up reassembly after as long (`net.ipv4.ipfrag_time`), so nothing useful follows.
 const DECISION_LIFETIME: Duration = Duration::from_secs(30);
@@ -63,6 +68,8 @@ pub(super) type Decision = Result<Target, DropReason>;
 enum State {
     Decided(Decision),
     Waiting(Chain),
+    /// An echo request to be answered, whose first fragment came.
+    Gathering(Box<Assembly>),
 }
 
 #[derive(Debug)]
@@ -79,6 +86,22 @@ pub(super) enum Placement {
     Decided(Decision),
     /// It is kept until that arrives.
     Held,
+    /// It is one of an echo request: to be [gathered](FragmentTable::gather).
+    Gathering,
+}
+
+/// What a fragment of an echo request leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gathered {
+    /// It is kept until all others came.
+    Held,
+    /// It was the last one that was missing.
+    Whole {
+        /// Fragments that came.
+        packets: u64,
+        /// The longest one's length in bytes.
+        longest: u16,
+    },
 }
 
 /// The fragments of one worker.
@@ -125,24 +148,96 @@ impl FragmentTable {
         if self.decided.len() > MAX_DECIDED {
             self.forget_oldest();
         }
-        let Some(Datagram {
-            state: State::Waiting(chain),
-            ..
-        }) = before
-        else {
-            return 0;
-        };
-        self.waiting_datagrams -= 1;
-        match decision {
-            Ok(target) => {
+        match (before.map(|datagram| datagram.state), decision) {
+            (None | Some(State::Decided(_)), _) => 0,
+            (Some(State::Waiting(chain)), Ok(target)) => {
+                self.waiting_datagrams -= 1;
                 self.released.push_back((target, chain));
                 0
             }
-            Err(_) => {
-                self.held.drop_all(chain);
-                chain.length as u64
+            (Some(unfinished), _) => {
+                self.waiting_datagrams -= 1;
+                self.forget_kept(&unfinished)
             }
         }
+    }
+
+    /// Whether a datagram is one that [`gather`](Self::gather) keeps.
+    pub(super) fn is_gathering(&self, id: &DatagramId) -> bool {
+        let known = self.datagrams.get(id);
+        known.is_some_and(|known| matches!(known.state, State::Gathering(_)))
+    }
+
+    /// Keeps a fragment of an echo request, from the first one on. When none is missing, the payload of the
+    /// datagram is in `message`, and the datagram is forgotten.
+    ///
+    /// # Errors
+    /// Why it is dropped; to be [decided](Self::decide) so of the whole datagram.
+    pub(super) fn gather(
+        &mut self,
+        id: DatagramId,
+        (packet, bytes): (&Packet<'_>, &[u8]),
+        now: Timestamp,
+        message: &mut Vec<u8>,
+    ) -> Result<Gathered, DropReason> {
+        let span = Span::of(packet).ok_or(DropReason::Malformed)?;
+        if !self.is_gathering(&id) {
+            self.start_gathering(id, now)?;
+        }
+        let known = self.datagrams.get_mut(&id).map(|known| &mut known.state);
+        let Some(State::Gathering(assembly)) = known else {
+            return Err(DropReason::FragmentTableFull);
+        };
+        let fit = assembly.fit(span);
+        match fit {
+            Fit::New => keep(&mut self.held, assembly, bytes)?,
+            Fit::Repeated => {}
+            Fit::Broken => return Err(DropReason::Malformed),
+        }
+        assembly.count(span, fit, packet.meta().length);
+        if !assembly.is_whole() {
+            return Ok(Gathered::Held);
+        }
+        let gathered = Gathered::Whole {
+            packets: assembly.packets,
+            longest: assembly.longest,
+        };
+        assembly.make_room(message);
+        let mut rest = assembly.chain;
+        while let Some(chain) = rest {
+            assembly.copy_payload(self.held.first(chain), message);
+            rest = self.held.drop_first(chain);
+        }
+        self.datagrams.remove(&id);
+        self.waiting_datagrams -= 1;
+        Ok(gathered)
+    }
+
+    /// What waited for the first fragment is gathered from now on.
+    fn start_gathering(&mut self, id: DatagramId, now: Timestamp) -> Result<(), DropReason> {
+        let mut assembly = Box::new(Assembly::new());
+        let known = self.datagrams.get_mut(&id);
+        if let Some(known) = known
+            && let State::Waiting(chain) = known.state
+        {
+            for bytes in self.held.iter(chain) {
+                let packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
+                let span = Span::of(&packet).ok_or(DropReason::Malformed)?;
+                let fit = assembly.fit(span);
+                if fit == Fit::Broken {
+                    return Err(DropReason::Malformed);
+                }
+                assembly.count(span, fit, packet.meta().length);
+            }
+            assembly.chain = Some(chain);
+            known.state = State::Gathering(assembly);
+            return Ok(());
+        }
+        if self.waiting_datagrams >= MAX_WAITING {
+            return Err(DropReason::FragmentTableFull);
+        }
+        self.begin(id, State::Gathering(assembly), now);
+        Ok(())
     }
 
     /// Places a fragment other than the first; `bytes` are kept where it has to wait.
@@ -163,6 +258,7 @@ impl FragmentTable {
                 self.held.append(chain, bytes)
             }
             Some(State::Waiting(_)) => None,
+            Some(State::Gathering(_)) => return Ok(Placement::Gathering),
             Some(State::Decided(_)) | None => self.wait(id, bytes, now),
         };
         kept.map(|()| Placement::Held)
@@ -194,11 +290,11 @@ impl FragmentTable {
             .waiting
             .pop_front_if(|(_, since)| now.since(*since) >= WAIT)
         {
-            if let Some(chain) = self.waiting_chain(&id, since) {
-                self.datagrams.remove(&id);
+            if self.is_unfinished(&id, since)
+                && let Some(datagram) = self.datagrams.remove(&id)
+            {
                 self.waiting_datagrams -= 1;
-                self.held.drop_all(chain);
-                given_up += chain.length as u64;
+                given_up += self.forget_kept(&datagram.state);
             }
         }
         while self
@@ -250,31 +346,44 @@ impl FragmentTable {
             return None;
         }
         let state = State::Waiting(self.held.start(bytes)?);
+        self.begin(id, state, now);
+        Some(())
+    }
+
+    /// A datagram is unfinished from now on that was not before.
+    fn begin(&mut self, id: DatagramId, state: State, now: Timestamp) {
         self.datagrams.insert(id, Datagram { state, since: now });
         self.waiting_datagrams += 1;
         if self.waiting.len() >= 2 * MAX_WAITING {
             self.forget_replaced();
         }
         self.waiting.push_back((id, now));
-        Some(())
     }
 
     /// Datagrams that are decided soon after they began to wait leave their queue entries behind;
     /// removed at half of the queue, that is a constant cost for each.
     fn forget_replaced(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.retain(|(id, since)| self.waiting_chain(id, *since).is_some());
+        waiting.retain(|(id, since)| self.is_unfinished(id, *since));
         self.waiting = waiting;
     }
 
-    fn waiting_chain(&self, id: &DatagramId, since: Timestamp) -> Option<Chain> {
-        match self.datagrams.get(id)? {
-            Datagram {
-                state: State::Waiting(chain),
-                since: current,
-            } if *current == since => Some(*chain),
-            _ => None,
+    fn is_unfinished(&self, id: &DatagramId, since: Timestamp) -> bool {
+        let known = self.datagrams.get(id);
+        known.is_some_and(|known| known.since == since && !matches!(known.state, State::Decided(_)))
+    }
+
+    /// Forgets the fragments that are kept of a datagram; returns how many packets came of it.
+    fn forget_kept(&mut self, state: &State) -> u64 {
+        let (chain, packets) = match state {
+            State::Decided(_) => return 0,
+            State::Waiting(chain) => (Some(*chain), chain.length as u64),
+            State::Gathering(assembly) => (assembly.chain, assembly.packets),
+        };
+        if let Some(chain) = chain {
+            self.held.drop_all(chain);
         }
+        packets
     }
 
     fn forget_oldest(&mut self) {
@@ -286,6 +395,16 @@ impl FragmentTable {
             self.datagrams.remove(&id);
         }
     }
+}
+
+/// Keeps one more fragment of a datagram.
+fn keep(held: &mut HeldFragments, assembly: &mut Assembly, bytes: &[u8]) -> Result<(), DropReason> {
+    let kept = match &mut assembly.chain {
+        None => held.start(bytes).map(|chain| assembly.chain = Some(chain)),
+        Some(chain) if chain.length < MAX_HELD_PER_DATAGRAM => held.append(chain, bytes),
+        Some(_) => None,
+    };
+    kept.ok_or(DropReason::FragmentTableFull)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! Each worker owns one [`Director`]; they share only the immutable [`Snapshot`], which control
 //! builds by the [`Roster`] and a director [`adopt`](Director::adopt)s as a whole.
 
+mod answers;
 mod burst;
 mod eligible;
 mod flow_table;
@@ -50,8 +51,9 @@ pub use time::Timestamp;
 pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 
 use crate::packet::{
-    BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Transport, echo_reply, packet_too_big,
+    Answer, BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Transport, echo_reply,
 };
+use burst::Replies;
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
@@ -89,16 +91,20 @@ pub struct Director {
     workers: u16,
     /// What becomes of each packet of the burst, by frame.
     verdicts: Vec<Verdict>,
-    /// The answers of the burst, one behind the other.
-    replies: Vec<u8>,
+    replies: Replies,
     /// The answer to the packet that is being decided.
-    reply: Vec<u8>,
+    answer: Answer,
+    /// An echo request put together from its fragments.
+    message: Vec<u8>,
 }
 
 /// What a packet turned out to be, before anything of it is counted.
 enum Outcome {
     Forward(Target),
-    Reply,
+    Reply {
+        /// Packets that are answered with it.
+        packets: u64,
+    },
     Hold,
 }
 
@@ -117,8 +123,9 @@ impl Director {
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
             verdicts: Vec::with_capacity(2 * BURST),
-            replies: Vec::new(),
-            reply: Vec::new(),
+            replies: Replies::default(),
+            answer: Answer::default(),
+            message: Vec::new(),
             counters,
             snapshot,
         }
@@ -198,14 +205,27 @@ impl Director {
         bytes: &[u8],
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
-        let Some(fragment) = packet.fragment() else {
-            return self.whole(packet, bytes, now);
-        };
+        match packet.fragment() {
+            Some(fragment) => self.fragment(packet, bytes, fragment, now),
+            None => self.whole(packet, bytes, now),
+        }
+    }
+
+    fn fragment(
+        &mut self,
+        packet: &Packet<'_>,
+        bytes: &[u8],
+        fragment: Fragment,
+        now: Timestamp,
+    ) -> Result<Outcome, DropReason> {
         if self.snapshot.find_address(packet.destination()).is_none() {
             return Err(DropReason::NoVip);
         }
         let id = DatagramId::new(packet, fragment.identification);
         match fragment {
+            Fragment { offset: 0, .. } if self.is_answered(packet) => {
+                self.gather(id, (packet, bytes), now)
+            }
             Fragment { offset: 0, .. } => {
                 let target = self.first_fragment(packet, now);
                 let outcome = target.and_then(|target| self.send(packet, bytes, target, now));
@@ -215,14 +235,14 @@ impl Director {
                     Err(reason) => Err(reason),
                 };
                 let lost = self.fragments.decide(id, decision, now);
-                if let Err(reason) = decision {
-                    self.counters.count_drops(reason, lost);
-                }
+                let reason = decision.err().unwrap_or(DropReason::Malformed);
+                self.counters.count_drops(reason, lost);
                 outcome
             }
             _ => match self.fragments.place(id, bytes, now)? {
                 Placement::Decided(decision) => self.send(packet, bytes, decision?, now),
                 Placement::Held => Ok(Outcome::Hold),
+                Placement::Gathering => self.gather(id, (packet, bytes), now),
             },
         }
     }
@@ -238,8 +258,8 @@ impl Director {
             Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now)?,
             Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
                 Echo::Reply => {
-                    echo_reply(packet, &mut self.reply);
-                    return Ok(Outcome::Reply);
+                    echo_reply(packet, self.answer.one());
+                    return Ok(Outcome::Reply { packets: 1 });
                 }
                 Echo::Forward => self.target_of_client(packet)?,
                 Echo::Drop => return Err(DropReason::UnsupportedProtocol),
@@ -317,6 +337,15 @@ impl Director {
         }
     }
 
+    /// Whether a packet is an echo request, or its first fragment, that the director answers itself.
+    fn is_answered(&self, packet: &Packet<'_>) -> bool {
+        let is_request = matches!(packet.transport(), Ok(Transport::Icmp(Icmp::EchoRequest)));
+        is_request
+            && self
+                .echo_vip(packet)
+                .is_ok_and(|vip| vip.echo == Echo::Reply)
+    }
+
     fn echo_vip(&self, packet: &Packet<'_>) -> Result<&Vip, DropReason> {
         self.snapshot
             .find_address(packet.destination())
@@ -356,67 +385,10 @@ impl Director {
         let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
         Ok(self.target_of_flow(&key, backend))
     }
-
-    /// Forwards a packet that fits the path to its backend; of any other its sender is told.
-    fn send(
-        &mut self,
-        packet: &Packet<'_>,
-        bytes: &[u8],
-        target: Target,
-        now: Timestamp,
-    ) -> Result<Outcome, DropReason> {
-        match self.inner_limit(packet, target.backend, now) {
-            Some(mtu) => self.too_big(packet, bytes, mtu, now),
-            None => Ok(Outcome::Forward(target)),
-        }
-    }
-
-    /// The largest inner packet that this one should have been, where it is larger and may not be
-    /// fragmented on the way.
-    fn inner_limit(
-        &self,
-        packet: &Packet<'_>,
-        backend: BackendIndex,
-        now: Timestamp,
-    ) -> Option<u16> {
-        let meta = packet.meta();
-        let mtu = self.snapshot.path_mtus().of(backend, now)?;
-        let overhead = u32::try_from(self.snapshot.backend(backend)?.encap.overhead()).ok()?;
-        let room = mtu.saturating_sub(overhead).max(smallest_mtu(packet));
-        (meta.dont_fragment && u32::from(meta.length) > room).then(|| u16::try_from(room).ok())?
-    }
-
-    fn too_big(
-        &mut self,
-        packet: &Packet<'_>,
-        bytes: &[u8],
-        mtu: u16,
-        now: Timestamp,
-    ) -> Result<Outcome, DropReason> {
-        // No ICMP error about a later fragment (RFC 1122 §3.2.2); ICMPv6 knows no such rule.
-        let later = packet.fragment().is_some_and(|piece| piece.offset > 0);
-        if later && packet.source().is_ipv4() {
-            return Err(DropReason::TooBig);
-        }
-        if !self.errors.allows(now) {
-            return Err(DropReason::RateLimited);
-        }
-        packet_too_big(packet, bytes, mtu, &mut self.reply);
-        Ok(Outcome::Reply)
-    }
 }
 
 fn transport(packet: &Packet<'_>) -> Result<Transport, DropReason> {
     packet.transport().map_err(|_| DropReason::Malformed)
-}
-
-/// What a sender may be asked to go down to: RFC 791 §3.2 and RFC 8200 §5.
-fn smallest_mtu(packet: &Packet<'_>) -> u32 {
-    if packet.destination().is_ipv4() {
-        68
-    } else {
-        1280
-    }
 }
 
 #[cfg(test)]

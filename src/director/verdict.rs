@@ -14,9 +14,9 @@ use crate::packet::{Entropy, Meta, Outgoing};
 pub enum Verdict {
     /// It goes to a backend, once encapsulated.
     Forward(Forward),
-    /// The director answers its sender ([`reply`](super::Director::reply)).
+    /// The director answers its sender ([`replies`](super::Director::replies)).
     Reply(ReplyRange),
-    /// A fragment that waits for its datagram's first one.
+    /// A fragment that waits for its datagram's first one, or for the rest of an echo request.
     Hold,
     /// It goes nowhere; already counted.
     Drop(DropReason),
@@ -66,7 +66,7 @@ pub enum DropReason {
     NoBackend,
     /// Addressed to a VIP, but nothing that is balanced.
     UnsupportedProtocol,
-    /// A fragment whose datagram's first one did not come in time.
+    /// A fragment whose datagram's first one, or the rest of its echo request, did not come in time.
     FragmentTimeout,
     /// A fragment that had to wait where no room is left.
     FragmentTableFull,
@@ -211,9 +211,9 @@ impl Counters {
         self.drops[reason as usize].fetch_add(packets, Ordering::Relaxed);
     }
 
-    /// Counts a packet that the director answered itself.
-    pub fn count_reply(&self) {
-        self.replies.fetch_add(1, Ordering::Relaxed);
+    /// Counts packets that the director answered itself.
+    pub(super) fn count_replies(&self, packets: u64) {
+        self.replies.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// Packets that the director answered itself.

@@ -21,4 +21,4 @@ pub use encap::{
 pub use flow::{FlowKey, Protocol};
 pub use icmp::{Icmp, PathMtuError, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
-pub use reply::{echo_reply, packet_too_big};
+pub use reply::{Answer, FragmentRule, echo_reply, packet_too_big};

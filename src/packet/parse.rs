@@ -62,6 +62,8 @@ pub struct Fragment {
     pub offset: u16,
     /// Whether more fragments follow.
     pub more: bool,
+    /// Bytes of a first fragment's data that are extension headers, before the payload; IPv6 only.
+    pub headers: u16,
 }
 
 /// What a packet carries, seen from the balancer.
@@ -210,6 +212,7 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
         identification: header.identification().into(),
         offset: header.fragments_offset().value() * 8,
         more: header.more_fragments(),
+        headers: 0,
     });
     Ok(Packet {
         source: header.source_addr().into(),
@@ -257,7 +260,7 @@ pub(super) struct Chain<'a> {
 /// Follows the extension headers to the upper-layer header, or to the end of what a non-first
 /// fragment holds.
 pub(super) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain<'_>, Malformed> {
-    let mut fragment = None;
+    let mut fragment: Option<Fragment> = None;
     for _ in 0..=MAX_EXTENSION_HEADERS {
         let Some(length) = extension_length(protocol, rest)? else {
             return Ok(Chain {
@@ -271,6 +274,8 @@ pub(super) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain
                 return Err(Malformed); // a fragment of a fragment has no place in a chain
             }
             fragment = fragment_header(rest);
+        } else if let Some(first) = &mut fragment {
+            first.headers += u16::try_from(length).map_err(|_| Malformed)?;
         }
         protocol = rest[0];
         rest = rest.get(length..).ok_or(Malformed)?;
@@ -312,6 +317,7 @@ fn fragment_header(header: &[u8]) -> Option<Fragment> {
         identification: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
         offset: word & !7,
         more: word & 1 == 1,
+        headers: 0,
     };
     (fragment.offset > 0 || fragment.more).then_some(fragment)
 }
@@ -432,6 +438,7 @@ mod tests {
                 identification,
                 offset,
                 more,
+                headers: 0,
             })
         };
         let fragment = |bytes: &[u8]| Packet::parse(bytes).unwrap().fragment();

@@ -1,10 +1,79 @@
 //! ICMP that the director sends itself, from the VIP: echo replies, and "too big" for packets that
 //! do not fit the tunnel. Read first: RFC 792, RFC 1191 §4, RFC 4443 §2.4 and §3.2, RFC 1812 §4.3.2.3.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::checksum::{self, Sum};
 use super::parse::{Packet, Version};
+
+/// The packets that answer one packet, in one buffer that is used again.
+#[derive(Debug, Default)]
+pub struct Answer {
+    bytes: Vec<u8>,
+    /// Where every packet but the last ends.
+    cuts: Vec<usize>,
+}
+
+/// How a reply is cut where it may not be one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentRule {
+    /// The longest packet in bytes, at least 68.
+    pub longest: u16,
+    /// Of the fragments; IPv4 has room for the low 16 bits.
+    pub identification: u32,
+}
+
+impl Answer {
+    /// An answer of one packet, to be written into the buffer that is returned.
+    pub fn one(&mut self) -> &mut Vec<u8> {
+        self.cuts.clear();
+        self.bytes.clear();
+        &mut self.bytes
+    }
+
+    /// The packets, in the order in which they are to be sent; one at least once something was written.
+    pub fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = [0].into_iter().chain(self.cuts.iter().copied());
+        let ends = self.cuts.iter().copied().chain([self.bytes.len()]);
+        starts.zip(ends).map(|(start, end)| &self.bytes[start..end])
+    }
+
+    /// The reply to an echo request that came in fragments, of which `request` is one and `message`
+    /// the whole. Cut again by `rule` where it is longer: no router fragments IPv6, and what comes out of a
+    /// TUN with DF set is refused rather than fragmented.
+    pub fn echo_reply(&mut self, request: &Packet<'_>, message: &mut [u8], rule: FragmentRule) {
+        let version = request.meta().version;
+        become_reply(version, message);
+        let header = match version {
+            Version::V4 => 20,
+            Version::V6 => 40,
+        };
+        let longest = usize::from(rule.longest);
+        let out = self.one();
+        if header + message.len() <= longest {
+            network_header(request, message.len(), out);
+            out.extend_from_slice(message);
+            return;
+        }
+        let room = match version {
+            Version::V4 => longest.saturating_sub(header),
+            Version::V6 => longest.saturating_sub(header + FRAGMENT_HEADER),
+        };
+        let step = (room & !7).max(8); // all but the last are of multiples of 8 bytes
+        for (number, data) in message.chunks(step).enumerate() {
+            if number > 0 {
+                self.cuts.push(self.bytes.len());
+            }
+            let place = Place {
+                offset: length_field(number * step),
+                more: number * step + data.len() < message.len(),
+                identification: rule.identification,
+            };
+            fragment_headers(request, data.len(), place, &mut self.bytes);
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
 
 /// TTL or hop limit of packets that the director sends itself (RFC 1700).
 const TTL: u8 = 64;
@@ -19,15 +88,21 @@ const LONGEST_V6_ERROR: usize = 1280;
 /// The checksum is updated for the changed type, with carry; a wrong one stays wrong, so that
 /// the pinger sees it.
 pub fn echo_reply(packet: &Packet<'_>, out: &mut Vec<u8>) {
-    let (request, reply): ([u8; 2], [u8; 2]) = match packet.meta().version {
-        Version::V4 => ([8, 0], [0, 0]),
-        Version::V6 => ([128, 0], [129, 0]),
-    };
     let message = packet.payload();
+    out.clear();
     network_header(packet, message.len(), out);
     let start = out.len();
     out.extend_from_slice(message);
-    let Some([kind, _code, high, low]) = out[start..].first_chunk_mut() else {
+    become_reply(packet.meta().version, &mut out[start..]);
+}
+
+/// Turns the echo request in `message` into its reply.
+fn become_reply(version: Version, message: &mut [u8]) {
+    let (request, reply): ([u8; 2], [u8; 2]) = match version {
+        Version::V4 => ([8, 0], [0, 0]),
+        Version::V6 => ([128, 0], [129, 0]),
+    };
+    let Some([kind, _code, high, low]) = message.first_chunk_mut() else {
         return; // a message without a header is no echo request
     };
     let sum = checksum::update(
@@ -48,6 +123,7 @@ pub fn packet_too_big(original: &Packet<'_>, bytes: &[u8], mtu: u16, out: &mut V
     };
     let whole = usize::from(original.meta().length).min(bytes.len());
     let quoted = &bytes[..whole.min(longest - 8)];
+    out.clear();
     network_header(original, 8 + quoted.len(), out);
     let start = out.len();
     let [high, low] = mtu.to_be_bytes();
@@ -60,24 +136,73 @@ pub fn packet_too_big(original: &Packet<'_>, bytes: &[u8], mtu: u16, out: &mut V
     out[start + 2..start + 4].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Starts `out` with a network header that answers `packet`: its addresses swapped.
+/// Where a fragment stands in its datagram.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// In bytes, a multiple of 8.
+    offset: u16,
+    more: bool,
+    identification: u32,
+}
+
+/// Length in bytes of the fragment header of IPv6 (RFC 8200 §4.5).
+const FRAGMENT_HEADER: usize = 8;
+
+/// The don't-fragment flag, and nothing else, in the fourth word of an IPv4 header (RFC 791 §3.1).
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// Appends a network header that answers `packet`: its addresses swapped.
 fn network_header(packet: &Packet<'_>, payload_length: usize, out: &mut Vec<u8>) {
-    out.clear();
     match (packet.destination(), packet.source()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let total = length_field(payload_length + 20).to_be_bytes();
-            out.extend_from_slice(&[0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, 1, 0, 0]);
-            out.extend_from_slice(&source.octets());
-            out.extend_from_slice(&destination.octets());
-            let sum = checksum::checksum(out);
-            out[10..12].copy_from_slice(&sum.to_be_bytes());
+            let word = (0, DONT_FRAGMENT);
+            ipv4_header([source, destination], payload_length, word, out);
+        }
+        (source, destination) => ipv6_header([source, destination], payload_length, 58, out),
+    }
+}
+
+/// As [`network_header`], of one fragment of the answer.
+fn fragment_headers(packet: &Packet<'_>, length: usize, place: Place, out: &mut Vec<u8>) {
+    let [id_0, id_1, id_2, id_3] = place.identification.to_be_bytes();
+    match (packet.destination(), packet.source()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let word = u16::from(place.more) << 13 | place.offset >> 3;
+            let identification = u16::from_be_bytes([id_2, id_3]);
+            ipv4_header([source, destination], length, (identification, word), out);
         }
         (source, destination) => {
-            let [high, low] = length_field(payload_length).to_be_bytes();
-            out.extend_from_slice(&[0x60, 0, 0, 0, high, low, 58, TTL]);
-            out.extend_from_slice(&octets(source));
-            out.extend_from_slice(&octets(destination));
+            ipv6_header([source, destination], length + FRAGMENT_HEADER, 44, out);
+            let [high, low] = (place.offset | u16::from(place.more)).to_be_bytes();
+            out.extend_from_slice(&[58, 0, high, low, id_0, id_1, id_2, id_3]);
         }
+    }
+}
+
+/// `fragment` is the identification, and the word of flags and offset after it.
+fn ipv4_header(
+    [source, destination]: [Ipv4Addr; 2],
+    payload_length: usize,
+    fragment: (u16, u16),
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
+    let [high, low] = length_field(payload_length + 20).to_be_bytes();
+    out.extend_from_slice(&[0x45, 0, high, low]);
+    out.extend_from_slice(&fragment.0.to_be_bytes());
+    out.extend_from_slice(&fragment.1.to_be_bytes());
+    out.extend_from_slice(&[TTL, 1, 0, 0]);
+    out.extend_from_slice(&source.octets());
+    out.extend_from_slice(&destination.octets());
+    let sum = checksum::checksum(&out[start..]);
+    out[start + 10..start + 12].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn ipv6_header(addresses: [IpAddr; 2], payload_length: usize, next: u8, out: &mut Vec<u8>) {
+    let [high, low] = length_field(payload_length).to_be_bytes();
+    out.extend_from_slice(&[0x60, 0, 0, 0, high, low, next, TTL]);
+    for address in addresses {
+        out.extend_from_slice(&octets(address));
     }
 }
 
@@ -238,6 +363,38 @@ mod tests {
             echo_reply(&Packet::parse(&request).unwrap(), &mut reply);
             prop_assert!(verifies(&reply));
             prop_assert_eq!(&reply[reply.len() - body.len()..], &body[..]);
+        }
+
+        /// The fragments tile the reply that an unfragmented request would have got.
+        #[test]
+        fn fragments_of_a_reply(v6: bool, length in 0usize..4000, longest in 68u16..2000, identification: u32) {
+            let request = ping(v6, &[]);
+            let request = Packet::parse(&request).unwrap();
+            let mut message = vec![if v6 { 128 } else { 8 }, 0, 1, 2, 0, 7, 0, 1];
+            message.extend((0..length).map(|at| at.to_le_bytes()[0]));
+            let mut expected = message.clone();
+            become_reply(request.meta().version, &mut expected);
+            let mut answer = Answer::default();
+            answer.echo_reply(&request, &mut message, FragmentRule { longest, identification });
+            let mut reply = Vec::new();
+            for bytes in answer.packets() {
+                let packet = Packet::parse(bytes).unwrap();
+                prop_assert_eq!(usize::from(packet.meta().length), bytes.len());
+                prop_assert!(bytes.len() <= usize::from(longest), "{} of {}", bytes.len(), longest);
+                prop_assert_eq!(packet.source(), request.destination());
+                match packet.fragment() {
+                    Some(fragment) => {
+                        let mask = if v6 { u32::MAX } else { 0xffff };
+                        prop_assert_eq!(fragment.identification, identification & mask);
+                        prop_assert_eq!(usize::from(fragment.offset), reply.len());
+                        prop_assert_eq!(fragment.more, reply.len() + packet.payload().len() < expected.len());
+                        prop_assert!(v6 || !packet.meta().dont_fragment);
+                    }
+                    None => prop_assert_eq!(packet.payload().len(), expected.len()),
+                }
+                reply.extend_from_slice(packet.payload());
+            }
+            prop_assert_eq!(reply, expected);
         }
     }
 }

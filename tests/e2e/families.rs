@@ -75,10 +75,15 @@ impl DualStack {
     }
 
     pub(crate) fn run(&self, lab: &Lab) -> Process {
-        let file = lab.file("tunlb.toml", configuration());
+        self.run_with(lab, &configuration())
+    }
+
+    pub(crate) fn run_with(&self, lab: &Lab, configuration: &str) -> Process {
+        let file = lab.file("tunlb.toml", configuration);
         let mut command = self.director.command(tunlb());
         command.args(["run", "--setup", "-c"]).arg(file);
-        self.director.start("run", command, "forwarding")
+        // Not the word alone: a setting that `--setup` tells has it in its name.
+        self.director.start("run", command, "tunlb0: forwarding")
     }
 
     /// Uploads a file to a VIP; returns the SHA-256 that the service found, as [`noise`] has it.
@@ -111,7 +116,7 @@ pub(crate) fn host(vip: &str) -> String {
     }
 }
 
-fn configuration() -> String {
+pub(crate) fn configuration() -> String {
     let mut text = String::new();
     for (name, vip, backend, kind, _) in COMBINATIONS {
         write!(

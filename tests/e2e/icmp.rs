@@ -1,7 +1,8 @@
 //! ICMP: pings, errors that belong to a backend, and paths that are smaller than the first link.
 
 use crate::enter::in_lab;
-use crate::families::DualStack;
+use crate::families::{COMBINATIONS, DualStack, configuration};
+use crate::lab::wait_until;
 use crate::process::Signal;
 use crate::site::{Site, URL, VIP, succeeded};
 use crate::totals::Totals;
@@ -23,6 +24,66 @@ fn the_director_answers_pings() {
             "{totals:?}"
         );
     });
+}
+
+/// A monitor that pings with more than a packet holds: up to the longest request that there is, on a way
+/// back that is smaller than the one there.
+#[test]
+fn pings_in_fragments_are_answered() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        site.director
+            .sh("ip route replace 10.0.9.0/24 dev eth1 mtu 1100");
+        let director = site.run(lab);
+        for vip in ["10.0.0.101", "2001:db8::103"] {
+            for size in [2000, 3000, 65_487] {
+                assert_pinged(&site, vip, size);
+            }
+        }
+        let read = site.director.device_counter("tunlb0", "tx_packets");
+        let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
+        assert_known_drops(&totals);
+        assert_eq!(totals.sent().packets, 0, "{totals:?}");
+        assert_eq!(totals.answered + totals.dropped(), read, "{totals:?}");
+    });
+}
+
+/// The first requests may be lost to path MTU discovery; ping itself says of every wrong byte.
+fn assert_pinged(site: &DualStack, vip: &str, size: usize) {
+    wait_until("a reply to a ping", || {
+        let ping = format!("ping -c 1 -W 1 -s {size} {vip} || true");
+        site.client.sh(&ping).contains(" 1 received")
+    });
+    let ping = format!("ping -c 3 -i 0.2 -W 5 -s {size} {vip}");
+    let text = site.client.run(&ping);
+    assert!(text.contains("3 received"), "{size} bytes: {text}");
+    assert!(!text.contains("wrong data byte"), "{text}");
+}
+
+/// All fragments of a request reach one backend, which answers.
+#[test]
+fn pings_in_fragments_are_forwarded() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        let forward = configuration().replace("port = 80", "port = 80\necho = \"forward\"");
+        let director = site.run_with(lab, &forward);
+        for (_, vip, ..) in COMBINATIONS {
+            for size in [56, 3000, 20_000] {
+                assert_pinged(&site, vip, size);
+            }
+        }
+        let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
+        assert_eq!(totals.answered, 0, "{totals:?}");
+        assert_known_drops(&totals);
+    });
+}
+
+/// The kernel's own multicast reports; and the last fragments of requests whose first ones were longer than
+/// the way into the TUN.
+fn assert_known_drops(totals: &Totals) {
+    let count = |reason| totals.dropped.get(reason).copied().unwrap_or_default();
+    let known = count("no_vip") + count("fragment_timeout");
+    assert_eq!(totals.dropped(), known, "{totals:?}");
 }
 
 /// The router answers a backend's full-sized packets with Fragmentation Needed, addressed to the

@@ -161,12 +161,12 @@ fn limits(t: &mut Table) {
     let later = |offset| {
         to("203.0.113.10")
             .piece(8, offset, true)
-            .carrying(UDP, &[0; 16])
+            .carrying(UDP, &[0; 168])
     };
-    for number in 1..=64 {
-        t.hold("one of 64 that wait", later(number * 16));
+    for number in 1..=128 {
+        t.hold("one of 128 that wait", later(number * 16));
     }
-    t.drop("one too many", later(65 * 16), "fragment_table_full");
+    t.drop("one too many", later(129 * 16), "fragment_table_full");
     t.forward(
         "a whole datagram all the same",
         to("203.0.113.10").udp(40_000, 53, b"q"),

@@ -96,12 +96,11 @@ fn echo(t: &mut Table) {
         dropped.carrying(1, &long),
         "unsupported_protocol",
     );
-    let first = v4
-        .clone()
+    let first = dropped
         .piece(77, 0, true)
         .carrying(1, &icmp(8, 0, [0; 4], &[1; 16]));
     t.drop(
-        "a fragmented echo request is not answered",
+        "echo = drop, a first fragment",
         first,
         "unsupported_protocol",
     );

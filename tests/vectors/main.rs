@@ -9,6 +9,7 @@
 mod core;
 mod corpus;
 mod differential;
+mod echo;
 mod forwarding;
 mod fragments;
 mod icmp;
@@ -29,6 +30,7 @@ fn tables() -> [Table; 2] {
     icmp::add(&mut table);
     refused::add(&mut table);
     fragments::add(&mut table);
+    echo::add(&mut table);
     [table, forwarding::entropy()]
 }
 

@@ -78,13 +78,12 @@ impl Table {
     }
 
     pub(crate) fn reply(&mut self, description: &str, input: Vec<u8>, answer: Vec<u8>) {
-        self.push(
-            description,
-            input,
-            "reply",
-            None,
-            vec![(None, vec![answer])],
-        );
+        self.reply_with(description, input, vec![answer]);
+    }
+
+    /// Answered by several packets.
+    pub(crate) fn reply_with(&mut self, description: &str, input: Vec<u8>, answer: Vec<Vec<u8>>) {
+        self.push(description, input, "reply", None, vec![(None, answer)]);
     }
 
     pub(crate) fn hold(&mut self, description: &str, input: Vec<u8>) {

@@ -213,8 +213,17 @@ pub(crate) fn flow_hash(ip: &Ip, source_port: u16, port: u16, protocol: u8) -> u
     bytes.extend(source_port.to_be_bytes());
     bytes.extend(port.to_be_bytes());
     bytes.push(protocol);
+    keyed_hash(&bytes)
+}
+
+/// The documented hash of a client's address.
+pub(crate) fn client_hash(ip: &Ip) -> u64 {
+    keyed_hash(&octets(ip.source))
+}
+
+fn keyed_hash(bytes: &[u8]) -> u64 {
     let key = std::array::from_fn(|index| u8::try_from(index).unwrap());
-    SipHasher13::new_with_key(&key).hash(&bytes)
+    SipHasher13::new_with_key(&key).hash(bytes)
 }
 
 /// RFC 1071, the slow way.

@@ -132,7 +132,7 @@ impl Tally {
         self.cut += u64::from(record.is_cut());
     }
 
-    /// Where all packets went. What went nowhere yet is a fragment that waits.
+    /// Where all packets went. What went nowhere yet are fragments that wait.
     pub(super) fn summary(&self, totals: &Totals) -> String {
         let backends = totals.vips.iter().flat_map(|vip| &vip.backends);
         let sent: u64 = backends.map(|backend| backend.traffic.packets).sum();
@@ -148,7 +148,9 @@ impl Tally {
             summary.push_str(&line);
         }
         if waiting > 0 {
-            let line = format!("held {waiting} fragments that still waited for their first one\n");
+            let line = format!(
+                "held {waiting} fragments that still waited for others of their datagram\n"
+            );
             summary.push_str(&line);
         }
         summary

@@ -103,7 +103,9 @@ impl Tee {
                     time,
                     bytes: outer(snapshot, &forward, bytes)?,
                 })),
-                Verdict::Reply(range) => Some(Left::Reply(copy(turn.reply(range)))),
+                Verdict::Reply(range) => {
+                    Some(Left::Replies(turn.replies(range).map(copy).collect()))
+                }
                 Verdict::Hold | Verdict::Drop(_) => None,
             },
         })

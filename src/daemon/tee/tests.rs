@@ -166,10 +166,10 @@ fn what_is_answered_is_copied_with_its_answer() {
     let record = bench.records.try_recv().unwrap();
     assert_eq!(record.verdict, "reply");
     assert_eq!(record.ingress.unwrap().bytes, echo);
-    let Some(Left::Reply(reply)) = record.left else {
+    let Some(Left::Replies(replies)) = record.left else {
         panic!("{:?}", record.left);
     };
-    assert_eq!(reply.bytes[12..20], [10, 0, 0, 100, 10, 0, 9, 2]);
+    assert_eq!(replies[0].bytes[12..20], [10, 0, 0, 100, 10, 0, 9, 2]);
 }
 
 #[test]
@@ -180,14 +180,14 @@ fn what_the_kernel_refuses_says_why() {
             "drop=send_failed",
             unreachable,
             vec![format!(
-                "drop reason=send_failed{NAMES}: no way to it: Network is unreachable (os error 101)"
+                "drop reason=send_failed{NAMES}: Network is unreachable (os error 101)"
             )],
         ),
         ("drop=send_failed", SendError::TooBig, vec![]),
         (
             "drop=too_big",
             SendError::TooBig,
-            vec![format!("drop reason=too_big{NAMES}: too long for the path")],
+            vec![format!("drop reason=too_big{NAMES}: Message too long (os error 90)")],
         ),
     ] {
         let mut bench = Bench::new(filter, 10).refusing(error);

@@ -40,14 +40,19 @@ pub(super) struct Record {
 pub(super) enum Left {
     /// The packet in its tunnel, to a backend.
     Outer(PacketCopy),
-    /// An answer, into the TUN.
-    Reply(PacketCopy),
+    /// The packets of an answer, into the TUN.
+    Replies(Vec<PacketCopy>),
 }
 
 impl Record {
     /// Packets in it.
     pub(super) fn packets(&self) -> u64 {
-        u64::from(self.ingress.is_some()) + u64::from(self.left.is_some())
+        let left = match &self.left {
+            None => 0,
+            Some(Left::Outer(_)) => 1,
+            Some(Left::Replies(copies)) => copies.len() as u64,
+        };
+        u64::from(self.ingress.is_some()) + left
     }
 }
 
@@ -160,13 +165,15 @@ fn append(file: &mut CaptureFile, record: &Record) -> Result<(), CaptureError> {
         }
         None => "a held fragment".to_owned(),
     };
-    let (what, copy) = match &record.left {
-        Some(Left::Outer(copy)) => ("outer of", copy),
-        Some(Left::Reply(copy)) => ("answer to", copy),
+    let (what, copies) = match &record.left {
+        Some(Left::Outer(copy)) => ("outer of", std::slice::from_ref(copy)),
+        Some(Left::Replies(copies)) => ("answer to", copies.as_slice()),
         None => return Ok(()),
     };
     let comment = format!("{what} {origin}: {verdict}");
-    file.append(&packet(Direction::Outbound, copy, &comment))?;
+    for copy in copies {
+        file.append(&packet(Direction::Outbound, copy, &comment))?;
+    }
     Ok(())
 }
 

@@ -62,6 +62,17 @@ impl HeldFragments {
         (length, self.drop_first(chain))
     }
 
+    /// The first fragment of a chain.
+    pub(super) fn first(&self, chain: Chain) -> &[u8] {
+        &self.slots[chain.first].bytes
+    }
+
+    /// The fragments of a chain, in its order.
+    pub(super) fn iter(&self, chain: Chain) -> impl Iterator<Item = &[u8]> {
+        let slots = std::iter::successors(Some(chain.first), |&at| self.slots[at].next);
+        slots.map(|at| self.slots[at].bytes.as_slice())
+    }
+
     /// Forgets a whole chain.
     pub(super) fn drop_all(&mut self, chain: Chain) {
         let mut rest = Some(chain);
@@ -90,7 +101,8 @@ impl HeldFragments {
         Some(at)
     }
 
-    fn drop_first(&mut self, chain: Chain) -> Option<Chain> {
+    /// Forgets the first fragment of a chain; returns the rest.
+    pub(super) fn drop_first(&mut self, chain: Chain) -> Option<Chain> {
         let slot = &mut self.slots[chain.first];
         self.bytes -= slot.bytes.len();
         slot.bytes.clear();

@@ -50,7 +50,7 @@ fn check_bounds(table: &FragmentTable) {
     let (count, bytes, owned) = table.held.usage();
     assert!(count <= MAX_HELD && bytes <= MAX_HELD_BYTES);
     assert!(owned <= MAX_HELD * 2048 + MAX_HELD_BYTES, "{owned} bytes");
-    let waiting = |datagram: &&Datagram| matches!(datagram.state, State::Waiting(_));
+    let waiting = |datagram: &&Datagram| !matches!(datagram.state, State::Decided(_));
     let waiting = table.datagrams.values().filter(waiting).count();
     assert_eq!(waiting, table.waiting_datagrams);
 }
@@ -139,7 +139,10 @@ fn limits() {
         table.place(datagram(number), b"x", at(0)).unwrap();
     }
     assert_eq!(table.place(datagram(256), b"x", at(0)), FULL, "datagrams");
-    for number in (1..256).cycle().take(MAX_HELD - 64 - 255) {
+    for number in (1..256)
+        .cycle()
+        .take(MAX_HELD - MAX_HELD_PER_DATAGRAM - 255)
+    {
         table.place(datagram(number), b"x", at(0)).unwrap();
     }
     assert_eq!(table.place(datagram(1), b"x", at(0)), FULL, "fragments");
@@ -307,5 +310,184 @@ proptest! {
         table.expire(at(now + 30_000));
         prop_assert!(table.datagrams.is_empty() && table.waiting.is_empty() && table.decided.is_empty());
         prop_assert_eq!(table.held.usage().0, 0);
+    }
+}
+
+/// A fragment of an echo request: `data` at `offset`, from 192.0.2.1 to 203.0.113.10.
+fn echo_piece(offset: usize, more: bool, data: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend(u16::try_from(20 + data.len()).unwrap().to_be_bytes());
+    packet.extend([0, 7]);
+    let word = u16::from(more) << 13 | u16::try_from(offset / 8).unwrap();
+    packet.extend(word.to_be_bytes());
+    packet.extend([64, 1, 0, 0, 192, 0, 2, 1, 203, 0, 113, 10]);
+    packet.extend(data);
+    packet
+}
+
+fn gather(
+    table: &mut FragmentTable,
+    id: u32,
+    bytes: &[u8],
+) -> (Result<Gathered, DropReason>, Vec<u8>) {
+    let packet = Packet::parse(bytes).unwrap();
+    let mut message = vec![9; 5];
+    let first = packet.fragment().unwrap().offset == 0;
+    let gathered = match (first, table.is_gathering(&datagram(id))) {
+        (false, false) => table
+            .place(datagram(id), bytes, at(0))
+            .map(|_| Gathered::Held),
+        _ => table.gather(datagram(id), (&packet, bytes), at(0), &mut message),
+    };
+    (gathered, message)
+}
+
+const HELD: Result<Gathered, DropReason> = Ok(Gathered::Held);
+
+#[test]
+fn an_echo_request_is_forgotten_once_it_is_whole() {
+    let mut table = table();
+    let pieces = [
+        echo_piece(16, false, b"xyz"),
+        echo_piece(0, true, b"12345678"),
+        echo_piece(0, true, b"12345678"),
+        echo_piece(8, true, b"abcdefgh"),
+    ];
+    for piece in &pieces[..3] {
+        assert_eq!(gather(&mut table, 1, piece).0, HELD);
+        assert!(table.is_holding());
+        check_bounds(&table);
+    }
+    let (gathered, message) = gather(&mut table, 1, &pieces[3]);
+    let whole = Gathered::Whole {
+        packets: 4,
+        longest: 28,
+    };
+    assert_eq!(gathered, Ok(whole));
+    assert_eq!(message, b"12345678abcdefghxyz");
+    assert!(!table.is_holding() && table.datagrams.is_empty());
+    assert_eq!(table.held.usage().0, 0);
+    check_bounds(&table);
+}
+
+#[test]
+fn what_no_datagram_can_be_is_broken() {
+    let first = || echo_piece(0, true, &[1; 16]);
+    for (what, before, piece) in [
+        ("overlap", vec![first()], echo_piece(8, true, &[2; 16])),
+        (
+            "another first one",
+            vec![first()],
+            echo_piece(0, true, &[2; 24]),
+        ),
+        (
+            "an odd length",
+            vec![first()],
+            echo_piece(16, true, &[2; 9]),
+        ),
+        ("no bytes", vec![first()], echo_piece(16, true, &[])),
+        (
+            "too long",
+            vec![first()],
+            echo_piece(65_512, false, &[2; 8]),
+        ),
+        (
+            "two ends",
+            vec![first(), echo_piece(32, false, &[2; 8])],
+            echo_piece(48, false, &[2; 8]),
+        ),
+        (
+            "beyond the end",
+            vec![first(), echo_piece(32, false, &[2; 8])],
+            echo_piece(48, true, &[2; 8]),
+        ),
+        (
+            "an end before others",
+            vec![first(), echo_piece(48, true, &[2; 8])],
+            echo_piece(32, false, &[2; 8]),
+        ),
+        (
+            "waiting ones that overlap",
+            vec![
+                echo_piece(24, true, &[2; 16]),
+                echo_piece(32, true, &[2; 16]),
+            ],
+            first(),
+        ),
+    ] {
+        let mut table = table();
+        for bytes in &before {
+            assert_eq!(gather(&mut table, 1, bytes).0, HELD, "{what}");
+        }
+        let malformed = Err(DropReason::Malformed);
+        assert_eq!(gather(&mut table, 1, &piece).0, malformed, "{what}");
+        let lost = table.decide(datagram(1), Err(DropReason::Malformed), at(0));
+        assert_eq!(lost, before.len() as u64, "{what}");
+        let placed = table.place(datagram(1), &first(), at(1));
+        assert_eq!(
+            placed,
+            Ok(Placement::Decided(Err(DropReason::Malformed))),
+            "{what}"
+        );
+        check_bounds(&table);
+        assert!(!table.is_holding(), "{what}");
+    }
+}
+
+#[test]
+fn a_flood_of_echo_requests_is_bounded() {
+    let mut table = table();
+    for number in 0..5000 {
+        let first = echo_piece(0, true, &[1; 1480]);
+        gather(&mut table, number, &first).0.ok();
+        for piece in 1..3 {
+            let later = echo_piece(1480 * piece, true, &[1; 1480]);
+            gather(&mut table, number, &later).0.ok();
+        }
+        check_bounds(&table);
+    }
+    assert_eq!(table.waiting_datagrams, MAX_WAITING);
+    let (count, ..) = table.held.usage();
+    assert!(table.expire(at(1000)) >= count as u64);
+    assert!(!table.is_holding());
+    assert_eq!(table.held.usage().0, 0);
+}
+
+proptest! {
+    /// In whatever order and how often they come, the bytes are those that were cut.
+    #[test]
+    fn pieces_make_the_whole(
+        length in 9usize..3000,
+        cuts in prop::collection::btree_set(1usize..370, 1..8),
+        seed in prop::collection::vec(any::<prop::sample::Index>(), 12),
+        repeats in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+    ) {
+        let whole: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[0]).collect();
+        let mut starts: Vec<_> = [0].into_iter().chain(cuts.iter().map(|cut| cut * 8)).filter(|&start| start < length).collect();
+        if starts.len() == 1 {
+            starts.push(8);
+        }
+        let mut pieces: Vec<_> = starts.iter().enumerate().map(|(number, &start)| {
+            let end = starts.get(number + 1).copied().unwrap_or(length);
+            echo_piece(start, end < length, &whole[start..end])
+        }).collect();
+        let all = pieces.len();
+        for (from, to) in seed.iter().zip(&seed[1..]) {
+            pieces.swap(from.index(all), to.index(all));
+        }
+        let mut table = table();
+        let last = pieces.pop().unwrap();
+        let sent: Vec<_> = pieces.iter().chain(repeats.iter().map(|index| &pieces[index.index(pieces.len())])).collect();
+        for bytes in &sent {
+            prop_assert_eq!(gather(&mut table, 1, bytes).0, HELD);
+        }
+        let (gathered, message) = gather(&mut table, 1, &last);
+        let packets = sent.len() as u64 + 1;
+        let Ok(Gathered::Whole { packets: counted, .. }) = gathered else {
+            panic!("not whole: {gathered:?}");
+        };
+        prop_assert_eq!(counted, packets);
+        prop_assert_eq!(message, whole);
+        prop_assert!(!table.is_holding());
     }
 }

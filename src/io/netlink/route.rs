@@ -307,6 +307,7 @@ mod tests {
             preferred_source: Some("10.0.1.2".parse().unwrap()),
             mtu: Some(1400),
             advmss: Some(1360),
+            encapsulates: false,
             table: Some(1000),
         };
         assert_eq!(
