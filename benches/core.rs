@@ -9,17 +9,21 @@
 )]
 
 use std::hint::black_box;
+use std::io;
 use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
     HashKey, Plan, PortMatch, Protocol, Ring, RingMember, RingSize, Seat, Snapshot, Timestamp,
-    Verdict, VipSpec,
+    VipSpec,
 };
-use tunlb::packet::{Encap, EncapKind, HEADROOM, SourceRule};
+use tunlb::io::egress::{Egress, Sent};
+use tunlb::io::ingress::{Ingress, Reading};
+use tunlb::packet::{Burst, Encap, EncapKind, Outgoing, SourceRule, Tunnels};
 
 /// Rounds of a measurement; odd, for the median.
 const ROUNDS: usize = 7;
@@ -81,20 +85,21 @@ fn report(what: &str, figure: f64) {
     println!("{what:<52} {figure:>10.1}");
 }
 
-/// Where the first fragment of a datagram stands among its two.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What follows what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
+    /// Packets of one flow after the other.
+    Whole,
+    /// Packets of so many flows, in no order.
+    Scattered { flows: u32 },
+    /// Two fragments of a datagram.
     FirstFirst,
+    /// The same, the first one last.
     FirstLast,
 }
 
 struct Bench {
-    director: Director,
-    packet: Vec<u8>,
-    /// Where the client's address ends in a packet; flows differ in its last three bytes.
-    client_end: usize,
-    /// Flow n goes to the VIP of number n modulo this.
-    vips: u32,
+    pipeline: Pipeline<Generator, Nowhere>,
     clock: u32,
 }
 
@@ -133,66 +138,85 @@ impl Bench {
             workers: 1,
             seed: [1, 2, 3, 4],
         };
+        let director = Director::new(Arc::new(snapshot.expect("a valid site")), &seat);
         let (packet, client_end) = packet(vips[0].address);
-        Self {
-            vips: u32::try_from(vips.len()).unwrap_or(u32::MAX),
-            director: Director::new(Arc::new(snapshot.expect("a valid site")), &seat),
+        let generator = Generator {
             packet,
             client_end,
+            vips: u32::try_from(vips.len()).unwrap_or(u32::MAX),
+            order: Order::Whole,
+            number: 0,
+            left: 0,
+        };
+        Self {
+            pipeline: Pipeline::new(generator, Nowhere, director, 2048),
             clock: 0,
         }
     }
 
     /// Whole packets of that many flows, all known, in an order that caches cannot foresee.
     fn whole(&mut self, flows: u32) -> f64 {
-        for flow in 0..flows {
-            self.from(flow);
-            self.forward();
-        }
-        let mut flow = 0_u32;
-        median(|| {
-            let started = Instant::now();
-            for _ in 0..PACKETS {
-                flow = flow.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let scaled = (u64::from(flow) * u64::from(flows)) >> 32;
-                self.from(u32::try_from(scaled).unwrap_or(0));
-                self.forward();
-            }
-            per_packet(started.elapsed(), PACKETS)
-        })
+        self.send(flows);
+        self.pipeline.ingress.order = Order::Scattered { flows };
+        median(|| self.send(PACKETS))
     }
 
     /// Datagrams of two fragments from one client, each with its own identification.
     fn fragments(&mut self, order: Order) -> f64 {
-        self.packet.resize(1500, 0);
-        self.packet[2..4].copy_from_slice(&1500_u16.to_be_bytes());
-        let first = [0x20, 0];
-        let last = (1480_u16 / 8).to_be_bytes();
-        let flags = match order {
-            Order::FirstFirst => [first, last],
-            Order::FirstLast => [last, first],
-        };
-        let mut buffer = vec![0; 2048];
-        median(|| {
-            let started = Instant::now();
-            for datagram in 0..PACKETS / 8 {
-                let [.., high, low] = datagram.to_be_bytes();
-                self.packet[4..6].copy_from_slice(&[high, low]);
-                for flags in flags {
-                    self.packet[6..8].copy_from_slice(&flags);
-                    self.forward();
-                    while let Some((forward, length)) = self.director.take_released(&mut buffer) {
-                        let mut headroom = [0; HEADROOM];
-                        let inner = &buffer[..length];
-                        black_box(self.director.encapsulate(&forward, &mut headroom, inner)).ok();
-                    }
-                }
-            }
-            per_packet(started.elapsed(), PACKETS / 4)
-        })
+        let generator = &mut self.pipeline.ingress;
+        generator.packet.resize(1500, 0);
+        generator.packet[2..4].copy_from_slice(&1500_u16.to_be_bytes());
+        generator.order = order;
+        median(|| self.send(PACKETS / 4))
     }
 
-    fn from(&mut self, flow: u32) {
+    /// Nanoseconds per packet. A burst takes as many microseconds as it has packets, as under load.
+    fn send(&mut self, packets: u32) -> f64 {
+        self.pipeline.ingress.left = packets;
+        let started = Instant::now();
+        while self.pipeline.ingress.left > 0 || self.pipeline.director().has_released() {
+            self.clock += 64;
+            let now = Timestamp::after(Duration::from_micros(self.clock.into()));
+            black_box(self.pipeline.turn(now).is_ok());
+        }
+        per_packet(started.elapsed(), packets)
+    }
+}
+
+/// Makes packets as a TUN would give them.
+#[derive(Debug)]
+struct Generator {
+    packet: Vec<u8>,
+    /// Where the client's address ends in a packet; flows differ in its last three bytes.
+    client_end: usize,
+    /// Flow n goes to the VIP of number n modulo this.
+    vips: u32,
+    order: Order,
+    number: u32,
+    left: u32,
+}
+
+impl Generator {
+    fn next_packet(&mut self) {
+        self.number = match self.order {
+            Order::Scattered { .. } => self
+                .number
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223),
+            Order::Whole | Order::FirstFirst | Order::FirstLast => self.number.wrapping_add(1),
+        };
+        match self.order {
+            Order::Whole => self.client(self.number),
+            Order::Scattered { flows } => {
+                let scaled = (u64::from(self.number) * u64::from(flows)) >> 32;
+                self.client(u32::try_from(scaled).unwrap_or(0) + 1);
+            }
+            Order::FirstFirst => self.fragment(self.number % 2 == 1),
+            Order::FirstLast => self.fragment(self.number.is_multiple_of(2)),
+        }
+    }
+
+    fn client(&mut self, flow: u32) {
         let [_, bytes @ ..] = flow.to_be_bytes();
         self.packet[self.client_end - 3..self.client_end].copy_from_slice(&bytes);
         if self.vips > 1 {
@@ -201,17 +225,52 @@ impl Bench {
         }
     }
 
-    /// A microsecond passes, as under load.
-    fn forward(&mut self) {
-        self.clock += 1;
-        let now = Timestamp::after(Duration::from_micros(self.clock.into()));
-        if let Verdict::Forward(forward) = self.director.decide(black_box(&self.packet), now) {
-            let mut headroom = [0; HEADROOM];
-            let written = self
-                .director
-                .encapsulate(&forward, &mut headroom, &self.packet);
-            black_box(written.is_ok());
-            black_box(&headroom);
+    fn fragment(&mut self, is_first: bool) {
+        let [.., high, low] = self.number.div_ceil(2).to_be_bytes();
+        self.packet[4..6].copy_from_slice(&[high, low]);
+        let last = (1480_u16 / 8).to_be_bytes();
+        self.packet[6..8].copy_from_slice(&if is_first { [0x20, 0] } else { last });
+    }
+}
+
+impl Ingress for Generator {
+    fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
+        while self.left > 0 {
+            let Some(room) = burst.vacant() else {
+                return Ok(Reading::More);
+            };
+            self.next_packet();
+            room[..self.packet.len()].copy_from_slice(&self.packet);
+            burst.push(self.packet.len());
+            self.left -= 1;
+        }
+        Ok(Reading::Empty)
+    }
+
+    fn answer(&mut self, packet: &[u8]) -> io::Result<()> {
+        black_box(packet);
+        Ok(())
+    }
+}
+
+/// Writes headers and sends nothing.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Egress for Nowhere {
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        packets: &[Outgoing],
+        tunnels: &impl Tunnels,
+        _: &mut [Sent],
+    ) {
+        for packet in packets {
+            let encap = tunnels.tunnel(packet.tunnel);
+            if let (Some(encap), Some((headroom, inner))) = (encap, burst.frame(packet.frame)) {
+                black_box(encap.write(headroom, &packet.meta, inner, packet.entropy)).ok();
+                black_box(headroom);
+            }
         }
     }
 }

@@ -344,7 +344,7 @@ workers = 0
 ring_size = 1000
 hash_key = \"xyz\"
 flows = \"many\"
-egress = \"packet\"
+datapath = \"xdp\"
 [director.encap]
 ttl = 0
 [[vip]]

@@ -6,9 +6,10 @@ use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tunlb::daemon::pipeline::MemoryPipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, DropReason, Echo, FlowLimits, FlowTimeouts,
-    Forward, HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
+    HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
     Snapshot, Timestamp, Verdict, VipSpec,
 };
 use tunlb::doctor::Lang;
@@ -20,7 +21,7 @@ use tunlb::doctor::report::json::Document;
 use tunlb::doctor::report::text::{Detail, fixes, report};
 use tunlb::io::packet_socket::Instruction;
 use tunlb::packet::{
-    Encap, EncapKind, EntropyPrefix, FamilyMismatch, HEADROOM, Packet, SourceRule,
+    Encap, EncapKind, EntropyPrefix, FamilyMismatch, Packet, SourceRule,
 };
 use tunlb::text::plain::is_plain;
 
@@ -35,7 +36,7 @@ pub const FLOWS: usize = 16;
 /// A director and the control behind it, which reloads.
 #[derive(Debug)]
 pub struct Site {
-    director: Director,
+    pipeline: MemoryPipeline,
     roster: Roster,
     reloads: usize,
 }
@@ -52,7 +53,7 @@ impl Default for Site {
         let director = Director::new(snapshot, &seat);
         roster.attach(Arc::clone(director.counters()));
         Self {
-            director,
+            pipeline: MemoryPipeline::in_memory(director),
             roster,
             reloads: 0,
         }
@@ -63,10 +64,10 @@ impl Site {
     /// The next of a few configurations; every flow in the table is one of a backend.
     fn reload(&mut self) {
         self.reloads += 1;
-        self.director
-            .adopt(snapshot(&mut self.roster, self.reloads));
+        let next = snapshot(&mut self.roster, self.reloads);
+        self.pipeline.adopt(next, 0);
         let flows = self.roster.all_traffic().flows;
-        assert_eq!(flows, self.director.flows().len() as u64);
+        assert_eq!(flows, self.pipeline.director().flows().len() as u64);
     }
 }
 
@@ -194,7 +195,6 @@ const RELOAD: Duration = Duration::from_millis(63 * 800);
 /// When it was not: that is what the fuzzer looks for.
 pub fn drive(site: &mut Site, stream: Stream<'_>) {
     let mut now = Duration::ZERO;
-    let mut buffer = vec![0; 65_535];
     let (mut seen, mut forwarded) = (0, 0);
     for (pause, bytes) in stream {
         now += pause;
@@ -202,24 +202,30 @@ pub fn drive(site: &mut Site, stream: Stream<'_>) {
         if pause == RELOAD {
             site.reload();
         }
-        let director = &mut site.director;
-        match director.decide(bytes, Timestamp::after(now)) {
-            Verdict::Forward(forward) => {
-                let length = usize::from(forward.meta.length);
-                forwarded += tunnelled(director, &forward, &bytes[..length]);
+        let passed = site.pipeline.pass(bytes, Timestamp::after(now));
+        let mut left = passed.emitted.as_slice();
+        match (passed.verdict, left) {
+            (Verdict::Forward(_), [outer, held @ ..]) => {
+                check_outer(outer);
+                forwarded += 1;
+                left = held;
             }
-            Verdict::Reply => {
-                for bytes in director.replies() {
+            (Verdict::Reply(_), replies) => {
+                for bytes in replies {
                     let reply = Packet::parse(bytes).expect("our own answer");
                     let later = reply.fragment().is_some_and(|piece| piece.offset > 0);
                     assert!(later || reply.transport().is_ok());
                 }
+                left = &[];
             }
-            Verdict::Hold | Verdict::Drop(_) => {}
+            (Verdict::Forward(_), []) => panic!("{passed:?} left no packet"),
+            (Verdict::Hold | Verdict::Drop(_), _) => {}
         }
-        while let Some((forward, length)) = director.take_released(&mut buffer) {
-            forwarded += tunnelled(director, &forward, &buffer[..length]);
+        for outer in left {
+            check_outer(outer);
+            forwarded += 1;
         }
+        let director = site.pipeline.director();
         assert!(director.flows().len() <= FLOWS);
         let accounted = director.counters().replied() + forwarded + dropped(director);
         // What waits is answered, forwarded or dropped in the end, so the sums meet once nothing waits.
@@ -236,24 +242,10 @@ fn dropped(director: &Director) -> u64 {
         .sum()
 }
 
-/// One if the packet left, none if it was dropped.
-fn tunnelled(director: &mut Director, forward: &Forward, inner: &[u8]) -> u64 {
-    assert_eq!(usize::from(forward.meta.length), inner.len());
-    let mut headroom = [0; HEADROOM];
-    match director.encapsulate(forward, &mut headroom, inner) {
-        Ok(encap) => {
-            let outer = [&headroom[HEADROOM - encap.overhead()..], inner].concat();
-            let view = Packet::parse(&outer);
-            assert!(
-                outer.len() > 65_535 || view.is_ok_and(|v| v.destination() == encap.destination())
-            );
-            1
-        }
-        Err(_) => {
-            assert!(inner.len() > 65_000);
-            0
-        }
-    }
+/// What leaves is a packet of its own.
+fn check_outer(outer: &[u8]) {
+    let packet = Packet::parse(outer).expect("our own header");
+    assert_eq!(usize::from(packet.meta().length), outer.len());
 }
 
 /// Prints findings in every form, and checks what must hold of each: a terminal obeys nothing in it, and a

@@ -151,8 +151,8 @@ impl Replay {
         let packet = record.network_packet().unwrap_or_default();
         let moment = self.core.advance(record.timestamp);
         let output = &mut self.output;
-        let answer = self.core.replay(packet, |head, tail| match output {
-            Some(output) => output.write(moment, record.resolution, head, tail),
+        let answer = self.core.replay(packet, |bytes| match output {
+            Some(output) => output.write(moment, record.resolution, bytes),
             None => Ok(()),
         })?;
         self.lines.write(self.tally.packets, record, &answer)

@@ -43,7 +43,7 @@ pub(super) struct DirectorDraft {
     pub(super) workers: Field<NonZeroUsize>,
     pub(super) datapath: Extra<Datapath>,
     pub(super) interface: Extra<String>,
-    pub(super) egress: Field<EgressChoice>,
+    pub(super) egress: Field<Egress>,
     pub(super) neighbour: Field<Neighbour>,
     pub(super) api: Extra<()>,
     pub(super) metrics: Extra<()>,
@@ -120,14 +120,6 @@ pub(super) enum Datapath {
     Xdp,
 }
 
-/// `director.egress`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EgressChoice {
-    Auto,
-    Raw,
-    Packet,
-}
-
 /// `vip.health.kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthKind {
@@ -141,7 +133,7 @@ impl Choice for Datapath {
     const NAMES: &'static [(&'static str, Self)] = &[("tun", Self::Tun), ("xdp", Self::Xdp)];
 }
 
-impl Choice for EgressChoice {
+impl Choice for Egress {
     const NAMES: &'static [(&'static str, Self)] = &[
         ("auto", Self::Auto),
         ("raw", Self::Raw),
@@ -249,7 +241,7 @@ impl DirectorDraft {
             workers: default(workers, &site),
             datapath: None,
             interface: None,
-            egress: default(EgressChoice::Auto, &site),
+            egress: default(Egress::Auto, &site),
             neighbour: default(Neighbour::Auto, &site),
             api: None,
             metrics: None,
@@ -262,15 +254,10 @@ impl DirectorDraft {
     }
 
     fn finish(&self) -> Option<DirectorConfig> {
-        let egress = match self.egress.as_ref()?.value {
-            EgressChoice::Auto => Egress::Auto,
-            EgressChoice::Raw => Egress::Raw,
-            EgressChoice::Packet => return None,
-        };
         Some(DirectorConfig {
             tun: copy(&self.tun)?,
             workers: copy(&self.workers)?,
-            egress,
+            egress: copy(&self.egress)?,
             neighbour: copy(&self.neighbour)?,
             hash_key: copy(&self.hash_key)?,
             ring_size: copy(&self.ring_size)?,

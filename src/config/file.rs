@@ -6,15 +6,15 @@
 use toml::de::DeTable;
 
 use super::draft::{
-    BackendDraft, DirectorDraft, Draft, EgressChoice, EncapDraft, HealthDraft, HealthKind,
-    TimeoutsDraft, TunnelDraft, VipDraft,
+    BackendDraft, DirectorDraft, Draft, EncapDraft, HealthDraft, HealthKind, TimeoutsDraft,
+    TunnelDraft, VipDraft,
 };
 use super::problem::Fault;
 use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
-use super::{DirectorConfig, EncapConfig, neighbour};
+use super::{DirectorConfig, Egress, EncapConfig, neighbour};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
 
 pub(super) fn read(
@@ -55,7 +55,7 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
         workers: section.or_default("workers", default.workers, problems, value::workers),
         datapath: section.optional("datapath", problems, value::choice),
         interface: section.optional("interface", problems, value::device),
-        egress: section.or_default("egress", EgressChoice::Auto, problems, value::choice),
+        egress: section.or_default("egress", Egress::Auto, problems, value::choice),
         neighbour: section.or_default("neighbour", default.neighbour, problems, neighbour::read),
         api: section.optional("api", problems, value::socket_path),
         metrics: section.optional("metrics", problems, value::listen_address),

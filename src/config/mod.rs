@@ -93,6 +93,8 @@ pub enum Egress {
     Auto,
     /// A raw IP socket.
     Raw,
+    /// A packet socket where the next hop is known, else a raw IP socket.
+    Packet,
 }
 
 impl fmt::Display for Egress {
@@ -100,6 +102,7 @@ impl fmt::Display for Egress {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Raw => "raw",
+            Self::Packet => "packet",
         })
     }
 }

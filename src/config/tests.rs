@@ -271,7 +271,6 @@ fn not_supported_yet() {
     for (director, vip, backend, key) in [
         ("datapath = \"xdp\"", "", "", "director.datapath"),
         ("interface = \"eth0\"", "", "", "director.interface"),
-        ("egress = \"packet\"", "", "", "director.egress"),
         ("api = \"/run/a\"", "", "", "director.api"),
         ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
         ("", "health.kind = \"tcp\"", "", "vip[0].health.kind"),

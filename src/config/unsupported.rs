@@ -4,7 +4,8 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::draft::{Datapath, Draft, EgressChoice, Extra, HealthDraft, HealthKind};
+use super::Egress;
+use super::draft::{Datapath, Draft, Extra, HealthDraft, HealthKind};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
@@ -28,11 +29,7 @@ impl Supported for Datapath {
     }
 }
 
-impl Supported for EgressChoice {
-    fn is_supported(&self) -> bool {
-        *self != Self::Packet
-    }
-}
+impl Supported for Egress {}
 
 impl Supported for EncapKind {}
 
@@ -53,7 +50,6 @@ pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
     problems.extend(key(&director.interface));
-    problems.extend(choice(&director.egress));
     problems.extend(key(&director.api));
     problems.extend(key(&director.metrics));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {

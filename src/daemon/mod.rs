@@ -6,9 +6,11 @@
 
 mod drains;
 mod forwarding;
+mod hops;
 mod neighbours;
 mod path_mtu;
 mod paths;
+pub mod pipeline;
 mod preflight;
 mod published;
 mod reload;
@@ -33,19 +35,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use log::{error, info, warn};
 
-use crate::config::{Config, ConfigError, DirectorConfig};
+use crate::config::{self, Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
-use crate::io::egress::RawEgress;
+use crate::io::egress::PacketEgress;
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
 use crate::text::count;
 use drains::Drains;
+use hops::{CurrentHops, HopWatch};
 use neighbours::Neighbours;
 use path_mtu::PathLearner;
 pub use paths::Paths;
+use pipeline::Pipeline;
 pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
 pub use reread::Reload;
@@ -161,6 +165,7 @@ struct Daemon {
     neighbours: Neighbours,
     drains: Drains,
     learner: PathLearner,
+    hop_watch: Option<HopWatch>,
     workers: Vec<WorkerThread>,
     capture: Option<Capture>,
 }
@@ -205,6 +210,7 @@ impl Daemon {
         });
         let shared = Shared {
             current: Arc::clone(publisher.current()),
+            hops: CurrentHops::default(),
             epoch: Instant::now(),
             events: events.clone(),
             pass_by: Arc::default(),
@@ -218,6 +224,13 @@ impl Daemon {
                 ready_worker(queue, &seat, &shared, tee, &mut roster)
             })
             .collect::<Result<Vec<_>>>()?;
+        let hop_watch = match config.director.egress {
+            config::Egress::Auto | config::Egress::Packet => Some(hops::watch(
+                Arc::clone(&shared.current),
+                Arc::clone(&shared.hops),
+            )?),
+            config::Egress::Raw => None,
+        };
         let learner = PathLearner::new(&shared);
         learner
             .clone()
@@ -239,6 +252,7 @@ impl Daemon {
             routes,
             drains,
             learner,
+            hop_watch,
             workers,
             capture,
             config,
@@ -332,6 +346,7 @@ fn names(vips: &[VipSpec]) -> String {
 #[derive(Debug, Clone)]
 struct Shared {
     current: Current,
+    hops: CurrentHops,
     /// Of all timestamps of this run.
     epoch: Instant,
     events: SyncSender<Event>,
@@ -360,7 +375,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<RawEgress>,
+    worker: Worker<Queue, PacketEgress>,
     remote: Remote,
 }
 
@@ -372,11 +387,12 @@ fn ready_worker(
     roster: &mut Roster,
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
-    let egress = RawEgress::open(current.longest).context("cannot open a raw socket")?;
+    let egress = PacketEgress::open().context("cannot open a packet or raw socket")?;
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
-    let (worker, remote) = Worker::new(queue, egress, director, shared.clone(), tee)
-        .context("cannot set up the event loop")?;
+    let pipeline = Pipeline::new(queue, egress, director, current.longest);
+    let (worker, remote) =
+        Worker::new(pipeline, tee, shared.clone()).context("cannot set up the event loop")?;
     Ok(ReadyWorker { worker, remote })
 }
 

@@ -76,6 +76,9 @@ impl Daemon {
             snapshot,
             longest: longest as usize,
         });
+        if let Some(watch) = &self.hop_watch {
+            watch.wake();
+        }
         for worker in &self.workers {
             worker.remote.wake().context("cannot wake a worker")?;
         }

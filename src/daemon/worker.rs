@@ -1,4 +1,4 @@
-//! One worker: a mio loop over one TUN queue. Read a batch, decide, send the batch.
+//! One worker: a mio loop that turns a [`Pipeline`] over one TUN queue.
 //!
 //! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing
 //! once it runs, except for copies of packets where a capture is asked for ([`tee`](super::tee)).
@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use log::{trace, warn};
+use log::warn;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::tee::{Origin, Tee};
+use super::pipeline::Pipeline;
+use super::tee::Tee;
 use super::{Event, Shared};
-use crate::director::{Director, DropReason, Forward, Timestamp, Verdict};
-use crate::io::egress::{Egress, Outgoing};
-use crate::io::sys::{BATCH, KernelPathMtu};
-use crate::io::tun::Queue;
+use crate::director::{BackendIndex, DropReason, Timestamp};
+use crate::io::egress::{Egress, Hops, SendError};
+use crate::io::ingress::{Ingress, Reading};
+use crate::io::sys::KernelPathMtu;
+use crate::packet::BURST;
 
 const TUN: Token = Token(0);
 const STOP: Token = Token(1);
@@ -26,7 +28,7 @@ const STOP: Token = Token(1);
 /// At most one line about packets that could not be sent in this time.
 const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How soon waiting fragments and idle flows are looked at again when no packet comes.
+/// How often held fragments and idle flows are expired while no packets arrive.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Flows that may expire before the TUN is looked at again: some 100 µs of work.
@@ -37,16 +39,14 @@ const QUEUE_LENGTH: usize = 500;
 
 /// One thread of the data path.
 #[derive(Debug)]
-pub(super) struct Worker<E> {
+pub(super) struct Worker<I, E> {
     poll: Poll,
-    queue: Queue,
-    egress: E,
-    director: Director,
+    pipeline: Pipeline<I, E>,
+    tee: Tee,
+    /// Those that the egress knows.
+    hops: Arc<Hops>,
     shared: Shared,
     stop: Arc<AtomicBool>,
-    /// What the egress holds queued, in its order.
-    pending: Vec<Forward>,
-    tee: Tee,
     /// Which of the kernel's MTUs limits what leaves.
     limit: KernelPathMtu,
     last_failure_logged: Option<Instant>,
@@ -65,24 +65,22 @@ impl Remote {
         self.waker.wake()
     }
 
-    /// The worker returns after the batch it is at.
+    /// The worker returns after the burst it is at.
     pub(super) fn stop(&self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake()
     }
 }
 
-impl<E: Egress> Worker<E> {
+impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
     /// A worker that has not started to read.
     pub(super) fn new(
-        queue: Queue,
-        egress: E,
-        director: Director,
-        shared: Shared,
+        pipeline: Pipeline<I, E>,
         tee: Tee,
+        shared: Shared,
     ) -> io::Result<(Self, Remote)> {
         let poll = Poll::new()?;
-        let mut source = SourceFd(&queue.as_raw_fd());
+        let mut source = SourceFd(&pipeline.ingress.as_raw_fd());
         poll.registry()
             .register(&mut source, TUN, Interest::READABLE)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -92,13 +90,11 @@ impl<E: Egress> Worker<E> {
         };
         let worker = Self {
             poll,
-            queue,
-            egress,
-            director,
+            pipeline,
+            tee,
+            hops: Arc::default(),
             shared,
             stop,
-            pending: Vec::with_capacity(BATCH),
-            tee,
             limit: KernelPathMtu::Route,
             last_failure_logged: None,
         };
@@ -117,13 +113,10 @@ impl<E: Egress> Worker<E> {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => self.forward_until_empty()?,
             }
-            pause = match self.director.expire(self.now(), EXPIRE_PER_PAUSE) {
-                EXPIRE_PER_PAUSE.. => Some(Duration::ZERO),
-                _ => self.director.is_waiting().then_some(EXPIRY_INTERVAL),
-            };
+            pause = self.expire();
         }
         self.forward_rest()?;
-        self.director.finish();
+        self.pipeline.director_mut().finish();
         Ok(())
     }
 
@@ -135,31 +128,46 @@ impl<E: Egress> Worker<E> {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Expires what is due; returns how long the next wait may last.
+    fn expire(&mut self) -> Option<Duration> {
+        let now = self.now();
+        let director = self.pipeline.director_mut();
+        match director.expire(now, EXPIRE_PER_PAUSE) {
+            EXPIRE_PER_PAUSE.. => Some(Duration::ZERO),
+            _ => director.is_waiting().then_some(EXPIRY_INTERVAL),
+        }
+    }
+
     /// Readiness is edge-triggered: the queue must be empty before the next wait.
     fn forward_until_empty(&mut self) -> io::Result<()> {
         let mut reading = Reading::More;
         while reading == Reading::More && !self.stopped() {
             self.adopt();
-            let now = self.now();
-            self.limit_egress(now);
-            reading = self.read_batch(now)?;
-            self.send_batch();
+            self.limit_egress();
+            reading = self.turn()?;
         }
         Ok(())
     }
 
-    /// Takes over what was published, if anything: between two batches.
+    /// Adopts the latest published snapshot and next hops if they changed; called between bursts.
     fn adopt(&mut self) {
         let published = self.shared.current.load();
-        if !Arc::ptr_eq(&published.snapshot, self.director.snapshot()) {
-            self.egress.fit(published.longest);
-            self.director.adopt(Arc::clone(&published.snapshot));
+        let hops = self.shared.hops.load();
+        let is_new = !Arc::ptr_eq(&published.snapshot, self.pipeline.director().snapshot());
+        if is_new {
+            self.pipeline
+                .adopt(Arc::clone(&published.snapshot), published.longest);
+        }
+        if is_new || !Arc::ptr_eq(&hops, &self.hops) {
+            let tunnels = Arc::clone(self.pipeline.director().snapshot());
+            self.pipeline.egress.adopt(&*tunnels, &hops);
+            self.hops = Arc::clone(&hops);
         }
     }
 
     /// The kernel's path MTUs limit what leaves, unless it has learnt one that is to be passed by.
-    fn limit_egress(&mut self, now: Timestamp) {
-        let passed_by = self.shared.pass_by.load(Ordering::Relaxed) > now.as_nanos();
+    fn limit_egress(&mut self) {
+        let passed_by = self.shared.pass_by.load(Ordering::Relaxed) > self.now().as_nanos();
         let limit = if passed_by {
             KernelPathMtu::Device
         } else {
@@ -167,169 +175,58 @@ impl<E: Egress> Worker<E> {
         };
         if limit != self.limit {
             self.limit = limit;
-            if let Err(error) = self.egress.limit_by(limit) {
+            if let Err(error) = self.pipeline.egress.limit_by(limit) {
                 warn!("cannot set which path MTU the kernel heeds: {error}");
             }
         }
     }
 
-    /// What was in the queue when the routes went is forwarded too, in a bounded number of batches:
+    /// What was in the queue when the routes went is forwarded too, in a bounded number of bursts:
     /// somebody else may still send into a TUN that stays.
     fn forward_rest(&mut self) -> io::Result<()> {
-        for _ in 0..=QUEUE_LENGTH / BATCH {
-            let reading = self.read_batch(self.now())?;
-            self.send_batch();
-            if reading == Reading::Empty {
+        for _ in 0..=QUEUE_LENGTH / BURST {
+            if self.turn()? == Reading::Empty {
                 break;
             }
         }
         Ok(())
     }
 
-    fn read_batch(&mut self, now: Timestamp) -> io::Result<Reading> {
-        if let Reading::More = self.queue_released() {
-            return Ok(Reading::More);
-        }
-        // Counted by what is read: packets that are dropped or answered take no frame, and a flood of
-        // them must not hold back the batch, the clock or a stop.
-        for _ in 0..BATCH {
-            let Some(frame) = self.egress.frame() else {
-                break;
-            };
-            let length = match self.queue.recv(frame.body) {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Reading::Empty);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let packet = &frame.body[..length];
-            let verdict = self.director.decide(packet, now);
-            self.tee.decided(self.director.snapshot(), packet, &verdict);
-            match verdict {
-                Verdict::Forward(forward) => {
-                    self.queue_forward(&forward, Origin::Tun);
-                    if let Reading::More = self.queue_released() {
-                        return Ok(Reading::More);
-                    }
-                }
-                Verdict::Reply => self.send_replies(length),
-                Verdict::Hold => {}
-                Verdict::Drop(reason) => trace!("dropped {length} bytes: {}", reason.name()),
-            }
-        }
-        Ok(Reading::More)
-    }
-
-    /// Encapsulates and queues the packet in the current frame.
-    fn queue_forward(&mut self, forward: &Forward, origin: Origin) {
-        let Some(frame) = self.egress.frame() else {
-            return;
-        };
-        let length = usize::from(forward.meta.length);
-        let inner = &frame.body[..length];
-        let Ok(encap) = self.director.encapsulate(forward, frame.headroom, inner) else {
-            self.tee.too_big(self.director.snapshot(), inner, forward);
-            return;
-        };
-        let outgoing = Outgoing {
-            overhead: encap.overhead(),
-            length,
-            destination: encap.destination(),
-        };
-        let snapshot = self.director.snapshot();
-        self.tee
-            .queued(snapshot, &frame, &outgoing, (forward, origin));
-        self.egress.queue(outgoing);
-        self.pending.push(*forward);
-    }
-
-    /// Queues fragments that waited for a first one, as far as the batch has room: `More` when
-    /// it is full.
-    fn queue_released(&mut self) -> Reading {
-        while let Some(frame) = self.egress.frame() {
-            match self.director.take_released(frame.body) {
-                Some((forward, _)) => self.queue_forward(&forward, Origin::Held),
-                None => return Reading::Empty,
-            }
-        }
-        Reading::More
-    }
-
-    /// The kernel routes the director's own answers as if they had come from the VIP through the
-    /// TUN. The packet in the current frame, of `length` bytes, is what is answered.
-    fn send_replies(&mut self, length: usize) {
-        let mut sent = Ok(());
-        for reply in self.director.replies() {
-            if let Err(error) = self.queue.send(reply) {
-                trace!("reply not sent: {error}");
-                self.director.counters().count_drop(DropReason::SendFailed);
-                sent = Err(error);
-            }
-        }
-        if let Some(frame) = self.egress.frame() {
-            let packet = &frame.body[..length];
-            let replies = self.director.replies();
-            self.tee
-                .replied(self.director.snapshot(), packet, replies, &sent);
-        }
-    }
-
-    fn send_batch(&mut self) {
-        let counters = self.director.counters();
-        let snapshot = self.director.snapshot();
-        let (events, tee) = (&self.shared.events, &mut self.tee);
-        let mut pending = self.pending.drain(..);
+    /// One burst. What its backends did not get is reported.
+    fn turn(&mut self) -> io::Result<Reading> {
+        let now = self.now();
+        let reading = self.pipeline.turn(now)?;
+        let turn = self.pipeline.last();
+        self.tee.turned(&turn);
         let mut failure = None;
-        self.egress.flush(|outgoing, result| {
-            let Some(forward) = pending.next() else {
-                return;
-            };
-            match result {
-                Ok(()) => {
-                    counters.count_sent(forward.target.backend, outgoing.length);
-                    tee.sent(snapshot, Ok(()));
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                    counters.count_drop(DropReason::TooBig);
-                    tee.sent(snapshot, Err((DropReason::TooBig, &error)));
-                    // A full channel is no loss: the next such packet reports it again.
-                    events
-                        .try_send(Event::TooLongFor(forward.target.backend))
-                        .ok();
-                }
-                Err(error) => {
-                    counters.count_drop(DropReason::SendFailed);
-                    tee.sent(snapshot, Err((DropReason::SendFailed, &error)));
-                    failure = Some((outgoing.destination, error));
-                }
+        for (backend, error) in turn.failures() {
+            if error == SendError::TooBig {
+                // A full channel is no loss: the next such packet reports it again.
+                self.shared.events.try_send(Event::TooLongFor(backend)).ok();
+            } else {
+                failure = Some((backend, error));
             }
-        });
-        drop(pending);
-        if let Some((destination, error)) = failure {
-            self.log_failure(&format_args!(
-                "cannot send to backend {destination}: {error}"
-            ));
         }
+        if let Some((backend, error)) = failure {
+            self.log_failure(backend, error);
+        }
+        Ok(reading)
     }
 
-    fn log_failure(&mut self, message: &std::fmt::Arguments<'_>) {
+    fn log_failure(&mut self, backend: BackendIndex, error: SendError) {
         let now = Instant::now();
         let quiet = self
             .last_failure_logged
             .is_some_and(|last| now - last < SEND_FAILURE_LOG_INTERVAL);
-        if !quiet {
-            self.last_failure_logged = Some(now);
-            let failed = self.director.counters().dropped(DropReason::SendFailed);
-            warn!("{message} (send_failed: {failed} so far)");
+        if quiet {
+            return;
+        }
+        self.last_failure_logged = Some(now);
+        let director = self.pipeline.director();
+        let failed = director.counters().dropped(DropReason::SendFailed);
+        if let Some(backend) = director.snapshot().backend(backend) {
+            let address = backend.address;
+            warn!("cannot send to backend {address}: {error} (send_failed: {failed} so far)");
         }
     }
-}
-
-/// Whether the TUN queue may hold more packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    More,
-    Empty,
 }

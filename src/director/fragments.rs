@@ -265,6 +265,11 @@ impl FragmentTable {
             .ok_or(DropReason::FragmentTableFull)
     }
 
+    /// Whether [`take_released`](Self::take_released) has something to give.
+    pub(super) fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
     /// A fragment released by [`decide`](Self::decide), copied to the start of `buffer`, with its
     /// length. One that does not fit the buffer, which holds any packet of the TUN, is cut.
     pub(super) fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Target, usize)> {

@@ -10,6 +10,7 @@
 //! builds by the [`Roster`] and a director [`adopt`](Director::adopt)s as a whole.
 
 mod answers;
+mod burst;
 mod eligible;
 mod flow_table;
 mod fragments;
@@ -32,6 +33,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
+pub use burst::ReplyRange;
 pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
 pub use path_error::Disbelief;
@@ -51,9 +53,9 @@ pub use time::Timestamp;
 pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 
 use crate::packet::{
-    Encap, Entropy, FlowKey, Fragment, HEADROOM, Icmp, Packet, Quoted, Replies, Transport,
-    echo_reply,
+    BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,
 };
+use burst::Answers;
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
@@ -89,6 +91,11 @@ pub struct Director {
     errors: RateLimit,
     new_flows: NewFlowLimits,
     workers: u16,
+    /// What becomes of each packet of the burst, by frame.
+    verdicts: Vec<Verdict>,
+    /// The answers of the burst.
+    answers: Answers,
+    /// The answer to the packet that is being decided.
     replies: Replies,
     /// An echo request put together from its fragments.
     message: Vec<u8>,
@@ -118,6 +125,8 @@ impl Director {
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
+            verdicts: Vec::with_capacity(2 * BURST),
+            answers: Answers::default(),
             replies: Replies::default(),
             message: Vec::new(),
             counters,
@@ -171,8 +180,8 @@ impl Director {
         self.is_holding() || !self.flows.is_empty()
     }
 
-    /// Gives up what has waited too long, of flows at most `budget`; returns how many they were. Part
-    /// of every [`decide`](Self::decide).
+    /// Expires at most `budget` idle flows and all overdue fragments; returns the number of flows. Part of
+    /// every [`burst`](Self::burst).
     pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
         let expired = self.flows.expire(now, budget);
         let given_up = self.fragments.expire(now);
@@ -186,82 +195,6 @@ impl Director {
     /// Gives up everything that still waits, so that the counters account for every packet.
     pub fn finish(&mut self) {
         self.expire(Timestamp::END, 0);
-    }
-
-    /// Decides what becomes of a packet from the TUN.
-    pub fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
-        self.expire(now, EXPIRE_PER_PACKET);
-        let Ok(packet) = Packet::parse(bytes) else {
-            return self.dropped(DropReason::Malformed);
-        };
-        let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
-        match self.outcome(&packet, bytes, now) {
-            Ok(Outcome::Forward(target)) => Verdict::Forward(Forward {
-                target,
-                meta: packet.meta(),
-            }),
-            Ok(Outcome::Reply { packets }) => {
-                self.counters.count_replies(packets);
-                Verdict::Reply
-            }
-            Ok(Outcome::Hold) => Verdict::Hold,
-            Err(reason) => self.dropped(reason),
-        }
-    }
-
-    /// The packets that answer the one last decided with [`Verdict::Reply`]: several where it is the last
-    /// fragment of an echo request.
-    pub fn replies(&self) -> impl Iterator<Item = &[u8]> {
-        self.replies.packets()
-    }
-
-    /// A fragment that waited for the first fragment just decided: copied to the start of
-    /// `buffer`, with where it goes and its length. To be called until `None` after a
-    /// [`Verdict::Forward`].
-    pub fn take_released(&mut self, buffer: &mut [u8]) -> Option<(Forward, usize)> {
-        while let Some((target, length)) = self.fragments.take_released(buffer) {
-            if let Ok(packet) = Packet::parse(&buffer[..length]) {
-                let meta = packet.meta();
-                return Some((Forward { target, meta }, length));
-            }
-            self.counters.count_drop(DropReason::Malformed);
-        }
-        None
-    }
-
-    /// Writes the outer header of `inner`, a packet to be forwarded, into the head-room before it,
-    /// and names the tunnel it is for.
-    ///
-    /// # Errors
-    /// A [`DropReason`], counted: `TooBig` when the outer packet would exceed its length field,
-    /// `NoBackend` when its backend left since it was decided.
-    pub fn encapsulate(
-        &mut self,
-        forward: &Forward,
-        headroom: &mut [u8; HEADROOM],
-        inner: &[u8],
-    ) -> Result<&Encap, DropReason> {
-        let Some(backend) = self.snapshot.backend(forward.target.backend) else {
-            self.counters.count_drop(DropReason::NoBackend);
-            return Err(DropReason::NoBackend);
-        };
-        let encap = &backend.encap;
-        let entropy = Entropy {
-            flow_hash: forward.target.flow_hash,
-            identification: if forward.meta.dont_fragment {
-                0
-            } else {
-                self.identifications.take() // not wasted above: 65536 are soon used up
-            },
-        };
-        if encap
-            .write(headroom, &forward.meta, inner, entropy)
-            .is_err()
-        {
-            self.counters.count_drop(DropReason::TooBig);
-            return Err(DropReason::TooBig);
-        }
-        Ok(encap)
     }
 
     fn dropped(&self, reason: DropReason) -> Verdict {

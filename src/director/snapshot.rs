@@ -14,7 +14,7 @@ use super::rings::MemberSet;
 use super::roster::{Plan, Roster};
 use super::selection::SelectionHash;
 use super::spec::{BackendState, Echo, FlowLimits, HashFields, PortMatch, VipSpec};
-use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, Protocol};
+use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, Protocol, TunnelId, Tunnels};
 
 /// A VIP's position in [`Snapshot::vips`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +33,12 @@ impl VipIndex {
 }
 
 impl BackendIndex {
+    /// The number of the tunnel to it.
+    #[must_use]
+    pub const fn tunnel(self) -> TunnelId {
+        TunnelId(self.0)
+    }
+
     /// The index with this number. A first snapshot counts from 0, in the order of the
     /// configuration.
     #[must_use]
@@ -418,6 +424,16 @@ impl Snapshot {
         let slot = ring.slot(hash);
         let backend = *vip.members.get(usize::from(ring.backend(slot)))?;
         Some(Choice { backend, slot })
+    }
+}
+
+impl Tunnels for Snapshot {
+    fn tunnel(&self, TunnelId(number): TunnelId) -> Option<&Encap> {
+        Some(&self.backend(BackendIndex(number))?.encap)
+    }
+
+    fn bound(&self) -> u32 {
+        u32::try_from(self.seats.len()).unwrap_or(u32::MAX)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::packet::{EncapKind, SourceRule};
+use crate::packet::{Burst, Encap, EncapKind, SourceRule, Tunnels as _};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -79,13 +79,36 @@ const SYN: u8 = 2;
 const ACK: u8 = 0x10;
 const NOW: Timestamp = Timestamp::START;
 
+/// A burst of one packet.
+fn decide(director: &mut Director, packet: &[u8], now: Timestamp) -> Verdict {
+    burst(director, packet, now);
+    director.verdicts()[0]
+}
+
+fn burst(director: &mut Director, packet: &[u8], now: Timestamp) -> Burst {
+    let mut burst = Burst::new(packet.len());
+    burst.vacant().unwrap()[..packet.len()].copy_from_slice(packet);
+    burst.push(packet.len());
+    director.burst(&mut burst, now);
+    burst
+}
+
+/// The answer to a packet that must be answered.
+fn answer(director: &mut Director, packet: &[u8]) -> Vec<u8> {
+    let verdict = decide(director, packet, NOW);
+    let Verdict::Reply(range) = verdict else {
+        panic!("{verdict:?}");
+    };
+    director.replies(range).next().unwrap().to_vec()
+}
+
 fn chosen(director: &mut Director, packet: &[u8], now: Timestamp) -> Option<IpAddr> {
-    match director.decide(packet, now) {
+    match decide(director, packet, now) {
         Verdict::Forward(forward) => {
-            let backend = director.snapshot.backend(forward.target.backend);
+            let backend = director.snapshot.backend(forward.backend);
             backend.map(|backend| backend.address)
         }
-        Verdict::Reply | Verdict::Hold | Verdict::Drop(_) => None,
+        Verdict::Reply(_) | Verdict::Hold | Verdict::Drop(_) => None,
     }
 }
 
@@ -118,14 +141,14 @@ fn verdicts() {
     ] {
         let before = director.counters.dropped(reason);
         assert_eq!(
-            director.decide(&packet, NOW),
+            decide(&mut director, &packet, NOW),
             Verdict::Drop(reason),
             "{what}"
         );
         assert_eq!(director.counters.dropped(reason), before + 1, "{what}");
     }
     assert!(matches!(
-        director.decide(&tcp(1, 80, SYN), NOW),
+        decide(&mut director, &tcp(1, 80, SYN), NOW),
         Verdict::Forward(_)
     ));
     assert_eq!(
@@ -178,7 +201,7 @@ fn draining_and_disabled_get_no_new_flows() {
 #[test]
 fn nobody_to_forward_to() {
     let mut director = director(&web(&[BackendState::Disabled, BackendState::Draining]));
-    let verdict = director.decide(&tcp(1, 80, SYN), NOW);
+    let verdict = decide(&mut director, &tcp(1, 80, SYN), NOW);
     assert_eq!(verdict, Verdict::Drop(DropReason::NoBackend));
     assert!(director.flows().is_empty());
 }
@@ -187,27 +210,46 @@ fn nobody_to_forward_to() {
 fn expired_flows_leave_without_being_asked_for() {
     let mut director = director(&web(&[BackendState::Active]));
     for port in 1..100 {
-        director.decide(&tcp(port, 80, SYN), NOW);
+        decide(&mut director, &tcp(port, 80, SYN), NOW);
     }
     let later = Timestamp::after(Duration::from_secs(31));
     for _ in 0..60 {
-        director.decide(&tcp(1000, 80, SYN), later);
+        decide(&mut director, &tcp(1000, 80, SYN), later);
     }
     assert_eq!(director.flows().len(), 1);
 }
 
 #[test]
-fn encapsulated_for_the_chosen_backend() {
+fn what_leaves_names_the_tunnel_of_the_chosen_backend() {
     let mut director = director(&web(&[BackendState::Active]));
-    let Verdict::Forward(forward) = director.decide(&tcp(1, 80, SYN), NOW) else {
+    let Verdict::Forward(forward) = decide(&mut director, &tcp(1, 80, SYN), NOW) else {
         panic!("the VIP has a backend");
     };
-    let mut headroom = [0; HEADROOM];
-    let encap = director
-        .encapsulate(&forward, &mut headroom, &tcp(1, 80, SYN))
-        .unwrap();
-    assert_eq!(encap.destination(), Ipv4Addr::new(10, 0, 1, 1));
-    assert_eq!(headroom[HEADROOM - 4..], [10, 0, 1, 1]);
+    let tunnel = director.snapshot.tunnel(forward.outgoing(7).tunnel);
+    let destination = tunnel.map(Encap::destination);
+    assert_eq!(destination, Some(Ipv4Addr::new(10, 0, 1, 1).into()));
+    assert_eq!(forward.outgoing(7).frame, 7);
+}
+
+#[test]
+fn one_burst_decides_as_its_packets_would_alone() {
+    let packets: Vec<_> = (1..=64)
+        .map(|port| tcp(port % 20, 80 + port % 2, SYN))
+        .collect();
+    let states = [BackendState::Active; 3];
+    let (mut alone, mut together) = (director(&web(&states)), director(&web(&states)));
+    let mut burst = Burst::new(40);
+    for packet in &packets {
+        burst.vacant().unwrap()[..40].copy_from_slice(packet);
+        burst.push(40);
+    }
+    together.burst(&mut burst, NOW);
+    let expected: Vec<_> = packets
+        .iter()
+        .map(|packet| decide(&mut alone, packet, NOW))
+        .collect();
+    assert_eq!(together.verdicts(), expected);
+    assert_eq!(together.flows().len(), alone.flows().len());
 }
 
 fn udp6(extension: &[u8], length: usize) -> Vec<u8> {
@@ -240,22 +282,24 @@ fn whatever_is_too_big_for_its_path_is_answered() {
         mtus.lower(BackendIndex::new(backend), 1400, NOW);
     }
     let (first, later) = ([17, 0, 0, 1, 0, 0, 0, 9], [17, 0, 5, 0, 0, 0, 0, 9]);
-    assert_eq!(director.decide(&udp6(&first, 1381), NOW), Verdict::Reply);
-    let reply = director.replies().next().unwrap().to_vec();
-    assert_eq!(reply[40..42], [2, 0]);
-    assert_eq!(reply[44..48], 1380u32.to_be_bytes());
-    let verdict = director.decide(&udp6(&later, 100), NOW);
+    let told = answer(&mut director, &udp6(&first, 1381));
+    assert_eq!(told[40..42], [2, 0]);
+    assert_eq!(told[44..48], 1380u32.to_be_bytes());
+    let verdict = decide(&mut director, &udp6(&later, 100), NOW);
     assert_eq!(verdict, Verdict::Drop(DropReason::TooBig), "its datagram");
-    let verdict = director.decide(&udp6(&first, 1380), NOW);
+    let verdict = decide(&mut director, &udp6(&first, 1380), NOW);
     assert!(matches!(verdict, Verdict::Forward(_)));
-    assert_eq!(director.decide(&udp6(&later, 1381), NOW), Verdict::Reply);
+    answer(&mut director, &udp6(&later, 1381));
     let mut ping = vec![0x45, 0, 5, 101, 0, 1, 0x40, 0, 64, 1, 0, 0, 192, 0, 2, 1];
     ping.extend(VIP.octets());
     ping.extend([8, 0, 0, 0, 0, 1, 0, 1]);
     ping.resize(1381, 0);
-    assert_eq!(director.decide(&ping, NOW), Verdict::Reply);
+    answer(&mut director, &ping);
     ping[6] = 0;
-    assert!(matches!(director.decide(&ping, NOW), Verdict::Forward(_)));
+    assert!(matches!(
+        decide(&mut director, &ping, NOW),
+        Verdict::Forward(_)
+    ));
 }
 
 /// An error (host unreachable) about what the VIP sent from its port 80 to 192.0.2.1.
@@ -290,7 +334,7 @@ fn a_flood_of_icmp_leaves_nothing_behind() {
     echo[20] = 8;
     for port in 0..20_000 {
         assert!(chosen(&mut director, &unreachable(port), NOW).is_some());
-        assert_eq!(director.decide(&echo, NOW), Verdict::Reply);
+        answer(&mut director, &echo);
     }
     assert!(director.flows().is_empty() && !director.is_holding());
     assert!(director.replies.one().capacity() < 4096);
@@ -305,10 +349,10 @@ fn own_errors_are_rate_limited() {
     packet.resize(1000, 0);
     packet[2..4].copy_from_slice(&1000u16.to_be_bytes());
     for _ in 0..100 {
-        assert_eq!(director.decide(&packet, NOW), Verdict::Reply);
+        answer(&mut director, &packet);
     }
     let limited = Verdict::Drop(DropReason::RateLimited);
-    assert_eq!(director.decide(&packet, NOW), limited);
+    assert_eq!(decide(&mut director, &packet, NOW), limited);
 }
 
 /// Found by fuzzing: a fragment that waited came back with the padding that followed it.
@@ -318,14 +362,12 @@ fn padding_does_not_wait() {
     let mut later = tcp(1, 80, ACK);
     later[6..8].copy_from_slice(&[0, 5]);
     let padded = [&later[..], &[0; 6]].concat();
-    assert_eq!(director.decide(&padded, NOW), Verdict::Hold);
+    assert_eq!(decide(&mut director, &padded, NOW), Verdict::Hold);
     let mut first = tcp(1, 80, ACK);
     first[6] = 0x20;
-    director.decide(&first, NOW);
-    let mut buffer = [0; 100];
-    let (forward, length) = director.take_released(&mut buffer).unwrap();
-    assert_eq!(length, usize::from(forward.meta.length));
-    assert_eq!(buffer[..length], later);
+    let burst = burst(&mut director, &first, NOW);
+    assert_eq!(director.verdicts().len(), 2);
+    assert_eq!(burst.packet(1), later);
 }
 
 #[test]
@@ -334,27 +376,23 @@ fn identifications_are_kept_for_packets_that_may_be_fragmented() {
     let mut identification = |dont_fragment: u8| {
         let mut packet = tcp(1, 80, ACK);
         packet[6] = dont_fragment;
-        let Verdict::Forward(forward) = director.decide(&packet, NOW) else {
+        let Verdict::Forward(forward) = decide(&mut director, &packet, NOW) else {
             panic!("the VIP has a backend");
         };
-        let mut headroom = [0; HEADROOM];
-        director
-            .encapsulate(&forward, &mut headroom, &packet)
-            .unwrap();
-        [headroom[HEADROOM - 16], headroom[HEADROOM - 15]]
+        forward.entropy.identification
     };
-    assert_eq!(identification(0), [0, 1]);
+    assert_eq!(identification(0), 1);
     for _ in 0..5 {
-        assert_eq!(identification(0x40), [0, 0]);
+        assert_eq!(identification(0x40), 0);
     }
-    assert_eq!(identification(0), [0, 2]);
+    assert_eq!(identification(0), 2);
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_accounted_for(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
         let mut director = director(&web(&[BackendState::Active]));
-        if let Verdict::Drop(reason) = director.decide(&bytes, NOW) {
+        if let Verdict::Drop(reason) = decide(&mut director, &bytes, NOW) {
             prop_assert_eq!(director.counters.dropped(reason), 1);
         }
     }

@@ -4,19 +4,18 @@ use std::iter::Sum;
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::burst::ReplyRange;
 use super::segments::Segments;
 use super::snapshot::BackendIndex;
-use crate::packet::Meta;
+use crate::packet::{Entropy, Meta, Outgoing};
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to a backend, once encapsulated. Where it is the first fragment of a datagram,
-    /// fragments that waited for it may follow
-    /// ([`take_released`](super::Director::take_released)).
+    /// It goes to a backend, once encapsulated.
     Forward(Forward),
     /// The director answers its sender ([`replies`](super::Director::replies)).
-    Reply,
+    Reply(ReplyRange),
     /// A fragment that waits for its datagram's first one, or for the rest of an echo request.
     Hold,
     /// It goes nowhere; already counted.
@@ -27,9 +26,24 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
     /// Where it goes.
-    pub target: Target,
+    pub backend: BackendIndex,
     /// What the outer header copies of it.
     pub meta: Meta,
+    /// What differs in the outer header from packet to packet.
+    pub entropy: Entropy,
+}
+
+impl Forward {
+    /// The packet in `frame` of a burst, as an egress takes it.
+    #[must_use]
+    pub const fn outgoing(&self, frame: usize) -> Outgoing {
+        Outgoing {
+            frame,
+            tunnel: self.backend.tunnel(),
+            meta: self.meta,
+            entropy: self.entropy,
+        }
+    }
 }
 
 /// Where the packets of a flow go.

@@ -2,6 +2,7 @@
 //!
 //! No function here panics or reads past its input, whatever the bytes.
 
+mod burst;
 pub mod checksum;
 pub mod decap;
 pub mod ecn;
@@ -14,9 +15,10 @@ mod partial;
 mod path_mtu;
 mod reply;
 
+pub use burst::{BURST, Burst};
 pub use encap::{
     Encap, EncapKind, Entropy, EntropyPrefix, EntropyPrefixError, FamilyMismatch, HEADROOM,
-    SourceRule, TooLong,
+    Outgoing, SourceRule, TooLong, TunnelId, Tunnels,
 };
 pub use flow::{FlowKey, Protocol};
 pub use icmp::{Icmp, Quoted};

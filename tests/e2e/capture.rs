@@ -25,12 +25,13 @@ fn a_capture_says_what_became_of_each_packet() {
     in_lab(|lab| {
         let site = Site::new(lab);
         let path = new_file(lab);
-        let director = run(&site, &path, &[]);
+        let mut director = run(&site, &path, &[]);
         assert_eq!(site.get(), "b1");
         site.client.run_python(DATAGRAM, &[]);
         site.client.run(&format!("ping -c 1 -W 5 {VIP}"));
         site.client.run(&format!("ping -c 1 -W 5 -s 2000 {VIP}"));
         site.director.run(&format!("ip route add unreachable {B1}"));
+        director.0.wait_for("0 of 1 backends by packet socket");
         site.client
             .sh(&format!("curl --silent --max-time 1 {URL} || true"));
         site.wait_until_read(site.sent_by_client());

@@ -269,7 +269,10 @@ impl Day {
             self.tally.drained += 1;
             self.publish();
         }
-        let tables = self.workers.iter().map(|worker| worker.director.flows());
+        let tables = self
+            .workers
+            .iter()
+            .map(|worker| worker.pipeline.director().flows());
         let flows = tables.clone().map(FlowTable::len).sum();
         self.tally.peak_flows = self.tally.peak_flows.max(flows);
         let bytes = tables.map(FlowTable::bytes).sum();
@@ -295,7 +298,7 @@ impl Day {
         let mut sum = 0;
         for (position, (known, perhaps)) in known.into_iter().zip(perhaps).enumerate() {
             let index = BackendIndex::new(u32::try_from(position).unwrap());
-            let flows = worker.director.counters().traffic(index).flows;
+            let flows = worker.pipeline.director().counters().traffic(index).flows;
             let right = known..=known + perhaps;
             assert!(
                 right.contains(&flows),
@@ -303,7 +306,7 @@ impl Day {
             );
             sum += flows;
         }
-        let table = worker.director.flows();
+        let table = worker.pipeline.director().flows();
         assert_eq!(sum, u64::try_from(table.len()).unwrap());
         assert!(table.len() <= self.bound);
         assert!(table.bytes() <= LEAST_BYTES + self.bound * BYTES_PER_FLOW);
@@ -339,7 +342,7 @@ impl Day {
         assert!(
             self.workers
                 .iter()
-                .all(|worker| worker.director.flows().is_empty())
+                .all(|worker| worker.pipeline.director().flows().is_empty())
         );
         self.tally
     }

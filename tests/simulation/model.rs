@@ -12,10 +12,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tunlb::daemon::pipeline::MemoryPipeline;
 use tunlb::director::{
     BackendIndex, Director, DropReason, Protocol, Service, Takes, Timestamp, Verdict,
 };
-use tunlb::packet::{FlowKey, HEADROOM};
+use tunlb::packet::FlowKey;
 
 use crate::day::{BOUND_PARTS, WORKERS};
 use crate::site::{Identity, View};
@@ -25,6 +26,9 @@ use crate::traffic::{self, Segment};
 /// The table's clock ticks in sixteenths of a second; within one tick of its timeout, a flow may be
 /// known or not.
 const TICK: Duration = Duration::from_micros(62_500);
+
+/// Of the day's packets, in bytes.
+const LONGEST: usize = 1500;
 
 /// The life of a flow, as its client's packets show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +130,7 @@ struct Passage<'a> {
 /// One worker of the data path.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) director: Director,
+    pub(crate) pipeline: MemoryPipeline,
     pub(crate) view: Arc<View>,
     /// Packets after which their flow was in a first class, by protocol.
     filings: [u64; 2],
@@ -139,7 +143,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(director: Director, view: Arc<View>, bound: usize) -> Self {
         Self {
-            director,
+            pipeline: MemoryPipeline::in_memory(director),
             view,
             filings: [0; 2],
             entered: HashMap::new(),
@@ -148,14 +152,14 @@ impl Worker {
     }
 
     pub(crate) fn adopt(&mut self, view: &Arc<View>) {
-        self.director.adopt(Arc::clone(&view.snapshot));
+        self.pipeline.adopt(Arc::clone(&view.snapshot), LONGEST);
         self.view = Arc::clone(view);
         self.entered.clear();
     }
 
     /// As a worker does once a second.
     pub(crate) fn expire(&mut self, now: Timestamp) {
-        while self.director.expire(now, 512) == 512 {}
+        while self.pipeline.director_mut().expire(now, 512) == 512 {}
     }
 
     /// What is known of a flow before a packet of it.
@@ -176,7 +180,7 @@ impl Worker {
 
     /// Where the table says that the flow is. Nothing but that, or nothing, is right.
     pub(crate) fn peek(&self, flow: &Flow, now: Timestamp) -> Option<BackendIndex> {
-        let peeked = self.director.flows().peek(&flow.key, now);
+        let peeked = self.pipeline.director().flows().peek(&flow.key, now);
         let remembered = flow.memory.map(|memory| memory.index);
         match self.recall(flow, now) {
             Recall::Known => assert_eq!(peeked, remembered, "{flow:?} at {now:?}"),
@@ -275,7 +279,7 @@ impl Worker {
             tally.moved(Left::Forgotten);
         }
         let Passage { key, now, .. } = *passage;
-        let entered = self.director.flows().peek(key, now);
+        let entered = self.pipeline.director().flows().peek(key, now);
         self.check_limit(passage, entered.is_some());
         if entered.is_none() {
             tally.books.untracked(index);
@@ -356,27 +360,26 @@ impl Worker {
         Some(snapshot.backend(chosen.backend)?.address)
     }
 
-    /// As a worker does it, up to the socket.
     fn forward(
         &mut self,
         bytes: &[u8],
         now: Timestamp,
         books: &mut Books,
     ) -> Result<(BackendIndex, IpAddr), DropReason> {
-        match self.director.decide(bytes, now) {
+        let passed = self.pipeline.pass(bytes, now);
+        match passed.verdict {
             Verdict::Forward(forward) => {
-                let mut headroom = [0; HEADROOM];
-                let encap = self.director.encapsulate(&forward, &mut headroom, bytes)?;
-                let (index, address) = (forward.target.backend, encap.destination());
-                self.director.counters().count_sent(index, bytes.len());
-                books.sent(index, bytes.len());
-                Ok((index, address))
+                let backend = self.view.snapshot.backend(forward.backend);
+                let address = backend.expect("of this snapshot").address;
+                assert_eq!(passed.emitted.len(), 1);
+                books.sent(forward.backend, bytes.len());
+                Ok((forward.backend, address))
             }
             Verdict::Drop(reason) => {
                 books.dropped(reason);
                 Err(reason)
             }
-            verdict @ (Verdict::Reply | Verdict::Hold) => panic!("{verdict:?}"),
+            verdict @ (Verdict::Reply(_) | Verdict::Hold) => panic!("{verdict:?}"),
         }
     }
 }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use tunlb::config::Config;
 use tunlb::daemon::Paths;
-use tunlb::director::{Director, Forward, Roster, Seat, Timestamp, Verdict};
+use tunlb::daemon::pipeline::MemoryPipeline;
+use tunlb::director::{Director, Roster, Seat, Timestamp, Verdict};
 use tunlb::packet::HEADROOM;
 
 use crate::table::Table;
 use crate::{Seen, check, tables};
 
-/// A director as `tunlb replay` has it.
-pub(crate) fn director(table: &Table) -> Director {
+/// The way of a packet as `tunlb replay` has it.
+pub(crate) fn director(table: &Table) -> MemoryPipeline {
     let config = Config::parse("site.toml", table.site).unwrap_or_else(|error| panic!("{error}"));
     let seat = Seat {
         worker: 0,
@@ -21,13 +22,7 @@ pub(crate) fn director(table: &Table) -> Director {
     };
     let paths = Paths::without_routes(&config);
     let snapshot = paths.snapshot(&config, &mut Roster::default()).unwrap();
-    Director::new(Arc::new(snapshot), &seat)
-}
-
-fn tunnelled(director: &mut Director, forward: &Forward, inner: &[u8]) -> Option<Vec<u8>> {
-    let mut headroom = [0; HEADROOM];
-    let encap = director.encapsulate(forward, &mut headroom, inner).ok()?;
-    Some([&headroom[HEADROOM - encap.overhead()..], inner].concat())
+    MemoryPipeline::in_memory(Director::new(Arc::new(snapshot), &seat))
 }
 
 fn seen(verdict: &str) -> Seen {
@@ -46,33 +41,23 @@ fn dropped(reason: &str) -> Seen {
     }
 }
 
-pub(crate) fn decide(director: &mut Director, input: &[u8], now: Duration) -> Seen {
-    match director.decide(input, Timestamp::after(now)) {
-        Verdict::Forward(forward) => forwarded(director, &forward, input),
-        Verdict::Reply => Seen {
-            output: director.replies().map(<[u8]>::to_vec).collect(),
-            ..seen("reply")
-        },
+pub(crate) fn decide(pipeline: &mut MemoryPipeline, input: &[u8], now: Duration) -> Seen {
+    let passed = pipeline.pass(input, Timestamp::after(now));
+    let seen = match passed.verdict {
+        Verdict::Forward(forward) => {
+            let backend = pipeline.director().snapshot().backend(forward.backend);
+            Seen {
+                backend: backend.map(|backend| backend.address),
+                ..seen("forward")
+            }
+        }
+        Verdict::Reply(_) => seen("reply"),
         Verdict::Hold => seen("hold"),
         Verdict::Drop(reason) => dropped(reason.name()),
-    }
-}
-
-fn forwarded(director: &mut Director, forward: &Forward, input: &[u8]) -> Seen {
-    let inner = &input[..usize::from(forward.meta.length)];
-    let Some(first) = tunnelled(director, forward, inner) else {
-        return dropped("too_big");
     };
-    let mut output = vec![first];
-    let mut buffer = vec![0; 65_535];
-    while let Some((forward, length)) = director.take_released(&mut buffer) {
-        output.extend(tunnelled(director, &forward, &buffer[..length]));
-    }
-    let backend = director.snapshot().backend(forward.target.backend);
     Seen {
-        backend: backend.map(|backend| backend.address),
-        output,
-        ..seen("forward")
+        output: passed.emitted,
+        ..seen
     }
 }
 
@@ -171,7 +156,7 @@ fn every_total_length() {
         let length = packet.len() - header;
         for lie in 0..=u16::MAX {
             packet[at..at + 2].copy_from_slice(&lie.to_be_bytes());
-            let verdict = director.decide(&packet, Timestamp::START);
+            let verdict = director.pass(&packet, Timestamp::START).verdict;
             let fits = (length - 7..=length).contains(&usize::from(lie)); // seven bytes of data
             assert_eq!(matches!(verdict, Verdict::Forward(_)), fits, "length {lie}");
         }

@@ -1,4 +1,4 @@
-//! One packet after the other through a [`Director`], as a worker of `tunlb run` would take them
+//! One packet after the other through a [`MemoryPipeline`], as a worker of `tunlb run` would take them
 //! from its TUN. Bytes in, an answer and bytes out.
 
 use std::net::IpAddr;
@@ -8,25 +8,21 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::config::Config;
+use crate::daemon::pipeline::MemoryPipeline;
 use crate::daemon::{Paths, Totals};
 use crate::director::{Director, DropReason, Forward, Roster, Seat, Snapshot, Timestamp, Verdict};
-use crate::packet::{HEADROOM, Packet};
-
-/// Room for any IP packet.
-const LONGEST_PACKET: usize = 40 + 65_535;
+use crate::packet::Packet;
 
 /// Keys the tables' hashes. Decisions do not depend on it, and nobody floods a replay.
 const SEED: [u64; 4] = [0; 4];
 
-/// One worker's director, and the clock of the capture.
+/// A worker without a TUN, and the clock of the capture.
 #[derive(Debug)]
 pub(super) struct Core {
     snapshot: Arc<Snapshot>,
     roster: Roster,
-    director: Director,
+    pipeline: MemoryPipeline,
     clock: Clock,
-    headroom: [u8; HEADROOM],
-    released: Box<[u8]>,
 }
 
 /// What became of a packet, in the words of the output.
@@ -56,11 +52,9 @@ impl Core {
         roster.attach(Arc::clone(director.counters()));
         Ok(Self {
             roster,
-            director,
+            pipeline: MemoryPipeline::in_memory(director),
             snapshot,
             clock: Clock::default(),
-            headroom: [0; HEADROOM],
-            released: vec![0; LONGEST_PACKET].into(),
         })
     }
 
@@ -70,53 +64,23 @@ impl Core {
         self.clock.advance(captured)
     }
 
-    /// Decides about a packet and hands what leaves on account of it to `emit`, each in two parts
-    /// to be joined.
+    /// Decides about a packet and hands what leaves on account of it to `emit`.
     ///
     /// # Errors
     /// Those of `emit`.
     pub(super) fn replay(
         &mut self,
         bytes: &[u8],
-        mut emit: impl FnMut(&[u8], &[u8]) -> Result<()>,
+        mut emit: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Answer<'_>> {
-        let packet = Packet::parse(bytes).ok();
-        // Without the padding of a short Ethernet frame, which no TUN shows.
-        let bytes = packet.map_or(bytes, |packet| &bytes[..packet.meta().length.into()]);
-        let now = self.clock.now;
-        let mut answer = match self.director.decide(bytes, now) {
-            Verdict::Forward(forward) => match self.encapsulate(&forward, bytes) {
-                Ok(head) => {
-                    emit(&self.headroom[head..], bytes)?;
-                    forwarded(&self.snapshot, &forward)
-                }
-                Err(reason) => dropped(reason),
-            },
-            Verdict::Reply => {
-                let mut emitted = 0;
-                for reply in self.director.replies() {
-                    emit(reply, &[])?;
-                    emitted += 1;
-                }
-                Answer {
-                    emitted,
-                    ..replied(&self.snapshot, packet.as_ref())
-                }
-            }
-            Verdict::Hold => HELD,
-            Verdict::Drop(reason) => dropped(reason),
-        };
-        while let Some((forward, length)) = self.director.take_released(&mut self.released) {
-            let length = length.min(forward.meta.length.into());
-            let released = &self.released[..length];
-            if let Ok(head) =
-                encapsulate(&mut self.director, &mut self.headroom, &forward, released)
-            {
-                emit(&self.headroom[head..], released)?;
-                answer.emitted += 1;
-            }
+        let passed = self.pipeline.pass(bytes, self.clock.now);
+        for packet in &passed.emitted {
+            emit(packet)?;
         }
-        Ok(answer)
+        Ok(Answer {
+            emitted: passed.emitted.len() as u64,
+            ..self.answer(passed.verdict, bytes)
+        })
     }
 
     /// What went where, so far.
@@ -124,22 +88,14 @@ impl Core {
         Totals::new(&self.snapshot, &self.roster)
     }
 
-    fn encapsulate(&mut self, forward: &Forward, inner: &[u8]) -> Result<usize, DropReason> {
-        encapsulate(&mut self.director, &mut self.headroom, forward, inner)
+    fn answer(&self, verdict: Verdict, bytes: &[u8]) -> Answer<'_> {
+        match verdict {
+            Verdict::Forward(forward) => forwarded(&self.snapshot, &forward),
+            Verdict::Reply(_) => replied(&self.snapshot, bytes),
+            Verdict::Hold => HELD,
+            Verdict::Drop(reason) => dropped(reason),
+        }
     }
-}
-
-/// Writes the outer header into the head-room; returns where it begins.
-fn encapsulate(
-    director: &mut Director,
-    headroom: &mut [u8; HEADROOM],
-    forward: &Forward,
-    inner: &[u8],
-) -> Result<usize, DropReason> {
-    let overhead = director.encapsulate(forward, headroom, inner)?.overhead();
-    let counters = director.counters();
-    counters.count_sent(forward.target.backend, inner.len());
-    Ok(HEADROOM - overhead)
 }
 
 const HELD: Answer<'_> = Answer {
@@ -159,18 +115,19 @@ const fn dropped(reason: DropReason) -> Answer<'static> {
 }
 
 fn forwarded<'a>(snapshot: &'a Snapshot, forward: &Forward) -> Answer<'a> {
-    let backend = snapshot.backend(forward.target.backend);
+    let backend = snapshot.backend(forward.backend);
     Answer {
         verdict: "forward",
         reason: None,
         vip: backend.map(|backend| snapshot.vip(backend.vip).name.as_str()),
         backend: backend.map(|backend| backend.address),
-        emitted: 1,
+        ..HELD
     }
 }
 
-fn replied<'a>(snapshot: &'a Snapshot, packet: Option<&Packet<'_>>) -> Answer<'a> {
-    let vip = packet.and_then(|packet| snapshot.addressed_vip(packet));
+fn replied<'a>(snapshot: &'a Snapshot, bytes: &[u8]) -> Answer<'a> {
+    let packet = Packet::parse(bytes).ok();
+    let vip = packet.and_then(|packet| snapshot.addressed_vip(&packet));
     Answer {
         verdict: "reply",
         vip: vip.map(|vip| vip.name.as_str()),

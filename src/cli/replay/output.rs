@@ -59,7 +59,7 @@ impl Output {
         self.writer.is_some()
     }
 
-    /// Writes a packet in two parts, at the time of the packet that caused it.
+    /// Writes a packet, at the time of the packet that caused it.
     ///
     /// # Errors
     /// The file cannot be written, but for a pipe that was closed.
@@ -67,13 +67,12 @@ impl Output {
         &mut self,
         timestamp: Duration,
         resolution: Resolution,
-        head: &[u8],
-        tail: &[u8],
+        bytes: &[u8],
     ) -> Result<()> {
         let Some(writer) = &mut self.writer else {
             return Ok(());
         };
-        let written = writer.write(timestamp, resolution, head, tail);
+        let written = writer.write(timestamp, resolution, bytes);
         self.unless_closed(written)
     }
 

@@ -1,25 +1,23 @@
 //! The tee: copies of ingress, outer and dropped packets for a capture file, each with the verdict
 //! in its comment, so that a packet analyser answers "why was this dropped".
 //!
-//! Each worker owns a [`Tee`] and tells it what becomes of every packet. Where no capture is asked
-//! for, that is one look at an `Option`. Where one is, workers copy the packets that the [`Filter`]
-//! selects and hand them to the one thread that writes; they never wait for it.
+//! A [`Tee`] sees every burst of a worker's [`Pipeline`](super::pipeline::Pipeline) after it left. Where no capture is asked for,
+//! that is one look at an `Option` for each burst. Where one is, it copies the packets that the [`Filter`]
+//! selects and hands them to the one thread that writes; it never waits for it.
 
 mod capture;
 mod filter;
 mod writer;
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::SystemTime;
 
+use super::pipeline::{Origin, Passage, Turn, drop_reason};
 use crate::director::{DropReason, Forward, Snapshot, Verdict};
-use crate::io::egress::{Frame, Outgoing};
-use crate::io::sys::BATCH;
+use crate::io::egress::SendError;
 use crate::packet::{HEADROOM, Packet};
 pub(super) use capture::Capture;
 pub use capture::CaptureTo;
@@ -38,15 +36,6 @@ pub struct CaptureOptions {
     pub limit_bytes: Option<u64>,
 }
 
-/// Where a packet in a frame comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// It was just read.
-    Tun,
-    /// It is a fragment that waited for its datagram's first one, and was captured when it came.
-    Held,
-}
-
 /// One worker's side of a capture.
 #[derive(Debug, Default)]
 pub(super) struct Tee(Option<Tap>);
@@ -56,146 +45,78 @@ struct Tap {
     filter: Arc<Filter>,
     records: SyncSender<Record>,
     missed: Arc<AtomicU64>,
-    /// For each packet that the egress holds queued, in its order; `None` for one not selected.
-    queued: VecDeque<Option<Queued>>,
-}
-
-/// A copy of a packet whose fate is known when it was sent.
-#[derive(Debug)]
-struct Queued {
-    /// Whether it is selected only if it is dropped.
-    only_if_dropped: bool,
-    forward: Forward,
-    ingress: Option<PacketCopy>,
-    outer: Vec<u8>,
 }
 
 impl Tee {
-    fn new(filter: Arc<Filter>, records: SyncSender<Record>, missed: Arc<AtomicU64>) -> Self {
+    const fn new(filter: Arc<Filter>, records: SyncSender<Record>, missed: Arc<AtomicU64>) -> Self {
         Self(Some(Tap {
             filter,
             records,
             missed,
-            queued: VecDeque::with_capacity(BATCH),
         }))
     }
 
-    /// A packet was decided. What is forwarded is captured when it is [`queued`](Self::queued), what
-    /// is answered when it is [`replied`](Self::replied) to.
-    pub(super) fn decided(&mut self, snapshot: &Snapshot, bytes: &[u8], verdict: &Verdict) {
-        let Some(tap) = &self.0 else { return };
-        let (drop, verdict) = match verdict {
-            Verdict::Forward(_) | Verdict::Reply => return,
-            Verdict::Hold => (None, "hold".to_owned()),
-            Verdict::Drop(reason) => (Some(*reason), drop_text(*reason)),
-        };
-        let destination = addressee(snapshot, bytes);
-        if tap.filter.selects(&destination, drop) {
-            self.hand_over(Record {
-                verdict: verdict + &names(&destination),
-                ingress: Some(copy(bytes)),
-                left: None,
-            });
-        }
-    }
-
-    /// The packet that was just read was answered with `replies`, if the kernel took them.
-    pub(super) fn replied<'a>(
-        &mut self,
-        snapshot: &Snapshot,
-        bytes: &[u8],
-        replies: impl Iterator<Item = &'a [u8]>,
-        sent: &io::Result<()>,
-    ) {
-        let Some(tap) = &self.0 else { return };
-        let (drop, verdict) = match sent {
-            Ok(()) => (None, "reply".to_owned()),
-            Err(_) => {
-                let reason = DropReason::SendFailed;
-                (Some(reason), drop_text(reason))
-            }
-        };
-        let destination = addressee(snapshot, bytes);
-        if tap.filter.selects(&destination, drop) {
-            let vip = Packet::parse(bytes).ok();
-            let vip = vip.and_then(|packet| snapshot.addressed_vip(&packet));
-            let named = Destination {
-                vip: vip.map(|vip| vip.name.as_str()),
-                ..destination
-            };
-            self.hand_over(Record {
-                verdict: verdict + &names(&named) + &because(sent.as_ref().err()),
-                ingress: Some(copy(bytes)),
-                left: Some(Left::Replies(replies.map(copy).collect())),
-            });
-        }
-    }
-
-    /// A packet to be forwarded cannot be encapsulated.
-    pub(super) fn too_big(&mut self, snapshot: &Snapshot, inner: &[u8], forward: &Forward) {
-        let Some(tap) = &self.0 else { return };
-        let destination = chosen(snapshot, forward);
-        if tap.filter.selects(&destination, Some(DropReason::TooBig)) {
-            self.hand_over(Record {
-                verdict: drop_text(DropReason::TooBig) + &names(&destination),
-                ingress: Some(copy(inner)),
-                left: None,
-            });
-        }
-    }
-
-    /// The packet in `frame`, encapsulated, is about to be queued as `outgoing`.
-    pub(super) fn queued(
-        &mut self,
-        snapshot: &Snapshot,
-        frame: &Frame<'_>,
-        outgoing: &Outgoing,
-        (forward, origin): (&Forward, Origin),
-    ) {
-        let Some(tap) = &mut self.0 else { return };
-        let destination = chosen(snapshot, forward);
-        let if_sent = tap.filter.selects(&destination, None);
-        let if_dropped = SEND_DROPS
-            .iter()
-            .any(|reason| tap.filter.selects(&destination, Some(*reason)));
-        let inner = &frame.body[..outgoing.length];
-        let header = &frame.headroom[HEADROOM - outgoing.overhead..];
-        tap.queued
-            .push_back((if_sent || if_dropped).then(|| Queued {
-                only_if_dropped: !if_sent,
-                forward: *forward,
-                ingress: (origin == Origin::Tun).then(|| copy(inner)),
-                outer: [header, inner].concat(),
-            }));
-    }
-
-    /// What became of the packet that was [`queued`](Self::queued) first.
-    pub(super) fn sent(
-        &mut self,
-        snapshot: &Snapshot,
-        result: Result<(), (DropReason, &io::Error)>,
-    ) {
-        let Some(tap) = &mut self.0 else { return };
-        let Some(Some(queued)) = tap.queued.pop_front() else {
+    /// Captures what is selected of a burst that left.
+    pub(super) fn turned(&mut self, turn: &Turn<'_>) {
+        if self.0.is_none() {
             return;
-        };
-        let destination = chosen(snapshot, &queued.forward);
-        let verdict = match result {
-            Ok(()) if queued.only_if_dropped => return,
-            Ok(()) => "forward".to_owned() + &names(&destination),
-            Err((reason, _)) if !tap.filter.selects(&destination, Some(reason)) => return,
-            Err((reason, error)) => {
-                drop_text(reason) + &names(&destination) + &because(Some(error))
+        }
+        let time = SystemTime::now();
+        for passage in turn.passages() {
+            if let Some(record) = self.record(turn, &passage, time) {
+                self.hand_over(record);
             }
+        }
+    }
+
+    /// What is to be captured of a packet; `None` where it is not selected.
+    fn record(&self, turn: &Turn<'_>, passage: &Passage<'_>, time: SystemTime) -> Option<Record> {
+        let filter = &self.0.as_ref()?.filter;
+        let snapshot = turn.snapshot();
+        let bytes = passage.bytes;
+        let destination = match &passage.verdict {
+            Verdict::Forward(forward) => chosen(snapshot, forward),
+            Verdict::Reply(_) | Verdict::Hold | Verdict::Drop(_) => addressee(snapshot, bytes),
         };
-        self.hand_over(Record {
-            verdict,
-            ingress: queued.ingress,
-            left: Some(Left::Outer(PacketCopy {
-                time: SystemTime::now(),
-                bytes: queued.outer,
-            })),
-        });
+        let failure = passage.sent.err();
+        let drop = match passage.verdict {
+            Verdict::Drop(reason) => Some(reason),
+            Verdict::Forward(_) | Verdict::Reply(_) | Verdict::Hold => failure.map(drop_reason),
+        };
+        if !filter.selects(&destination, drop) {
+            return None;
+        }
+        let destination = match &passage.verdict {
+            Verdict::Reply(_) => Destination {
+                vip: answering_vip(snapshot, bytes),
+                ..destination
+            },
+            _ => destination,
+        };
+        let verdict = match (drop, &passage.verdict) {
+            (Some(reason), _) => drop_text(reason),
+            (None, Verdict::Forward(_)) => "forward".to_owned(),
+            (None, Verdict::Reply(_)) => "reply".to_owned(),
+            (None, Verdict::Hold | Verdict::Drop(_)) => "hold".to_owned(),
+        };
+        let copy = |bytes: &[u8]| PacketCopy {
+            time,
+            bytes: bytes.to_vec(),
+        };
+        Some(Record {
+            verdict: verdict + &names(&destination) + &because(failure),
+            ingress: (passage.origin == Origin::Ingress).then(|| copy(bytes)),
+            left: match passage.verdict {
+                Verdict::Forward(forward) => Some(Left::Outer(PacketCopy {
+                    time,
+                    bytes: outer(snapshot, &forward, bytes)?,
+                })),
+                Verdict::Reply(range) => {
+                    Some(Left::Replies(turn.replies(range).map(copy).collect()))
+                }
+                Verdict::Hold | Verdict::Drop(_) => None,
+            },
+        })
     }
 
     /// Never waits. When the writer is gone, because the file is full, the capture is over.
@@ -211,14 +132,15 @@ impl Tee {
     }
 }
 
-/// Why the kernel may refuse an outer packet.
-const SEND_DROPS: [DropReason; 2] = [DropReason::TooBig, DropReason::SendFailed];
-
-fn copy(bytes: &[u8]) -> PacketCopy {
-    PacketCopy {
-        time: SystemTime::now(),
-        bytes: bytes.to_vec(),
-    }
+/// The packet in its tunnel. Made anew: what an egress writes depends on the way out.
+fn outer(snapshot: &Snapshot, forward: &Forward, bytes: &[u8]) -> Option<Vec<u8>> {
+    let encap = &snapshot.backend(forward.backend)?.encap;
+    let inner = bytes.get(..usize::from(forward.meta.length))?;
+    let mut headroom = [0; HEADROOM];
+    encap
+        .write(&mut headroom, &forward.meta, inner, forward.entropy)
+        .ok()?;
+    Some([&headroom[HEADROOM - encap.overhead()..], inner].concat())
 }
 
 /// Where a packet was addressed to that no backend was chosen for.
@@ -234,8 +156,15 @@ fn addressee<'a>(snapshot: &'a Snapshot, bytes: &[u8]) -> Destination<'a> {
     }
 }
 
+/// The VIP that answers a packet, which need not be for one of its ports.
+fn answering_vip<'a>(snapshot: &'a Snapshot, bytes: &[u8]) -> Option<&'a str> {
+    let packet = Packet::parse(bytes).ok()?;
+    let vip = snapshot.addressed_vip(&packet)?;
+    Some(&vip.name)
+}
+
 fn chosen<'a>(snapshot: &'a Snapshot, forward: &Forward) -> Destination<'a> {
-    let backend = snapshot.backend(forward.target.backend);
+    let backend = snapshot.backend(forward.backend);
     Destination {
         address: None,
         vip: backend.map(|backend| snapshot.vip(backend.vip).name.as_str()),
@@ -260,7 +189,7 @@ fn names(destination: &Destination<'_>) -> String {
     text
 }
 
-fn because(error: Option<&io::Error>) -> String {
+fn because(error: Option<SendError>) -> String {
     error.map_or_else(String::new, |error| format!(": {error}"))
 }
 

@@ -4,18 +4,38 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::*;
 use crate::config::{Config, Flags};
+use crate::daemon::pipeline::Pipeline;
 use crate::director::{Director, Seat, Timestamp};
-use crate::packet::{Encap, SourceRule};
+use crate::io::egress::{Egress, Errno, Sent};
+use crate::io::ingress::MemoryIngress;
+use crate::packet::{Burst, Encap, Outgoing, SourceRule, Tunnels};
 
 const NAMES: &str = " vip=10.0.0.100:80/tcp backend=10.0.1.11";
 
-/// A worker's director, tee and frame, without TUN and egress.
+/// A worker's pipeline and tee, without TUN and sockets.
 struct Bench {
-    director: Director,
+    pipeline: Pipeline<MemoryIngress, Refusing>,
     tee: Tee,
     records: Receiver<Record>,
     missed: Arc<AtomicU64>,
-    headroom: [u8; HEADROOM],
+}
+
+/// An egress that refuses everything for one reason, or nothing.
+#[derive(Debug)]
+struct Refusing(Sent);
+
+impl Egress for Refusing {
+    fn send(
+        &mut self,
+        _: &mut Burst,
+        packets: &[Outgoing],
+        _: &impl Tunnels,
+        results: &mut [Sent],
+    ) {
+        for packet in packets {
+            results[packet.frame] = self.0;
+        }
+    }
 }
 
 impl Bench {
@@ -32,50 +52,28 @@ impl Bench {
         let filter = Filter::parse(&terms, &config).unwrap();
         let (sender, records) = sync_channel(queue);
         let missed = Arc::new(AtomicU64::new(0));
+        let ingress = MemoryIngress::default();
         Self {
-            director: director(&config),
+            pipeline: Pipeline::new(ingress, Refusing(Ok(())), director(&config), 1500),
             tee: Tee::new(Arc::new(filter), sender, Arc::clone(&missed)),
             records,
             missed,
-            headroom: [0; HEADROOM],
         }
     }
 
-    /// Decides a packet, and queues what is to be forwarded then.
-    fn receive(&mut self, packet: &[u8]) {
-        let verdict = self.director.decide(packet, Timestamp::default());
-        let snapshot = Arc::clone(self.director.snapshot());
-        self.tee.decided(&snapshot, packet, &verdict);
-        if let Verdict::Forward(forward) = verdict {
-            self.queue(packet, &forward, Origin::Tun);
-            let mut held = [0; 100];
-            while let Some((forward, length)) = self.director.take_released(&mut held) {
-                self.queue(&held[..length], &forward, Origin::Held);
-            }
-        }
+    /// One burst of these packets.
+    fn receive(&mut self, packets: &[Vec<u8>]) {
+        self.pipeline
+            .ingress
+            .packets
+            .extend(packets.iter().cloned());
+        self.pipeline.turn(Timestamp::default()).unwrap();
+        self.tee.turned(&self.pipeline.last());
     }
 
-    fn queue(&mut self, packet: &[u8], forward: &Forward, origin: Origin) {
-        let snapshot = Arc::clone(self.director.snapshot());
-        let encap = self
-            .director
-            .encapsulate(forward, &mut self.headroom, packet)
-            .unwrap();
-        let outgoing = Outgoing {
-            overhead: encap.overhead(),
-            length: packet.len(),
-            destination: encap.destination(),
-        };
-        let frame = Frame {
-            headroom: &mut self.headroom,
-            body: &mut packet.to_vec(),
-        };
-        self.tee
-            .queued(&snapshot, &frame, &outgoing, (forward, origin));
-    }
-
-    fn send(&mut self, result: Result<(), (DropReason, &io::Error)>) {
-        self.tee.sent(&Arc::clone(self.director.snapshot()), result);
+    fn refusing(mut self, error: SendError) -> Self {
+        self.pipeline.egress = Refusing(Err(error));
+        self
     }
 
     fn verdicts(&self) -> Vec<String> {
@@ -119,9 +117,7 @@ fn fragment(offset: u8) -> Vec<u8> {
 #[test]
 fn a_forwarded_packet_is_copied_with_and_without_its_outer_header() {
     let mut bench = Bench::new("", 10);
-    bench.receive(&syn(80));
-    assert!(bench.records.try_recv().is_err(), "its fate is not known");
-    bench.send(Ok(()));
+    bench.receive(&[syn(80)]);
     let record = bench.records.try_recv().unwrap();
     assert_eq!(record.verdict, format!("forward{NAMES}"));
     assert_eq!(record.ingress.unwrap().bytes, syn(80));
@@ -137,10 +133,8 @@ fn a_forwarded_packet_is_copied_with_and_without_its_outer_header() {
 #[test]
 fn a_held_fragment_is_copied_when_it_comes_and_when_it_leaves() {
     let mut bench = Bench::new("", 10);
-    bench.receive(&fragment(100));
-    bench.receive(&fragment(0));
-    bench.send(Ok(()));
-    bench.send(Ok(()));
+    bench.receive(&[fragment(100)]);
+    bench.receive(&[fragment(0)]);
     let records: Vec<_> = bench.records.try_iter().collect();
     let forward = format!("forward{NAMES}");
     let verdicts = records.iter().map(|record| record.verdict.as_str());
@@ -155,58 +149,62 @@ fn a_held_fragment_is_copied_when_it_comes_and_when_it_leaves() {
 #[test]
 fn what_does_not_leave_says_why() {
     let mut bench = Bench::new("", 10);
-    bench.receive(&syn(81));
-    bench.receive(&syn(80)[..30]);
-    bench.receive(&fragment(100));
-    let snapshot = Arc::clone(bench.director.snapshot());
-    let (packet, refused) = (syn(80), Err(io::Error::from_raw_os_error(libc::EIO)));
-    let none = std::iter::empty;
-    bench.tee.replied(&snapshot, &packet, none(), &Ok(()));
-    bench.tee.replied(&snapshot, &packet, none(), &refused);
+    bench.receive(&[syn(81), syn(80)[..30].to_vec(), fragment(100)]);
     assert_eq!(
         bench.verdicts(),
-        [
-            "drop reason=no_vip",
-            "drop reason=malformed",
-            "hold",
-            "reply vip=10.0.0.100:80/tcp",
-            "drop reason=send_failed vip=10.0.0.100:80/tcp: Input/output error (os error 5)",
-        ]
+        ["drop reason=no_vip", "drop reason=malformed", "hold"]
     );
 }
 
 #[test]
-fn what_the_kernel_refuses_says_why() {
-    let mut bench = Bench::new("drop=send_failed", 10);
-    for port in [80, 81, 80, 80] {
-        bench.receive(&syn(port));
-    }
-    let error = io::Error::from_raw_os_error(libc::ENETUNREACH);
-    bench.send(Ok(()));
-    bench.send(Err((DropReason::TooBig, &error)));
-    bench.send(Err((DropReason::SendFailed, &error)));
-    let expected = format!("drop reason=send_failed{NAMES}: Network is unreachable (os error 101)");
-    assert_eq!(bench.verdicts(), [expected]);
+fn what_is_answered_is_copied_with_its_answer() {
+    let mut bench = Bench::new("", 10);
+    let mut echo = syn(80);
+    echo[9] = 1;
+    echo[20..22].copy_from_slice(&[8, 0]);
+    bench.receive(&[echo.clone()]);
+    let record = bench.records.try_recv().unwrap();
+    assert_eq!(record.verdict, "reply vip=10.0.0.100:80/tcp");
+    assert_eq!(record.ingress.unwrap().bytes, echo);
+    let Some(Left::Replies(replies)) = record.left else {
+        panic!("{:?}", record.left);
+    };
+    assert_eq!(replies[0].bytes[12..20], [10, 0, 0, 100, 10, 0, 9, 2]);
 }
 
 #[test]
-fn what_cannot_be_encapsulated_is_too_big() {
-    let mut bench = Bench::new("drop=too_big", 10);
-    let snapshot = Arc::clone(bench.director.snapshot());
-    let packet = syn(80);
-    let Verdict::Forward(forward) = bench.director.decide(&packet, Timestamp::default()) else {
-        panic!("not forwarded");
-    };
-    bench.tee.too_big(&snapshot, &packet, &forward);
-    assert_eq!(bench.verdicts(), [format!("drop reason=too_big{NAMES}")]);
+fn what_the_kernel_refuses_says_why() {
+    let unreachable = SendError::Unreachable(Errno(libc::ENETUNREACH));
+    for (filter, error, expected) in [
+        (
+            "drop=send_failed",
+            unreachable,
+            vec![format!(
+                "drop reason=send_failed{NAMES}: Network is unreachable (os error 101)"
+            )],
+        ),
+        ("drop=send_failed", SendError::TooBig, vec![]),
+        (
+            "drop=too_big",
+            SendError::TooBig,
+            vec![format!(
+                "drop reason=too_big{NAMES}: Message too long (os error 90)"
+            )],
+        ),
+    ] {
+        let mut bench = Bench::new(filter, 10).refusing(error);
+        bench.receive(&[syn(80), syn(81)]);
+        assert_eq!(bench.verdicts(), expected, "{filter} {error}");
+    }
+    let mut bench = Bench::new("drop=send_failed", 10);
+    bench.receive(&[syn(80)]);
+    assert!(bench.verdicts().is_empty(), "it left");
 }
 
 #[test]
 fn a_worker_never_waits_for_the_writer() {
     let mut bench = Bench::new("", 1);
-    for _ in 0..4 {
-        bench.receive(&syn(81));
-    }
+    bench.receive(&[syn(81), syn(81), syn(81), syn(81)]);
     assert_eq!(bench.missed.load(Ordering::Relaxed), 3);
     assert_eq!(bench.verdicts().len(), 1);
 }
@@ -214,11 +212,10 @@ fn a_worker_never_waits_for_the_writer() {
 #[test]
 fn a_tee_ends_with_its_writer() {
     let mut bench = Bench::new("", 10);
-    bench.receive(&syn(80));
+    bench.receive(&[syn(80)]);
     (_, bench.records) = sync_channel(1);
-    bench.receive(&syn(81));
+    bench.receive(&[syn(81)]);
     assert!(bench.tee.0.is_none());
-    bench.send(Ok(()));
-    bench.receive(&syn(80));
+    bench.receive(&[syn(80)]);
     assert_eq!(bench.missed.load(Ordering::Relaxed), 0);
 }

@@ -7,7 +7,6 @@
 //! data gets.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Duration;
@@ -19,9 +18,11 @@ use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Encap as EncapFact, Neighbour as Entry, Observed,
     RouteAnswer, VipOnDirector,
 };
-use crate::io::egress::{Egress, Outgoing, RawEgress};
+use crate::io::egress::{Egress, RawEgress, SendError};
 use crate::io::netlink::RouteQuery;
-use crate::packet::{Encap, EncapKind, Entropy, Meta, SourceRule, Version};
+use crate::packet::{
+    Burst, Encap, EncapKind, Entropy, Meta, Outgoing, SourceRule, TunnelId, Tunnels, Version,
+};
 
 /// How often the neighbour table is read again while next hops of backends are being looked for.
 const LOOKS: usize = 5;
@@ -139,7 +140,7 @@ fn own_answers(
 
 /// Sends the empty outer packets and notes what became of each.
 fn send(config: &Config, backends: &mut BTreeMap<IpAddr, BackendOnDirector>) {
-    let mut egress = match RawEgress::open(0) {
+    let mut egress = match RawEgress::open() {
         Ok(egress) => egress,
         Err(error) => {
             let reason = format!("raw socket: {error}; needs CAP_NET_RAW; run as root");
@@ -169,51 +170,48 @@ fn send_empty(
     egress: &mut impl Egress,
 ) -> Observed<Option<i32>> {
     let source = outer_source(config, backend, route);
-    let written = Encap::new(vip.encap, source, backend, config.director.encap.ttl)
-        .map_err(|error| error.to_string())
-        .and_then(|encap| queue_empty(&encap, vip, egress));
-    if let Err(reason) = written {
-        return Observed::Unseen(reason);
-    }
-    let mut outcome = Observed::default();
-    egress.flush(|_, result| outcome = outcome_of(result));
-    outcome
+    let encap = match Encap::new(vip.encap, source, backend, config.director.encap.ttl) {
+        Ok(encap) => encap,
+        Err(error) => return Observed::Unseen(error.to_string()),
+    };
+    let mut burst = Burst::new(0);
+    burst.push(0);
+    let mut results = [Ok(())];
+    egress.send(&mut burst, &[empty(vip)], &One(encap), &mut results);
+    Observed::Seen(results[0].err().map(SendError::errno))
 }
 
-fn queue_empty(encap: &Encap, vip: &VipSpec, egress: &mut impl Egress) -> Result<(), String> {
-    let frame = egress.frame().ok_or("no frame to send from")?;
-    let version = match vip.address {
-        IpAddr::V4(_) => Version::V4,
-        IpAddr::V6(_) => Version::V6,
-    };
-    let meta = Meta {
-        version,
-        length: 0,
-        traffic_class: 0,
-        dont_fragment: true,
-    };
-    let entropy = Entropy {
-        flow_hash: 0,
-        identification: 0,
-    };
-    encap
-        .write(frame.headroom, &meta, &[], entropy)
-        .map_err(|error| error.to_string())?;
-    egress.queue(Outgoing {
-        overhead: encap.overhead(),
-        length: 0,
-        destination: encap.destination(),
-    });
-    Ok(())
-}
-
-fn outcome_of(result: io::Result<()>) -> Observed<Option<i32>> {
-    match result {
-        Ok(()) => Observed::Seen(None),
-        Err(error) => match error.raw_os_error() {
-            Some(errno) => Observed::Seen(Some(errno)),
-            None => Observed::Unseen(error.to_string()),
+/// A packet without a byte, in the first frame.
+fn empty(vip: &VipSpec) -> Outgoing {
+    Outgoing {
+        frame: 0,
+        tunnel: TunnelId(0),
+        meta: Meta {
+            version: match vip.address {
+                IpAddr::V4(_) => Version::V4,
+                IpAddr::V6(_) => Version::V6,
+            },
+            length: 0,
+            traffic_class: 0,
+            dont_fragment: true,
         },
+        entropy: Entropy {
+            flow_hash: 0,
+            identification: 0,
+        },
+    }
+}
+
+/// The one tunnel that is tried.
+struct One(Encap);
+
+impl Tunnels for One {
+    fn tunnel(&self, _: TunnelId) -> Option<&Encap> {
+        Some(&self.0)
+    }
+
+    fn bound(&self) -> u32 {
+        1
     }
 }
 

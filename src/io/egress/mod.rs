@@ -1,60 +1,131 @@
-//! Egress: outer packets leave for their backends, a batch per wake-up.
+//! Egress: outer packets leave for their backends, a burst at a time.
 //!
-//! An egress owns the buffers: the TUN reads straight into a [`Egress::frame`], the outer header
-//! is written into the head-room before the packet, and the frame is queued where it is. Nothing
-//! is copied, and an egress whose frames belong to the kernel (AF_XDP) fits the same trait.
+//! An egress takes packets as they were read and encapsulates them itself, since what has to be written
+//! depends on the way out: an outer header, a link header before it, or nothing where the kernel writes
+//! both.
 
+mod batch;
+mod hops;
+mod memory;
+mod packet;
 mod raw;
 
 use std::fmt::Debug;
 use std::io;
 use std::net::IpAddr;
 
+pub use hops::{Hop, Hops, LinkHeader};
+pub use memory::MemoryEgress;
+pub use packet::PacketEgress;
 pub use raw::RawEgress;
 
 use crate::io::sys::KernelPathMtu;
-use crate::packet::HEADROOM;
+use crate::packet::{Burst, Outgoing, Tunnels};
 
-/// Room for one packet and the outer header before it.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    /// Where the outer header goes, ending where the packet begins.
-    pub headroom: &'a mut [u8; HEADROOM],
-    /// Where the packet is read into.
-    pub body: &'a mut [u8],
+/// Why a packet did not leave; shown as the system's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", io::Error::from_raw_os_error(self.errno()))]
+pub enum SendError {
+    /// Longer than the way allows.
+    TooBig,
+    /// The device's queue or the socket's buffer is full.
+    Full,
+    /// No way leads there, or its device is down.
+    Unreachable(Errno),
+    /// The host's firewall or policy forbids it.
+    Refused(Errno),
+    /// Another error of the system.
+    Other(Errno),
 }
 
-/// A queued packet: where it stands in its frame, and where it goes.
+/// An error number of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Bytes of the outer header, at the end of the head-room.
-    pub overhead: usize,
-    /// Bytes of the inner packet, at the start of the body.
-    pub length: usize,
-    /// The outer destination.
-    pub destination: IpAddr,
+pub struct Errno(pub i32);
+
+impl SendError {
+    /// The error number of the system that says the same.
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::TooBig => libc::EMSGSIZE,
+            Self::Full => libc::ENOBUFS,
+            Self::Unreachable(Errno(number))
+            | Self::Refused(Errno(number))
+            | Self::Other(Errno(number)) => number,
+        }
+    }
 }
 
-/// A way out for outer packets, with frames of its own.
-pub trait Egress: Debug {
-    /// A free frame to read the next packet into; `None` when a batch is full and must be
-    /// flushed. The same frame again until it is queued.
-    fn frame(&mut self) -> Option<Frame<'_>>;
+impl From<io::Error> for SendError {
+    fn from(error: io::Error) -> Self {
+        let number = error.raw_os_error().unwrap_or(libc::EIO);
+        match number {
+            libc::EMSGSIZE => Self::TooBig,
+            libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM => Self::Full,
+            libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ENETDOWN
+            | libc::ENXIO
+            | libc::ENODEV
+            | libc::EADDRNOTAVAIL
+            | libc::EAFNOSUPPORT => Self::Unreachable(Errno(number)),
+            libc::EPERM | libc::EACCES => Self::Refused(Errno(number)),
+            _ => Self::Other(Errno(number)),
+        }
+    }
+}
 
-    /// Makes every frame hold packets of up to `longest` bytes, if they do not yet. To be called
-    /// while nothing is queued.
-    fn fit(&mut self, longest: usize);
+/// What became of a packet.
+pub type Sent = Result<(), SendError>;
+
+/// A way out for outer packets.
+pub trait Egress: Debug {
+    /// Other tunnels hold, or other ways lead to their far ends. Called between bursts.
+    fn adopt(&mut self, _tunnels: &impl Tunnels, _hops: &Hops) {}
 
     /// Sets which MTU of the kernel's limits what leaves; its route's until then.
     ///
     /// # Errors
     /// The kernel's.
-    fn limit_by(&mut self, limit: KernelPathMtu) -> io::Result<()>;
+    fn limit_by(&mut self, _limit: KernelPathMtu) -> io::Result<()> {
+        Ok(())
+    }
 
-    /// Queues the packet that stands in the current frame.
-    fn queue(&mut self, packet: Outgoing);
+    /// Sends `packets`, which are in `burst`, each through its tunnel. `results` has a place for each frame
+    /// of the burst; what becomes of a packet goes to that of its frame. A packet that is refused holds up
+    /// no other one.
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        packets: &[Outgoing],
+        tunnels: &impl Tunnels,
+        results: &mut [Sent],
+    );
+}
 
-    /// Sends what is queued; `sent` hears of every packet, in the order of queueing, whether the
-    /// kernel took it.
-    fn flush(&mut self, sent: impl FnMut(&Outgoing, io::Result<()>));
+/// An outer header that was written.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    /// Its length in bytes.
+    overhead: usize,
+    /// The tunnel's far end.
+    destination: IpAddr,
+}
+
+/// Writes the outer header of a packet into the end of its head-room.
+fn write_header(
+    burst: &mut Burst,
+    packet: &Outgoing,
+    tunnels: &impl Tunnels,
+) -> Result<Header, SendError> {
+    let gone = SendError::Unreachable(Errno(libc::ENETUNREACH));
+    let encap = tunnels.tunnel(packet.tunnel).ok_or(gone)?;
+    let (headroom, inner) = burst.frame(packet.frame).ok_or(gone)?;
+    encap
+        .write(headroom, &packet.meta, inner, packet.entropy)
+        .map_err(|_| SendError::TooBig)?;
+    Ok(Header {
+        overhead: encap.overhead(),
+        destination: encap.destination(),
+    })
 }

@@ -9,70 +9,38 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Egress, Frame, Outgoing};
-use crate::io::sys::{self, BATCH, KernelPathMtu};
-use crate::packet::{HEADROOM, Version};
+use super::batch::{Batch, Ready};
+use super::{Egress, Errno, SendError, Sent, write_header};
+use crate::io::sys::{self, KernelPathMtu};
+use crate::packet::{Burst, Outgoing, Tunnels, Version};
 
-/// Alignment of frames: a cache line, so that the packet behind the head-room starts on one.
-const FRAME_ALIGNMENT: usize = 64;
-
-/// Raw sockets and the frames of one batch.
+/// Raw sockets.
 #[derive(Debug)]
 pub struct RawEgress {
     v4: Socket,
     /// `None` on a kernel without IPv6.
     v6: Option<Socket>,
-    frames: Box<[u8]>,
-    frame_bytes: usize,
-    queued: Vec<Outgoing>,
+    v4_ready: Batch<IpAddr>,
+    v6_ready: Batch<IpAddr>,
 }
 
 impl RawEgress {
-    /// Opens the sockets; needs CAP_NET_RAW. Frames hold packets of up to `longest` inner bytes.
+    /// Opens the sockets; needs CAP_NET_RAW.
     ///
     /// # Errors
     /// The kernel's, above all a missing capability (EPERM).
-    pub fn open(longest: usize) -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         let v6 = match open(Version::V6) {
             Ok(socket) => Some(socket),
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(error) => return Err(error),
         };
-        let mut egress = Self {
+        Ok(Self {
             v4: open(Version::V4)?,
             v6,
-            frames: Box::default(),
-            frame_bytes: 0,
-            queued: Vec::with_capacity(BATCH),
-        };
-        egress.fit(longest);
-        Ok(egress)
-    }
-
-    fn socket_for(&self, destination: IpAddr) -> io::Result<&Socket> {
-        match destination {
-            IpAddr::V4(_) => Ok(&self.v4),
-            IpAddr::V6(_) => self
-                .v6
-                .as_ref()
-                .ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
-        }
-    }
-
-    /// Sends what is queued from `first` on, up to the first packet of the other family.
-    fn send_from(&self, first: usize) -> io::Result<usize> {
-        let destination = self.queued[first].destination;
-        let socket = self.socket_for(destination)?;
-        let frames = self.frames.chunks_exact(self.frame_bytes).skip(first);
-        let packets = self.queued[first..]
-            .iter()
-            .take_while(|packet| packet.destination.is_ipv4() == destination.is_ipv4())
-            .zip(frames)
-            .map(|(packet, frame)| {
-                let bytes = &frame[HEADROOM - packet.overhead..HEADROOM + packet.length];
-                (bytes, packet.destination)
-            });
-        sys::send_batch(socket.as_fd(), packets)
+            v4_ready: Batch::new(),
+            v6_ready: Batch::new(),
+        })
     }
 }
 
@@ -96,43 +64,36 @@ impl Egress for RawEgress {
         }
     }
 
-    fn frame(&mut self) -> Option<Frame<'_>> {
-        let next = self.queued.len();
-        let frame = self.frames.chunks_exact_mut(self.frame_bytes).nth(next)?;
-        let (headroom, body) = frame.split_first_chunk_mut()?;
-        Some(Frame { headroom, body })
-    }
-
-    fn fit(&mut self, longest: usize) {
-        let frame_bytes = (HEADROOM + longest).next_multiple_of(FRAME_ALIGNMENT);
-        if frame_bytes > self.frame_bytes {
-            self.frames = vec![0; frame_bytes * BATCH].into_boxed_slice();
-            self.frame_bytes = frame_bytes;
-        }
-    }
-
-    fn queue(&mut self, packet: Outgoing) {
-        self.queued.push(packet);
-    }
-
-    /// A packet that the kernel refuses is reported and skipped; the rest of the batch goes on.
-    fn flush(&mut self, mut sent: impl FnMut(&Outgoing, io::Result<()>)) {
-        let mut done = 0;
-        while done < self.queued.len() {
-            match self.send_from(done) {
-                Ok(count) => {
-                    for packet in &self.queued[done..done + count] {
-                        sent(packet, Ok(()));
-                    }
-                    done += count;
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        packets: &[Outgoing],
+        tunnels: &impl Tunnels,
+        results: &mut [Sent],
+    ) {
+        for packet in packets {
+            match write_header(burst, packet, tunnels) {
+                Ok(header) => {
+                    let batch = match header.destination {
+                        IpAddr::V4(_) => &mut self.v4_ready,
+                        IpAddr::V6(_) => &mut self.v6_ready,
+                    };
+                    batch.push(Ready {
+                        frame: packet.frame,
+                        overhead: header.overhead,
+                        length: packet.meta.length.into(),
+                        to: header.destination,
+                    });
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    sent(&self.queued[done], Err(error));
-                    done += 1;
-                }
+                Err(error) => results[packet.frame] = Err(error),
             }
         }
-        self.queued.clear();
+        self.v4_ready.send(self.v4.as_fd(), burst, results);
+        match &self.v6 {
+            Some(socket) => self.v6_ready.send(socket.as_fd(), burst, results),
+            None => self.v6_ready.refuse(NO_IPV6, results),
+        }
     }
 }
+
+const NO_IPV6: SendError = SendError::Unreachable(Errno(libc::EAFNOSUPPORT));

@@ -7,6 +7,7 @@
 
 mod address;
 mod answer;
+mod changes;
 mod connected;
 mod link;
 mod monitor;
@@ -27,6 +28,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 pub use address::Address;
 pub use answer::{Consistency, KernelObject, read_answers, read_sockets};
 use answer::{Progress, read_datagram};
+pub use changes::PathMonitor;
 pub use connected::ConnectedSubnet;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::{Departure, Drained, Event, Monitor, Topic};

@@ -77,6 +77,17 @@ impl Netlink {
         let message = RouteNetlinkMessage::DelNeighbour(proxy_message(entry));
         self.change(&operation, message, 0)
     }
+
+    /// Makes the kernel treat a neighbour that it knows as if it had just sent a packet to it: an entry that
+    /// is stale is confirmed or fails (`NTF_USE`, linux/neighbour.h).
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
+    pub fn use_neighbour(&mut self, link: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let message = entry_message(link, address, NeighbourFlags::Use);
+        let operation = Operation::new("use neighbour", format_args!("{address} dev {link}"));
+        self.change(&operation, RouteNetlinkMessage::NewNeighbour(message), 0)
+    }
 }
 
 impl std::fmt::Display for ProxyNeighbour {
@@ -87,15 +98,15 @@ impl std::fmt::Display for ProxyNeighbour {
 }
 
 fn proxy_message(entry: ProxyNeighbour) -> NeighbourMessage {
+    entry_message(entry.link, entry.address, NeighbourFlags::Proxy)
+}
+
+fn entry_message(link: u32, address: IpAddr, flags: NeighbourFlags) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = family_of(entry.address);
-    message.header.ifindex = entry.link;
-    message.header.flags = NeighbourFlags::Proxy;
-    let address = match entry.address {
-        IpAddr::V4(address) => NeighbourAddress::Inet(address),
-        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
-    };
-    message.attributes = vec![NeighbourAttribute::Destination(address)];
+    message.header.family = family_of(address);
+    message.header.ifindex = link;
+    message.header.flags = flags;
+    message.attributes = vec![NeighbourAttribute::Destination(address.into())];
     message
 }
 

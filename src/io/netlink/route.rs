@@ -61,6 +61,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// The largest segment in bytes that TCP announces over it, where that is set by hand (`advmss`).
     pub advmss: Option<u32>,
+    /// Whether it encapsulates what it carries (a lightweight tunnel: `encap …`).
+    pub encapsulates: bool,
     /// The table that it was found in; the kernel keeps the local table inside the main one, and says
     /// so, until a policy rule is added.
     pub table: Option<u32>,
@@ -377,6 +379,7 @@ pub(super) fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
         preferred_source: None,
         mtu: None,
         advmss: None,
+        encapsulates: false,
         table: Some(u32::from(message.header.table)).filter(|table| *table != 0),
     };
     for attribute in &message.attributes {
@@ -397,6 +400,11 @@ fn read_attribute(route: &mut Route, attribute: &RouteAttribute) {
     } else if let RouteAttribute::Metrics(metrics) = attribute {
         route.mtu = metrics.iter().find_map(mtu_of);
         route.advmss = metrics.iter().find_map(advmss_of);
+    } else if matches!(
+        attribute,
+        RouteAttribute::EncapType(_) | RouteAttribute::Encap(_)
+    ) {
+        route.encapsulates = true;
     } else if let RouteAttribute::Table(table) = attribute {
         route.table = Some(*table).filter(|table| *table != 0);
     }
@@ -478,6 +486,7 @@ mod tests {
             preferred_source: Some("10.0.1.2".parse().unwrap()),
             mtu: Some(1400),
             advmss: Some(1360),
+            encapsulates: false,
             table: Some(1000),
         };
         assert_eq!(

@@ -48,7 +48,7 @@ impl<W: Write> Writer<W> {
         Ok(resolution)
     }
 
-    /// Writes one packet, `head` and then `tail`, captured at `timestamp` since 1970 by a clock of
+    /// Writes one packet, captured at `timestamp` since 1970 by a clock of
     /// that resolution. A time after 2106 is written as the last that fits.
     ///
     /// # Errors
@@ -57,20 +57,18 @@ impl<W: Write> Writer<W> {
         &mut self,
         timestamp: Duration,
         resolution: Resolution,
-        head: &[u8],
-        tail: &[u8],
+        bytes: &[u8],
     ) -> io::Result<()> {
         let seconds = u32::try_from(timestamp.as_secs()).unwrap_or(u32::MAX);
         let fraction = match self.begin(resolution)? {
             Resolution::Micro => timestamp.subsec_micros(),
             Resolution::Nano => timestamp.subsec_nanos(),
         };
-        let length = u32::try_from(head.len() + tail.len()).map_err(io::Error::other)?;
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         for word in [seconds, fraction, length, length] {
             self.sink.write_all(&word.to_le_bytes())?;
         }
-        self.sink.write_all(head)?;
-        self.sink.write_all(tail)
+        self.sink.write_all(bytes)
     }
 
     /// Writes what is still buffered; a capture without packets gets its header.

@@ -18,15 +18,15 @@ mod user;
 
 pub use heap::release_freed_memory;
 pub use option::{
-    KernelPathMtu, force_receive_buffer, learn_no_path_mtu, limit_by, namespace_cookie,
-    receive_only, report_full_queues,
+    KernelPathMtu, bypass_queueing, force_receive_buffer, learn_no_path_mtu, limit_by,
+    namespace_cookie, receive_only, report_full_queues,
 };
 pub use packet::{
     Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,
     report_times,
 };
 pub use receive::{ReceiveBatch, Received};
-pub use send::send_batch;
+pub use send::{Destination, LinkAddress, send_batch};
 pub use user::effective_user;
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).

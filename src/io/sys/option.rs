@@ -87,6 +87,15 @@ pub fn limit_by(socket: BorrowedFd<'_>, version: Version, limit: KernelPathMtu) 
     set(socket, level, option, value)
 }
 
+/// Sends what a packet socket sends straight to the device's driver, past its queueing discipline
+/// (PACKET_QDISC_BYPASS, packet(7)).
+///
+/// # Errors
+/// The kernel's, for a socket of another family.
+pub fn bypass_queueing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)
+}
+
 /// Lets a raw ICMP socket receive messages of one type only (ICMP_FILTER, raw(7); ICMP6_FILTER,
 /// RFC 3542 §3.2).
 ///

@@ -8,14 +8,30 @@ use std::ptr;
 
 use super::{BATCH, length_of};
 
-/// Sends up to [`BATCH`] packets, each to its destination, all of the socket's address family;
+/// Where a packet socket sends a frame to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// Index of the device.
+    pub link: u32,
+    /// The type in the frame's link header.
+    pub ethertype: u16,
+}
+
+/// What [`send_batch`] sends to.
+pub trait Destination: Copy {
+    /// Becomes the name of a message; returns its length in bytes.
+    #[doc(hidden)]
+    fn write(self, name: &mut Name) -> libc::socklen_t;
+}
+
+/// Sends up to [`BATCH`] packets, each to its destination, which must be of the socket's address family;
 /// returns how many the kernel took, from the first on.
 ///
 /// # Errors
 /// The kernel's for the first packet that was not taken, when none before it was.
-pub fn send_batch<'a>(
+pub fn send_batch<'a, D: Destination>(
     socket: BorrowedFd<'_>,
-    packets: impl Iterator<Item = (&'a [u8], IpAddr)>,
+    packets: impl Iterator<Item = (&'a [u8], D)>,
 ) -> io::Result<usize> {
     // SAFETY: all three are plain C structs for which zeros are a valid value.
     let (mut names, mut pieces, mut messages): (
@@ -29,7 +45,7 @@ pub fn send_batch<'a>(
         .zip(&mut pieces)
         .zip(messages.iter_mut().zip(packets))
     {
-        message.msg_hdr.msg_namelen = name.set(destination);
+        message.msg_hdr.msg_namelen = destination.write(name);
         message.msg_hdr.msg_name = ptr::from_mut(name).cast();
         piece.iov_base = bytes.as_ptr().cast_mut().cast();
         piece.iov_len = bytes.len();
@@ -43,19 +59,24 @@ pub fn send_batch<'a>(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// A socket address of either family.
+/// A socket address.
 #[repr(C)]
-union Name {
+#[derive(Clone, Copy)]
+#[allow(
+    missing_debug_implementations,
+    reason = "which of the fields holds is not known"
+)]
+pub union Name {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
+    link: libc::sockaddr_ll,
 }
 
-impl Name {
-    /// Becomes `address`, port 0; returns its length in bytes.
-    fn set(&mut self, address: IpAddr) -> libc::socklen_t {
-        match address {
-            IpAddr::V4(v4) => {
-                self.v4 = libc::sockaddr_in {
+impl Destination for IpAddr {
+    fn write(self, name: &mut Name) -> libc::socklen_t {
+        match self {
+            Self::V4(v4) => {
+                name.v4 = libc::sockaddr_in {
                     sin_family: AF_INET,
                     sin_port: 0,
                     sin_addr: libc::in_addr {
@@ -65,8 +86,8 @@ impl Name {
                 };
                 length_of::<libc::sockaddr_in>()
             }
-            IpAddr::V6(v6) => {
-                self.v6 = libc::sockaddr_in6 {
+            Self::V6(v6) => {
+                name.v6 = libc::sockaddr_in6 {
                     sin6_family: AF_INET6,
                     sin6_port: 0,
                     sin6_flowinfo: 0,
@@ -81,8 +102,24 @@ impl Name {
     }
 }
 
+impl Destination for LinkAddress {
+    fn write(self, name: &mut Name) -> libc::socklen_t {
+        name.link = libc::sockaddr_ll {
+            sll_family: AF_PACKET,
+            sll_protocol: self.ethertype.to_be(),
+            sll_ifindex: self.link.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8], // the frame's own header says it
+        };
+        length_of::<libc::sockaddr_ll>()
+    }
+}
+
 const AF_INET: libc::sa_family_t = family(libc::AF_INET);
 const AF_INET6: libc::sa_family_t = family(libc::AF_INET6);
+const AF_PACKET: libc::sa_family_t = family(libc::AF_PACKET);
 
 #[allow(
     clippy::cast_possible_truncation,

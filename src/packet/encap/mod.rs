@@ -22,6 +22,32 @@ pub use source::{EntropyPrefix, EntropyPrefixError};
 /// (link header 14, IPv6 40, UDP 8), rounded up to a cache line.
 pub const HEADROOM: usize = 64;
 
+/// The number by which [`Tunnels`] knows a tunnel; small, so that an egress can keep arrays by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TunnelId(pub u32);
+
+/// Where an egress finds the outer header for a packet.
+pub trait Tunnels {
+    /// The tunnel of that number; `None` where there is none.
+    fn tunnel(&self, id: TunnelId) -> Option<&Encap>;
+
+    /// All numbers are below it.
+    fn bound(&self) -> u32;
+}
+
+/// A packet in a [`Burst`](super::Burst) that is to leave through a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its frame.
+    pub frame: usize,
+    /// Its tunnel.
+    pub tunnel: TunnelId,
+    /// What the outer header copies of it.
+    pub meta: Meta,
+    /// What differs in the outer header from packet to packet.
+    pub entropy: Entropy,
+}
+
 /// What stands between the outer IP header and the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EncapKind {
@@ -126,6 +152,16 @@ impl Encap {
         self.kind.overhead(&self.destination)
     }
 
+    /// Whether the outer length field can hold a packet of that length in bytes.
+    #[must_use]
+    pub const fn holds(&self, length: u16) -> bool {
+        let counted = match self.destination {
+            IpAddr::V4(_) => self.overhead(),
+            IpAddr::V6(_) => self.overhead() - IPV6_HEADER, // its field counts what follows the header
+        };
+        length as usize + counted <= u16::MAX as usize
+    }
+
     /// The tunnel's far end.
     #[must_use]
     pub const fn destination(&self) -> IpAddr {
@@ -183,6 +219,15 @@ impl Encap {
         match &self.outer {
             Outer::V4(tunnel) => tunnel.takes_entropy(),
             Outer::V6(tunnel) => tunnel.takes_entropy(),
+        }
+    }
+
+    /// Whether the outer source is left to whoever sends the packet (raw(7)).
+    #[must_use]
+    pub const fn lacks_source(&self) -> bool {
+        match &self.outer {
+            Outer::V4(tunnel) => tunnel.source(0).is_unspecified(),
+            Outer::V6(tunnel) => tunnel.source(0).is_unspecified(),
         }
     }
 
