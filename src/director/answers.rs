@@ -79,7 +79,8 @@ impl Director {
         let mtu = self.snapshot.path_mtus().of(backend, now)?;
         let overhead = u32::try_from(self.snapshot.backend(backend)?.encap.overhead()).ok()?;
         let room = mtu.saturating_sub(overhead).max(smallest_mtu(packet));
-        (meta.dont_fragment && u32::from(meta.length) > room).then(|| u16::try_from(room).ok())?
+        let too_long = u32::from(packet.longest_segment()) > room;
+        (meta.dont_fragment && too_long).then(|| u16::try_from(room).ok())?
     }
 
     fn too_big(
@@ -98,7 +99,9 @@ impl Director {
             return Err(DropReason::RateLimited);
         }
         packet_too_big(packet, bytes, mtu, self.replies.one());
-        Ok(Outcome::Reply { packets: 1 })
+        Ok(Outcome::Reply {
+            packets: packet.segments(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{
     Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Target, Timestamp, Verdict,
 };
-use crate::packet::{Burst, Entropy, Packet};
+use crate::packet::{Burst, Entropy, Packet, Segmentation};
 
 /// Which packets among the answers of a burst are the answer to one of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Director {
         self.answers.clear();
         self.expire(now, EXPIRE_PER_PACKET * burst.len());
         for frame in 0..burst.len() {
-            let verdict = self.decide(burst.packet(frame), now);
+            let verdict = self.decide(burst.packet(frame), burst.segmentation(frame), now);
             self.verdicts.push(verdict);
         }
         self.release(burst);
@@ -75,16 +75,28 @@ impl Director {
         (range.first..range.end).filter_map(|number| self.answers.packet(number))
     }
 
+    /// The outer identification of a further segment of a packet that was decided, where DF is clear.
+    #[must_use]
+    pub fn identification(&self) -> u16 {
+        self.identifications.take()
+    }
+
     /// Whether fragments wait for frames of the next burst.
     #[must_use]
     pub fn has_released(&self) -> bool {
         self.fragments.has_released()
     }
 
-    fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
+    fn decide(
+        &mut self,
+        bytes: &[u8],
+        segmentation: Option<Segmentation>,
+        now: Timestamp,
+    ) -> Verdict {
         let Ok(packet) = Packet::parse(bytes) else {
-            return self.dropped(DropReason::Malformed);
+            return self.dropped(DropReason::Malformed, 1);
         };
+        let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
         match self.outcome(&packet, bytes, now) {
             Ok(Outcome::Forward(target)) => self.forward(&packet, target),
@@ -93,7 +105,7 @@ impl Director {
                 Verdict::Reply(self.answers.push(self.replies.packets()))
             }
             Ok(Outcome::Hold) => Verdict::Hold,
-            Err(reason) => self.dropped(reason),
+            Err(reason) => self.dropped(reason, packet.segments()),
         }
     }
 
@@ -101,10 +113,10 @@ impl Director {
     fn forward(&mut self, packet: &Packet<'_>, target: Target) -> Verdict {
         let meta = packet.meta();
         let Some(backend) = self.snapshot.backend(target.backend) else {
-            return self.dropped(DropReason::NoBackend);
+            return self.dropped(DropReason::NoBackend, packet.segments());
         };
-        if !backend.encap.holds(meta.length) {
-            return self.dropped(DropReason::TooBig);
+        if !backend.encap.holds(packet.longest_segment()) {
+            return self.dropped(DropReason::TooBig, packet.segments());
         }
         let identification = if meta.dont_fragment {
             0
@@ -129,7 +141,7 @@ impl Director {
         {
             let verdict = match Packet::parse(&room[..length.min(room.len())]) {
                 Ok(packet) => self.forward(&packet, target),
-                Err(_) => self.dropped(DropReason::Malformed), // cut by a frame that is too small
+                Err(_) => self.dropped(DropReason::Malformed, 1), // cut by a frame that is too small
             };
             burst.push(length);
             self.verdicts.push(verdict);

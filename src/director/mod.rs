@@ -197,8 +197,8 @@ impl Director {
         self.expire(Timestamp::END, 0);
     }
 
-    fn dropped(&self, reason: DropReason) -> Verdict {
-        self.counters.count_drop(reason);
+    fn dropped(&self, reason: DropReason, packets: u64) -> Verdict {
+        self.counters.count_drops(reason, packets);
         Verdict::Drop(reason)
     }
 

@@ -39,6 +39,12 @@ impl BackendIndex {
         TunnelId(self.0)
     }
 
+    /// The backend that a tunnel leads to.
+    #[must_use]
+    pub const fn of_tunnel(TunnelId(number): TunnelId) -> Self {
+        Self(number)
+    }
+
     /// The index with this number. A first snapshot counts from 0, in the order of the
     /// configuration.
     #[must_use]

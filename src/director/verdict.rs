@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::burst::ReplyRange;
 use super::segments::Segments;
 use super::snapshot::BackendIndex;
-use crate::packet::{Entropy, Meta, Outgoing};
+use crate::packet::{Entropy, Meta, Outgoing, Piece};
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,7 @@ impl Forward {
     pub const fn outgoing(&self, frame: usize) -> Outgoing {
         Outgoing {
             frame,
+            piece: Piece::Whole,
             tunnel: self.backend.tunnel(),
             meta: self.meta,
             entropy: self.entropy,

@@ -33,7 +33,7 @@ pub trait Ingress: Debug {
 
 impl Ingress for Queue {
     fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
-        while let Some(room) = burst.vacant() {
+        while let Some(room) = burst.vacant(0) {
             match self.recv(room) {
                 Ok(length) => burst.push(length),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -64,7 +64,7 @@ pub struct MemoryIngress {
 impl Ingress for MemoryIngress {
     fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
         while let Some(packet) = self.packets.front() {
-            let Some(room) = burst.vacant() else {
+            let Some(room) = burst.vacant(0) else {
                 return Ok(Reading::More);
             };
             let length = packet.len().min(room.len());

@@ -10,6 +10,7 @@ use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlic
 
 use super::flow::{FlowKey, Protocol};
 use super::icmp::Icmp;
+use super::segment::Segmentation;
 
 /// Extension headers walked before giving up. RFC 8200 §4.1 recommends an order that needs at
 /// most seven; a longer chain is an attack on parsers (RFC 9098).
@@ -29,6 +30,7 @@ pub struct Packet<'a> {
     fragment: Option<Fragment>,
     protocol: u8,
     payload: &'a [u8],
+    segmentation: Option<Segmentation>,
 }
 
 /// What encapsulation copies or derives from the inner network header.
@@ -122,6 +124,31 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn destination(&self) -> IpAddr {
         self.destination
+    }
+
+    /// The same packet, to be segmented in this way.
+    #[must_use]
+    pub const fn segmented(self, segmentation: Option<Segmentation>) -> Self {
+        Self {
+            segmentation,
+            ..self
+        }
+    }
+
+    /// Bytes of the longest packet that it leaves as: of itself, or of its segments.
+    #[must_use]
+    pub fn longest_segment(&self) -> u16 {
+        let length = self.meta.length;
+        self.segmentation
+            .map_or(length, |segmentation| segmentation.longest(length))
+    }
+
+    /// How many packets it leaves as.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        let length = usize::from(self.meta.length);
+        self.segmentation
+            .map_or(1, |segmentation| segmentation.segments(length) as u64)
     }
 
     /// What encapsulation needs of the network header.
@@ -238,6 +265,7 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
         fragment,
         protocol: header.protocol().0,
         payload,
+        segmentation: None,
     })
 }
 
@@ -259,6 +287,7 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
         fragment: chain.fragment,
         protocol: chain.protocol,
         payload: chain.payload,
+        segmentation: None,
     })
 }
 

@@ -34,15 +34,16 @@ pub(super) fn header(port: NonZeroU16, flow_hash: u64, length: u16) -> [u8; UDP_
 }
 
 /// Sets the checksum that IPv6 asks for (RFC 8200 §8.1), over the pseudo-header, the UDP header and
-/// the inner packet. `addresses` are the outer source and destination.
-pub(super) fn set_checksum(udp: &mut [u8], addresses: &[u8], inner: &[u8]) {
+/// the inner packet in its two parts. `addresses` are the outer source and destination.
+pub(super) fn set_checksum(udp: &mut [u8], addresses: &[u8], inner: [&[u8]; 2]) {
     let length = u16::from_be_bytes([udp[4], udp[5]]);
     let checksum = Sum::default()
         .add_bytes(addresses)
         .add_word(length)
         .add_word(PROTOCOL.into())
         .add_bytes(udp)
-        .add_bytes(inner)
+        .add_bytes(inner[0])
+        .add_bytes(inner[1])
         .finish();
     // A sum of 0 is sent as its other form, since 0 means "none" (RFC 768).
     let checksum = if checksum == 0 { 0xffff } else { checksum };

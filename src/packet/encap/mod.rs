@@ -35,19 +35,6 @@ pub trait Tunnels {
     fn bound(&self) -> u32;
 }
 
-/// A packet in a [`Burst`](super::Burst) that is to leave through a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Its frame.
-    pub frame: usize,
-    /// Its tunnel.
-    pub tunnel: TunnelId,
-    /// What the outer header copies of it.
-    pub meta: Meta,
-    /// What differs in the outer header from packet to packet.
-    pub entropy: Entropy,
-}
-
 /// What stands between the outer IP header and the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EncapKind {
@@ -240,8 +227,8 @@ impl Encap {
         }
     }
 
-    /// Writes the outer header of `inner`, bytes after the packet's own length ignored, into the last [`overhead`](Self::overhead) bytes of
-    /// `headroom`.
+    /// Writes the outer header of `inner`, a whole packet in two parts, the first of even length where the
+    /// second is not empty, into the last [`overhead`](Self::overhead) bytes of `headroom`.
     ///
     /// TOS or traffic class is the inner packet's, DSCP and ECN both (RFC 6040 §4.1 normal mode).
     ///
@@ -251,7 +238,7 @@ impl Encap {
         &self,
         headroom: &mut [u8; HEADROOM],
         meta: &Meta,
-        inner: &[u8],
+        inner: [&[u8]; 2],
         entropy: Entropy,
     ) -> Result<(), TooLong> {
         let too_long = TooLong {
@@ -285,7 +272,6 @@ impl Encap {
                 headroom[end - IPV6_HEADER..end].copy_from_slice(&header);
                 if protocol == gue::PROTOCOL {
                     let addresses = &header[8..];
-                    let inner = inner.get(..usize::from(meta.length)).unwrap_or(inner);
                     gue::set_checksum(&mut headroom[end..], addresses, inner);
                 }
             }
