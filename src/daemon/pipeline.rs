@@ -10,7 +10,7 @@ use crate::director::{
     BackendIndex, Director, DropReason, Forward, ReplyRange, Snapshot, Timestamp, Verdict,
 };
 use crate::io::egress::{Egress, MemoryEgress, SendError, Sent};
-use crate::io::ingress::{Ingress, MemoryIngress, Reading};
+use crate::io::ingress::{Ingress, LONGEST_PACKET, MemoryIngress, Reading};
 use crate::packet::{BURST, Burst, Outgoing, Piece};
 
 /// A director between an ingress and an egress.
@@ -97,7 +97,7 @@ impl<'a> Turn<'a> {
                 entropy: packet.entropy,
                 ..forward
             }),
-            other => other,
+            Verdict::Reply(_) | Verdict::Hold | Verdict::Drop(_) => verdict,
         };
         Passage {
             bytes: match packet.piece {
@@ -143,14 +143,14 @@ impl<'a> Turn<'a> {
 }
 
 impl<I: Ingress, E: Egress> Pipeline<I, E> {
-    /// One for packets of up to `longest` bytes.
+    /// One for packets of up to `longest` bytes, as the ingress's device counts.
     #[must_use]
     pub fn new(ingress: I, egress: E, director: Director, longest: usize) -> Self {
         Self {
+            burst: Burst::new(ingress.longest(longest)),
             ingress,
             egress,
             director,
-            burst: Burst::new(longest),
             read: 0,
             outgoing: Vec::with_capacity(2 * BURST),
             results: Vec::with_capacity(2 * BURST),
@@ -171,7 +171,7 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
 
     /// Forwards by another snapshot from now on, whose packets have up to `longest` bytes.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, longest: usize) {
-        self.burst.fit(longest);
+        self.burst.fit(self.ingress.longest(longest));
         self.director.adopt(snapshot);
     }
 
@@ -294,9 +294,6 @@ impl MemoryPipeline {
         }
     }
 }
-
-/// Of an IPv6 packet without a jumbo payload (RFC 8200 §3); the longest of IPv4 is shorter.
-const LONGEST_PACKET: usize = 40 + 65_535;
 
 /// What a packet that did not leave counts as.
 #[must_use]

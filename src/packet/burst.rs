@@ -149,6 +149,13 @@ impl Burst {
         self.room(0)
     }
 
+    /// The first `length` bytes of the room given last with `before` bytes of head-room.
+    pub fn written(&mut self, before: usize, length: usize) -> &mut [u8] {
+        let room = self.room(before).unwrap_or_default();
+        let length = length.min(room.len());
+        &mut room[..length]
+    }
+
     /// Takes the packet of `length` bytes that was written into the room given last into the burst.
     pub fn push(&mut self, length: usize) {
         self.take(length, None);

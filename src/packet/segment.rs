@@ -217,7 +217,7 @@ impl<'a> Split<'a> {
         }
         match segmentation.transport {
             Transport::Tcp => clear(transport, &[4..8, 12..14, 16..18]),
-            Transport::Udp => clear(transport, &[4..8]),
+            Transport::Udp => clear(transport, &[4..6, 6..8]),
         }
         split.transport = split.transport.add_bytes(transport);
         split

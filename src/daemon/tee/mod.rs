@@ -91,7 +91,7 @@ impl Tee {
                 vip: answering_vip(snapshot, bytes),
                 ..destination
             },
-            _ => destination,
+            Verdict::Forward(_) | Verdict::Hold | Verdict::Drop(_) => destination,
         };
         let verdict = match (drop, &passage.verdict) {
             (Some(reason), _) => drop_text(reason),
