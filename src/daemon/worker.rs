@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{trace, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Turn};
 use super::tee::Tee;
 use super::{Event, Shared};
-use crate::director::{BackendIndex, DropReason, Timestamp};
+use crate::director::{BackendIndex, DropReason, Timestamp, Verdict};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
 use crate::io::sys::KernelPathMtu;
@@ -198,6 +198,9 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         let reading = self.pipeline.turn(now)?;
         let turn = self.pipeline.last();
         self.tee.turned(&turn);
+        if log::log_enabled!(log::Level::Trace) {
+            trace_losses(&turn);
+        }
         let mut failure = None;
         for (backend, error) in turn.failures() {
             if error == SendError::TooBig {
@@ -227,6 +230,18 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         if let Some(backend) = director.snapshot().backend(backend) {
             let address = backend.address;
             warn!("cannot send to backend {address}: {error} (send_failed: {failed} so far)");
+        }
+    }
+}
+
+/// Says of every packet that went nowhere why.
+fn trace_losses(turn: &Turn<'_>) {
+    for passage in turn.passages() {
+        let length = passage.bytes[0].len();
+        match (passage.verdict, passage.sent) {
+            (Verdict::Drop(reason), _) => trace!("dropped {length} bytes: {}", reason.name()),
+            (Verdict::Reply(_), Err(error)) => trace!("reply not sent: {error}"),
+            _ => {}
         }
     }
 }
