@@ -4,9 +4,9 @@
 //! behind, in further frames of the same burst.
 
 use super::{
-    Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Target, Timestamp, Verdict,
+    Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Segment, Target, Timestamp, Verdict,
 };
-use crate::packet::{Burst, Entropy, Packet, Segmentation};
+use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
 
 /// Which packets among the answers of a burst are the answer to one of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,14 @@ impl Director {
         self.verdicts.clear();
         self.answers.clear();
         self.expire(now, EXPIRE_PER_PACKET * burst.len());
+        self.look_ahead(burst);
         for frame in 0..burst.len() {
-            let verdict = self.decide(burst.packet(frame), burst.segmentation(frame), now);
+            let verdict = match self.ahead.segment(frame) {
+                Some((segment, hint)) => {
+                    self.decide_segment(&segment, hint, burst.packet(frame), now)
+                }
+                None => self.decide(burst.packet(frame), burst.segmentation(frame), now),
+            };
             self.verdicts.push(verdict);
         }
         self.release(burst);
@@ -87,6 +93,30 @@ impl Director {
         self.fragments.has_released()
     }
 
+    fn decide_segment(
+        &mut self,
+        segment: &Segment,
+        hint: Option<u32>,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Verdict {
+        let Segment {
+            sought,
+            event,
+            meta,
+        } = segment;
+        let target = self.target((sought, hint), *event, now);
+        let outcome = target.and_then(|target| match self.inner_limit(meta, target.backend, now) {
+            None => Ok(Outcome::Forward(target)),
+            Some(mtu) => {
+                let packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
+                let packet = packet.segmented(meta.segmentation);
+                self.too_big((&packet, bytes), mtu, now)
+            }
+        });
+        self.conclude(*meta, outcome)
+    }
+
     fn decide(
         &mut self,
         bytes: &[u8],
@@ -98,25 +128,29 @@ impl Director {
         };
         let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
-        match self.outcome(&packet, bytes, now) {
-            Ok(Outcome::Forward(target)) => self.forward(&packet, target),
+        let outcome = self.outcome(&packet, bytes, now);
+        self.conclude(packet.meta(), outcome)
+    }
+
+    fn conclude(&mut self, meta: Meta, outcome: Result<Outcome, DropReason>) -> Verdict {
+        match outcome {
+            Ok(Outcome::Forward(target)) => self.forward(meta, target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
                 Verdict::Reply(self.answers.push(self.replies.packets()))
             }
             Ok(Outcome::Hold) => Verdict::Hold,
-            Err(reason) => self.dropped(reason, packet.segments()),
+            Err(reason) => self.dropped(reason, meta.packets()),
         }
     }
 
     /// The packet leaves, if the outer length field can hold it.
-    fn forward(&mut self, packet: &Packet<'_>, target: Target) -> Verdict {
-        let meta = packet.meta();
-        let Some(backend) = self.snapshot.backend(target.backend) else {
-            return self.dropped(DropReason::NoBackend, packet.segments());
+    fn forward(&mut self, meta: Meta, target: Target) -> Verdict {
+        let Some(lane) = self.snapshot.lane(target.backend) else {
+            return self.dropped(DropReason::NoBackend, meta.packets());
         };
-        if !backend.encap.holds(packet.longest_segment()) {
-            return self.dropped(DropReason::TooBig, packet.segments());
+        if !lane.encap.holds(meta.longest()) {
+            return self.dropped(DropReason::TooBig, meta.packets());
         }
         let identification = if meta.dont_fragment {
             0
@@ -140,7 +174,7 @@ impl Director {
             && let Some((target, length)) = self.fragments.take_released(room)
         {
             let verdict = match Packet::parse(&room[..length.min(room.len())]) {
-                Ok(packet) => self.forward(&packet, target),
+                Ok(packet) => self.forward(packet.meta(), target),
                 Err(_) => self.dropped(DropReason::Malformed, 1), // cut by a frame that is too small
             };
             burst.push(length);

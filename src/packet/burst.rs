@@ -239,6 +239,7 @@ impl Burst {
                 },
                 meta: Meta {
                     length: part.length,
+                    segmentation: None,
                     ..whole.meta
                 },
                 ..whole
@@ -380,6 +381,7 @@ mod tests {
                 length,
                 traffic_class: 0,
                 dont_fragment: true,
+                segmentation: None,
             },
             entropy: Entropy {
                 flow_hash: 0,

@@ -30,7 +30,6 @@ pub struct Packet<'a> {
     fragment: Option<Fragment>,
     protocol: u8,
     payload: &'a [u8],
-    segmentation: Option<Segmentation>,
 }
 
 /// What encapsulation copies or derives from the inner network header.
@@ -44,6 +43,26 @@ pub struct Meta {
     pub traffic_class: u8,
     /// Whether routers may not fragment it: DF, and always for IPv6.
     pub dont_fragment: bool,
+    /// How it is segmented before it leaves; `None` for all but super-packets.
+    pub segmentation: Option<Segmentation>,
+}
+
+impl Meta {
+    /// Bytes of the longest packet that it leaves as: of itself, or of its segments.
+    #[must_use]
+    pub fn longest(&self) -> u16 {
+        let length = self.length;
+        self.segmentation
+            .map_or(length, |segmentation| segmentation.longest(length))
+    }
+
+    /// How many packets it leaves as.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let length = usize::from(self.length);
+        self.segmentation
+            .map_or(1, |segmentation| segmentation.segments(length) as u64)
+    }
 }
 
 /// The IP version of a packet.
@@ -128,27 +147,9 @@ impl<'a> Packet<'a> {
 
     /// The same packet, to be segmented in this way.
     #[must_use]
-    pub const fn segmented(self, segmentation: Option<Segmentation>) -> Self {
-        Self {
-            segmentation,
-            ..self
-        }
-    }
-
-    /// Bytes of the longest packet that it leaves as: of itself, or of its segments.
-    #[must_use]
-    pub fn longest_segment(&self) -> u16 {
-        let length = self.meta.length;
-        self.segmentation
-            .map_or(length, |segmentation| segmentation.longest(length))
-    }
-
-    /// How many packets it leaves as.
-    #[must_use]
-    pub fn segments(&self) -> u64 {
-        let length = usize::from(self.meta.length);
-        self.segmentation
-            .map_or(1, |segmentation| segmentation.segments(length) as u64)
+    pub const fn segmented(mut self, segmentation: Option<Segmentation>) -> Self {
+        self.meta.segmentation = segmentation;
+        self
     }
 
     /// What encapsulation needs of the network header.
@@ -261,11 +262,11 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             length,
             traffic_class: bytes[1],
             dont_fragment: header.dont_fragment(),
+            segmentation: None,
         },
         fragment,
         protocol: header.protocol().0,
         payload,
-        segmentation: None,
     })
 }
 
@@ -283,11 +284,11 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             length: u16::try_from(length).map_err(|_| Malformed)?,
             traffic_class: header.traffic_class(),
             dont_fragment: true,
+            segmentation: None,
         },
         fragment: chain.fragment,
         protocol: chain.protocol,
         payload: chain.payload,
-        segmentation: None,
     })
 }
 
@@ -410,6 +411,7 @@ mod tests {
             length: 40,
             traffic_class: 0x10,
             dont_fragment: true,
+            segmentation: None,
         };
         assert_eq!(packet.meta(), meta);
         let Ok(Transport::Tcp { key, flags }) = packet.transport() else {

@@ -206,6 +206,7 @@ const fn smallest_packet(flow: &FlowKey) -> Meta {
         length,
         traffic_class: 0,
         dont_fragment: true,
+        segmentation: None,
     }
 }
 

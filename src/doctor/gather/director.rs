@@ -195,6 +195,7 @@ fn empty(vip: &VipSpec) -> Outgoing {
             length: 0,
             traffic_class: 0,
             dont_fragment: true,
+            segmentation: None,
         },
         entropy: Entropy {
             flow_hash: 0,

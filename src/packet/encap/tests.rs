@@ -19,6 +19,7 @@ fn meta(version: Version, length: u16, traffic_class: u8, dont_fragment: bool) -
         length,
         traffic_class,
         dont_fragment,
+        segmentation: None,
     }
 }
 
