@@ -217,7 +217,9 @@ impl Roster {
             vips: last.map(|last| last.vips.clone()).unwrap_or_default(),
             lanes: last.map(|last| last.lanes.clone()).unwrap_or_default(),
             places: last.map(|last| last.places.clone()).unwrap_or_default(),
-            by_address: last.map(|last| Arc::clone(&last.by_address)).unwrap_or_default(),
+            by_address: last
+                .map(|last| Arc::clone(&last.by_address))
+                .unwrap_or_default(),
             selection: SelectionHash::new(&plan.hash_key),
             path_mtus: Arc::clone(&self.path_mtus),
         }
