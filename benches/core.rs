@@ -10,29 +10,25 @@
 
 use std::hint::black_box;
 use std::io;
-use std::net::IpAddr;
-use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
+use site::{GUE, Generator, Order, backend, vip};
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
-    HashKey, Plan, PortMatch, Protocol, Ring, RingMember, RingSize, Seat, Snapshot, Timestamp,
-    VipSpec,
+    BackendIndex, BackendState, HashKey, Health, Ring, RingMember, RingSize, Roster, Timestamp,
+    VipIndex, VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
 use tunlb::io::ingress::{Ingress, Reading};
-use tunlb::packet::{Burst, Encap, EncapKind, Outgoing, SourceRule, Tunnels};
+use tunlb::packet::{Burst, EncapKind, Outgoing, Tunnels};
+
+mod site;
 
 /// Rounds of a measurement; odd, for the median.
 const ROUNDS: usize = 7;
 /// Packets in a round.
 const PACKETS: u32 = 1_000_000;
-
-const GUE: EncapKind = EncapKind::Gue {
-    port: NonZeroU16::new(6080).expect("not 0"),
-};
 
 fn main() {
     println!(
@@ -85,27 +81,14 @@ fn report(what: &str, figure: f64) {
     println!("{what:<52} {figure:>10.1}");
 }
 
-/// What follows what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// Packets of one flow after the other.
-    Whole,
-    /// Packets of so many flows, in no order.
-    Scattered { flows: u32 },
-    /// Two fragments of a datagram.
-    FirstFirst,
-    /// The same, the first one last.
-    FirstLast,
-}
-
 struct Bench {
-    pipeline: Pipeline<Generator, Nowhere>,
+    pipeline: Pipeline<Packets, Nowhere>,
     clock: u32,
 }
 
 impl Bench {
     fn new(inner: u8, outer: u8, encap: EncapKind, backends: u16) -> Self {
-        Self::of(&[vip(inner, 0, outer, encap, backends)], outer)
+        Self::of(&[vip(inner, 0, outer, encap, backends)])
     }
 
     /// IPv4 VIPs with the same ten backends; flows go to all of them.
@@ -113,43 +96,16 @@ impl Bench {
         let vips: Vec<_> = (0..vips)
             .map(|number| vip(4, number, 4, EncapKind::Ipip, 10))
             .collect();
-        Self::of(&vips, 4)
+        Self::of(&vips)
     }
 
-    fn of(vips: &[VipSpec], outer: u8) -> Self {
-        let plan = Plan {
-            vips,
-            hash_key: HashKey::DEFAULT,
-            ring_size: RingSize::DEFAULT,
-            flows: FlowLimits {
-                bound: NonZeroUsize::new(4_000_000).expect("not 0"),
-                timeouts: FlowTimeouts::default(),
-            },
-        };
-        let snapshot = Snapshot::build(&plan, |vip, to| {
-            let source = match outer {
-                4 => [10, 0, 0, 2].into(),
-                _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 2].into(),
-            };
-            Encap::new(vip.encap, SourceRule::Fixed(source), to, NonZeroU8::MAX)
-        });
-        let seat = Seat {
-            worker: 0,
-            workers: 1,
-            seed: [1, 2, 3, 4],
-        };
-        let director = Director::new(Arc::new(snapshot.expect("a valid site")), &seat);
-        let (packet, client_end) = packet(vips[0].address);
-        let generator = Generator {
-            packet,
-            client_end,
-            vips: u32::try_from(vips.len()).unwrap_or(u32::MAX),
-            order: Order::Whole,
-            number: 0,
+    fn of(vips: &[VipSpec]) -> Self {
+        let packets = Packets {
+            generator: Generator::new(vips),
             left: 0,
         };
         Self {
-            pipeline: Pipeline::new(generator, Nowhere, director, 2048),
+            pipeline: Pipeline::new(packets, Nowhere, site::director(vips), 2048),
             clock: 0,
         }
     }
@@ -157,13 +113,13 @@ impl Bench {
     /// Whole packets of that many flows, all known, in an order that caches cannot foresee.
     fn whole(&mut self, flows: u32) -> f64 {
         self.send(flows);
-        self.pipeline.ingress.order = Order::Scattered { flows };
+        self.pipeline.ingress.generator.order = Order::Scattered { flows };
         median(|| self.send(PACKETS))
     }
 
     /// Datagrams of two fragments from one client, each with its own identification.
     fn fragments(&mut self, order: Order) -> f64 {
-        let generator = &mut self.pipeline.ingress;
+        let generator = &mut self.pipeline.ingress.generator;
         generator.packet.resize(1500, 0);
         generator.packet[2..4].copy_from_slice(&1500_u16.to_be_bytes());
         generator.order = order;
@@ -183,65 +139,21 @@ impl Bench {
     }
 }
 
-/// Makes packets as a TUN would give them.
+/// A generator that ends.
 #[derive(Debug)]
-struct Generator {
-    packet: Vec<u8>,
-    /// Where the client's address ends in a packet; flows differ in its last three bytes.
-    client_end: usize,
-    /// Flow n goes to the VIP of number n modulo this.
-    vips: u32,
-    order: Order,
-    number: u32,
+struct Packets {
+    generator: Generator,
     left: u32,
 }
 
-impl Generator {
-    fn next_packet(&mut self) {
-        self.number = match self.order {
-            Order::Scattered { .. } => self
-                .number
-                .wrapping_mul(1_664_525)
-                .wrapping_add(1_013_904_223),
-            Order::Whole | Order::FirstFirst | Order::FirstLast => self.number.wrapping_add(1),
-        };
-        match self.order {
-            Order::Whole => self.client(self.number),
-            Order::Scattered { flows } => {
-                let scaled = (u64::from(self.number) * u64::from(flows)) >> 32;
-                self.client(u32::try_from(scaled).unwrap_or(0) + 1);
-            }
-            Order::FirstFirst => self.fragment(self.number % 2 == 1),
-            Order::FirstLast => self.fragment(self.number.is_multiple_of(2)),
-        }
-    }
-
-    fn client(&mut self, flow: u32) {
-        let [_, bytes @ ..] = flow.to_be_bytes();
-        self.packet[self.client_end - 3..self.client_end].copy_from_slice(&bytes);
-        if self.vips > 1 {
-            let [.., high, low] = (flow % self.vips).to_be_bytes();
-            self.packet[18..20].copy_from_slice(&[high, low]);
-        }
-    }
-
-    fn fragment(&mut self, is_first: bool) {
-        let [.., high, low] = self.number.div_ceil(2).to_be_bytes();
-        self.packet[4..6].copy_from_slice(&[high, low]);
-        let last = (1480_u16 / 8).to_be_bytes();
-        self.packet[6..8].copy_from_slice(&if is_first { [0x20, 0] } else { last });
-    }
-}
-
-impl Ingress for Generator {
+impl Ingress for Packets {
     fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
         while self.left > 0 {
             let Some(room) = burst.vacant(0) else {
                 return Ok(Reading::More);
             };
-            self.next_packet();
-            room[..self.packet.len()].copy_from_slice(&self.packet);
-            burst.push(self.packet.len());
+            let length = self.generator.write(room);
+            burst.push(length);
             self.left -= 1;
         }
         Ok(Reading::Empty)
@@ -273,58 +185,6 @@ impl Egress for Nowhere {
             }
         }
     }
-}
-
-/// A VIP of an inner family whose address ends in `number`, with backends of the outer one.
-fn vip(inner: u8, number: u16, outer: u8, encap: EncapKind, backends: u16) -> VipSpec {
-    let [high, low] = number.to_be_bytes();
-    VipSpec {
-        name: format!("vip {number}"),
-        address: match inner {
-            4 => [203, 0, high, low].into(),
-            _ => [0x2001, 0xdb8, 0, 0, 0, 0, 0, number].into(),
-        },
-        port: PortMatch::Any,
-        protocol: Protocol::Udp,
-        hash: HashFields::FiveTuple,
-        echo: Echo::Reply,
-        all_down: AllDown::Forward,
-        new_flows_per_second: None,
-        encap,
-        backends: (0..backends).map(|number| backend(outer, number)).collect(),
-    }
-}
-
-fn backend(family: u8, number: u16) -> BackendSpec {
-    let [high, low] = number.to_be_bytes();
-    BackendSpec {
-        address: match family {
-            4 => [10, 1, high, low].into(),
-            _ => [0x2001, 0xdb8, 1, 0, 0, 0, 0, number + 1].into(),
-        },
-        weight: 1,
-        state: BackendState::Active,
-    }
-}
-
-/// A UDP packet for the VIP, and where its source address ends.
-fn packet(vip: IpAddr) -> (Vec<u8>, usize) {
-    let mut packet = match vip {
-        IpAddr::V4(vip) => {
-            let mut header = vec![0x45, 0, 0, 92, 0, 0, 0x40, 0, 64, 17, 0, 0, 11, 0, 0, 0];
-            header.extend(vip.octets());
-            header
-        }
-        IpAddr::V6(vip) => {
-            let mut header = vec![0x60, 0, 0, 0, 0, 72, 17, 64, 0x20, 1, 0xd, 0xb8];
-            header.extend([0; 12]);
-            header.extend(vip.octets());
-            header
-        }
-    };
-    packet.extend([0x9c, 0x40, 0, 53, 0, 72, 0, 0]);
-    packet.extend([0; 64]);
-    (packet, if vip.is_ipv4() { 16 } else { 24 })
 }
 
 fn ring_build(backends: u16) -> f64 {

@@ -7,92 +7,83 @@
 use std::hint;
 
 use super::Director;
-use super::flow_table::{FlowEvent, Sought};
+use super::flow_table::{FlowEvent, FlowTable, NONE, Sought};
 use super::indices::BackendIndex;
-use crate::packet::{BURST, Burst, Meta, Packet, Segmentation, Transport};
+use crate::packet::{Burst, Meta, Segment, Segmentation, Version};
 
-/// What the stages found, by frame.
-#[derive(Debug)]
-pub(super) struct Ahead {
-    segments: Vec<Option<Segment>>,
-    /// The head of each packet's bucket.
-    heads: Vec<u32>,
-    found: Vec<Option<(u32, BackendIndex)>>,
-}
-
-/// A whole packet of TCP or UDP: the rule, and all that it takes to decide about one.
+/// What the stages found of one packet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Segment {
-    pub(super) sought: Sought,
+pub(super) struct Glance {
+    /// Whether it is a whole packet of TCP or UDP: the rule, and then all that follows is of it. All others
+    /// are read when they are decided.
+    pub(super) is_segment: bool,
     pub(super) event: FlowEvent,
     pub(super) meta: Meta,
+    pub(super) sought: Sought,
+    /// The head of its flow's bucket, then the place of the entry; [`NONE`] where there is none.
+    pub(super) at: u32,
+    backend: BackendIndex,
 }
 
-impl Default for Ahead {
+impl Default for Glance {
     fn default() -> Self {
         Self {
-            segments: Vec::with_capacity(BURST),
-            heads: Vec::with_capacity(BURST),
-            found: Vec::with_capacity(BURST),
+            is_segment: false,
+            event: FlowEvent::Udp,
+            meta: Meta {
+                version: Version::V4,
+                length: 0,
+                traffic_class: 0,
+                dont_fragment: false,
+                segmentation: None,
+            },
+            sought: Sought::default(),
+            at: NONE,
+            backend: BackendIndex::new(0),
         }
     }
 }
 
-impl Ahead {
-    /// The packet in a frame, if it is a segment, and where its flow's entry was.
-    pub(super) fn segment(&self, frame: usize) -> Option<(Segment, Option<u32>)> {
-        let segment = (*self.segments.get(frame)?)?;
-        let hint = self.found.get(frame).copied().flatten();
-        Some((segment, hint.map(|(at, _)| at)))
+impl Glance {
+    /// Field by field: a packet's few words go from its bytes into the glance, and nowhere in between.
+    fn read(&mut self, bytes: &[u8], segmentation: Option<Segmentation>, flows: &FlowTable) {
+        let segment = Segment::read(bytes);
+        self.is_segment = segment.is_some();
+        self.at = NONE;
+        let Some(Segment { flow, flags, meta }) = segment else {
+            return;
+        };
+        self.event = flags.map_or(FlowEvent::Udp, FlowEvent::Tcp);
+        self.meta = meta;
+        self.meta.segmentation = segmentation;
+        self.sought = flows.seek_packed(flow);
     }
 }
 
 impl Director {
     /// Parses all packets, then looks all their flows up.
     pub(super) fn look_ahead(&mut self, burst: &Burst) {
-        let flows = &self.flows;
-        let Ahead {
-            segments,
-            heads,
-            found,
-        } = &mut self.ahead;
-        segments.clear();
-        segments.extend((0..burst.len()).map(|frame| {
-            let (key, event, meta) = read(burst.packet(frame), burst.segmentation(frame))?;
-            Some(Segment {
-                sought: flows.seek(&key),
-                event,
-                meta,
-            })
-        }));
-        heads.clear();
-        heads.extend(segments.iter().map(|segment| {
-            let head = segment.as_ref().map(|segment| flows.head(&segment.sought));
-            head.unwrap_or_default()
-        }));
-        found.clear();
-        found.extend(heads.iter().zip(&*segments).map(|(&head, segment)| {
-            let sought = &segment.as_ref()?.sought;
-            flows.follow(head, sought)
-        }));
-        for &(_, backend) in found.iter().flatten() {
-            hint::black_box(self.snapshot.lane(backend).map(|lane| lane.takes));
+        let (glances, flows) = (&mut self.ahead, &self.flows);
+        if glances.len() < burst.len() {
+            glances.resize(burst.len(), Glance::default());
         }
-    }
-}
-
-/// What a whole packet of TCP or UDP says; all others are read when they are decided.
-fn read(
-    bytes: &[u8],
-    segmentation: Option<Segmentation>,
-) -> Option<(crate::packet::FlowKey, FlowEvent, Meta)> {
-    let packet = Packet::parse(bytes).ok()?.segmented(segmentation);
-    if packet.fragment().is_some() {
-        return None;
-    }
-    match packet.transport().ok()? {
-        Transport::Tcp { key, flags } => Some((key, FlowEvent::Tcp(flags), packet.meta())),
-        Transport::Udp { key } => Some((key, FlowEvent::Udp, packet.meta())),
-        Transport::Icmp(_) | Transport::Other(_) => None,
+        let glances = &mut glances[..burst.len()];
+        for (frame, glance) in glances.iter_mut().enumerate() {
+            glance.read(burst.packet(frame), burst.segmentation(frame), flows);
+        }
+        for glance in glances.iter_mut().filter(|glance| glance.is_segment) {
+            glance.at = flows.head(&glance.sought);
+        }
+        for glance in glances.iter_mut().filter(|glance| glance.is_segment) {
+            (glance.at, glance.backend) = flows.follow(glance.at, &glance.sought);
+        }
+        let mut touched = 0;
+        for glance in glances.iter().filter(|glance| glance.at != NONE) {
+            touched ^= self
+                .snapshot
+                .lane(glance.backend)
+                .map_or(0, |lane| lane.takes as u8);
+        }
+        hint::black_box(touched); // or the loop would be left out
     }
 }

@@ -3,8 +3,10 @@
 //! Nothing is sent here. Packets are decided in their order; fragments that waited for one of them follow
 //! behind, in further frames of the same burst.
 
+use std::mem;
+
 use super::{
-    Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Segment, Target, Timestamp, Verdict,
+    Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, Target, Timestamp, Verdict,
 };
 use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
 
@@ -57,15 +59,15 @@ impl Director {
         self.answers.clear();
         self.expire(now, EXPIRE_PER_PACKET * burst.len());
         self.look_ahead(burst);
-        for frame in 0..burst.len() {
-            let verdict = match self.ahead.segment(frame) {
-                Some((segment, hint)) => {
-                    self.decide_segment(&segment, hint, burst.packet(frame), now)
-                }
-                None => self.decide(burst.packet(frame), burst.segmentation(frame), now),
-            };
-            self.verdicts.push(verdict);
+        let glances = mem::take(&mut self.ahead);
+        for (frame, glance) in glances.iter().enumerate().take(burst.len()) {
+            if glance.is_segment {
+                self.decide_segment(glance, burst.packet(frame), now);
+            } else {
+                self.decide(burst.packet(frame), burst.segmentation(frame), now);
+            }
         }
+        self.ahead = glances;
         self.release(burst);
     }
 
@@ -93,78 +95,84 @@ impl Director {
         self.fragments.has_released()
     }
 
-    fn decide_segment(
-        &mut self,
-        segment: &Segment,
-        hint: Option<u32>,
-        bytes: &[u8],
-        now: Timestamp,
-    ) -> Verdict {
-        let Segment {
-            sought,
-            event,
-            meta,
-        } = segment;
-        let target = self.target((sought, hint), *event, now);
-        let outcome = target.and_then(|target| match self.inner_limit(meta, target.backend, now) {
-            None => Ok(Outcome::Forward(target)),
-            Some(mtu) => {
-                let packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
-                let packet = packet.segmented(meta.segmentation);
-                self.too_big((&packet, bytes), mtu, now)
-            }
-        });
-        self.conclude(*meta, outcome)
+    fn decide_segment(&mut self, glance: &Glance, bytes: &[u8], now: Timestamp) {
+        match self.target((&glance.sought, glance.at), glance.event, now) {
+            Ok(target) => match self.inner_limit(&glance.meta, target.backend, now) {
+                None => self.forward(glance.meta, target),
+                Some(mtu) => self.refuse(bytes, glance.meta.segmentation, mtu, now),
+            },
+            Err(reason) => self.drop_packets(reason, glance.meta.packets()),
+        }
     }
 
-    fn decide(
+    /// A segment is too big for the path to its backend.
+    #[cold]
+    fn refuse(
         &mut self,
         bytes: &[u8],
         segmentation: Option<Segmentation>,
+        mtu: u16,
         now: Timestamp,
-    ) -> Verdict {
+    ) {
+        match Packet::parse(bytes) {
+            Ok(packet) => {
+                let packet = packet.segmented(segmentation);
+                let outcome = self.too_big((&packet, bytes), mtu, now);
+                self.conclude(packet.meta(), outcome);
+            }
+            Err(_) => self.drop_packets(DropReason::Malformed, 1),
+        }
+    }
+
+    fn decide(&mut self, bytes: &[u8], segmentation: Option<Segmentation>, now: Timestamp) {
         let Ok(packet) = Packet::parse(bytes) else {
-            return self.dropped(DropReason::Malformed, 1);
+            return self.drop_packets(DropReason::Malformed, 1);
         };
         let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
         let outcome = self.outcome(&packet, bytes, now);
-        self.conclude(packet.meta(), outcome)
+        self.conclude(packet.meta(), outcome);
     }
 
-    fn conclude(&mut self, meta: Meta, outcome: Result<Outcome, DropReason>) -> Verdict {
+    fn conclude(&mut self, meta: Meta, outcome: Result<Outcome, DropReason>) {
         match outcome {
             Ok(Outcome::Forward(target)) => self.forward(meta, target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
-                Verdict::Reply(self.answers.push(self.replies.packets()))
+                let replies = self.answers.push(self.replies.packets());
+                self.verdicts.push(Verdict::Reply(replies));
             }
-            Ok(Outcome::Hold) => Verdict::Hold,
-            Err(reason) => self.dropped(reason, meta.packets()),
+            Ok(Outcome::Hold) => self.verdicts.push(Verdict::Hold),
+            Err(reason) => self.drop_packets(reason, meta.packets()),
         }
     }
 
     /// The packet leaves, if the outer length field can hold it.
-    fn forward(&mut self, meta: Meta, target: Target) -> Verdict {
+    fn forward(&mut self, meta: Meta, target: Target) {
         let Some(lane) = self.snapshot.lane(target.backend) else {
-            return self.dropped(DropReason::NoBackend, meta.packets());
+            return self.drop_packets(DropReason::NoBackend, meta.packets());
         };
         if !lane.encap.holds(meta.longest()) {
-            return self.dropped(DropReason::TooBig, meta.packets());
+            return self.drop_packets(DropReason::TooBig, meta.packets());
         }
         let identification = if meta.dont_fragment {
             0
         } else {
             self.identifications.take() // not wasted above: 65536 are soon used up
         };
-        Verdict::Forward(Forward {
+        self.verdicts.push(Verdict::Forward(Forward {
             backend: target.backend,
             meta,
             entropy: Entropy {
                 flow_hash: target.flow_hash,
                 identification,
             },
-        })
+        }));
+    }
+
+    fn drop_packets(&mut self, reason: DropReason, packets: u64) {
+        self.counters.count_drops(reason, packets);
+        self.verdicts.push(Verdict::Drop(reason));
     }
 
     /// Brings fragments that waited into the burst, as far as it has frames.
@@ -173,12 +181,11 @@ impl Director {
             && let Some(room) = burst.spare()
             && let Some((target, length)) = self.fragments.take_released(room)
         {
-            let verdict = match Packet::parse(&room[..length.min(room.len())]) {
+            match Packet::parse(&room[..length.min(room.len())]) {
                 Ok(packet) => self.forward(packet.meta(), target),
-                Err(_) => self.dropped(DropReason::Malformed, 1), // cut by a frame that is too small
-            };
+                Err(_) => self.drop_packets(DropReason::Malformed, 1), // cut by a frame that is too small
+            }
             burst.push(length);
-            self.verdicts.push(verdict);
         }
     }
 }

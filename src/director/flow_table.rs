@@ -28,13 +28,14 @@ use ahash::RandomState;
 
 pub use class::FlowEvent;
 pub(super) use class::Tick;
+pub(super) use entry::NONE;
 pub(super) use index::Sought;
 
 use super::indices::BackendIndex;
 use super::spec::FlowLimits;
 use super::time::Timestamp;
 use super::verdict::Counters;
-use crate::packet::FlowKey;
+use crate::packet::{FlowKey, PackedFlow};
 use class::{Class, Timeouts};
 use entry::Entry;
 use index::Index;
@@ -207,22 +208,31 @@ impl FlowTable {
         self.index.seek(key)
     }
 
+    /// Hashes a key.
+    pub(super) fn seek_packed(&self, flow: PackedFlow) -> Sought {
+        self.index.seek_packed(flow)
+    }
+
     /// Reads the bucket's head: where the entry is, mostly.
     pub(super) fn head(&self, sought: &Sought) -> u32 {
         self.index.head(sought)
     }
 
-    /// Reads the entries of the bucket that begins with `head`. Where the flow's is, and its backend; a hint
-    /// as soon as another packet is decided.
-    pub(super) fn follow(&self, head: u32, sought: &Sought) -> Option<(u32, BackendIndex)> {
-        let at = Index::follow(&self.entries, head, sought)?;
-        Some((at, self.entries[at].backend))
+    /// Reads the entries of the bucket that begins with `head`. Where the flow's is ([`NONE`]: nowhere), and its
+    /// backend; a hint as soon as another packet is decided.
+    pub(super) fn follow(&self, head: u32, sought: &Sought) -> (u32, BackendIndex) {
+        match Index::follow(&self.entries, head, sought) {
+            Some(at) => (at, self.entries[at].backend),
+            None => (NONE, BackendIndex::new(0)),
+        }
     }
 
     /// Where the flow is: at the place of the hint, if that still holds.
-    pub(super) fn find_by(&self, hint: Option<u32>, sought: &Sought) -> Option<u32> {
-        let holds = |at: &u32| self.entries[*at].key() == sought.key;
-        hint.filter(holds).or_else(|| self.find(sought))
+    pub(super) fn find_by(&self, hint: u32, sought: &Sought) -> Option<u32> {
+        if hint != NONE && self.entries[hint].key() == sought.flow {
+            return Some(hint);
+        }
+        self.find(sought)
     }
 
     pub(super) fn find(&self, sought: &Sought) -> Option<u32> {
@@ -276,7 +286,7 @@ impl FlowTable {
         debug_assert!(self.find(sought).is_none(), "{sought:?} is in the table");
         let class = Class::first(event);
         self.make_room(class);
-        let entry = Entry::new(&sought.key, class, (backend, generation), now);
+        let entry = Entry::new(&sought.flow, class, (backend, generation), now);
         let at = self.entries.take(entry);
         self.lists.push(&mut self.entries, at, now);
         self.index.insert(&mut self.entries, at);

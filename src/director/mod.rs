@@ -60,9 +60,9 @@ pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,
 };
-use ahead::{Ahead, Segment};
+use ahead::Glance;
 use burst::Answers;
-use flow_table::{Known, Sought, Tick};
+use flow_table::{Known, NONE, Sought, Tick};
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
@@ -98,8 +98,8 @@ pub struct Director {
     errors: RateLimit,
     new_flows: NewFlowLimits,
     workers: u16,
-    /// What is known of each packet of the burst before any is decided.
-    ahead: Ahead,
+    /// What is known of each packet of the burst before any is decided, by frame.
+    ahead: Vec<Glance>,
     /// What becomes of each packet of the burst, by frame.
     verdicts: Vec<Verdict>,
     /// The answers of the burst.
@@ -134,7 +134,7 @@ impl Director {
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
-            ahead: Ahead::default(),
+            ahead: vec![Glance::default(); BURST],
             verdicts: Vec::with_capacity(2 * BURST),
             answers: Answers::default(),
             replies: Replies::default(),
@@ -205,11 +205,6 @@ impl Director {
     /// Gives up everything that still waits, so that the counters account for every packet.
     pub fn finish(&mut self) {
         self.expire(Timestamp::END, 0);
-    }
-
-    fn dropped(&self, reason: DropReason, packets: u64) -> Verdict {
-        self.counters.count_drops(reason, packets);
-        Verdict::Drop(reason)
     }
 
     fn outcome(
@@ -318,7 +313,7 @@ impl Director {
         now: Timestamp,
     ) -> Result<Target, DropReason> {
         let sought = self.flows.seek(key);
-        self.target((&sought, None), event, now)
+        self.target((&sought, NONE), event, now)
     }
 
     /// A packet of a flow: the flow table's backend, else the ring's.
@@ -327,7 +322,7 @@ impl Director {
     /// rule, and then only the entry and the backend's lane are read.
     fn target(
         &mut self,
-        (sought, hint): (&Sought, Option<u32>),
+        (sought, hint): (&Sought, u32),
         event: FlowEvent,
         now: Timestamp,
     ) -> Result<Target, DropReason> {
@@ -355,7 +350,7 @@ impl Director {
         event: FlowEvent,
         now: Timestamp,
     ) -> Result<BackendIndex, DropReason> {
-        let (key, tick) = (sought.flow(), Tick::at(now));
+        let (key, tick) = (sought.flow.key(), Tick::at(now));
         let vip = self.snapshot.find_vip(&key).ok_or(DropReason::NoVip)?;
         let known = match known {
             Some(over) if over.is_over => {
@@ -403,7 +398,7 @@ impl Director {
     fn target_at(&self, index: BackendIndex, sought: &Sought) -> Target {
         let lane = self.snapshot.lane(index);
         let flow_hash = if lane.is_some_and(|lane| lane.encap.takes_entropy()) {
-            self.snapshot.flow_hash(&sought.flow())
+            self.snapshot.flow_hash(&sought.flow.key())
         } else {
             0
         };

@@ -3,7 +3,7 @@ use crate::packet::{Burst, Encap, EncapKind, SourceRule, Tunnels as _};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -77,6 +77,7 @@ fn tcp(source_port: u16, port: u16, flags: u8) -> Vec<u8> {
 
 const SYN: u8 = 2;
 const ACK: u8 = 0x10;
+const FIN: u8 = 1;
 const NOW: Timestamp = Timestamp::START;
 
 /// A burst of one packet.
@@ -196,6 +197,197 @@ fn draining_and_disabled_get_no_new_flows() {
         let backend = chosen(&mut director, &tcp(port, 80, SYN), NOW);
         assert_eq!(backend, Some("10.0.1.2".parse().unwrap()));
     }
+}
+
+/// A roster's snapshot of VIPs, and one that follows it.
+fn successors(first: &[VipSpec], second: &[VipSpec]) -> [Arc<Snapshot>; 2] {
+    let mut roster = Roster::default();
+    [first, second].map(|vips| {
+        let healthy = |_: &VipSpec, _| Health::Healthy;
+        let tunnel = |vip: &VipSpec, backend| {
+            let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
+            Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
+        };
+        Arc::new(roster.build(&plan(vips), healthy, tunnel).unwrap())
+    })
+}
+
+fn director_of(snapshot: &Arc<Snapshot>) -> Director {
+    let seat = Seat {
+        worker: 0,
+        workers: 1,
+        seed: [1, 2, 3, 4],
+    };
+    Director::new(Arc::clone(snapshot), &seat)
+}
+
+/// The flows with each of three backends after all of them sent one segment to the first, which then
+/// drains, and another one.
+fn spread_after(first: u8, then: u8, states: &[BackendState]) -> [u64; 3] {
+    let only_first = [
+        BackendState::Active,
+        BackendState::Disabled,
+        BackendState::Disabled,
+    ];
+    let [before, after] = successors(&web(&only_first), &web(states));
+    let mut director = director_of(&before);
+    for port in 1..=100 {
+        decide(&mut director, &tcp(port, 80, SYN), NOW);
+        decide(&mut director, &tcp(port, 80, first), NOW);
+    }
+    director.adopt(after);
+    let later = Timestamp::after(Duration::from_secs(20));
+    for port in 1..=100 {
+        decide(&mut director, &tcp(port, 80, then), later);
+    }
+    [0, 1, 2].map(|index| director.counters.traffic(BackendIndex::new(index)).flows)
+}
+
+/// A client's port used again while its old backend drains (RFC 6056 §2.2), or a SYN that is sent again
+/// while no answer came: either way what opens a connection does not begin on a backend that drains.
+#[test]
+fn a_syn_is_balanced_anew_where_its_backend_drains() {
+    use BackendState::{Active, Disabled, Draining};
+    let drains = [Draining, Active, Disabled];
+    for first in [SYN, ACK, ACK | FIN] {
+        assert_eq!(spread_after(first, SYN, &drains), [0, 100, 0], "{first:#x}");
+    }
+    assert_eq!(spread_after(ACK, ACK, &drains), [100, 0, 0]);
+    assert_eq!(
+        spread_after(ACK, SYN | ACK, &drains),
+        [100, 0, 0],
+        "no SYN of a client"
+    );
+    assert_eq!(
+        spread_after(ACK, SYN, &[Active; 3]),
+        [100, 0, 0],
+        "it does not drain"
+    );
+}
+
+/// Where no backend takes new flows, the SYN is dropped; the flow stays, as old as it was.
+#[test]
+fn a_syn_keeps_no_drain_from_ending() {
+    use BackendState::{Active, Disabled, Draining};
+    let [before, after] = successors(&web(&[Active]), &web(&[Draining]));
+    let mut director = director_of(&before);
+    let at = |seconds| Timestamp::after(Duration::from_secs(seconds));
+    decide(&mut director, &tcp(1, 80, SYN), at(0));
+    director.adopt(after);
+    for second in 1..30 {
+        let verdict = decide(&mut director, &tcp(1, 80, SYN), at(second));
+        assert_eq!(verdict, Verdict::Drop(DropReason::NoBackend));
+    }
+    assert_eq!(director.flows().len(), 1);
+    director.expire(at(30), 10);
+    assert!(director.flows().is_empty(), "kept alive by SYNs");
+    assert_eq!(
+        spread_after(ACK, SYN, &[Draining, Disabled, Disabled]),
+        [100, 0, 0]
+    );
+}
+
+/// Flows of a VIP with a limit that entered the table, before and after a change of something else.
+#[test]
+fn a_limit_that_is_used_up_stays_so_over_an_adoption() {
+    let limited = |per_second, ports: &[u16]| {
+        let mut vips: Vec<_> = ports
+            .iter()
+            .map(|&port| {
+                vip(
+                    &port.to_string(),
+                    port,
+                    Protocol::Tcp,
+                    vec![backend(1, BackendState::Active)],
+                )
+            })
+            .collect();
+        for vip in &mut vips {
+            vip.new_flows_per_second = NonZeroU32::new(per_second);
+        }
+        vips
+    };
+    for (what, per_second, ports, entered) in [
+        ("nothing changed", 50, &[80][..], 50),
+        ("another VIP came before it", 50, &[443, 80], 50),
+        ("a larger limit earns by the second", 100, &[80], 50),
+        ("no limit any more", 0, &[80], 150),
+    ] {
+        let [before, after] = successors(&limited(50, &[80]), &limited(per_second, ports));
+        let mut director = director_of(&before);
+        for port in 1..=100 {
+            decide(&mut director, &tcp(port, 80, SYN), NOW);
+        }
+        assert_eq!(director.flows().len(), 50, "{what}");
+        director.adopt(after);
+        for port in 1001..=1100 {
+            decide(&mut director, &tcp(port, 80, SYN), NOW);
+        }
+        assert_eq!(director.flows().len(), entered, "{what}");
+    }
+}
+
+/// An exact port that comes later takes its flows over, and gives them back when it goes: the entry's
+/// generation tells.
+#[test]
+fn a_known_flow_belongs_to_the_vip_that_its_packets_are_for() {
+    let only = |last| vec![backend(last, BackendState::Active)];
+    let rest = vip("rest", 0, Protocol::Tcp, only(1));
+    let both = [rest.clone(), vip("web", 80, Protocol::Tcp, only(2))];
+    let [before, after] = successors(&[rest], &both);
+    let mut director = director_of(&before);
+    let backend = |last| Some(IpAddr::from([10, 0, 1, last]));
+    let to = |director: &mut Director, port| chosen(director, &tcp(1, port, ACK), NOW);
+    for _ in 0..2 {
+        assert_eq!(
+            [80, 81].map(|port| to(&mut director, port)),
+            [backend(1); 2]
+        );
+    }
+    director.adopt(after);
+    for _ in 0..2 {
+        let found = [80, 81].map(|port| to(&mut director, port));
+        assert_eq!(found, [backend(2), backend(1)]);
+    }
+    director.adopt(before);
+    assert_eq!(
+        [80, 81].map(|port| to(&mut director, port)),
+        [backend(1); 2]
+    );
+    assert_eq!(director.flows().len(), 2);
+}
+
+/// Packets of one new flow, a flow that is pushed out by others of its burst and one that is reopened: what
+/// was looked up ahead of a burst is a hint only.
+#[test]
+fn what_a_burst_changes_holds_within_it() {
+    let states = [BackendState::Active; 3];
+    let mut packets = Vec::new();
+    for port in 1..=1200 {
+        packets.push(tcp(port, 80, SYN));
+        packets.push(tcp(
+            port.saturating_sub(3).max(1),
+            80,
+            [SYN, ACK, FIN | ACK, 4][usize::from(port % 4)],
+        ));
+        packets.push(tcp(port.saturating_sub(300).max(1), 80, ACK));
+    }
+    let (mut alone, mut together) = (director(&web(&states)), director(&web(&states)));
+    for packets in packets.chunks(64) {
+        let mut burst = Burst::new(40);
+        for packet in packets {
+            burst.vacant(0).unwrap()[..40].copy_from_slice(packet);
+            burst.push(40);
+        }
+        together.burst(&mut burst, NOW);
+        let expected: Vec<_> = packets
+            .iter()
+            .map(|packet| decide(&mut alone, packet, NOW))
+            .collect();
+        assert_eq!(together.verdicts(), expected);
+        assert_eq!(together.flows().len(), alone.flows().len());
+    }
+    assert!(together.flows().len() < 1200, "some were pushed out");
 }
 
 #[test]

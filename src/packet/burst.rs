@@ -3,10 +3,10 @@
 //! One allocation, made once: the ingress reads into it, the director decides about the packets, the egress
 //! writes outer headers into their head-room. Packets stand one behind the other, each beginning on a cache
 //! line, so that a burst of small ones takes few of them. A super-packet, which the kernel did not segment,
-//! is one packet here; its [segments](super::segment) leave as a head of their own and a part of its body.
+//! is one packet here; its [segments](super::segmentation) leave as a head of their own and a part of its body.
 
 use super::encap::HEADROOM;
-use super::segment::{Head, Segmentation, Split};
+use super::segmentation::{Head, Segmentation, Split};
 use super::{Entropy, Meta, TunnelId};
 
 /// Packets that an ingress reads before they are decided; more than 64 gained nothing

@@ -15,6 +15,7 @@ mod partial;
 mod path_mtu;
 mod reply;
 mod segment;
+mod segmentation;
 pub mod vnet;
 
 pub use burst::{BURST, Burst, Outgoing, Piece};
@@ -27,4 +28,5 @@ pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use path_mtu::{PathMtuError, QuotedPacket};
 pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};
-pub use segment::Segmentation;
+pub use segment::{PackedFlow, Segment};
+pub use segmentation::Segmentation;

@@ -10,7 +10,7 @@ use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlic
 
 use super::flow::{FlowKey, Protocol};
 use super::icmp::Icmp;
-use super::segment::Segmentation;
+use super::segmentation::Segmentation;
 
 /// Extension headers walked before giving up. RFC 8200 §4.1 recommends an order that needs at
 /// most seven; a longer chain is an attack on parsers (RFC 9098).

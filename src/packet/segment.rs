@@ -1,343 +1,318 @@
-//! Super-packets: up to 64 KiB of one flow behind one header, and the segments that the kernel would have
-//! made of them, byte for byte (`tcp_gso_segment`, `__udp_gso_segment`, `inet_gso_segment` of Linux).
+//! The quick look at a packet: the rule, a whole TCP segment or UDP datagram behind a plain IP header, in a
+//! few loads and nothing that does not fit a register.
 //!
-//! A segment leaves as a [`Head`], which is made for it, and a part of the super-packet's data, which is not
-//! copied. What a [`VnetHeader`] says is checked against the packet once; no segment is made of a lie.
+//! It says nothing that [`Packet::parse`](super::Packet::parse) and its transport would not; what it does not
+//! know (options, extension headers, fragments, other protocols, malformed packets), it leaves to them.
 
-use super::checksum::Sum;
-use super::encap::HEADROOM;
-use super::parse::{Malformed, Packet, Version};
-use super::vnet::{Gso, VnetHeader};
+use super::flow::{FlowKey, Protocol};
+use super::parse::{Meta, TcpFlags, Version};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Room for a segment's own headers; TCP over IPv4 takes at most 120 bytes.
-const LONGEST_HEADERS: usize = 192;
-
-/// What a segment has at least of TCP data: the least MSS less the longest options (`TCP_MIN_GSO_SIZE`,
-/// linux/net/tcp.h).
-const SMALLEST_TCP: u16 = 8;
-
-/// What a segment has at least of UDP data; a super-packet of single bytes is a lie.
-const SMALLEST_UDP: u16 = 2;
-
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
-
-/// TCP flags in the 14th byte of its header (RFC 9293 §3.1): in the last segment alone, and in the first alone.
-const FIN_AND_PSH: u8 = 0x09;
-const CWR: u8 = 0x80;
-
-/// How a super-packet is to be segmented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segmentation {
-    version: Version,
-    transport: Transport,
-    /// Bytes of the network header.
-    network: u16,
-    /// Bytes of all headers.
-    headers: u16,
-    /// Bytes of data in each segment but the last.
-    size: u16,
+/// A [`FlowKey`] in 37 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PackedFlow {
+    /// Source and destination: both in the first word where both are IPv4.
+    pub addresses: [u64; 4],
+    /// Source and destination port.
+    pub ports: u32,
+    /// The protocol's number, with [`SOURCE_V6`](Self::SOURCE_V6) and
+    /// [`DESTINATION_V6`](Self::DESTINATION_V6); 0 is no flow's.
+    pub kind: u8,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
-    Tcp,
-    Udp,
-}
+impl PackedFlow {
+    const SOURCE_V6: u8 = 0x80;
+    const DESTINATION_V6: u8 = 0x40;
+    const BOTH_V6: u8 = Self::SOURCE_V6 | Self::DESTINATION_V6;
 
-impl Segmentation {
-    /// What the kernel says of `packet`, if it is one that is to be segmented.
-    ///
-    /// # Errors
-    /// [`Malformed`] where that does not fit the packet.
-    pub fn of(packet: &[u8], header: &VnetHeader) -> Result<Option<Self>, Malformed> {
-        let Some((gso, size)) = header.gso else {
-            return Ok(None);
-        };
-        let parsed = Packet::parse(packet)?;
-        let version = parsed.meta().version;
-        let whole =
-            usize::from(parsed.meta().length) == packet.len() && parsed.fragment().is_none();
-        let network = packet.len() - parsed.payload().len();
-        let (transport, length, smallest) = match (gso, parsed.protocol()) {
-            (Gso::Tcp(of), 6) if of == version => {
-                let words = parsed.payload().get(12).ok_or(Malformed)? >> 4;
-                (Transport::Tcp, usize::from(words) * 4, SMALLEST_TCP)
+    /// Packs a key.
+    #[must_use]
+    pub fn new(key: &FlowKey) -> Self {
+        let (addresses, family) = match (key.source, key.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+                ([pair, 0, 0, 0], 0)
             }
-            (Gso::Udp, 17) => (Transport::Udp, UDP_HEADER, SMALLEST_UDP),
-            _ => return Err(Malformed),
+            (source, destination) => {
+                let ([a, b], source_v6) = wide(source);
+                let ([c, d], destination_v6) = wide(destination);
+                let family = (u8::from(source_v6) * Self::SOURCE_V6)
+                    | (u8::from(destination_v6) * Self::DESTINATION_V6);
+                ([a, b, c, d], family)
+            }
         };
-        let headers = network + length;
-        let covers = header.checksum.is_some_and(|checksum| {
-            usize::from(checksum.start) == network && checksum.offset == transport.checksum()
-        });
-        let fits = length >= transport.least_header()
-            && headers <= LONGEST_HEADERS
-            && headers < packet.len();
-        if !(whole && covers && fits && size >= smallest) {
-            return Err(Malformed);
-        }
-        let [network, headers] = [network, headers].map(|bytes| u16::try_from(bytes).unwrap_or(0));
-        Ok(Some(Self {
-            version,
-            transport,
-            network,
-            headers,
-            size,
-        }))
-    }
-
-    /// How many packets a super-packet of `length` bytes becomes.
-    #[must_use]
-    pub fn segments(&self, length: usize) -> usize {
-        let data = length.saturating_sub(self.headers.into());
-        data.div_ceil(self.size.max(1).into())
-    }
-
-    /// Bytes of the longest of the packets that it becomes.
-    #[must_use]
-    pub fn longest(&self, length: u16) -> u16 {
-        length.min(self.headers.saturating_add(self.size))
-    }
-}
-
-impl Transport {
-    /// Where its checksum stands, in bytes from its header's start.
-    const fn checksum(self) -> u16 {
-        match self {
-            Self::Tcp => 16,
-            Self::Udp => 6,
-        }
-    }
-
-    const fn least_header(self) -> usize {
-        match self {
-            Self::Tcp => TCP_HEADER,
-            Self::Udp => UDP_HEADER,
-        }
-    }
-
-    const fn protocol(self) -> u16 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-}
-
-/// The headers of one segment, with head-room before them.
-#[derive(Debug, Clone)]
-pub(super) struct Head {
-    bytes: [u8; HEADROOM + LONGEST_HEADERS],
-    length: usize,
-}
-
-impl Default for Head {
-    fn default() -> Self {
         Self {
-            bytes: [0; HEADROOM + LONGEST_HEADERS],
-            length: 0,
+            addresses,
+            ports: u32::from(key.source_port) << 16 | u32::from(key.destination_port),
+            kind: key.protocol.number() | family,
         }
     }
-}
 
-impl Head {
-    /// The head-room, and the headers.
-    pub(super) fn parts_mut(&mut self) -> Option<(&mut [u8; HEADROOM], &[u8])> {
-        let bytes = self.bytes.get_mut(..HEADROOM + self.length)?;
-        let (headroom, headers) = bytes.split_first_chunk_mut()?;
-        Some((headroom, headers))
+    /// Whether an address is IPv6, so that all words count.
+    #[must_use]
+    pub const fn is_wide(&self) -> bool {
+        self.kind & Self::BOTH_V6 != 0
     }
 
-    /// The headers, with the last `overhead` bytes of the head-room before them.
-    pub(super) fn with_header(&self, overhead: usize) -> Option<&[u8]> {
-        let begin = HEADROOM.checked_sub(overhead)?;
-        self.bytes.get(begin..HEADROOM + self.length)
-    }
-
-    /// Bytes of the headers.
-    pub(super) const fn length(&self) -> usize {
-        self.length
-    }
-
-    fn set(&mut self, headers: &[u8]) -> &mut [u8] {
-        self.length = headers.len().min(LONGEST_HEADERS);
-        let bytes = &mut self.bytes[HEADROOM..HEADROOM + self.length];
-        bytes.copy_from_slice(&headers[..bytes.len()]);
-        bytes
-    }
-}
-
-/// One segment of a super-packet.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'a> {
-    split: &'a Split<'a>,
-    /// Its number.
-    number: usize,
-    /// Where its data begins in the super-packet.
-    pub(super) start: usize,
-    /// Bytes of the whole packet.
-    pub(super) length: u16,
-}
-
-/// A super-packet about to be segmented: what all segments share.
-#[derive(Debug)]
-pub(super) struct Split<'a> {
-    packet: &'a [u8],
-    segmentation: Segmentation,
-    /// Over the IPv4 header but length, identification and checksum.
-    network: Sum,
-    /// Over pseudo-header and transport header, but lengths, sequence number, flags and checksum.
-    transport: Sum,
-}
-
-impl<'a> Split<'a> {
-    /// `segmentation` must be [of](Segmentation::of) this packet; otherwise there are no parts.
-    pub(super) fn new(packet: &'a [u8], segmentation: Segmentation) -> Self {
-        let mut split = Self {
-            packet,
-            segmentation,
-            network: Sum::default(),
-            transport: Sum::default(),
+    /// What was packed.
+    #[must_use]
+    pub fn key(&self) -> FlowKey {
+        let [a, b, c, d] = self.addresses;
+        let (source, destination) = if self.is_wide() {
+            let source = narrow([a, b], self.kind & Self::SOURCE_V6 != 0);
+            (
+                source,
+                narrow([c, d], self.kind & Self::DESTINATION_V6 != 0),
+            )
+        } else {
+            let [source, destination] = halves(a);
+            (v4(source), v4(destination))
         };
-        let mut head = Head::default();
-        let headers = head.set(split.headers());
-        let (network, transport) =
-            headers.split_at_mut(usize::from(segmentation.network).min(headers.len()));
-        let addresses = match segmentation.version {
-            Version::V4 => network.get(12..20),
-            Version::V6 => network.get(8..40), // as the kernel, which knows no routing header here
-        };
-        split.transport = Sum::default()
-            .add_bytes(addresses.unwrap_or_default())
-            .add_word(segmentation.transport.protocol());
-        if let Version::V4 = segmentation.version {
-            clear(network, &[2..6, 10..12]);
-            split.network = Sum::default().add_bytes(network);
+        let [a, b, c, d] = self.ports.to_be_bytes();
+        FlowKey {
+            source,
+            destination,
+            source_port: u16::from_be_bytes([a, b]),
+            destination_port: u16::from_be_bytes([c, d]),
+            protocol: match self.kind & !Self::BOTH_V6 {
+                TCP => Protocol::Tcp,
+                _ => Protocol::Udp,
+            },
         }
-        match segmentation.transport {
-            Transport::Tcp => clear(transport, &[4..8, 12..14, 16..18]),
-            Transport::Udp => clear(transport, &[4..6, 6..8]),
+    }
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A whole TCP segment or UDP datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Its 5-tuple.
+    pub flow: PackedFlow,
+    /// Of TCP, the flags that open and close a connection.
+    pub flags: Option<TcpFlags>,
+    /// What encapsulation needs of the network header.
+    pub meta: Meta,
+}
+
+impl Segment {
+    /// Reads a packet; bytes after its own length are ignored. `None`: to be parsed.
+    #[inline]
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        match bytes.first()? {
+            0x45 => Self::read_v4(bytes),
+            first if first >> 4 == 6 => Self::read_v6(bytes),
+            _ => None,
         }
-        split.transport = split.transport.add_bytes(transport);
-        split
     }
 
-    fn headers(&self) -> &'a [u8] {
-        let headers = usize::from(self.segmentation.headers);
-        self.packet.get(..headers).unwrap_or_default()
+    #[inline]
+    fn read_v4(bytes: &[u8]) -> Option<Self> {
+        let header: &[u8; 20] = bytes.first_chunk()?;
+        let length = word(header, 2);
+        let fragment = word(header, 6);
+        if fragment & 0x3fff != 0 {
+            return None; // more fragments, or an offset
+        }
+        let (ports, flags) = transport(header[9], bytes.get(20..usize::from(length))?)?;
+        Some(Self {
+            flow: PackedFlow {
+                addresses: [long(header, 12), 0, 0, 0],
+                ports,
+                kind: header[9],
+            },
+            flags,
+            meta: Meta {
+                version: Version::V4,
+                length,
+                traffic_class: header[1],
+                dont_fragment: fragment & 0x4000 != 0,
+                segmentation: None,
+            },
+        })
     }
 
-    /// The segments, in their order.
-    pub(super) fn parts(&'a self) -> impl Iterator<Item = Part<'a>> {
-        let headers = usize::from(self.segmentation.headers);
-        let step = usize::from(self.segmentation.size.max(1));
-        let starts = (headers..self.packet.len()).step_by(step);
-        starts.enumerate().map(move |(number, start)| {
-            let data = step.min(self.packet.len() - start);
-            Part {
-                split: self,
-                number,
-                start,
-                length: u16::try_from(headers + data).unwrap_or(u16::MAX),
-            }
+    #[inline]
+    fn read_v6(bytes: &[u8]) -> Option<Self> {
+        let header: &[u8; 40] = bytes.first_chunk()?;
+        let length = word(header, 4).checked_add(40)?;
+        let (ports, flags) = transport(header[6], bytes.get(40..usize::from(length))?)?;
+        let [traffic_class, _] = (word(header, 0) << 4).to_be_bytes();
+        Some(Self {
+            flow: PackedFlow {
+                addresses: [8, 16, 24, 32].map(|at| long(header, at)),
+                ports,
+                kind: header[6] | PackedFlow::BOTH_V6,
+            },
+            flags,
+            meta: Meta {
+                version: Version::V6,
+                length,
+                traffic_class,
+                dont_fragment: true,
+                segmentation: None,
+            },
         })
     }
 }
 
-/// Sets ranges of a header to 0, as far as they are in it.
-fn clear(header: &mut [u8], ranges: &[std::ops::Range<usize>]) {
-    for range in ranges {
-        if let Some(bytes) = header.get_mut(range.clone()) {
-            bytes.fill(0);
+/// The ports of a TCP or UDP header that fits its packet, and the flags of TCP.
+#[inline]
+fn transport(protocol: u8, payload: &[u8]) -> Option<(u32, Option<TcpFlags>)> {
+    match protocol {
+        TCP => {
+            let header: &[u8; 20] = payload.first_chunk()?;
+            let header_length = usize::from(header[12] >> 4) * 4;
+            let fits = header_length >= 20 && header_length <= payload.len();
+            let bits = header[13];
+            let flags = TcpFlags {
+                opens: bits & 0x12 == 0x02, // SYN without ACK
+                fin: bits & 0x01 != 0,
+                rst: bits & 0x04 != 0,
+            };
+            fits.then_some((ports(header), Some(flags)))
+        }
+        UDP => {
+            let header: &[u8; 8] = payload.first_chunk()?;
+            let length = usize::from(word(header, 4));
+            let fits = length >= 8 && length <= payload.len();
+            fits.then_some((ports(header), None))
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn word(header: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
+}
+
+#[inline]
+fn ports(header: &[u8]) -> u32 {
+    u32::from_be_bytes([header[0], header[1], header[2], header[3]])
+}
+
+#[inline]
+fn long(header: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(std::array::from_fn(|byte| header[at + byte]))
+}
+
+fn v4(bits: u32) -> IpAddr {
+    Ipv4Addr::from_bits(bits).into()
+}
+
+/// An address in two words, and whether it is IPv6.
+fn wide(address: IpAddr) -> ([u64; 2], bool) {
+    match address {
+        IpAddr::V4(address) => ([0, address.to_bits().into()], false),
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            ([long(&octets, 0), long(&octets, 8)], true)
         }
     }
 }
 
-impl Part<'_> {
-    /// Makes `head` the segment's headers.
-    pub(super) fn write_head(&self, head: &mut Head) {
-        let segmentation = self.split.segmentation;
-        let network = usize::from(segmentation.network);
-        let headers = head.set(self.split.headers());
-        if headers.len() < network + segmentation.transport.least_header() {
-            return; // there are no headers, and so no parts
-        }
-        let (network, transport) = headers.split_at_mut(network);
-        self.write_network(network);
-        match segmentation.transport {
-            Transport::Tcp => self.write_tcp(transport),
-            Transport::Udp => self.write_udp(transport),
-        }
+fn narrow([high, low]: [u64; 2], is_v6: bool) -> IpAddr {
+    if is_v6 {
+        Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+    } else {
+        v4(halves(low)[1])
     }
+}
 
-    fn is_last(&self) -> bool {
-        self.start + self.data().len() == self.split.packet.len()
-    }
-
-    fn data(&self) -> &[u8] {
-        let headers = usize::from(self.split.segmentation.headers);
-        let bytes = usize::from(self.length).saturating_sub(headers);
-        let data = self.split.packet.get(self.start..self.start + bytes);
-        data.unwrap_or_default()
-    }
-
-    /// The identification goes up by one from segment to segment (`inet_gso_segment`).
-    fn write_network(&self, header: &mut [u8]) {
-        match self.split.segmentation.version {
-            Version::V4 => {
-                let number = u16::try_from(self.number).unwrap_or(u16::MAX);
-                let first = u16::from_be_bytes([header[4], header[5]]);
-                let identification = first.wrapping_add(number);
-                let sum = self.split.network;
-                let sum = sum.add_word(self.length).add_word(identification).finish();
-                header[2..4].copy_from_slice(&self.length.to_be_bytes());
-                header[4..6].copy_from_slice(&identification.to_be_bytes());
-                header[10..12].copy_from_slice(&sum.to_be_bytes());
-            }
-            Version::V6 => {
-                let length = self.length.saturating_sub(40);
-                header[4..6].copy_from_slice(&length.to_be_bytes());
-            }
-        }
-    }
-
-    fn write_tcp(&self, header: &mut [u8]) {
-        let before = self.start - usize::from(self.split.segmentation.headers);
-        let first = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        let sequence = first.wrapping_add(u32::try_from(before).unwrap_or(u32::MAX));
-        header[4..8].copy_from_slice(&sequence.to_be_bytes());
-        if !self.is_last() {
-            header[13] &= !FIN_AND_PSH;
-        }
-        if self.number > 0 {
-            header[13] &= !CWR;
-        }
-        let sum = self.transport_sum().add_bytes(&header[4..8]);
-        let sum = sum.add_bytes(&header[12..14]).finish();
-        header[16..18].copy_from_slice(&sum.to_be_bytes());
-    }
-
-    fn write_udp(&self, header: &mut [u8]) {
-        let length = self.transport_length();
-        header[4..6].copy_from_slice(&length.to_be_bytes());
-        let sum = match self.transport_sum().add_word(length).finish() {
-            0 => 0xffff, // 0 is no checksum (RFC 768)
-            sum => sum,
-        };
-        header[6..8].copy_from_slice(&sum.to_be_bytes());
-    }
-
-    fn transport_length(&self) -> u16 {
-        self.length.saturating_sub(self.split.segmentation.network)
-    }
-
-    /// Over all but what differs in the transport header.
-    fn transport_sum(&self) -> Sum {
-        let sum = self.split.transport.add_word(self.transport_length());
-        sum.add_bytes(self.data())
-    }
+fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_be_bytes();
+    [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes)
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::packet::{Packet, Transport};
+    use proptest::prelude::*;
+
+    /// What the parser says of a whole TCP or UDP packet.
+    fn parsed(bytes: &[u8]) -> Option<Segment> {
+        let packet = Packet::parse(bytes).ok()?;
+        let (key, flags) = match packet.transport().ok()? {
+            Transport::Tcp { key, flags } => (key, Some(flags)),
+            Transport::Udp { key } => (key, None),
+            Transport::Icmp(_) | Transport::Other(_) => return None,
+        };
+        packet.fragment().is_none().then(|| Segment {
+            flow: PackedFlow::new(&key),
+            flags,
+            meta: packet.meta(),
+        })
+    }
+
+    /// A packet with a plain header, before it is changed.
+    fn plain(v6: bool, tcp: bool, data: &[u8]) -> Vec<u8> {
+        let protocol = if tcp { TCP } else { UDP };
+        let header = if tcp { 20 } else { 8 };
+        let length = u16::try_from(header + data.len()).unwrap();
+        let mut bytes = if v6 {
+            let mut bytes = vec![0x6b, 0x90, 1, 2];
+            bytes.extend(length.to_be_bytes());
+            bytes.extend([protocol, 64]);
+            bytes.extend(1..=32);
+            bytes
+        } else {
+            let mut bytes = vec![0x45, 0xb9];
+            bytes.extend((length + 20).to_be_bytes());
+            bytes.extend([0, 1, 0x40, 0, 64, protocol, 0, 0]);
+            bytes.extend(1..=8);
+            bytes
+        };
+        bytes.extend([0x9c, 0x40, 0, 80]);
+        match tcp {
+            true => bytes.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]),
+            false => {
+                bytes.extend(length.to_be_bytes());
+                bytes.extend([0, 0]);
+            }
+        }
+        bytes.extend(data);
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn plain_packets_are_read(v6: bool, tcp: bool, flags: u8, data in prop::collection::vec(any::<u8>(), 0..40), padding in 0..9_usize) {
+            let mut bytes = plain(v6, tcp, &data);
+            if tcp {
+                let at = bytes.len() - data.len() - 7;
+                bytes[at] = flags;
+            }
+            bytes.resize(bytes.len() + padding, 0xaa);
+            let segment = Segment::read(&bytes);
+            prop_assert!(segment.is_some());
+            prop_assert_eq!(segment, parsed(&bytes));
+            let flow = segment.unwrap().flow;
+            prop_assert_eq!(PackedFlow::new(&flow.key()), flow);
+        }
+
+        #[test]
+        fn it_says_nothing_that_the_parser_does_not(v6: bool, tcp: bool, data in prop::collection::vec(any::<u8>(), 0..40), changes in prop::collection::vec((0..80_usize, any::<u8>()), 0..4), cut in 0..90_usize) {
+            let mut bytes = plain(v6, tcp, &data);
+            for (at, value) in changes {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(cut);
+            if let Some(segment) = Segment::read(&bytes) {
+                prop_assert_eq!(Some(segment), parsed(&bytes));
+            }
+        }
+
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
+            if let Some(segment) = Segment::read(&bytes) {
+                prop_assert_eq!(Some(segment), parsed(&bytes));
+            }
+        }
+    }
+}

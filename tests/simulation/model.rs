@@ -4,8 +4,9 @@
 //! A flow is known from its first forwarded packet until it was idle for its timeout, or was closed
 //! and opens again. Only a flow of which one packet was seen (or only SYNs) may be forgotten before,
 //! and only once so many others of its like came after it that its part of the table was full. A
-//! known flow stays with its backend as long as that is configured and takes it. Every other choice
-//! is the ring's.
+//! known flow stays with its backend as long as that is configured and takes it. A SYN to a backend that takes
+//! known flows only is of a new flow; where nobody takes that, what is known of the old one stays as it is.
+//! Every other choice is the ring's.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -134,7 +135,7 @@ pub(crate) struct Worker {
     pub(crate) view: Arc<View>,
     /// Packets after which their flow was in a first class, by protocol.
     filings: [u64; 2],
-    /// When flows entered the table in the last second, of VIPs with a limit; since the snapshot.
+    /// When flows entered the table in the last second, of VIPs with a limit.
     entered: HashMap<Service, VecDeque<Timestamp>>,
     /// Flows of one first class that fit.
     part: u64,
@@ -154,7 +155,6 @@ impl Worker {
     pub(crate) fn adopt(&mut self, view: &Arc<View>) {
         self.pipeline.adopt(Arc::clone(&view.snapshot), LONGEST);
         self.view = Arc::clone(view);
-        self.entered.clear();
     }
 
     /// As a worker does once a second.
@@ -213,10 +213,16 @@ impl Worker {
             now,
             vip,
         };
-        let reopens = |memory: &Memory| memory.class.is_closed() && segment == Segment::Syn;
-        let known = flow
-            .memory
-            .filter(|memory| peeked.is_some() && !reopens(memory));
+        let drains =
+            |memory: &Memory| self.view.takes(vip, memory.identity.1) == Some(Takes::KnownFlows);
+        let opens = |memory: &Memory| {
+            segment == Segment::Syn && (memory.class.is_closed() || drains(memory))
+        };
+        let remembered = flow.memory.filter(|_| peeked.is_some());
+        let known = remembered.filter(|memory| !opens(memory));
+        let refused = remembered.filter(|memory| {
+            opens(memory) && !memory.class.is_closed() && !self.view.has_takers(vip)
+        });
         if peeked.is_none()
             && let Some(memory) = &flow.memory
         {
@@ -226,8 +232,15 @@ impl Worker {
         let earlier = flow.memory;
         flow.memory = match known {
             Some(known) => Some(self.known(&passage, known, tally)),
-            None => self.unknown(&passage, earlier, tally),
+            None => {
+                let why = match remembered {
+                    Some(_) => Left::Reopened,
+                    None => Left::Forgotten,
+                };
+                self.unknown(&passage, earlier.map(|memory| (memory, why)), tally)
+            }
         };
+        flow.memory = flow.memory.or(refused);
         if flow.memory.is_some_and(|memory| memory.class.is_first()) {
             self.filings[flow.key.protocol as usize] += 1;
         }
@@ -271,12 +284,14 @@ impl Worker {
     fn unknown(
         &mut self,
         passage: &Passage<'_>,
-        earlier: Option<Memory>,
+        earlier: Option<(Memory, Left)>,
         tally: &mut Tally,
     ) -> Option<Memory> {
         let (index, backend) = self.pass(passage, None, tally)?;
-        if earlier.is_some_and(|memory| memory.identity.1 != backend) {
-            tally.moved(Left::Forgotten);
+        if let Some((memory, why)) = earlier
+            && memory.identity.1 != backend
+        {
+            tally.moved(why);
         }
         let Passage { key, now, .. } = *passage;
         let entered = self.pipeline.director().flows().peek(key, now);

@@ -85,15 +85,18 @@ pub(crate) enum Left {
     OtherVip,
     /// It was idle for too long, and the ring had changed meanwhile.
     Forgotten,
+    /// A SYN on its ports opened another one, for which the ring has another backend.
+    Reopened,
 }
 
 impl Left {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Removed,
         Self::Disabled,
         Self::Unhealthy,
         Self::OtherVip,
         Self::Forgotten,
+        Self::Reopened,
     ];
 
     /// Of a backend that takes nothing and is configured with this state.

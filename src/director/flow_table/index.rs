@@ -8,9 +8,9 @@ use std::mem;
 use ahash::RandomState;
 
 use super::chunks::Chunks;
-use super::entry::{NONE, PackedKey};
+use super::entry::{self, NONE};
 use super::slab::Slab;
-use crate::packet::FlowKey;
+use crate::packet::{FlowKey, PackedFlow};
 
 /// Buckets for each entry: a look-up then reads 1.25 entries on average (1.5 with one bucket each),
 /// for 4 bytes more.
@@ -20,17 +20,10 @@ const BUCKETS_PER_ENTRY: usize = 2;
 const CHUNK: usize = 4096;
 
 /// A key as the table looks for it: packed and hashed once, whatever is done with it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(in crate::director) struct Sought {
-    pub(super) key: PackedKey,
+    pub(in crate::director) flow: PackedFlow,
     hash: u32,
-}
-
-impl Sought {
-    /// The key.
-    pub(in crate::director) fn flow(&self) -> FlowKey {
-        self.key.flow()
-    }
 }
 
 /// The first entry of each bucket; the rest is a chain through
@@ -56,9 +49,14 @@ impl Index {
 
     /// Packs and hashes a key.
     pub(super) fn seek(&self, key: &FlowKey) -> Sought {
-        let key = PackedKey::new(key);
-        let hash = self.hash(&key);
-        Sought { key, hash }
+        self.seek_packed(PackedFlow::new(key))
+    }
+
+    /// Hashes a key.
+    #[inline]
+    pub(super) fn seek_packed(&self, flow: PackedFlow) -> Sought {
+        let hash = self.hash(&flow);
+        Sought { flow, hash }
     }
 
     /// The first place of the bucket in which a key is to be found; [`NONE`] where it is empty.
@@ -70,7 +68,7 @@ impl Index {
     pub(super) fn follow(entries: &Slab, mut at: u32, sought: &Sought) -> Option<u32> {
         while at != NONE {
             let entry = &entries[at];
-            if entry.key() == sought.key {
+            if entry.key() == sought.flow {
                 return Some(at);
             }
             at = entry.next;
@@ -115,8 +113,8 @@ impl Index {
         clippy::cast_possible_truncation,
         reason = "no more buckets than the lower half numbers"
     )]
-    fn hash(&self, key: &PackedKey) -> u32 {
-        key.hash(&self.state) as u32
+    fn hash(&self, key: &PackedFlow) -> u32 {
+        entry::hash(key, &self.state) as u32
     }
 
     /// As many low bits of the hash as number a bucket that exists.

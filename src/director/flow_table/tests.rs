@@ -67,7 +67,7 @@ fn check(table: &FlowTable) {
         while let Some(place) = at {
             let entry = &table.entries[place];
             assert_eq!((entry.class, entry.older), (class, older));
-            let sought = table.seek(&entry.key().flow());
+            let sought = table.seek_packed(entry.key());
             assert_eq!(table.find(&sought), Some(place));
             assert!(seen.insert(place));
             *backends.entry(entry.backend).or_insert(0) += 1;

@@ -1,0 +1,233 @@
+//! No packet costs an allocation: the path from ingress to egress, under an allocator that counts.
+//!
+//! A binary of its own, with one test: the allocator counts what all threads do.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
+use std::net::Ipv4Addr;
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tunlb::daemon::pipeline::Pipeline;
+use tunlb::director::{
+    AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
+    HashKey, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, VipSpec,
+};
+use tunlb::io::egress::{Egress, Sent};
+use tunlb::io::ingress::{Ingress, Reading};
+use tunlb::packet::{Burst, Encap, EncapKind, Outgoing, SourceRule, Tunnels};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const BURST: usize = 64;
+
+/// Bursts of packets that are made in place.
+#[derive(Debug)]
+struct Packets {
+    kind: Kind,
+    number: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// UDP of flow `number` modulo this.
+    Flows(u32),
+    /// A SYN of a new flow each.
+    Syns,
+    /// Fragments of datagrams, first ones first.
+    Fragments,
+    /// Echo requests that the director answers.
+    Pings,
+    /// Packets for nobody.
+    Strangers,
+}
+
+impl Packets {
+    fn write(&mut self, packet: &mut [u8; 60]) {
+        self.number += 1;
+        let client = match self.kind {
+            Kind::Flows(flows) => self.number % flows,
+            Kind::Syns | Kind::Fragments | Kind::Pings | Kind::Strangers => self.number / 2,
+        };
+        let protocol = match self.kind {
+            Kind::Flows(_) | Kind::Fragments | Kind::Strangers => 17,
+            Kind::Syns => 6,
+            Kind::Pings => 1,
+        };
+        packet.fill(0);
+        packet[..2].copy_from_slice(&[0x45, 0]);
+        packet[2..4].copy_from_slice(&60_u16.to_be_bytes());
+        packet[8..10].copy_from_slice(&[64, protocol]);
+        packet[12..16].copy_from_slice(&client.to_be_bytes());
+        packet[16..20].copy_from_slice(&VIP.octets());
+        let [.., high, low] = (self.number / 2).to_be_bytes();
+        match self.kind {
+            Kind::Flows(_) | Kind::Strangers => {}
+            Kind::Fragments if self.number.is_multiple_of(2) => {
+                packet[4..8].copy_from_slice(&[high, low, 0x20, 0]);
+            }
+            Kind::Fragments => packet[4..8].copy_from_slice(&[high, low, 0, 5]),
+            Kind::Syns => packet[32..34].copy_from_slice(&[0x50, 2]),
+            Kind::Pings => packet[20] = 8,
+        }
+        if protocol != 1 {
+            packet[20..24].copy_from_slice(&[0x9c, 0x40, 0, 53]);
+        }
+        if protocol == 17 {
+            packet[24..26].copy_from_slice(&40_u16.to_be_bytes());
+        }
+        if self.kind == Kind::Strangers {
+            packet[19] = 99;
+        }
+    }
+}
+
+impl Ingress for Packets {
+    fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
+        while let Some(room) = burst.vacant(0) {
+            self.write(room.first_chunk_mut().expect("frames are longer"));
+            burst.push(60);
+        }
+        Ok(Reading::More)
+    }
+
+    fn answer(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes headers and counts packets.
+#[derive(Debug, Default)]
+struct Nowhere {
+    packets: u64,
+}
+
+impl Egress for Nowhere {
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        packets: &[Outgoing],
+        tunnels: &impl Tunnels,
+        _: &mut [Sent],
+    ) {
+        for packet in packets {
+            let encap = tunnels.tunnel(packet.tunnel).expect("of the snapshot");
+            let (headroom, inner) = burst.headroom(packet).expect("of the burst");
+            let written = encap.write(headroom, &packet.meta, inner, packet.entropy);
+            self.packets += u64::from(written.is_ok());
+        }
+    }
+}
+
+const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+
+fn vip(protocol: Protocol, encap: EncapKind) -> VipSpec {
+    VipSpec {
+        name: protocol.to_string(),
+        address: VIP.into(),
+        port: PortMatch::Any,
+        protocol,
+        hash: HashFields::FiveTuple,
+        echo: Echo::Reply,
+        all_down: AllDown::Forward,
+        new_flows_per_second: NonZeroU32::new(1_000_000_000),
+        encap,
+        backends: (1..=10)
+            .map(|last| BackendSpec {
+                address: [10, 0, 1, last].into(),
+                weight: 1,
+                state: BackendState::Active,
+            })
+            .collect(),
+    }
+}
+
+fn pipeline() -> Pipeline<Packets, Nowhere> {
+    let gue = EncapKind::Gue {
+        port: NonZeroU16::new(6080).expect("not 0"),
+    };
+    let plan = Plan {
+        vips: &[vip(Protocol::Udp, gue), vip(Protocol::Tcp, EncapKind::Ipip)],
+        hash_key: HashKey::DEFAULT,
+        ring_size: RingSize::DEFAULT,
+        flows: FlowLimits {
+            bound: NonZeroUsize::new(16_384).expect("not 0"),
+            timeouts: FlowTimeouts::default(),
+        },
+    };
+    let snapshot = Snapshot::build(&plan, |vip, to| {
+        let source = SourceRule::Fixed([10, 0, 0, 2].into());
+        Encap::new(vip.encap, source, to, NonZeroU8::MAX)
+    });
+    let seat = Seat {
+        worker: 0,
+        workers: 1,
+        seed: [1, 2, 3, 4],
+    };
+    let director = Director::new(Arc::new(snapshot.expect("a valid site")), &seat);
+    let packets = Packets {
+        kind: Kind::Flows(1000),
+        number: 0,
+    };
+    Pipeline::new(packets, Nowhere::default(), director, 2048)
+}
+
+#[test]
+fn bursts_allocate_nothing() {
+    let mut pipeline = pipeline();
+    let mut millis = 0;
+    let mut turn = |pipeline: &mut Pipeline<Packets, Nowhere>, bursts: u32| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for _ in 0..bursts {
+            millis += 1;
+            let now = Timestamp::after(Duration::from_millis(millis));
+            pipeline.turn(now).expect("memory has no error");
+        }
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    for kind in [
+        Kind::Flows(1000),
+        Kind::Syns,
+        Kind::Fragments,
+        Kind::Pings,
+        Kind::Strangers,
+        Kind::Flows(4000),
+    ] {
+        pipeline.ingress.kind = kind;
+        let warming = turn(&mut pipeline, 500);
+        let allocations = turn(&mut pipeline, 500);
+        assert_eq!(allocations, 0, "{kind:?}, after {warming} at first");
+    }
+    assert!(pipeline.egress.packets > 0 && pipeline.director().flows().len() > BURST);
+    assert!(
+        ALLOCATIONS.load(Ordering::Relaxed) > 0,
+        "the allocator counts"
+    );
+}
