@@ -56,7 +56,7 @@ pub struct Passage<'a> {
 pub enum Origin {
     /// It was read in this burst.
     Ingress,
-    /// It is a fragment that waited for its datagram's first one, and was read in an earlier burst.
+    /// It waited, and was read in an earlier burst.
     Held,
 }
 

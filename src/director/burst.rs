@@ -1,7 +1,7 @@
 //! The one way into the director: a burst of packets, and a verdict on each.
 //!
-//! Nothing is sent here. Packets are decided in their order; fragments that waited for one of them follow
-//! behind, in further frames of the same burst.
+//! Nothing is sent here. Packets are decided in their order; packets that waited follow behind, in further
+//! frames of the same burst.
 
 use super::{
     Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Target, Timestamp, Verdict,
@@ -50,16 +50,18 @@ impl Answers {
 
 impl Director {
     /// Decides about every packet of a burst; [`verdicts`](Self::verdicts) has what becomes of each until
-    /// the next call. Fragments that waited for a packet of this burst, or of an earlier one where the
-    /// frames did not suffice, come into the burst behind the packets that were read.
+    /// the next call. Packets that waited for another worker's answer, and fragments that waited for a packet
+    /// of this burst or of an earlier one, come into the burst behind the packets that were read, as far as
+    /// it has frames.
     pub fn burst(&mut self, burst: &mut Burst, now: Timestamp) {
         self.verdicts.clear();
         self.answers.clear();
         self.expire(now, EXPIRE_PER_PACKET * burst.len());
         for frame in 0..burst.len() {
-            let verdict = self.decide(burst.packet(frame), now);
-            self.verdicts.push(verdict);
+            let verdict = self.read(burst.packet(frame), now);
+            self.push(verdict);
         }
+        self.release_strays(burst, now);
         self.release(burst);
     }
 
@@ -75,19 +77,30 @@ impl Director {
         (range.first..range.end).filter_map(|number| self.answers.packet(number))
     }
 
-    /// Whether fragments wait for frames of the next burst.
+    /// Whether packets that waited need frames of the next burst.
     #[must_use]
     pub fn has_released(&self) -> bool {
-        self.fragments.has_released()
+        self.fragments.has_released() || self.strays.has_settled()
     }
 
-    fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
+    fn read(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
         let Ok(packet) = Packet::parse(bytes) else {
             return self.dropped(DropReason::Malformed);
         };
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
-        match self.outcome(&packet, bytes, now) {
-            Ok(Outcome::Forward(target)) => self.forward(&packet, target),
+        if self.parks(&packet, bytes, now) {
+            return Verdict::Hold;
+        }
+        self.decide(&packet, bytes, now)
+    }
+
+    pub(super) fn push(&mut self, verdict: Verdict) {
+        self.verdicts.push(verdict);
+    }
+
+    pub(super) fn decide(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) -> Verdict {
+        match self.outcome(packet, bytes, now) {
+            Ok(Outcome::Forward(target)) => self.forward(packet, target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
                 Verdict::Reply(self.answers.push(self.replies.packets()))

@@ -14,7 +14,7 @@ pub enum FlowEvent {
 }
 
 impl FlowEvent {
-    pub(super) const fn opens(self) -> bool {
+    pub(in crate::director) const fn opens(self) -> bool {
         matches!(self, Self::Tcp(flags) if flags.opens)
     }
 }
