@@ -67,6 +67,12 @@ impl<'a> Turn<'a> {
         self.director.snapshot()
     }
 
+    /// Whether there was no packet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.burst.is_empty()
+    }
+
     /// The packets, in the order in which they left.
     pub fn passages(&self) -> impl Iterator<Item = Passage<'a>> {
         let verdicts = self.director.verdicts().iter().zip(self.results);

@@ -4,7 +4,7 @@
 //! fragment and a packet whose ports are behind rare IPv6 headers are hashed without the ports, so their
 //! worker may not know the flow. While every flow is where
 //! the ring puts it that is no matter; once the ring has changed, such a packet waits here, the worker
-//! [asks](Director::take_questions) the others, and an [`Answer`] or [`ANSWER_WAIT`] later it is decided as
+//! [asks](Director::take_question) the others, and an [`Answer`] or [`ANSWER_WAIT`] later it is decided as
 //! any other packet. No threads and no clock: who carries questions and answers is the caller's business.
 //!
 //! Bounded in packets, bytes, time and questions a second; beyond each bound the ring decides at once.
@@ -243,9 +243,9 @@ impl Strays {
 }
 
 impl Director {
-    /// What this worker asks the others since the last call; each question is for every one of them.
-    pub fn take_questions(&mut self) -> impl Iterator<Item = Question> {
-        self.strays.questions.drain(..)
+    /// A question of this worker, for every other one; to be taken between bursts, until none is left.
+    pub fn take_question(&mut self) -> Option<Question> {
+        self.strays.questions.pop()
     }
 
     /// What this worker knows about a flow that another one asks about. The flow is not kept alive by it:

@@ -89,7 +89,8 @@ impl Site {
 
     /// Carries what a worker asks to the others, and their answers back; returns the questions.
     fn ask(&mut self, worker: usize, now: Timestamp) -> Vec<Question> {
-        let questions: Vec<_> = self.workers[worker].take_questions().collect();
+        let asking = &mut self.workers[worker];
+        let questions: Vec<_> = std::iter::from_fn(|| asking.take_question()).collect();
         for question in &questions {
             for other in 0..self.workers.len() {
                 if other != worker {
@@ -283,7 +284,7 @@ fn an_answer_that_does_not_come_is_waited_for_no_longer() {
     let mut site = Site::new(2);
     let port = site.flow_on_draining(|port| tcp(port, SYN));
     site.read(1, &[unreachable(port)], NOW);
-    let question = site.workers[1].take_questions().next().unwrap();
+    let question = site.workers[1].take_question().unwrap();
     assert_eq!(site.read(1, &[], at(19)), []);
     let decided = site.read(1, &[], at(20));
     assert!(matches!(decided[..], [Decided::To(backend)] if backend != IpAddr::from(FIRST)));
