@@ -11,8 +11,8 @@ use mio::Waker;
 
 use crate::director::{Answer, Director, Question, Timestamp};
 
-/// Messages that may wait for one worker: as many packets as one worker parks, asked about by a few others.
-const INBOX: usize = 256;
+/// Messages that may wait for one worker: questions about as many packets as two others can park.
+const INBOX: usize = 512;
 
 #[derive(Debug, Clone, Copy)]
 enum Message {

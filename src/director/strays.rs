@@ -19,14 +19,14 @@ use super::rate_limit::RateLimit;
 use super::snapshot::{BackendIndex, Snapshot};
 use super::time::Timestamp;
 use super::{Director, DropReason};
-use crate::packet::{Burst, FlowKey, Icmp, Packet, Protocol, Transport};
+use crate::packet::{BURST, Burst, FlowKey, Icmp, Packet, Protocol, Transport};
 
-/// How long a packet waits for the other workers, in each of which a question waits for one burst: far
-/// more than that takes, and too little for a retransmission.
-pub const ANSWER_WAIT: Duration = Duration::from_millis(20);
+/// How long a packet waits for the other workers, in each of which a question waits for one burst: enough
+/// for one that has no CPU just then, and half of TCP's shortest retransmission timeout (Linux: 200 ms).
+pub const ANSWER_WAIT: Duration = Duration::from_millis(100);
 
-/// Packets that wait at a time.
-const MAX_PARKED: usize = 64;
+/// Packets that wait at a time: four bursts.
+const MAX_PARKED: usize = 4 * BURST;
 /// Bytes of those: as many packets of an Ethernet path.
 const MAX_PARKED_BYTES: usize = MAX_PARKED * 1500;
 /// Questions a second that one worker has to answer, asked by all others together: each may cost it a
