@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 
 use crate::enter::in_lab;
 use crate::lab::{Lab, wait_until};
+use crate::process::Signal;
 use crate::reloading::{Reloading, vip};
 use crate::site::{BACKENDS, Site, VIP, succeeded};
 use crate::streams::{PORT, Streams, echo_streams};
 use crate::traffic::{echo_datagrams, names_of_flows};
 
 const RAW: &str = include_str!("tools/raw.py");
+const STRAY: &str = include_str!("tools/stray.py");
 
 const WEB: [&str; 5] = ["web", VIP, "\"any\"", "tcp", ""];
 const DNS: [&str; 5] = ["dns", VIP, "53", "udp", ""];
@@ -148,4 +150,31 @@ fn assert_fragments_follow(lab: &Lab, workers: usize) {
     let totals = director.director.stop();
     let known = totals.sent().packets + totals.answered + totals.dropped();
     assert_eq!((known, totals.dropped()), (all, 0), "{totals:?}");
+}
+
+/// A flood of packets that all are asked about, while the ring changes and while the director stops.
+#[test]
+fn a_flood_of_strays_is_accounted_for() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        // It stays when the director has ended, and its counters with it.
+        site.director
+            .run("ip tuntap add dev tunlb0 mode tun multi_queue");
+        let mut director = Reloading::start(lab, &site, &config(4, WEB, &[]));
+        director.accept(&config(4, WEB, &["b1"]));
+        let command = site.director.python(STRAY, &["tunlb0"]);
+        let flood = site.director.start("stray", command, "sending");
+        for draining in [&["b1", "b2"][..], &["b2", "b3"], &["b3"], &[]] {
+            let read = || site.director.device_counter("tunlb0", "tx_packets");
+            let before = read();
+            wait_until("packets of a flood", || read() > before + 5000);
+            director.accept(&config(4, WEB, draining));
+        }
+        let totals = director.director.stop();
+        flood.stop(Signal::Kill);
+        let read = site.director.device_counter("tunlb0", "tx_packets");
+        let known = totals.sent().packets + totals.answered + totals.dropped();
+        assert_eq!(known, read, "packets not accounted for: {totals:?}");
+        assert!(totals.sent().packets > 10_000, "{totals:?}");
+    });
 }
