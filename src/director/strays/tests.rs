@@ -1,15 +1,10 @@
 use std::net::Ipv4Addr;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 
 use super::*;
-use crate::director::{
-    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
-    Health, Plan, PortMatch, RingSize, Roster, Seat, Verdict, VipSpec,
-};
-use crate::packet::{Encap, EncapKind, SourceRule};
+use crate::director::tests::{VIP, backend, plan, tunnel, vip};
+use crate::director::{BackendState, Health, Roster, Seat, Verdict, VipSpec};
 
-const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const NOW: Timestamp = Timestamp::START;
 const ACK: u8 = 0x10;
 const SYN: u8 = 2;
@@ -20,28 +15,13 @@ struct Site {
     workers: Vec<Director>,
 }
 
+/// All ports of the VIP, with both protocols.
 fn vips(states: &[BackendState]) -> Vec<VipSpec> {
-    let backends: Vec<_> = (1..)
-        .zip(states)
-        .map(|(last, &state)| BackendSpec {
-            address: Ipv4Addr::new(10, 0, 1, last).into(),
-            weight: 1,
-            state,
-        })
-        .collect();
-    let vip = |protocol: Protocol| VipSpec {
-        name: protocol.to_string(),
-        address: VIP.into(),
-        port: PortMatch::Any,
-        protocol,
-        hash: HashFields::FiveTuple,
-        echo: Echo::Reply,
-        all_down: AllDown::Forward,
-        new_flows_per_second: None,
-        encap: EncapKind::Ipip,
-        backends: backends.clone(),
-    };
-    [Protocol::Tcp, Protocol::Udp].map(vip).into()
+    let backends = (1..).zip(states).map(|(last, &state)| backend(last, state));
+    let backends: Vec<_> = backends.collect();
+    let protocols = [Protocol::Tcp, Protocol::Udp];
+    let vips = protocols.map(|protocol| vip(&protocol.to_string(), 0, protocol, backends.clone()));
+    vips.into()
 }
 
 impl Site {
@@ -134,20 +114,8 @@ enum Decided {
 
 fn next(roster: &mut Roster, states: &[BackendState]) -> Arc<Snapshot> {
     let vips = vips(states);
-    let plan = Plan {
-        vips: &vips,
-        hash_key: HashKey::DEFAULT,
-        ring_size: RingSize::new(251).unwrap(),
-        flows: FlowLimits {
-            bound: NonZeroUsize::new(1000).unwrap(),
-            timeouts: FlowTimeouts::default(),
-        },
-    };
-    let tunnel = |vip: &VipSpec, backend| {
-        let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
-        Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
-    };
-    Arc::new(roster.build(&plan, |_, _| Health::Healthy, tunnel).unwrap())
+    let healthy = |_: &VipSpec, _| Health::Healthy;
+    Arc::new(roster.build(&plan(&vips), healthy, tunnel).unwrap())
 }
 
 /// From 192.0.2.1 to the VIP, of identification 7; `fragment` is the field with the offset and flags.
