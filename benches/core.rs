@@ -236,7 +236,7 @@ impl Generator {
 impl Ingress for Generator {
     fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
         while self.left > 0 {
-            let Some(room) = burst.vacant() else {
+            let Some(room) = burst.vacant(0) else {
                 return Ok(Reading::More);
             };
             self.next_packet();
@@ -267,7 +267,7 @@ impl Egress for Nowhere {
     ) {
         for packet in packets {
             let encap = tunnels.tunnel(packet.tunnel);
-            if let (Some(encap), Some((headroom, inner))) = (encap, burst.frame(packet.frame)) {
+            if let (Some(encap), Some((headroom, inner))) = (encap, burst.headroom(packet)) {
                 black_box(encap.write(headroom, &packet.meta, inner, packet.entropy)).ok();
                 black_box(headroom);
             }

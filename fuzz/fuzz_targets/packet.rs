@@ -57,7 +57,7 @@ fn encapsulated(packet: &Packet<'_>, inner: &[u8], choice: u8) {
         identification: 7,
     };
     if encap
-        .write(&mut headroom, &packet.meta(), inner, entropy)
+        .write(&mut headroom, &packet.meta(), [inner, &[]], entropy)
         .is_err()
     {
         assert!(inner.len() + encap.overhead() > 65_535);

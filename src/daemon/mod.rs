@@ -42,7 +42,7 @@ use crate::io::capability::{self, Capability};
 use crate::io::egress::PacketEgress;
 use crate::io::netlink::Netlink;
 use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
-use crate::io::tun::{Queue, TunDevice};
+use crate::io::tun::{Framing, Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
 use crate::text::count;
 use drains::Drains;
@@ -203,7 +203,12 @@ impl Daemon {
         let mut guards = Guards::default();
         guards.add(&mtus, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open(tun, config.director.workers, mtu, &mut undo)?;
+        let device = TunDevice::open_with(
+            tun,
+            (config.director.workers, Framing::Offloads),
+            mtu,
+            &mut undo,
+        )?;
         netlink.set_queue_length(device.index, config.director.queue_length)?;
         let mut drains = Drains::default();
         drains.follow(&snapshot);

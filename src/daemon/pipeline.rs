@@ -7,11 +7,11 @@ use std::io;
 use std::sync::Arc;
 
 use crate::director::{
-    BackendIndex, Director, DropReason, ReplyRange, Snapshot, Timestamp, Verdict,
+    BackendIndex, Director, DropReason, Forward, ReplyRange, Snapshot, Timestamp, Verdict,
 };
 use crate::io::egress::{Egress, MemoryEgress, SendError, Sent};
-use crate::io::ingress::{Ingress, MemoryIngress, Reading};
-use crate::packet::{BURST, Burst, Outgoing};
+use crate::io::ingress::{Ingress, LONGEST_PACKET, MemoryIngress, Reading};
+use crate::packet::{BURST, Burst, Outgoing, Piece};
 
 /// A director between an ingress and an egress.
 #[derive(Debug)]
@@ -24,9 +24,12 @@ pub struct Pipeline<I, E> {
     burst: Burst,
     /// Packets of the burst that were read; those behind them are fragments that waited.
     read: usize,
+    /// What leaves for backends, in the order of the burst.
     outgoing: Vec<Outgoing>,
-    /// What became of each packet that was to leave, by frame.
+    /// What became of each of those.
     results: Vec<Sent>,
+    /// Packets whose answers were not taken, in the order of the burst, and why.
+    unanswered: Vec<(usize, SendError)>,
 }
 
 /// A burst that is done.
@@ -35,14 +38,16 @@ pub struct Turn<'a> {
     director: &'a Director,
     burst: &'a Burst,
     read: usize,
+    outgoing: &'a [Outgoing],
     results: &'a [Sent],
+    unanswered: &'a [(usize, SendError)],
 }
 
-/// One packet of a burst that is done.
+/// One packet of a burst that is done; of a super-packet that was forwarded, one segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Passage<'a> {
-    /// Its bytes.
-    pub bytes: &'a [u8],
+    /// Its bytes, in two parts.
+    pub bytes: [&'a [u8]; 2],
     /// Where it comes from.
     pub origin: Origin,
     /// What was decided.
@@ -67,36 +72,77 @@ impl<'a> Turn<'a> {
         self.director.snapshot()
     }
 
-    /// Whether there was no packet.
+    /// Packets that were in it.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.burst.is_empty()
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a burst of none is nothing special"
+    )]
+    pub const fn len(&self) -> usize {
+        self.burst.len()
     }
 
     /// The packets, in the order in which they left.
     pub fn passages(&self) -> impl Iterator<Item = Passage<'a>> {
-        let verdicts = self.director.verdicts().iter().zip(self.results);
-        let (burst, read) = (self.burst, self.read);
-        verdicts
-            .enumerate()
-            .map(move |(frame, (&verdict, &sent))| Passage {
-                bytes: burst.packet(frame),
-                origin: if frame < read {
-                    Origin::Ingress
-                } else {
-                    Origin::Held
-                },
-                verdict,
-                sent,
-            })
+        let turn = *self;
+        let mut left = self.outgoing.iter().zip(self.results).peekable();
+        let verdicts = self.director.verdicts().iter().enumerate();
+        verdicts.flat_map(move |(frame, &verdict)| {
+            let of_frame = |(packet, _): &(&Outgoing, &Sent)| packet.frame == frame;
+            let mut passages = Vec::new();
+            while let Some((packet, sent)) = left.next_if(of_frame) {
+                passages.push(turn.left(packet, *sent, verdict));
+            }
+            if passages.is_empty() {
+                passages.push(turn.stayed(frame, verdict));
+            }
+            passages
+        })
+    }
+
+    fn left(&self, packet: &Outgoing, sent: Sent, verdict: Verdict) -> Passage<'a> {
+        let verdict = match verdict {
+            Verdict::Forward(forward) => Verdict::Forward(Forward {
+                meta: packet.meta,
+                entropy: packet.entropy,
+                ..forward
+            }),
+            Verdict::Reply(_) | Verdict::Hold | Verdict::Drop(_) => verdict,
+        };
+        Passage {
+            bytes: match packet.piece {
+                Piece::Whole => [self.burst.packet(packet.frame), &[]],
+                Piece::Segment { .. } => self.burst.with_header(packet, 0),
+            },
+            origin: self.origin(packet.frame),
+            verdict,
+            sent,
+        }
+    }
+
+    fn stayed(&self, frame: usize, verdict: Verdict) -> Passage<'a> {
+        let unanswered = self.unanswered.iter().find(|(of, _)| *of == frame);
+        Passage {
+            bytes: [self.burst.packet(frame), &[]],
+            origin: self.origin(frame),
+            verdict,
+            sent: unanswered.map_or(Ok(()), |(_, error)| Err(*error)),
+        }
+    }
+
+    const fn origin(&self, frame: usize) -> Origin {
+        if frame < self.read {
+            Origin::Ingress
+        } else {
+            Origin::Held
+        }
     }
 
     /// The packets that their backends did not get, and why.
     pub fn failures(&self) -> impl Iterator<Item = (BackendIndex, SendError)> {
-        let verdicts = self.director.verdicts().iter().zip(self.results);
-        verdicts.filter_map(|(verdict, sent)| match (verdict, sent) {
-            (Verdict::Forward(forward), Err(error)) => Some((forward.backend, *error)),
-            _ => None,
+        let left = self.outgoing.iter().zip(self.results);
+        left.filter_map(|(packet, sent)| {
+            Some((BackendIndex::of_tunnel(packet.tunnel), (*sent).err()?))
         })
     }
 
@@ -107,17 +153,18 @@ impl<'a> Turn<'a> {
 }
 
 impl<I: Ingress, E: Egress> Pipeline<I, E> {
-    /// One for packets of up to `longest` bytes.
+    /// One for packets of up to `longest` bytes, as the ingress's device counts.
     #[must_use]
     pub fn new(ingress: I, egress: E, director: Director, longest: usize) -> Self {
         Self {
+            burst: Burst::new(ingress.longest(longest)),
             ingress,
             egress,
             director,
-            burst: Burst::new(longest),
             read: 0,
             outgoing: Vec::with_capacity(2 * BURST),
             results: Vec::with_capacity(2 * BURST),
+            unanswered: Vec::with_capacity(2 * BURST),
         }
     }
 
@@ -134,8 +181,13 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
 
     /// Forwards by another snapshot from now on, whose packets have up to `longest` bytes.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, longest: usize) {
-        self.burst.fit(longest);
+        self.burst.fit(self.ingress.longest(longest));
         self.director.adopt(snapshot);
+    }
+
+    /// Reads no more than `most` packets into each further burst.
+    pub fn limit(&mut self, most: usize) {
+        self.burst.limit(most);
     }
 
     /// Reads a burst, decides it and sends it.
@@ -163,26 +215,41 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
             director: &self.director,
             burst: &self.burst,
             read: self.read,
+            outgoing: &self.outgoing,
             results: &self.results,
+            unanswered: &self.unanswered,
         }
     }
 
     fn send(&mut self) {
-        let verdicts = self.director.verdicts();
-        self.outgoing.clear();
-        self.results.clear();
-        self.results.resize(verdicts.len(), Ok(()));
-        for (frame, verdict) in verdicts.iter().enumerate() {
+        let outgoing = &mut self.outgoing;
+        outgoing.clear();
+        self.unanswered.clear();
+        for (frame, verdict) in self.director.verdicts().iter().enumerate() {
             match verdict {
-                Verdict::Forward(forward) => self.outgoing.push(forward.outgoing(frame)),
+                Verdict::Forward(forward) => {
+                    let whole = forward.outgoing(frame);
+                    let director = &self.director;
+                    self.burst.pieces(whole, |mut piece| {
+                        let is_another = outgoing.last().is_some_and(|last| last.frame == frame);
+                        if is_another && !piece.meta.dont_fragment {
+                            piece.entropy.identification = director.identification();
+                        }
+                        outgoing.push(piece);
+                    });
+                }
                 Verdict::Reply(range) => {
                     let mut replies = self.director.replies(*range);
                     let answered = replies.try_for_each(|reply| self.ingress.answer(reply));
-                    self.results[frame] = answered.map_err(Into::into);
+                    if let Err(error) = answered {
+                        self.unanswered.push((frame, error.into()));
+                    }
                 }
                 Verdict::Hold | Verdict::Drop(_) => {}
             }
         }
+        self.results.clear();
+        self.results.resize(outgoing.len(), Ok(()));
         let tunnels = &**self.director.snapshot();
         self.egress
             .send(&mut self.burst, &self.outgoing, tunnels, &mut self.results);
@@ -190,14 +257,17 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
 
     fn count(&self) {
         let counters = self.director.counters();
-        for (verdict, sent) in self.director.verdicts().iter().zip(&self.results) {
-            match (verdict, sent) {
-                (Verdict::Forward(forward), Ok(())) => {
-                    counters.count_sent(forward.backend, forward.meta.length.into());
+        for (packet, sent) in self.outgoing.iter().zip(&self.results) {
+            match sent {
+                Ok(()) => {
+                    let backend = BackendIndex::of_tunnel(packet.tunnel);
+                    counters.count_sent(backend, packet.length());
                 }
-                (_, Ok(())) => {}
-                (_, Err(error)) => counters.count_drop(drop_reason(*error)),
+                Err(error) => counters.count_drop(drop_reason(*error)),
             }
+        }
+        for (_, error) in &self.unanswered {
+            counters.count_drop(drop_reason(*error));
         }
     }
 }
@@ -239,9 +309,6 @@ impl MemoryPipeline {
         }
     }
 }
-
-/// Of an IPv6 packet without a jumbo payload (RFC 8200 §3); the longest of IPv4 is shorter.
-const LONGEST_PACKET: usize = 40 + 65_535;
 
 /// What a packet that did not leave counts as.
 #[must_use]

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{trace, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::mail::Mail;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Turn};
 use super::tee::Tee;
 use super::{Event, Shared};
-use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp};
+use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp, Verdict};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
 use crate::io::sys::KernelPathMtu;
@@ -60,6 +60,9 @@ pub(super) struct Worker<I, E> {
     pace: Pace,
     /// When a burst with packets was read last.
     busy_at: Timestamp,
+    /// Packets of the first burst after the queue was empty: one where they come alone, so that each leaves
+    /// before the queue is looked at again.
+    first: usize,
     /// Which of the kernel's MTUs limits what leaves.
     limit: KernelPathMtu,
     last_failure_logged: Option<Instant>,
@@ -117,6 +120,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             stop,
             pace,
             busy_at: Timestamp::START,
+            first: 1,
             limit: KernelPathMtu::Route,
             last_failure_logged: None,
         };
@@ -155,18 +159,30 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
     /// Forwards until no packet waits, and none has come for as long as is busily polled: readiness is
     /// edge-triggered, so the queue must be empty before the next wait. Returns how long that may last.
     fn forward_until_empty(&mut self) -> io::Result<Option<Duration>> {
+        let mut run = 0; // packets since the queue was empty
         loop {
+            self.pipeline
+                .limit(if run == 0 { self.first } else { BURST });
             let now = self.now();
             self.adopt();
             self.limit_egress(now);
             let reading = self.turn(now)?;
-            if !self.pipeline.last().is_empty() {
+            let read = self.pipeline.last().len();
+            run += read;
+            if read > 0 {
                 self.busy_at = now;
             }
             if self.stopped() {
                 return Ok(None);
             }
-            if reading == Reading::Empty && now.since(self.busy_at) >= self.pace.busy_poll {
+            if reading == Reading::More {
+                continue;
+            }
+            if run > 0 {
+                self.first = if run == 1 { 1 } else { BURST };
+                run = 0;
+            }
+            if now.since(self.busy_at) >= self.pace.busy_poll {
                 return Ok(self.expire(now));
             }
         }
@@ -217,15 +233,15 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         }
     }
 
-    /// What was in the queue when the routes went is forwarded too, in a bounded number of bursts:
-    /// somebody else may still send into a TUN that stays. What waits for other workers is forwarded
-    /// without their answers; they stop, too.
+    /// What was in the queue when the routes went is forwarded too, as much as it holds: others may still
+    /// send into a TUN that stays. What waits for other workers is forwarded without their answers; they
+    /// stop, too.
     fn forward_rest(&mut self) -> io::Result<()> {
         let now = self.now();
-        for _ in 0..=self.pace.queue_length / BURST {
-            if self.turn(now)? == Reading::Empty {
-                break;
-            }
+        let mut rest = self.pace.queue_length;
+        self.pipeline.limit(BURST);
+        while self.turn(now)? == Reading::More && rest > 0 {
+            rest = rest.saturating_sub(self.pipeline.last().len());
         }
         self.pipeline.director_mut().stop_asking();
         while self.pipeline.director().has_released() {
@@ -247,6 +263,9 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         }
         let turn = self.pipeline.last();
         self.tee.turned(&turn);
+        if log::log_enabled!(log::Level::Trace) {
+            trace_losses(&turn);
+        }
         let mut failure = None;
         for (backend, error) in turn.failures() {
             if error == SendError::TooBig {
@@ -276,6 +295,18 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         if let Some(backend) = director.snapshot().backend(backend) {
             let address = backend.address;
             warn!("cannot send to backend {address}: {error} (send_failed: {failed} so far)");
+        }
+    }
+}
+
+/// Says of every packet that went nowhere why.
+fn trace_losses(turn: &Turn<'_>) {
+    for passage in turn.passages() {
+        let length = passage.bytes[0].len();
+        match (passage.verdict, passage.sent) {
+            (Verdict::Drop(reason), _) => trace!("dropped {length} bytes: {}", reason.name()),
+            (Verdict::Reply(_), Err(error)) => trace!("reply not sent: {error}"),
+            _ => {}
         }
     }
 }

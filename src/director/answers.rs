@@ -3,7 +3,7 @@
 
 use super::fragments::{DatagramId, Gathered};
 use super::{BackendIndex, Director, DropReason, Outcome, Target, Timestamp};
-use crate::packet::{FragmentRule, Packet, packet_too_big};
+use crate::packet::{FragmentRule, Meta, Packet, Version, packet_too_big};
 
 /// Every host takes an IPv4 packet of that size (RFC 791 §3.1), every IPv6 link carries one (RFC 8200 §5).
 const SAFE_IPV4: u16 = 576;
@@ -56,36 +56,34 @@ impl Director {
     /// Forwards a packet that fits the path to its backend; of any other its sender is told.
     pub(super) fn send(
         &mut self,
-        packet: &Packet<'_>,
-        bytes: &[u8],
+        packet: (&Packet<'_>, &[u8]),
         target: Target,
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
-        match self.inner_limit(packet, target.backend, now) {
-            Some(mtu) => self.too_big(packet, bytes, mtu, now),
+        match self.inner_limit(&packet.0.meta(), target.backend, now) {
+            Some(mtu) => self.too_big(packet, mtu, now),
             None => Ok(Outcome::Forward(target)),
         }
     }
 
     /// The largest inner packet that this one should have been, where it is larger and may not be
     /// fragmented on the way.
-    fn inner_limit(
+    pub(super) fn inner_limit(
         &self,
-        packet: &Packet<'_>,
+        meta: &Meta,
         backend: BackendIndex,
         now: Timestamp,
     ) -> Option<u16> {
-        let meta = packet.meta();
         let mtu = self.snapshot.path_mtus().of(backend, now)?;
-        let overhead = u32::try_from(self.snapshot.backend(backend)?.encap.overhead()).ok()?;
-        let room = mtu.saturating_sub(overhead).max(smallest_mtu(packet));
-        (meta.dont_fragment && u32::from(meta.length) > room).then(|| u16::try_from(room).ok())?
+        let overhead = u32::try_from(self.snapshot.lane(backend)?.encap.overhead()).ok()?;
+        let room = mtu.saturating_sub(overhead).max(smallest_mtu(meta.version));
+        let too_long = u32::from(meta.longest()) > room;
+        (meta.dont_fragment && too_long).then(|| u16::try_from(room).ok())?
     }
 
-    fn too_big(
+    pub(super) fn too_big(
         &mut self,
-        packet: &Packet<'_>,
-        bytes: &[u8],
+        (packet, bytes): (&Packet<'_>, &[u8]),
         mtu: u16,
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
@@ -98,15 +96,16 @@ impl Director {
             return Err(DropReason::RateLimited);
         }
         packet_too_big(packet, bytes, mtu, self.replies.one());
-        Ok(Outcome::Reply { packets: 1 })
+        Ok(Outcome::Reply {
+            packets: packet.meta().packets(),
+        })
     }
 }
 
 /// What a sender may be asked to go down to: RFC 791 §3.2 and RFC 8200 §5.
-fn smallest_mtu(packet: &Packet<'_>) -> u32 {
-    if packet.destination().is_ipv4() {
-        68
-    } else {
-        1280
+const fn smallest_mtu(version: Version) -> u32 {
+    match version {
+        Version::V4 => 68,
+        Version::V6 => 1280,
     }
 }

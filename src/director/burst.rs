@@ -4,9 +4,9 @@
 //! frames of the same burst.
 
 use super::{
-    Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Target, Timestamp, Verdict,
+    Director, DropReason, EXPIRE_PER_PACKET, Forward, Outcome, Segment, Target, Timestamp, Verdict,
 };
-use crate::packet::{Burst, Entropy, Packet};
+use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
 
 /// Which packets among the answers of a burst are the answer to one of its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +57,15 @@ impl Director {
         self.verdicts.clear();
         self.answers.clear();
         self.expire(now, EXPIRE_PER_PACKET * burst.len());
+        self.look_ahead(burst);
         for frame in 0..burst.len() {
-            let verdict = self.read(burst.packet(frame), now);
-            self.push(verdict);
+            let verdict = match self.ahead.segment(frame) {
+                Some((segment, hint)) => {
+                    self.decide_segment(&segment, hint, burst.packet(frame), now)
+                }
+                None => self.read(burst.packet(frame), burst.segmentation(frame), now),
+            };
+            self.verdicts.push(verdict);
         }
         self.release_strays(burst, now);
         self.release(burst);
@@ -77,16 +83,52 @@ impl Director {
         (range.first..range.end).filter_map(|number| self.answers.packet(number))
     }
 
+    /// The outer identification of a further segment of a packet that was decided, where DF is clear.
+    #[must_use]
+    pub fn identification(&self) -> u16 {
+        self.identifications.take()
+    }
+
     /// Whether packets that waited need frames of the next burst.
     #[must_use]
     pub fn has_released(&self) -> bool {
         self.fragments.has_released() || self.strays.has_settled()
     }
 
-    fn read(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
+    fn decide_segment(
+        &mut self,
+        segment: &Segment,
+        hint: Option<u32>,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Verdict {
+        let Segment {
+            sought,
+            event,
+            meta,
+        } = segment;
+        let target = self.target((sought, hint), *event, now);
+        let outcome = target.and_then(|target| match self.inner_limit(meta, target.backend, now) {
+            None => Ok(Outcome::Forward(target)),
+            Some(mtu) => {
+                let packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
+                let packet = packet.segmented(meta.segmentation);
+                self.too_big((&packet, bytes), mtu, now)
+            }
+        });
+        self.conclude(*meta, outcome)
+    }
+
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        segmentation: Option<Segmentation>,
+        now: Timestamp,
+    ) -> Verdict {
         let Ok(packet) = Packet::parse(bytes) else {
-            return self.dropped(DropReason::Malformed);
+            return self.dropped(DropReason::Malformed, 1);
         };
+        let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
         if self.parks(&packet, bytes, now) {
             return Verdict::Hold;
@@ -94,30 +136,30 @@ impl Director {
         self.decide(&packet, bytes, now)
     }
 
-    pub(super) fn push(&mut self, verdict: Verdict) {
-        self.verdicts.push(verdict);
+    pub(super) fn decide(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) -> Verdict {
+        let outcome = self.outcome(packet, bytes, now);
+        self.conclude(packet.meta(), outcome)
     }
 
-    pub(super) fn decide(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) -> Verdict {
-        match self.outcome(packet, bytes, now) {
-            Ok(Outcome::Forward(target)) => self.forward(packet, target),
+    fn conclude(&mut self, meta: Meta, outcome: Result<Outcome, DropReason>) -> Verdict {
+        match outcome {
+            Ok(Outcome::Forward(target)) => self.forward(meta, target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
                 Verdict::Reply(self.answers.push(self.replies.packets()))
             }
             Ok(Outcome::Hold) => Verdict::Hold,
-            Err(reason) => self.dropped(reason),
+            Err(reason) => self.dropped(reason, meta.packets()),
         }
     }
 
     /// The packet leaves, if the outer length field can hold it.
-    fn forward(&mut self, packet: &Packet<'_>, target: Target) -> Verdict {
-        let meta = packet.meta();
-        let Some(backend) = self.snapshot.backend(target.backend) else {
-            return self.dropped(DropReason::NoBackend);
+    fn forward(&mut self, meta: Meta, target: Target) -> Verdict {
+        let Some(lane) = self.snapshot.lane(target.backend) else {
+            return self.dropped(DropReason::NoBackend, meta.packets());
         };
-        if !backend.encap.holds(meta.length) {
-            return self.dropped(DropReason::TooBig);
+        if !lane.encap.holds(meta.longest()) {
+            return self.dropped(DropReason::TooBig, meta.packets());
         }
         let identification = if meta.dont_fragment {
             0
@@ -141,8 +183,8 @@ impl Director {
             && let Some((target, length)) = self.fragments.take_released(room)
         {
             let verdict = match Packet::parse(&room[..length.min(room.len())]) {
-                Ok(packet) => self.forward(&packet, target),
-                Err(_) => self.dropped(DropReason::Malformed), // cut by a frame that is too small
+                Ok(packet) => self.forward(packet.meta(), target),
+                Err(_) => self.dropped(DropReason::Malformed, 1), // cut by a frame that is too small
             };
             burst.push(length);
             self.verdicts.push(verdict);

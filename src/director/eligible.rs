@@ -26,6 +26,18 @@ pub enum Takes {
     Nothing,
 }
 
+impl Takes {
+    /// Whether it takes a packet of a flow that it has, which may be one that `opens` a connection: a SYN is of
+    /// a new flow, whatever the flow table remembers of its ports.
+    pub(super) const fn keeps(self, opens: bool) -> bool {
+        match self {
+            Self::NewFlows => true,
+            Self::KnownFlows => !opens,
+            Self::Nothing => false,
+        }
+    }
+}
+
 /// What each backend of a VIP takes, in their order.
 pub(super) fn takes(vip: &VipSpec, health: impl Fn(&VipSpec, IpAddr) -> Health) -> Vec<Takes> {
     let measured: Vec<_> = vip

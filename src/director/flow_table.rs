@@ -27,14 +27,16 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 pub use class::FlowEvent;
+pub(super) use class::Tick;
+pub(super) use index::Sought;
 
-use super::snapshot::BackendIndex;
+use super::indices::BackendIndex;
 use super::spec::FlowLimits;
 use super::time::Timestamp;
 use super::verdict::Counters;
 use crate::packet::FlowKey;
-use class::{Class, Tick, Timeouts};
-use entry::{Entry, PackedKey};
+use class::{Class, Timeouts};
+use entry::Entry;
 use index::Index;
 use lists::Lists;
 use slab::Slab;
@@ -115,29 +117,21 @@ impl FlowTable {
         event: FlowEvent,
         now: Timestamp,
     ) -> Option<BackendIndex> {
-        let at = self.find(key)?;
         let now = Tick::at(now);
-        let entry = &mut self.entries[at];
-        let idle = now.since(entry.last_used);
-        let reopens = entry.class.is_closed() && event.opens();
-        if reopens || self.timeouts.is_over(entry.class, idle) {
-            self.remove_at(at);
+        let known = self.known(self.find(&self.seek(key))?, event, now);
+        if known.is_over {
+            self.remove_at(known.at);
             return None;
         }
-        entry.last_used = now;
-        let (backend, class) = (entry.backend, entry.class.after(event));
-        let filed = now.since(entry.filed);
-        if class != entry.class || self.timeouts.is_misfiled(class, filed) {
-            self.file(at, class, now);
-        }
-        Some(backend)
+        self.refresh(known.at, event, now);
+        Some(known.backend)
     }
 
     /// The backend of a known flow, whose entry stays as it is: for packets that are not the
     /// client's own.
     #[must_use]
     pub fn peek(&self, key: &FlowKey, now: Timestamp) -> Option<BackendIndex> {
-        let entry = &self.entries[self.find(key)?];
+        let entry = &self.entries[self.find(&self.seek(key))?];
         let idle = Tick::at(now).since(entry.last_used);
         (!self.timeouts.is_over(entry.class, idle)).then_some(entry.backend)
     }
@@ -152,29 +146,19 @@ impl FlowTable {
         event: FlowEvent,
         now: Timestamp,
     ) {
-        debug_assert!(self.find(&key).is_none(), "{key} is in the table");
-        let (class, now) = (Class::first(event), Tick::at(now));
-        self.make_room(class);
-        let entry = Entry::new(&PackedKey::new(&key), class, backend, now);
-        let at = self.entries.take(entry);
-        self.lists.push(&mut self.entries, at, now);
-        self.index.insert(&mut self.entries, at);
-        self.counters.count_flow(backend);
+        self.enter(&self.seek(&key), (backend, 0), event, Tick::at(now));
     }
 
     /// Moves a known flow to another backend; its class and age stay.
     pub fn reassign(&mut self, key: &FlowKey, backend: BackendIndex) {
-        if let Some(at) = self.find(key) {
-            let entry = &mut self.entries[at];
-            self.counters.uncount_flow(entry.backend);
-            self.counters.count_flow(backend);
-            entry.backend = backend;
+        if let Some(at) = self.find(&self.seek(key)) {
+            self.settle(at, (backend, 0));
         }
     }
 
     /// Forgets a flow.
     pub fn remove(&mut self, key: &FlowKey) {
-        if let Some(at) = self.find(key) {
+        if let Some(at) = self.find(&self.seek(key)) {
             self.remove_at(at);
         }
     }
@@ -200,11 +184,115 @@ impl FlowTable {
         self.expired_at = Some(now);
         expired
     }
+}
 
-    fn find(&self, key: &FlowKey) -> Option<u32> {
-        self.index.find(&self.entries, &PackedKey::new(key))
+/// A flow that the table has an entry of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// Its place.
+    pub(super) at: u32,
+    pub(super) backend: BackendIndex,
+    /// Of the services by which the backend was last found to be of the flow's VIP; 0 for none.
+    pub(super) generation: u16,
+    /// It expired, or the packet is a SYN that reuses the ports of a closed one: to be
+    /// [removed](FlowTable::remove_at).
+    pub(super) is_over: bool,
+}
+
+/// Looked up in steps, for the director: each step of a burst reads one array for all packets, so that the
+/// cache misses of one overlap with those of the others.
+impl FlowTable {
+    /// Packs and hashes a key: nothing of the table is read.
+    pub(super) fn seek(&self, key: &FlowKey) -> Sought {
+        self.index.seek(key)
     }
 
+    /// Reads the bucket's head: where the entry is, mostly.
+    pub(super) fn head(&self, sought: &Sought) -> u32 {
+        self.index.head(sought)
+    }
+
+    /// Reads the entries of the bucket that begins with `head`. Where the flow's is, and its backend; a hint
+    /// as soon as another packet is decided.
+    pub(super) fn follow(&self, head: u32, sought: &Sought) -> Option<(u32, BackendIndex)> {
+        let at = Index::follow(&self.entries, head, sought)?;
+        Some((at, self.entries[at].backend))
+    }
+
+    /// Where the flow is: at the place of the hint, if that still holds.
+    pub(super) fn find_by(&self, hint: Option<u32>, sought: &Sought) -> Option<u32> {
+        let holds = |at: &u32| self.entries[*at].key() == sought.key;
+        hint.filter(holds).or_else(|| self.find(sought))
+    }
+
+    pub(super) fn find(&self, sought: &Sought) -> Option<u32> {
+        Index::follow(&self.entries, self.head(sought), sought)
+    }
+
+    /// What the entry at a place means for a packet.
+    pub(super) fn known(&self, at: u32, event: FlowEvent, now: Tick) -> Known {
+        let entry = &self.entries[at];
+        let reopens = entry.class.is_closed() && event.opens();
+        Known {
+            at,
+            backend: entry.backend,
+            generation: entry.generation,
+            is_over: reopens
+                || self
+                    .timeouts
+                    .is_over(entry.class, now.since(entry.last_used)),
+        }
+    }
+
+    /// A packet of the flow went by.
+    pub(super) fn refresh(&mut self, at: u32, event: FlowEvent, now: Tick) {
+        let entry = &mut self.entries[at];
+        entry.last_used = now;
+        let (class, filed) = (entry.class.after(event), now.since(entry.filed));
+        if class != entry.class || self.timeouts.is_misfiled(class, filed) {
+            self.file(at, class, now);
+        }
+    }
+
+    /// The flow is with this backend, by the services of that generation.
+    pub(super) fn settle(&mut self, at: u32, (backend, generation): (BackendIndex, u16)) {
+        let entry = &mut self.entries[at];
+        entry.generation = generation;
+        if entry.backend != backend {
+            self.counters.uncount_flow(entry.backend);
+            self.counters.count_flow(backend);
+            entry.backend = backend;
+        }
+    }
+
+    /// Enters a flow that has no entry.
+    pub(super) fn enter(
+        &mut self,
+        sought: &Sought,
+        (backend, generation): (BackendIndex, u16),
+        event: FlowEvent,
+        now: Tick,
+    ) {
+        debug_assert!(self.find(sought).is_none(), "{sought:?} is in the table");
+        let class = Class::first(event);
+        self.make_room(class);
+        let entry = Entry::new(&sought.key, class, (backend, generation), now);
+        let at = self.entries.take(entry);
+        self.lists.push(&mut self.entries, at, now);
+        self.index.insert(&mut self.entries, at);
+        self.counters.count_flow(backend);
+    }
+
+    /// Forgets the flow at a place.
+    pub(super) fn remove_at(&mut self, at: u32) {
+        self.lists.unlink(&mut self.entries, at);
+        self.index.remove(&mut self.entries, at);
+        self.counters.uncount_flow(self.entries[at].backend);
+        self.entries.give(at);
+    }
+}
+
+impl FlowTable {
     fn is_over(&self, at: u32, now: Tick) -> bool {
         let entry = &self.entries[at];
         self.timeouts
@@ -226,13 +314,6 @@ impl FlowTable {
             let Some(at) = victim else { return };
             self.remove_at(at);
         }
-    }
-
-    fn remove_at(&mut self, at: u32) {
-        self.lists.unlink(&mut self.entries, at);
-        self.index.remove(&mut self.entries, at);
-        self.counters.uncount_flow(self.entries[at].backend);
-        self.entries.give(at);
     }
 
     fn file(&mut self, at: u32, class: Class, now: Tick) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use super::snapshot::BackendIndex;
+use super::indices::BackendIndex;
 use super::time::Timestamp;
 use super::verdict::{DropReason, Target};
 use crate::packet::{Packet, Version};

@@ -9,21 +9,26 @@
 //! Each worker owns one [`Director`]; they share only the immutable [`Snapshot`], which control
 //! builds by the [`Roster`] and a director [`adopt`](Director::adopt)s as a whole.
 
+mod ahead;
 mod answers;
 mod burst;
 mod eligible;
 mod flow_table;
 mod fragments;
 mod identification;
+mod indices;
 mod new_flows;
 mod path_error;
 mod path_mtu;
+mod placement;
 mod rate_limit;
 mod ring;
 mod rings;
 mod roster;
 mod segments;
 mod selection;
+mod services;
+mod shared;
 mod snapshot;
 mod spec;
 mod strays;
@@ -37,15 +42,15 @@ pub use crate::packet::Protocol;
 pub use burst::ReplyRange;
 pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
+pub use indices::{BackendIndex, VipIndex};
 pub use path_error::Disbelief;
 pub use path_mtu::PathMtus;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use rings::{BuildRings, RingTask};
 pub use roster::{Plan, Roster};
 pub use selection::SelectionHash;
-pub use snapshot::{
-    Backend, BackendIndex, Choice, Service, Snapshot, SnapshotError, Vip, VipIndex,
-};
+pub use services::Service;
+pub use snapshot::{Backend, Choice, Lane, Snapshot, SnapshotError, Vip};
 pub use spec::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
     HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
@@ -57,7 +62,9 @@ pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,
 };
+use ahead::{Ahead, Segment};
 use burst::Answers;
+use flow_table::{Known, Sought, Tick};
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
@@ -95,6 +102,8 @@ pub struct Director {
     errors: RateLimit,
     new_flows: NewFlowLimits,
     workers: u16,
+    /// What is known of each packet of the burst before any is decided.
+    ahead: Ahead,
     /// What becomes of each packet of the burst, by frame.
     verdicts: Vec<Verdict>,
     /// The answers of the burst.
@@ -130,6 +139,7 @@ impl Director {
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
+            ahead: Ahead::default(),
             verdicts: Vec::with_capacity(2 * BURST),
             answers: Answers::default(),
             replies: Replies::default(),
@@ -144,10 +154,10 @@ impl Director {
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.flows
             .set_limits(snapshot.flow_limits().share(self.workers));
-        self.new_flows = NewFlowLimits::new(&snapshot, self.workers);
+        self.new_flows.adopt(&self.snapshot, &snapshot);
         let lost = self
             .fragments
-            .give_up(|backend| snapshot.backend(backend).is_none());
+            .give_up(|backend| snapshot.lane(backend).is_none());
         self.counters.count_drops(DropReason::NoBackend, lost);
         self.counters
             .adopt(snapshot.epoch(), snapshot.index_bound());
@@ -208,8 +218,8 @@ impl Director {
             .count_drops(DropReason::FragmentTimeout, fragments);
     }
 
-    fn dropped(&self, reason: DropReason) -> Verdict {
-        self.counters.count_drop(reason);
+    fn dropped(&self, reason: DropReason, packets: u64) -> Verdict {
+        self.counters.count_drops(reason, packets);
         Verdict::Drop(reason)
     }
 
@@ -242,7 +252,7 @@ impl Director {
             }
             Fragment { offset: 0, .. } => {
                 let target = self.first_fragment(packet, now);
-                let outcome = target.and_then(|target| self.send(packet, bytes, target, now));
+                let outcome = target.and_then(|target| self.send((packet, bytes), target, now));
                 let decision = match outcome {
                     Ok(Outcome::Forward(_)) => target,
                     Ok(_) => Err(DropReason::TooBig), // the datagram will not be whole
@@ -254,7 +264,7 @@ impl Director {
                 outcome
             }
             _ => match self.fragments.place(id, bytes, now)? {
-                Placement::Decided(decision) => self.send(packet, bytes, decision?, now),
+                Placement::Decided(decision) => self.send((packet, bytes), decision?, now),
                 Placement::Held => Ok(Outcome::Hold),
                 Placement::Gathering => self.gather(id, (packet, bytes), now),
             },
@@ -268,8 +278,8 @@ impl Director {
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
         let target = match transport(packet)? {
-            Transport::Tcp { key, flags } => self.target(&key, FlowEvent::Tcp(flags), now)?,
-            Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now)?,
+            Transport::Tcp { key, flags } => self.target_alone(&key, FlowEvent::Tcp(flags), now)?,
+            Transport::Udp { key } => self.target_alone(&key, FlowEvent::Udp, now)?,
             Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
                 Echo::Reply => {
                     echo_reply(packet, self.replies.one());
@@ -285,14 +295,14 @@ impl Director {
                 return Err(self.not_balanced(packet));
             }
         };
-        self.send(packet, bytes, target, now)
+        self.send((packet, bytes), target, now)
     }
 
     /// Only TCP, UDP and forwarded echo requests are balanced by a first fragment.
     fn first_fragment(&mut self, packet: &Packet<'_>, now: Timestamp) -> Decision {
         match transport(packet)? {
-            Transport::Tcp { key, flags } => self.target(&key, FlowEvent::Tcp(flags), now),
-            Transport::Udp { key } => self.target(&key, FlowEvent::Udp, now),
+            Transport::Tcp { key, flags } => self.target_alone(&key, FlowEvent::Tcp(flags), now),
+            Transport::Udp { key } => self.target_alone(&key, FlowEvent::Udp, now),
             Transport::Icmp(Icmp::EchoRequest) => match self.echo_vip(packet)?.echo {
                 Echo::Forward => self.target_of_client(packet),
                 Echo::Reply | Echo::Drop => Err(DropReason::UnsupportedProtocol),
@@ -311,37 +321,100 @@ impl Director {
         }
     }
 
-    /// A packet of a flow: the flow table's backend, else the ring's.
-    fn target(
+    /// A packet that no stage looked up.
+    fn target_alone(
         &mut self,
         key: &FlowKey,
         event: FlowEvent,
         now: Timestamp,
     ) -> Result<Target, DropReason> {
-        let vip = self.snapshot.find_vip(key).ok_or(DropReason::NoVip)?;
-        let known = self.flows.lookup(key, event, now);
-        let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
-        if let Some(backend) = stays.filter(|_| stays == known) {
-            return Ok(self.target_of_flow(key, backend));
+        let sought = self.flows.seek(key);
+        self.target((&sought, None), event, now)
+    }
+
+    /// A packet of a flow: the flow table's backend, else the ring's.
+    ///
+    /// Where the services are those by which the flow's backend was found to be of its VIP, it still is: the
+    /// rule, and then only the entry and the backend's lane are read.
+    fn target(
+        &mut self,
+        (sought, hint): (&Sought, Option<u32>),
+        event: FlowEvent,
+        now: Timestamp,
+    ) -> Result<Target, DropReason> {
+        let now_tick = Tick::at(now);
+        let at = self.flows.find_by(hint, sought);
+        let known = at.map(|at| self.flows.known(at, event, now_tick));
+        if let Some(known) = known
+            && !known.is_over
+            && known.generation == self.snapshot.generation()
+            && let Some(lane) = self.snapshot.lane(known.backend)
+            && lane.takes.keeps(event.opens())
+        {
+            self.flows.refresh(known.at, event, now_tick);
+            return Ok(self.target_at(known.backend, sought));
         }
-        let chosen = || self.snapshot.choose(vip, key).map(|choice| choice.backend);
-        let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
-        if known.is_some() {
-            self.flows.reassign(key, backend);
-        } else if self.new_flows.allows(vip.index, now) {
-            self.flows.insert(*key, backend, event, now);
+        let backend = self.settle(sought, known, event, now)?;
+        Ok(self.target_at(backend, sought))
+    }
+
+    /// A flow that is new, or that may have to move: its VIP says where it goes.
+    fn settle(
+        &mut self,
+        sought: &Sought,
+        known: Option<Known>,
+        event: FlowEvent,
+        now: Timestamp,
+    ) -> Result<BackendIndex, DropReason> {
+        let (key, tick) = (sought.flow(), Tick::at(now));
+        let vip = self.snapshot.find_vip(&key).ok_or(DropReason::NoVip)?;
+        let known = match known {
+            Some(over) if over.is_over => {
+                self.flows.remove_at(over.at);
+                None
+            }
+            known => known,
+        };
+        let stays = known.and_then(|known| self.snapshot.stays_with(vip, known.backend));
+        let reopens = stays.is_some_and(|stays| self.is_left_by(stays, event));
+        let stays = stays.filter(|_| !reopens);
+        let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
+        let backend = stays.or_else(chosen);
+        if let Some(known) = known.filter(|_| !reopens) {
+            self.flows.refresh(known.at, event, tick);
+        }
+        let backend = backend.ok_or(DropReason::NoBackend)?;
+        let seat = (backend, self.snapshot.generation());
+        match known {
+            Some(known) if !reopens => {
+                self.flows.settle(known.at, seat);
+                return Ok(backend);
+            }
+            Some(known) => self.flows.remove_at(known.at),
+            None => {}
+        }
+        if self.new_flows.allows(vip.index, now) {
+            self.flows.enter(sought, seat, event, tick);
         } else {
             self.counters.count_untracked(backend);
         }
-        Ok(self.target_of_flow(key, backend))
+        Ok(backend)
+    }
+
+    /// Whether a backend takes known flows only and the packet opens a connection, which is no part of the
+    /// flow that is known: the client uses its port again. It is balanced as a new one, so that no SYN keeps a
+    /// drain from ending.
+    fn is_left_by(&self, backend: BackendIndex, event: FlowEvent) -> bool {
+        let lane = self.snapshot.lane(backend);
+        lane.is_some_and(|lane| !lane.takes.keeps(event.opens()))
     }
 
     /// The hash costs as much as the rest of a known flow's look-up, so it is made only where the
     /// tunnel shows it.
-    fn target_of_flow(&self, key: &FlowKey, index: BackendIndex) -> Target {
-        let backend = self.snapshot.backend(index);
-        let flow_hash = if backend.is_some_and(|backend| backend.encap.takes_entropy()) {
-            self.snapshot.flow_hash(key)
+    fn target_at(&self, index: BackendIndex, sought: &Sought) -> Target {
+        let lane = self.snapshot.lane(index);
+        let flow_hash = if lane.is_some_and(|lane| lane.encap.takes_entropy()) {
+            self.snapshot.flow_hash(&sought.flow())
         } else {
             0
         };
@@ -397,7 +470,7 @@ impl Director {
         let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
         let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
         let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;
-        Ok(self.target_of_flow(&key, backend))
+        Ok(self.target_at(backend, &self.flows.seek(&key)))
     }
 }
 

@@ -83,7 +83,7 @@ impl Snapshot {
         examine_outer(error)?;
         let mut verdict = Err(Disbelief::NoBackend(address));
         for (_, backend) in backends {
-            verdict = self.examine_tunnel(backend, error, longest);
+            verdict = self.examine_tunnel(&backend, error, longest);
             if verdict.is_ok() {
                 break;
             }
@@ -93,11 +93,11 @@ impl Snapshot {
 
     fn examine_tunnel(
         &self,
-        backend: &Backend,
+        backend: &Backend<'_>,
         error: &PathMtuError<'_>,
         longest: usize,
     ) -> Result<(), Disbelief> {
-        let (quoted, encap) = (&error.quoted, &backend.encap);
+        let (quoted, encap) = (&error.quoted, backend.encap);
         let source = quoted.quoted.source;
         // The kernel delivered it here, so where it was sent is an address of this host.
         let is_chosen = encap.source_is_chosen_by_kernel() && error.destination == Some(source);
@@ -107,7 +107,7 @@ impl Snapshot {
         if usize::try_from(quoted.length).is_ok_and(|length| length > longest + encap.overhead()) {
             return Err(Disbelief::TooLong(quoted.length));
         }
-        let vip = self.vip(backend.vip).address;
+        let vip = self.vip(backend.vip).address();
         let (inner, length) = carried(quoted, encap, &vip)?;
         if !is_packet_for(inner, length, vip) {
             return Err(Disbelief::Inner);
@@ -120,7 +120,7 @@ impl Snapshot {
 
     fn examine_flow(
         &self,
-        backend: &Backend,
+        backend: &Backend<'_>,
         inner: &Quoted,
         quoted: &QuotedPacket<'_>,
     ) -> Result<(), Disbelief> {

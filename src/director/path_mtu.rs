@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::indices::BackendIndex;
 use super::segments::Segments;
-use super::snapshot::BackendIndex;
 use super::time::Timestamp;
 
 /// How long a lowered MTU holds before the larger one is tried again.
@@ -25,7 +25,12 @@ const SMALLEST_IPV6: u32 = 1280;
 
 /// Per backend, an MTU that holds until a moment; by index, over snapshots.
 #[derive(Debug)]
-pub struct PathMtus(Segments<Learnt>);
+pub struct PathMtus {
+    learnt: Segments<Learnt>,
+    /// No MTU holds after this moment, in nanoseconds of a [`Timestamp`]: where none does, which is the rule,
+    /// a packet reads this alone.
+    latest: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Learnt {
@@ -36,19 +41,22 @@ struct Learnt {
 
 impl Default for PathMtus {
     fn default() -> Self {
-        Self(Segments::new())
+        Self {
+            learnt: Segments::new(),
+            latest: AtomicU64::new(0),
+        }
     }
 }
 
 impl PathMtus {
     /// Makes room for the indices below `backends`.
     pub(super) fn reserve(&self, backends: usize) {
-        self.0.reserve(backends);
+        self.learnt.reserve(backends);
     }
 
     /// Another backend holds this index now.
     pub(super) fn forget(&self, backend: BackendIndex) {
-        if let Some(learnt) = self.0.get(backend.position()) {
+        if let Some(learnt) = self.learnt.get(backend.position()) {
             learnt.until.store(0, Ordering::Relaxed);
         }
     }
@@ -70,11 +78,12 @@ impl PathMtus {
         {
             return known;
         }
-        if let Some(learnt) = self.0.get(backend.position()) {
+        if let Some(learnt) = self.learnt.get(backend.position()) {
             learnt.mtu.store(mtu, Ordering::Relaxed);
             let until = now.plus(LIFETIME).as_nanos();
             // Whoever sees the new moment sees the MTU that belongs to it.
             learnt.until.store(until, Ordering::Release);
+            self.latest.fetch_max(until, Ordering::Release);
         }
         mtu
     }
@@ -82,7 +91,10 @@ impl PathMtus {
     /// The largest outer packet for this backend in bytes, where less than its device's MTU.
     #[must_use]
     pub fn of(&self, backend: BackendIndex, now: Timestamp) -> Option<u32> {
-        let learnt = self.0.get(backend.position())?;
+        if self.latest.load(Ordering::Acquire) <= now.as_nanos() {
+            return None;
+        }
+        let learnt = self.learnt.get(backend.position())?;
         let holds = learnt.until.load(Ordering::Acquire) > now.as_nanos();
         holds.then(|| learnt.mtu.load(Ordering::Relaxed))
     }

@@ -28,6 +28,20 @@ impl RateLimit {
         }
     }
 
+    /// The same with no more credit than another one has, which it follows.
+    pub(super) const fn after(self, before: &Self) -> Self {
+        let credit_ns = if before.credit_ns < self.most_ns {
+            before.credit_ns
+        } else {
+            self.most_ns
+        };
+        Self {
+            credit_ns,
+            counted: before.counted,
+            ..self
+        }
+    }
+
     /// Whether one more is allowed.
     pub(super) fn allows(&mut self, now: Timestamp) -> bool {
         let earned_ns = now.as_nanos().saturating_sub(self.counted.as_nanos());

@@ -17,6 +17,8 @@ pub(super) struct Rings {
     build: BuildRings,
     made_with: Option<(HashKey, RingSize)>,
     by_members: HashMap<MemberSet, Option<Arc<Ring>>>,
+    /// How many sets the last plan had.
+    planned: usize,
 }
 
 impl Default for Rings {
@@ -32,6 +34,7 @@ impl Rings {
             build,
             made_with: None,
             by_members: HashMap::new(),
+            planned: 0,
         }
     }
 
@@ -45,25 +48,57 @@ impl Rings {
     ) -> Self {
         let made_with = Some((*key, size));
         let known = (self.made_with == made_with).then_some(&self.by_members);
-        let mut by_members = HashMap::new();
-        let mut tasks = Vec::new();
+        let mut next = Self {
+            build: self.build,
+            made_with,
+            by_members: HashMap::new(),
+            planned: 0,
+        };
+        let mut missing = Vec::new();
         for set in sets {
-            if by_members.contains_key(set) {
+            if next.by_members.contains_key(set) {
                 continue;
             }
             let ring = known.and_then(|known| known.get(set)).cloned();
             if ring.is_none() {
-                tasks.push(RingTask { key, size, set });
+                missing.push(set);
             }
-            by_members.insert(set.clone(), ring.flatten());
+            next.by_members.insert(set.clone(), ring.flatten());
         }
-        for (task, ring) in tasks.iter().zip((self.build)(&tasks)) {
-            by_members.insert(task.set.clone(), ring.map(Arc::new));
+        next.build(&missing);
+        next.planned = next.by_members.len();
+        next
+    }
+
+    /// The ring of one more set, of the same key and size. Rings that nothing uses any more are kept for
+    /// backends that come and go, but not more of them than the plan has.
+    pub(super) fn add(&mut self, set: &MemberSet) {
+        if self.by_members.len() > 2 * self.planned {
+            let is_used = |ring: &Option<Arc<Ring>>| {
+                ring.as_ref()
+                    .is_some_and(|ring| Arc::strong_count(ring) > 1)
+            };
+            self.by_members.retain(|_, ring| is_used(ring));
         }
-        Self {
-            build: self.build,
-            made_with,
-            by_members,
+        if !self.by_members.contains_key(set) {
+            self.build(&[set]);
+        }
+    }
+
+    fn build(&mut self, sets: &[&MemberSet]) {
+        let Some((key, size)) = &self.made_with else {
+            return; // there are no sets before there is a key
+        };
+        let tasks: Vec<_> = sets
+            .iter()
+            .map(|&set| RingTask {
+                key,
+                size: *size,
+                set,
+            })
+            .collect();
+        for (set, ring) in sets.iter().zip((self.build)(&tasks)) {
+            self.by_members.insert((*set).clone(), ring.map(Arc::new));
         }
     }
 

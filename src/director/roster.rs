@@ -11,9 +11,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::eligible::{Health, takes};
+use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
+use super::placement::Placement;
+use super::ring::Ring;
 use super::rings::{BuildRings, Rings};
-use super::snapshot::{BackendIndex, Placement, Service, Snapshot, SnapshotError};
+use super::selection::SelectionHash;
+use super::services::{Service, Services};
+use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
 use super::spec::{FlowLimits, HashKey, RingSize, VipSpec};
 use super::verdict::{Counters, Traffic};
 use crate::packet::{Encap, FamilyMismatch};
@@ -41,7 +46,10 @@ pub struct Roster {
     rings: Rings,
     path_mtus: Arc<PathMtus>,
     workers: Vec<Arc<Counters>>,
+    /// Of the last snapshot that was asked for.
     epoch: u64,
+    /// The last snapshot that was built; the next one shares what did not change.
+    last: Option<Snapshot>,
 }
 
 /// What stays the same of a backend, whatever else changes.
@@ -50,8 +58,10 @@ type Identity = (Service, IpAddr);
 #[derive(Debug, Clone, Copy)]
 struct Holder {
     identity: Identity,
-    /// The epoch of the last snapshot that it was in.
+    /// The epoch of the last plan that it was in.
     seen: u64,
+    /// The epoch of the first snapshot after that without it.
+    left: Option<u64>,
     /// Counted for those who held the index before.
     before: Traffic,
 }
@@ -72,7 +82,7 @@ impl Roster {
     }
 
     /// Builds the snapshot that follows the last one. `health` tells what was measured of each
-    /// backend of a VIP, `tunnel` gives its outer header.
+    /// backend of a VIP, `tunnel` gives its outer header. What is as before is shared with the last one.
     ///
     /// # Errors
     /// [`SnapshotError`] for sets that validation of the configuration would have refused.
@@ -84,6 +94,7 @@ impl Roster {
     ) -> Result<Snapshot, SnapshotError> {
         self.reclaim();
         self.epoch += 1;
+        let services = self.services(plan)?;
         let mut placements = Vec::with_capacity(plan.vips.len());
         for vip in plan.vips {
             let service = Service::of(vip);
@@ -91,15 +102,53 @@ impl Roster {
             let indices = indices.map(|address| self.seat((service, address)));
             placements.push(Placement::new(vip, indices.collect(), takes(vip, &health))?);
         }
+        self.note_leavers();
         let sets = placements.iter().map(|placement| &placement.members);
         self.rings = self.rings.next(&plan.hash_key, plan.ring_size, sets);
-        let path_mtus = Arc::clone(&self.path_mtus);
-        let mut snapshot = Snapshot::empty(self.epoch, plan, path_mtus, self.addresses());
-        for (vip, placement) in plan.vips.iter().zip(placements) {
+        let mut snapshot = self.successor(plan, services);
+        for (position, (vip, placement)) in plan.vips.iter().zip(placements).enumerate() {
             let ring = self.rings.of(&placement.members);
-            snapshot.add(vip, placement, ring, &mut tunnel)?;
+            let index = VipIndex::at(position);
+            place(&mut snapshot, index, vip, placement, ring, &mut tunnel)?;
         }
-        Ok(snapshot.finish())
+        snapshot.vips.truncate(plan.vips.len());
+        self.vacate(&mut snapshot);
+        index_addresses(&mut snapshot);
+        self.last = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    /// Builds the snapshot that follows the last one, which was of this plan too, where only the health of
+    /// backends of these VIPs changed, or the tunnels to them: as [`build`](Self::build) would, at the cost of
+    /// these VIPs.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn refresh(
+        &mut self,
+        plan: &Plan<'_>,
+        changed: &[VipIndex],
+        health: impl Fn(&VipSpec, IpAddr) -> Health,
+        mut tunnel: impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let Some(last) = self.last.as_ref() else {
+            return self.build(plan, health, tunnel);
+        };
+        let mut snapshot = last.clone();
+        self.epoch += 1;
+        snapshot.epoch = self.epoch;
+        for &index in changed {
+            let Some(vip) = plan.vips.get(index.position()) else {
+                continue;
+            };
+            let indices = snapshot.vip(index).backends.to_vec();
+            let placement = Placement::new(vip, indices, takes(vip, &health))?;
+            self.rings.add(&placement.members);
+            let ring = self.rings.of(&placement.members);
+            place(&mut snapshot, index, vip, placement, ring, &mut tunnel)?;
+        }
+        self.last = Some(snapshot.clone());
+        Ok(snapshot)
     }
 
     /// What all workers counted for the backend that holds `index`.
@@ -140,17 +189,66 @@ impl Roster {
         workers.map(|worker| worker.traffic(index)).sum()
     }
 
-    /// By index, who holds it or held it last.
-    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.holders.iter().map(|holder| holder.identity.1)
+    /// The services of a plan; those of the last snapshot where they are the same.
+    fn services(&self, plan: &Plan<'_>) -> Result<Arc<Services>, SnapshotError> {
+        let list: Vec<_> = plan.vips.iter().map(Service::of).collect();
+        let last = self.last.as_ref().map(|last| &last.services);
+        if let Some(last) = last
+            && last.list() == list
+        {
+            return Ok(Arc::clone(last));
+        }
+        let before = last.map_or(0, |last| last.generation());
+        let generation = before.checked_add(1).unwrap_or(1);
+        let duplicate = |position: usize| SnapshotError::DuplicateVip {
+            vip: plan.vips[position].name.clone(),
+        };
+        let services = Services::new(list, generation).map_err(duplicate)?;
+        Ok(Arc::new(services))
+    }
+
+    /// What follows the last snapshot, with its VIPs and backends yet.
+    fn successor(&self, plan: &Plan<'_>, services: Arc<Services>) -> Snapshot {
+        let last = self.last.as_ref();
+        Snapshot {
+            epoch: self.epoch,
+            flow_limits: plan.flows,
+            services,
+            vips: last.map(|last| last.vips.clone()).unwrap_or_default(),
+            lanes: last.map(|last| last.lanes.clone()).unwrap_or_default(),
+            places: last.map(|last| last.places.clone()).unwrap_or_default(),
+            by_address: last
+                .map(|last| Arc::clone(&last.by_address))
+                .unwrap_or_default(),
+            selection: SelectionHash::new(&plan.hash_key),
+            path_mtus: Arc::clone(&self.path_mtus),
+        }
+    }
+
+    /// Whoever is not in the plan of this epoch any more has left.
+    fn note_leavers(&mut self) {
+        for holder in &mut self.holders {
+            if holder.seen < self.epoch && holder.left.is_none() {
+                holder.left = Some(self.epoch);
+            }
+        }
+    }
+
+    /// Takes the lanes of those who left out of a snapshot.
+    fn vacate(&self, snapshot: &mut Snapshot) {
+        for (position, holder) in self.holders.iter().enumerate() {
+            if holder.left.is_some() {
+                snapshot.lanes.set(position, None);
+            }
+        }
     }
 
     /// Makes vacant what nothing refers to any more.
     fn reclaim(&mut self) {
         let left = self.indices.values().filter(|index| {
-            let Holder { seen, .. } = self.holders[index.position()];
+            let left = self.holders[index.position()].left;
             // In this order: a worker that has adopted enters no further flow.
-            seen < self.epoch && self.is_adopted(seen + 1) && self.counted(**index).flows == 0
+            left.is_some_and(|left| self.is_adopted(left)) && self.counted(**index).flows == 0
         });
         let mut left: Vec<_> = left.copied().collect();
         left.sort_unstable(); // a map has no order, and runs should be alike
@@ -165,7 +263,8 @@ impl Roster {
     fn seat(&mut self, identity: Identity) -> BackendIndex {
         let known = self.indices.get(&identity).copied();
         let index = known.unwrap_or_else(|| self.vacancy(identity));
-        self.holders[index.position()].seen = self.epoch;
+        let holder = &mut self.holders[index.position()];
+        (holder.seen, holder.left) = (self.epoch, None);
         index
     }
 
@@ -177,6 +276,7 @@ impl Roster {
         let holder = Holder {
             identity,
             seen: self.epoch,
+            left: None,
             before: self.counted(index),
         };
         match self.holders.get_mut(index.position()) {
@@ -187,6 +287,74 @@ impl Roster {
         self.path_mtus.forget(index);
         self.indices.insert(identity, index);
         index
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of its own, that none follows, in which every backend is healthy. `tunnel` gives
+    /// the outer header for a backend of a VIP.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] for sets that validation of the configuration would have refused.
+    pub fn build(
+        plan: &Plan<'_>,
+        tunnel: impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
+    ) -> Result<Self, SnapshotError> {
+        Roster::default().build(plan, |_, _| Health::Healthy, tunnel)
+    }
+}
+
+/// Brings a VIP and its backends into the snapshot; what is there already is kept.
+fn place(
+    snapshot: &mut Snapshot,
+    index: VipIndex,
+    spec: &VipSpec,
+    placement: Placement,
+    ring: Option<Arc<Ring>>,
+    tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
+) -> Result<(), SnapshotError> {
+    for (backend, (at, takes)) in spec.backends.iter().zip(placement.seats()) {
+        let encap = tunnel(spec, backend.address)?;
+        let lane = Lane {
+            encap,
+            vip: index,
+            takes,
+        };
+        let place = Place {
+            address: backend.address,
+            state: backend.state,
+        };
+        snapshot.lanes.set(at.position(), Some(lane));
+        snapshot.places.set(at.position(), Some(place));
+    }
+    let vip = Vip {
+        name: spec.name.clone(),
+        service: Service::of(spec),
+        echo: spec.echo,
+        index,
+        new_flows_per_second: spec.new_flows_per_second,
+        hash: spec.hash,
+        ring,
+        members: placement.member_indices,
+        backends: placement.indices.into(),
+    };
+    match snapshot.vips.get_mut(index.position()) {
+        Some(known) if known.is_same(&vip) => {}
+        Some(known) => *known = Arc::new(vip),
+        None => snapshot.vips.push(Arc::new(vip)),
+    }
+    Ok(())
+}
+
+/// Sorts the backends by their addresses, if they are not those of the snapshot before.
+fn index_addresses(snapshot: &mut Snapshot) {
+    let backends = snapshot.backends();
+    let mut sorted: Vec<_> = backends
+        .map(|(index, backend)| (backend.address, index))
+        .collect();
+    sorted.sort_unstable();
+    if *snapshot.by_address != *sorted {
+        snapshot.by_address = sorted.into();
     }
 }
 

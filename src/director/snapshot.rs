@@ -1,106 +1,90 @@
 //! What the packet path reads: VIPs, their rings and tunnels. Immutable; swapped whole.
+//!
+//! Tables, each of which a following snapshot shares as far as nothing in it changed:
+//!
+//! - [`Services`]: which VIP a flow is for. Only a flow's first packet asks.
+//! - [`Vip`]: the ring and what it chooses from. Only a flow's first packet asks.
+//! - [`Lane`]: what every packet needs of its backend, in one cache line.
+//! - [`Place`]: the rest of a backend, for control and output.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use ahash::RandomState;
-use hashbrown::HashMap;
-
-use super::eligible::{Health, Takes};
+use super::eligible::Takes;
+use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
 use super::ring::{MAX_MEMBERS, Ring, Slot};
-use super::rings::MemberSet;
-use super::roster::{Plan, Roster};
 use super::selection::SelectionHash;
-use super::spec::{BackendState, Echo, FlowLimits, HashFields, PortMatch, VipSpec};
-use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, Protocol, TunnelId, Tunnels};
-
-/// A VIP's position in [`Snapshot::vips`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct VipIndex(u32);
-
-/// A backend of a VIP, by a number that it keeps over all snapshots that it is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackendIndex(u32);
-
-impl VipIndex {
-    /// The position as an array index.
-    #[must_use]
-    pub const fn position(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl BackendIndex {
-    /// The number of the tunnel to it.
-    #[must_use]
-    pub const fn tunnel(self) -> TunnelId {
-        TunnelId(self.0)
-    }
-
-    /// The index with this number. A first snapshot counts from 0, in the order of the
-    /// configuration.
-    #[must_use]
-    pub const fn new(position: u32) -> Self {
-        Self(position)
-    }
-
-    /// The position as an array index.
-    #[must_use]
-    pub const fn position(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// What clients address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Service {
-    /// The VIP.
-    pub address: IpAddr,
-    /// The destination port.
-    pub port: PortMatch,
-    /// The transport protocol.
-    pub protocol: Protocol,
-}
-
-impl Service {
-    /// What clients of a VIP address.
-    #[must_use]
-    pub const fn of(vip: &VipSpec) -> Self {
-        Self {
-            address: vip.address,
-            port: vip.port,
-            protocol: vip.protocol,
-        }
-    }
-}
+use super::services::{Service, Services};
+use super::shared::Shared;
+use super::spec::{BackendState, Echo, FlowLimits, HashFields};
+use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, TunnelId, Tunnels};
 
 /// One VIP as the packet path sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
     /// The operator's name for it.
     pub name: String,
-    /// Where clients send to.
-    pub address: IpAddr,
+    /// What clients address.
+    pub service: Service,
     /// What happens to echo requests for its address.
     pub echo: Echo,
     /// Its position in [`Snapshot::vips`].
     pub index: VipIndex,
     /// Flows that may enter the flow table, for all workers together.
     pub new_flows_per_second: Option<NonZeroU32>,
-    hash: HashFields,
+    pub(super) hash: HashFields,
     /// `None` while no backend takes new flows. A slot holds a position in `members`.
-    ring: Option<Arc<Ring>>,
+    pub(super) ring: Option<Arc<Ring>>,
     /// The backends that take new flows.
-    members: Box<[BackendIndex]>,
+    pub(super) members: Box<[BackendIndex]>,
     /// All of them, in the order of the configuration.
-    backends: Box<[BackendIndex]>,
+    pub(super) backends: Box<[BackendIndex]>,
 }
 
-/// One backend of one VIP as the packet path sees it.
-#[derive(Debug, Clone)]
-pub struct Backend {
+impl Vip {
+    /// Where clients send to.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.service.address
+    }
+
+    /// Whether the other says the same; shared rings are not compared slot by slot.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let rings = [self, other].map(|vip| vip.ring.as_ref().map(Arc::as_ptr));
+        let without_ring = |vip: &Self| Self {
+            ring: None,
+            ..vip.clone()
+        };
+        rings[0] == rings[1] && without_ring(self) == without_ring(other)
+    }
+}
+
+/// What a packet needs of its backend: one cache line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(align(64))]
+pub struct Lane {
+    /// The tunnel to it.
+    pub encap: Encap,
+    /// The VIP it serves.
+    pub vip: VipIndex,
+    /// Which flows it takes, by its state, its weight and its health.
+    pub takes: Takes,
+}
+
+const _: () = assert!(size_of::<Option<Lane>>() == 64, "a lane is one cache line");
+
+/// Who holds an index, or held it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) address: IpAddr,
+    pub(super) state: BackendState,
+}
+
+/// One backend of one VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend<'a> {
     /// The VIP it serves.
     pub vip: VipIndex,
     /// The tunnel's far end.
@@ -110,15 +94,7 @@ pub struct Backend {
     /// Which flows it takes, by its state, its weight and its health.
     pub takes: Takes,
     /// The tunnel to it.
-    pub encap: Encap,
-}
-
-/// Who holds an index.
-#[derive(Debug, Clone)]
-enum Seat {
-    Here(Backend),
-    /// A backend with this address that is not configured any more.
-    Left(IpAddr),
+    pub encap: &'a Encap,
 }
 
 /// Why VIPs cannot be turned into a snapshot.
@@ -143,150 +119,26 @@ pub enum SnapshotError {
     },
 }
 
-/// VIPs, rings and tunnels at one moment.
-#[derive(Debug)]
+/// VIPs, rings and tunnels at one moment. A clone shares all tables.
+#[derive(Debug, Clone)]
 pub struct Snapshot {
-    epoch: u64,
-    flow_limits: FlowLimits,
-    vips: Vec<Vip>,
+    pub(super) epoch: u64,
+    pub(super) flow_limits: FlowLimits,
+    pub(super) services: Arc<Services>,
+    pub(super) vips: Vec<Arc<Vip>>,
+    /// By index; none where a backend is not configured any more.
+    pub(super) lanes: Shared<Lane>,
     /// By index.
-    seats: Vec<Seat>,
-    services: HashMap<Service, VipIndex, RandomState>,
+    pub(super) places: Shared<Place>,
     /// Of all backends, in the order of addresses.
-    by_address: Vec<(IpAddr, BackendIndex)>,
-    /// The first VIP of each address.
-    addresses: HashMap<IpAddr, VipIndex, RandomState>,
-    selection: SelectionHash,
-    path_mtus: Arc<PathMtus>,
-}
-
-/// Where a VIP's backends stand.
-#[derive(Debug)]
-pub(super) struct Placement {
-    /// In the order of the configuration, as the next one.
-    indices: Vec<BackendIndex>,
-    takes: Vec<Takes>,
-    /// Those that take new flows, in the order of addresses.
-    pub(super) members: MemberSet,
-    member_indices: Box<[BackendIndex]>,
-}
-
-impl Placement {
-    /// # Errors
-    /// [`SnapshotError::TooManyBackends`].
-    pub(super) fn new(
-        vip: &VipSpec,
-        indices: Vec<BackendIndex>,
-        takes: Vec<Takes>,
-    ) -> Result<Self, SnapshotError> {
-        if indices.len() > MAX_MEMBERS {
-            return Err(SnapshotError::TooManyBackends {
-                vip: vip.name.clone(),
-                backends: indices.len(),
-            });
-        }
-        let mut members: Vec<_> = vip
-            .backends
-            .iter()
-            .zip(&indices)
-            .zip(&takes)
-            .filter(|&(_, &takes)| takes == Takes::NewFlows)
-            .map(|((backend, &index), _)| (backend.address, backend.weight, index))
-            .collect();
-        members.sort_unstable_by_key(|&(address, ..)| address);
-        Ok(Self {
-            member_indices: members.iter().map(|&(.., index)| index).collect(),
-            members: members
-                .into_iter()
-                .map(|(address, weight, _)| (address, weight))
-                .collect(),
-            indices,
-            takes,
-        })
-    }
+    pub(super) by_address: Arc<[(IpAddr, BackendIndex)]>,
+    pub(super) selection: SelectionHash,
+    /// Beside the tables: the one part that changes.
+    pub(super) path_mtus: Arc<PathMtus>,
 }
 
 impl Snapshot {
-    /// A snapshot of its own, that none follows, in which every backend is healthy. `tunnel` gives
-    /// the outer header for a backend of a VIP.
-    ///
-    /// # Errors
-    /// [`SnapshotError`] for sets that validation of the configuration would have refused.
-    pub fn build(
-        plan: &Plan<'_>,
-        tunnel: impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
-    ) -> Result<Self, SnapshotError> {
-        Roster::default().build(plan, |_, _| Health::Healthy, tunnel)
-    }
-
-    /// No VIPs yet; `addresses` are of those who hold or held the indices.
-    pub(super) fn empty(
-        epoch: u64,
-        plan: &Plan<'_>,
-        path_mtus: Arc<PathMtus>,
-        addresses: impl Iterator<Item = IpAddr>,
-    ) -> Self {
-        // Keys come from the operator, not from packets: nothing to defend against.
-        let hasher = RandomState::with_seeds(0, 0, 0, 0);
-        Self {
-            epoch,
-            flow_limits: plan.flows,
-            vips: Vec::with_capacity(plan.vips.len()),
-            seats: addresses.map(Seat::Left).collect(),
-            by_address: Vec::new(),
-            services: HashMap::with_hasher(hasher.clone()),
-            addresses: HashMap::with_hasher(hasher),
-            selection: SelectionHash::new(&plan.hash_key),
-            path_mtus,
-        }
-    }
-
-    pub(super) fn add(
-        &mut self,
-        spec: &VipSpec,
-        placement: Placement,
-        ring: Option<Arc<Ring>>,
-        tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
-    ) -> Result<(), SnapshotError> {
-        let vip = VipIndex(u32::try_from(self.vips.len()).unwrap_or(u32::MAX));
-        if self.services.insert(Service::of(spec), vip).is_some() {
-            return Err(SnapshotError::DuplicateVip {
-                vip: spec.name.clone(),
-            });
-        }
-        self.addresses.entry(spec.address).or_insert(vip);
-        let indices = placement.indices.iter().zip(placement.takes);
-        for (backend, (index, takes)) in spec.backends.iter().zip(indices) {
-            self.by_address.push((backend.address, *index));
-            self.seats[index.position()] = Seat::Here(Backend {
-                vip,
-                address: backend.address,
-                state: backend.state,
-                takes,
-                encap: tunnel(spec, backend.address)?,
-            });
-        }
-        self.vips.push(Vip {
-            name: spec.name.clone(),
-            address: spec.address,
-            echo: spec.echo,
-            index: vip,
-            new_flows_per_second: spec.new_flows_per_second,
-            hash: spec.hash,
-            ring,
-            members: placement.member_indices,
-            backends: placement.indices.into(),
-        });
-        Ok(())
-    }
-
-    /// All VIPs are in it.
-    pub(super) fn finish(mut self) -> Self {
-        self.by_address.sort_unstable();
-        self
-    }
-
-    /// Counts the snapshots of one [`Roster`], from 1.
+    /// Counts the snapshots of one [`Roster`](super::Roster), from 1.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
@@ -305,18 +157,21 @@ impl Snapshot {
 
     /// All VIPs, in the order of the configuration.
     #[must_use]
-    pub fn vips(&self) -> &[Vip] {
+    pub fn vips(&self) -> &[Arc<Vip>] {
         &self.vips
     }
 
     /// The backends of all VIPs, in the order of the configuration.
-    pub fn backends(&self) -> impl Iterator<Item = (BackendIndex, &Backend)> {
+    pub fn backends(&self) -> impl Iterator<Item = (BackendIndex, Backend<'_>)> {
         let indices = self.vips.iter().flat_map(|vip| &vip.backends);
         indices.filter_map(|&index| Some((index, self.backend(index)?)))
     }
 
     /// The backends with this address, one for each VIP that it serves.
-    pub fn backends_at(&self, address: IpAddr) -> impl Iterator<Item = (BackendIndex, &Backend)> {
+    pub fn backends_at(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = (BackendIndex, Backend<'_>)> {
         let first = self.by_address.partition_point(|&(at, _)| at < address);
         let here = self.by_address[first..].iter();
         here.take_while(move |&&(at, _)| at == address)
@@ -325,30 +180,45 @@ impl Snapshot {
 
     /// The backend that holds `index`; `None` when it is not configured any more.
     #[must_use]
-    pub fn backend(&self, index: BackendIndex) -> Option<&Backend> {
-        match self.seats.get(index.position())? {
-            Seat::Here(backend) => Some(backend),
-            Seat::Left(_) => None,
-        }
+    pub fn backend(&self, index: BackendIndex) -> Option<Backend<'_>> {
+        let Lane { encap, vip, takes } = self.lane(index)?;
+        let place = self.places.get(index.position())?;
+        Some(Backend {
+            vip: *vip,
+            address: place.address,
+            state: place.state,
+            takes: *takes,
+            encap,
+        })
+    }
+
+    /// What a packet needs of the backend that holds `index`; `None` when it is not configured any more.
+    #[must_use]
+    pub fn lane(&self, index: BackendIndex) -> Option<&Lane> {
+        self.lanes.get(index.position())
     }
 
     /// All indices are below it.
     #[must_use]
-    pub fn index_bound(&self) -> usize {
-        self.seats.len()
+    pub const fn index_bound(&self) -> usize {
+        self.places.bound()
+    }
+
+    /// The generation of its [`Services`]: while it stays the same, a flow stays with its VIP.
+    pub(super) fn generation(&self) -> u16 {
+        self.services.generation()
     }
 
     /// The backend of `vip` that a flow stays with which was with `known`: that one, or the same
     /// host where the flow now belongs to another VIP. `None`: it has to move.
     #[must_use]
     pub fn stays_with(&self, vip: &Vip, known: BackendIndex) -> Option<BackendIndex> {
-        let address = match self.seats.get(known.position())? {
-            Seat::Here(backend) if backend.vip == vip.index => {
-                return (backend.takes != Takes::Nothing).then_some(known);
-            }
-            Seat::Here(backend) => backend.address,
-            Seat::Left(address) => *address,
-        };
+        if let Some(lane) = self.lane(known)
+            && lane.vip == vip.index
+        {
+            return (lane.takes != Takes::Nothing).then_some(known);
+        }
+        let address = self.places.get(known.position())?.address;
         self.host_of(vip, address)
     }
 
@@ -371,21 +241,10 @@ impl Snapshot {
     /// The VIP that a packet is for: exact port first, then any port.
     #[must_use]
     pub fn find_vip(&self, flow: &FlowKey) -> Option<&Vip> {
-        let exact = std::num::NonZeroU16::new(flow.destination_port).map(PortMatch::Exact);
-        exact
-            .into_iter()
-            .chain([PortMatch::Any])
-            .find_map(|port| {
-                self.services.get(&Service {
-                    address: flow.destination,
-                    port,
-                    protocol: flow.protocol,
-                })
-            })
-            .map(|&index| self.vip(index))
+        self.services.find(flow).map(|index| self.vip(index))
     }
 
-    /// What was learnt of the paths to the backends: the one part that changes.
+    /// What was learnt of the paths to the backends.
     #[must_use]
     pub fn path_mtus(&self) -> &PathMtus {
         &self.path_mtus
@@ -394,7 +253,9 @@ impl Snapshot {
     /// The first VIP with this address, whatever its port and protocol.
     #[must_use]
     pub fn find_address(&self, address: IpAddr) -> Option<&Vip> {
-        self.addresses.get(&address).map(|&index| self.vip(index))
+        self.services
+            .at_address(address)
+            .map(|index| self.vip(index))
     }
 
     /// The VIP that a packet is addressed to: that of its flow, else the first one with its address.
@@ -439,11 +300,11 @@ impl Snapshot {
 
 impl Tunnels for Snapshot {
     fn tunnel(&self, TunnelId(number): TunnelId) -> Option<&Encap> {
-        Some(&self.backend(BackendIndex(number))?.encap)
+        Some(&self.lane(BackendIndex::new(number))?.encap)
     }
 
     fn bound(&self) -> u32 {
-        u32::try_from(self.seats.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.index_bound()).unwrap_or(u32::MAX)
     }
 }
 

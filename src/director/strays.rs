@@ -15,8 +15,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::flow_table::FlowEvent;
+use super::indices::BackendIndex;
 use super::rate_limit::RateLimit;
-use super::snapshot::{BackendIndex, Snapshot};
+use super::snapshot::Snapshot;
 use super::time::Timestamp;
 use super::{Director, DropReason};
 use crate::packet::{BURST, Burst, FlowKey, Icmp, Packet, Protocol, Transport};
@@ -307,11 +308,11 @@ impl Director {
             self.learn(&stray, backend, now);
             let verdict = match Packet::parse(&room[..length]) {
                 Ok(packet) => self.decide(&packet, &room[..length], now),
-                Err(_) => self.dropped(DropReason::Malformed), // cut by a frame that is too small
+                Err(_) => self.dropped(DropReason::Malformed, 1), // cut by a frame that is too small
             };
             self.strays.learnt = None;
             burst.push(length);
-            self.push(verdict);
+            self.verdicts.push(verdict);
         }
     }
 
@@ -338,6 +339,9 @@ impl Director {
 /// The flow of a packet that may be on another worker than its flow: an ICMP error, or one whose ports the
 /// kernel does not see. A SYN opens a flow, so that no worker knows it.
 fn stray(packet: &Packet<'_>) -> Option<Stray> {
+    if packet.meta().segmentation.is_some() {
+        return None; // the kernel joined segments, of which it saw the ports
+    }
     let is_whole = packet.fragment().is_none();
     let is_later = packet.fragment().is_some_and(|piece| piece.offset > 0);
     let has_ports = [Protocol::Tcp, Protocol::Udp].map(Protocol::number);

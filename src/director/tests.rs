@@ -93,7 +93,7 @@ fn decide(director: &mut Director, packet: &[u8], now: Timestamp) -> Verdict {
 
 fn burst(director: &mut Director, packet: &[u8], now: Timestamp) -> Burst {
     let mut burst = Burst::new(packet.len());
-    burst.vacant().unwrap()[..packet.len()].copy_from_slice(packet);
+    burst.vacant(0).unwrap()[..packet.len()].copy_from_slice(packet);
     burst.push(packet.len());
     director.burst(&mut burst, now);
     burst
@@ -246,7 +246,7 @@ fn one_burst_decides_as_its_packets_would_alone() {
     let (mut alone, mut together) = (director(&web(&states)), director(&web(&states)));
     let mut burst = Burst::new(40);
     for packet in &packets {
-        burst.vacant().unwrap()[..40].copy_from_slice(packet);
+        burst.vacant(0).unwrap()[..40].copy_from_slice(packet);
         burst.push(40);
     }
     together.burst(&mut burst, NOW);

@@ -5,9 +5,9 @@ use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::burst::ReplyRange;
+use super::indices::BackendIndex;
 use super::segments::Segments;
-use super::snapshot::BackendIndex;
-use crate::packet::{Entropy, Meta, Outgoing};
+use crate::packet::{Entropy, Meta, Outgoing, Piece};
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,7 @@ impl Forward {
     pub const fn outgoing(&self, frame: usize) -> Outgoing {
         Outgoing {
             frame,
+            piece: Piece::Whole,
             tunnel: self.backend.tunnel(),
             meta: self.meta,
             entropy: self.entropy,
@@ -56,29 +57,31 @@ pub struct Target {
     pub flow_hash: u64,
 }
 
-/// Why a packet was dropped. The names are the same in every output.
+/// Why a packet was dropped. The names are the same in every output; the numbers are those of counters that
+/// other programs share, so none is ever given anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum DropReason {
     /// Its headers do not fit its bytes.
-    Malformed,
+    Malformed = 0,
     /// No VIP has its destination address, port and protocol.
-    NoVip,
+    NoVip = 1,
     /// Its VIP has no backend that takes flows.
-    NoBackend,
+    NoBackend = 2,
     /// Addressed to a VIP, but nothing that is balanced.
-    UnsupportedProtocol,
+    UnsupportedProtocol = 3,
     /// A fragment whose datagram's first one, or the rest of its echo request, did not come in time.
-    FragmentTimeout,
+    FragmentTimeout = 4,
     /// A fragment that had to wait where no room is left.
-    FragmentTableFull,
+    FragmentTableFull = 5,
     /// An ICMP error for a VIP about nothing that can be found.
-    IcmpNoFlow,
+    IcmpNoFlow = 6,
     /// Too long once encapsulated, or for the path to its backend.
-    TooBig,
+    TooBig = 7,
     /// An answer was due, but too many were sent already.
-    RateLimited,
+    RateLimited = 8,
     /// The kernel did not take the outer packet.
-    SendFailed,
+    SendFailed = 9,
 }
 
 impl DropReason {
@@ -95,6 +98,12 @@ impl DropReason {
         Self::RateLimited,
         Self::SendFailed,
     ];
+
+    /// The number of its counter wherever drops are counted.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
 
     /// The name in every output.
     #[must_use]
@@ -114,7 +123,8 @@ impl DropReason {
     }
 }
 
-/// What one worker counted. Written by that worker alone, read by anybody, in any order.
+/// What one worker counted. Written by that worker's thread alone, so that no addition needs to be atomic; read
+/// by anybody, in any order.
 #[derive(Debug)]
 pub struct Counters {
     backends: Segments<BackendCounters>,
@@ -176,29 +186,29 @@ impl Counters {
     /// Counts a packet of `bytes` inner bytes that left for a backend.
     pub fn count_sent(&self, backend: BackendIndex, bytes: usize) {
         if let Some(counters) = self.backends.get(backend.position()) {
-            counters.packets.fetch_add(1, Ordering::Relaxed);
-            counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            add(&counters.packets, 1);
+            add(&counters.bytes, bytes as u64);
         }
     }
 
     /// Counts a packet that the ring chose a backend for, without a flow that remembers it.
     pub(super) fn count_untracked(&self, backend: BackendIndex) {
         if let Some(counters) = self.backends.get(backend.position()) {
-            counters.untracked.fetch_add(1, Ordering::Relaxed);
+            add(&counters.untracked, 1);
         }
     }
 
     /// Counts a flow that entered the table.
     pub(super) fn count_flow(&self, backend: BackendIndex) {
         if let Some(counters) = self.backends.get(backend.position()) {
-            counters.flows.fetch_add(1, Ordering::Relaxed);
+            add(&counters.flows, 1);
         }
     }
 
     /// Takes back the count of a flow that left the table.
     pub(super) fn uncount_flow(&self, backend: BackendIndex) {
         if let Some(counters) = self.backends.get(backend.position()) {
-            counters.flows.fetch_sub(1, Ordering::Relaxed);
+            add(&counters.flows, u64::MAX); // one less
         }
     }
 
@@ -209,12 +219,12 @@ impl Counters {
 
     /// Counts packets dropped together.
     pub fn count_drops(&self, reason: DropReason, packets: u64) {
-        self.drops[reason as usize].fetch_add(packets, Ordering::Relaxed);
+        add(&self.drops[reason as usize], packets);
     }
 
     /// Counts packets that the director answered itself.
     pub(super) fn count_replies(&self, packets: u64) {
-        self.replies.fetch_add(packets, Ordering::Relaxed);
+        add(&self.replies, packets);
     }
 
     /// Packets that the director answered itself.
@@ -243,6 +253,12 @@ impl Counters {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Ordering::Relaxed)
     }
+}
+
+/// Adds to a counter that no other thread writes, modulo 2⁶⁴.
+fn add(counter: &AtomicU64, more: u64) {
+    let sum = counter.load(Ordering::Relaxed).wrapping_add(more);
+    counter.store(sum, Ordering::Relaxed);
 }
 
 impl BackendCounters {
@@ -292,6 +308,25 @@ impl Sum for Traffic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Counters of other programs have these numbers: an added reason gets the next one.
+    #[test]
+    fn reasons_are_numbered_for_good() {
+        let numbered = [
+            (0, "malformed"),
+            (1, "no_vip"),
+            (2, "no_backend"),
+            (3, "unsupported_protocol"),
+            (4, "fragment_timeout"),
+            (5, "fragment_table_full"),
+            (6, "icmp_no_flow"),
+            (7, "too_big"),
+            (8, "rate_limited"),
+            (9, "send_failed"),
+        ];
+        let found = DropReason::ALL.map(|reason| (reason.number(), reason.name()));
+        assert_eq!(found, numbered);
+    }
 
     #[test]
     fn every_reason_has_its_own_counter() {

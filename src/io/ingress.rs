@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 
-use super::tun::Queue;
-use crate::packet::Burst;
+use super::tun::{Framing, Queue};
+use crate::packet::vnet::VnetHeader;
+use crate::packet::{Burst, Malformed, Segmentation};
 
 /// Whether an ingress may hold more packets than it gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,11 @@ pub enum Reading {
 
 /// A source of packets.
 pub trait Ingress: Debug {
+    /// Bytes of the longest packet that it gives, where its device's MTU allows `of_device`.
+    fn longest(&self, of_device: usize) -> usize {
+        of_device
+    }
+
     /// Reads packets into a burst that is empty, without waiting for any.
     ///
     /// # Errors
@@ -32,10 +38,17 @@ pub trait Ingress: Debug {
 }
 
 impl Ingress for Queue {
+    fn longest(&self, of_device: usize) -> usize {
+        match self.framing() {
+            Framing::Plain => of_device,
+            Framing::Offloads => LONGEST_PACKET,
+        }
+    }
+
     fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
-        while let Some(room) = burst.vacant() {
+        while let Some(room) = burst.vacant(self.framing().header()) {
             match self.recv(room) {
-                Ok(length) => burst.push(length),
+                Ok(length) => take(self.framing(), length, burst),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Reading::Empty);
                 }
@@ -52,6 +65,34 @@ impl Ingress for Queue {
     }
 }
 
+/// Takes what was read into a burst. A packet that is not what the kernel says of it becomes an empty one:
+/// dropped as malformed, and counted.
+fn take(framing: Framing, length: usize, burst: &mut Burst) {
+    if framing == Framing::Plain {
+        return burst.push(length);
+    }
+    match shape(burst.written(framing.header(), length)) {
+        Ok((length, Some(segmentation))) => burst.push_super(length, segmentation),
+        Ok((length, None)) => burst.push(length),
+        Err(Malformed) => burst.push(0),
+    }
+}
+
+/// The length of the packet behind a header, and how it is to be segmented; its checksum is completed where
+/// it leaves as it is.
+fn shape(framed: &mut [u8]) -> Result<(usize, Option<Segmentation>), Malformed> {
+    let (header, packet) = framed.split_first_chunk_mut().ok_or(Malformed)?;
+    let header = VnetHeader::decode(*header)?;
+    let segmentation = Segmentation::of(packet, &header)?;
+    if let (Some(checksum), None) = (header.checksum, segmentation) {
+        checksum.complete(packet)?;
+    }
+    Ok((packet.len(), segmentation))
+}
+
+/// Of an IPv6 packet without a jumbo payload (RFC 8200 §3); the longest of IPv4 is shorter.
+pub const LONGEST_PACKET: usize = 40 + 65_535;
+
 /// Packets in memory: what tests, benches and a replay feed.
 #[derive(Debug, Default)]
 pub struct MemoryIngress {
@@ -64,7 +105,7 @@ pub struct MemoryIngress {
 impl Ingress for MemoryIngress {
     fn fill(&mut self, burst: &mut Burst) -> io::Result<Reading> {
         while let Some(packet) = self.packets.front() {
-            let Some(room) = burst.vacant() else {
+            let Some(room) = burst.vacant(0) else {
                 return Ok(Reading::More);
             };
             let length = packet.len().min(room.len());
@@ -80,3 +121,6 @@ impl Ingress for MemoryIngress {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@
 //! process created goes with its last queue. No addresses and no routes here.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, IoSlice},
     num::NonZeroUsize,
     os::fd::{AsRawFd, RawFd},
 };
@@ -17,7 +18,7 @@ use super::{
     sysctl::{Sysctl, is_device_name},
     undo::{Undo, UndoError},
 };
-use crate::text::plain::Plain;
+use crate::{packet::vnet::VnetHeader, text::plain::Plain};
 
 /// Why a device could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,21 @@ impl TunDevice {
         mtu: u32,
         undo: &mut Undo,
     ) -> Result<Self, TunError> {
+        Self::open_with(name, (queues, Framing::Plain), mtu, undo)
+    }
+
+    /// As [`open`](Self::open), with another framing where the device is new. One that was there before is
+    /// read plainly: what a device promises to take stays with it, and would outlast a process that is
+    /// killed.
+    ///
+    /// # Errors
+    /// Any [`TunError`].
+    pub fn open_with(
+        name: &str,
+        (queues, framing): (NonZeroUsize, Framing),
+        mtu: u32,
+        undo: &mut Undo,
+    ) -> Result<Self, TunError> {
         if !is_device_name(name) {
             return Err(TunError::Name(name.to_owned()));
         }
@@ -104,7 +120,11 @@ impl TunDevice {
         let mut netlink = Netlink::open().map_err(netlink_error)?;
         let existing = netlink.link(name).map_err(netlink_error)?;
         let queueing = queueing_for(name, existing.as_ref(), queues)?;
-        let queues = open_queues(name, queueing, queues)?;
+        let framing = match existing {
+            Some(_) => Framing::Plain,
+            None => framing,
+        };
+        let queues = open_queues(name, (queueing, framing), queues)?;
         let link = netlink.link(name).map_err(netlink_error)?;
         let link = link.ok_or_else(|| TunError::Vanished(name.to_owned()))?;
         match existing {
@@ -194,7 +214,7 @@ fn queueing_for(
 
 fn open_queues(
     name: &str,
-    queueing: TunQueueing,
+    (queueing, framing): (TunQueueing, Framing),
     wanted: NonZeroUsize,
 ) -> Result<Vec<Queue>, TunError> {
     let failed = |operation, cause: io::Error| match cause.raw_os_error() {
@@ -211,6 +231,7 @@ fn open_queues(
         .with(|options| {
             options
                 .packet_information(false)
+                .offload(framing == Framing::Offloads)
                 .multi_queue(queueing == TunQueueing::Multi);
         })
         .build_sync()
@@ -226,21 +247,51 @@ fn open_queues(
         device
             .set_nonblocking(true)
             .map_err(|cause| failed("make non-blocking", cause))?;
-        Ok(Queue(device))
+        Ok(Queue { device, framing })
     };
     devices.into_iter().map(queue).collect()
 }
 
+/// How a queue hands packets over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Each as it would be on a wire, nothing before it.
+    Plain,
+    /// A [`VnetHeader`] before each. The kernel leaves segmenting (TSO, USO) and checksums to the reader.
+    Offloads,
+}
+
+impl Framing {
+    /// Bytes before each packet.
+    #[must_use]
+    pub const fn header(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Offloads => VnetHeader::LENGTH,
+        }
+    }
+}
+
 /// One queue of a TUN device: whole IP packets, one per call, without blocking.
-pub struct Queue(SyncDevice);
+pub struct Queue {
+    device: SyncDevice,
+    framing: Framing,
+}
 
 impl Queue {
-    /// Reads one packet into `buffer`; returns its length in bytes. A longer packet is cut.
+    /// How it hands packets over.
+    #[must_use]
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Reads one packet, and before it what the framing has, into `buffer`; returns the length of both in
+    /// bytes. A longer packet is cut.
     ///
     /// # Errors
     /// `WouldBlock` when none waits; otherwise the driver's error.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv(buffer)
+        self.device.recv(buffer)
     }
 
     /// Gives one packet to the kernel, as if the device had received it.
@@ -248,13 +299,26 @@ impl Queue {
     /// # Errors
     /// The driver's error, such as EIO where the device is down or EINVAL where it is no IP packet.
     pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
-        self.0.send(packet)
+        match self.framing {
+            Framing::Plain => self.device.send(packet),
+            Framing::Offloads => self.send_framed(&VnetHeader::default(), packet),
+        }
+    }
+
+    /// As [`send`](Self::send), to a queue that is framed [so](Framing::Offloads).
+    ///
+    /// # Errors
+    /// The driver's error; EINVAL where the header does not fit the packet.
+    pub fn send_framed(&self, header: &VnetHeader, packet: &[u8]) -> io::Result<usize> {
+        let header = header.encode();
+        let parts = [IoSlice::new(&header), IoSlice::new(packet)];
+        self.device.send_vectored(&parts)
     }
 }
 
 impl AsRawFd for Queue {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.device.as_raw_fd()
     }
 }
 

@@ -14,14 +14,17 @@ mod parse;
 mod partial;
 mod path_mtu;
 mod reply;
+mod segment;
+pub mod vnet;
 
-pub use burst::{BURST, Burst};
+pub use burst::{BURST, Burst, Outgoing, Piece};
 pub use encap::{
     Encap, EncapKind, Entropy, EntropyPrefix, EntropyPrefixError, FamilyMismatch, HEADROOM,
-    Outgoing, SourceRule, TooLong, TunnelId, Tunnels,
+    SourceRule, TooLong, TunnelId, Tunnels,
 };
 pub use flow::{FlowKey, Protocol};
 pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use path_mtu::{PathMtuError, QuotedPacket};
 pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};
+pub use segment::Segmentation;

@@ -10,6 +10,7 @@ use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlic
 
 use super::flow::{FlowKey, Protocol};
 use super::icmp::Icmp;
+use super::segment::Segmentation;
 
 /// Extension headers walked before giving up. RFC 8200 §4.1 recommends an order that needs at
 /// most seven; a longer chain is an attack on parsers (RFC 9098).
@@ -43,6 +44,26 @@ pub struct Meta {
     pub traffic_class: u8,
     /// Whether routers may not fragment it: DF, and always for IPv6.
     pub dont_fragment: bool,
+    /// How it is segmented before it leaves; `None` for all but super-packets.
+    pub segmentation: Option<Segmentation>,
+}
+
+impl Meta {
+    /// Bytes of the longest packet that it leaves as: of itself, or of its segments.
+    #[must_use]
+    pub fn longest(&self) -> u16 {
+        let length = self.length;
+        self.segmentation
+            .map_or(length, |segmentation| segmentation.longest(length))
+    }
+
+    /// How many packets it leaves as.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let length = usize::from(self.length);
+        self.segmentation
+            .map_or(1, |segmentation| segmentation.segments(length) as u64)
+    }
 }
 
 /// The IP version of a packet.
@@ -123,6 +144,13 @@ impl<'a> Packet<'a> {
     #[must_use]
     pub const fn destination(&self) -> IpAddr {
         self.destination
+    }
+
+    /// The same packet, to be segmented in this way.
+    #[must_use]
+    pub const fn segmented(mut self, segmentation: Option<Segmentation>) -> Self {
+        self.meta.segmentation = segmentation;
+        self
     }
 
     /// What encapsulation needs of the network header.
@@ -242,6 +270,7 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             length,
             traffic_class: bytes[1],
             dont_fragment: header.dont_fragment(),
+            segmentation: None,
         },
         fragment,
         ports_hidden: fragment.is_some(),
@@ -264,6 +293,7 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             length: u16::try_from(length).map_err(|_| Malformed)?,
             traffic_class: header.traffic_class(),
             dont_fragment: true,
+            segmentation: None,
         },
         fragment: chain.fragment,
         ports_hidden: chain.hides_ports,
@@ -397,6 +427,7 @@ mod tests {
             length: 40,
             traffic_class: 0x10,
             dont_fragment: true,
+            segmentation: None,
         };
         assert_eq!(packet.meta(), meta);
         let Ok(Transport::Tcp { key, flags }) = packet.transport() else {

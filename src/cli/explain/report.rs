@@ -171,7 +171,7 @@ impl Outer {
         let mut headroom = [0; HEADROOM];
         // Only a packet of nearly 64 KiB does not fit.
         encap
-            .write(&mut headroom, &smallest_packet(flow), &[], entropy)
+            .write(&mut headroom, &smallest_packet(flow), [&[]; 2], entropy)
             .unwrap_or_default();
         let header = &headroom[HEADROOM - encap.overhead()..];
         let destination = encap.destination();
@@ -206,6 +206,7 @@ const fn smallest_packet(flow: &FlowKey) -> Meta {
         length,
         traffic_class: 0,
         dont_fragment: true,
+        segmentation: None,
     }
 }
 

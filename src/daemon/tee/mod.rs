@@ -73,7 +73,7 @@ impl Tee {
     fn record(&self, turn: &Turn<'_>, passage: &Passage<'_>, time: SystemTime) -> Option<Record> {
         let filter = &self.0.as_ref()?.filter;
         let snapshot = turn.snapshot();
-        let bytes = passage.bytes;
+        let [bytes, rest] = passage.bytes;
         let destination = match &passage.verdict {
             Verdict::Forward(forward) => chosen(snapshot, forward),
             Verdict::Reply(_) | Verdict::Hold | Verdict::Drop(_) => addressee(snapshot, bytes),
@@ -91,7 +91,7 @@ impl Tee {
                 vip: answering_vip(snapshot, bytes),
                 ..destination
             },
-            _ => destination,
+            Verdict::Forward(_) | Verdict::Hold | Verdict::Drop(_) => destination,
         };
         let verdict = match (drop, &passage.verdict) {
             (Some(reason), _) => drop_text(reason),
@@ -99,20 +99,18 @@ impl Tee {
             (None, Verdict::Reply(_)) => "reply".to_owned(),
             (None, Verdict::Hold | Verdict::Drop(_)) => "hold".to_owned(),
         };
-        let copy = |bytes: &[u8]| PacketCopy {
-            time,
-            bytes: bytes.to_vec(),
-        };
+        let copy = |bytes: Vec<u8>| PacketCopy { time, bytes };
+        let whole = [bytes, rest].concat();
         Some(Record {
             verdict: verdict + &names(&destination) + &because(failure),
-            ingress: (passage.origin == Origin::Ingress).then(|| copy(bytes)),
+            ingress: (passage.origin == Origin::Ingress).then(|| copy(whole.clone())),
             left: match passage.verdict {
-                Verdict::Forward(forward) => Some(Left::Outer(PacketCopy {
-                    time,
-                    bytes: outer(snapshot, &forward, bytes)?,
-                })),
+                Verdict::Forward(forward) => {
+                    Some(Left::Outer(copy(outer(snapshot, &forward, &whole)?)))
+                }
                 Verdict::Reply(range) => {
-                    Some(Left::Replies(turn.replies(range).map(copy).collect()))
+                    let replies = turn.replies(range).map(|reply| copy(reply.to_vec()));
+                    Some(Left::Replies(replies.collect()))
                 }
                 Verdict::Hold | Verdict::Drop(_) => None,
             },
@@ -138,7 +136,7 @@ fn outer(snapshot: &Snapshot, forward: &Forward, bytes: &[u8]) -> Option<Vec<u8>
     let inner = bytes.get(..usize::from(forward.meta.length))?;
     let mut headroom = [0; HEADROOM];
     encap
-        .write(&mut headroom, &forward.meta, inner, forward.entropy)
+        .write(&mut headroom, &forward.meta, [inner, &[]], forward.entropy)
         .ok()?;
     Some([&headroom[HEADROOM - encap.overhead()..], inner].concat())
 }

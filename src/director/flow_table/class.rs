@@ -14,6 +14,7 @@ pub enum FlowEvent {
 }
 
 impl FlowEvent {
+    /// Whether it is a SYN that opens a connection.
     pub(in crate::director) const fn opens(self) -> bool {
         matches!(self, Self::Tcp(flags) if flags.opens)
     }
@@ -101,13 +102,13 @@ impl Class {
 /// Saturates after 8.5 years, from when nothing ages and a full table gives up what was filed
 /// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tick(u32);
+pub(in crate::director) struct Tick(u32);
 
 impl Tick {
     const NANOS: u64 = 1_000_000_000 / 16;
 
     /// The last tick not after `now`.
-    pub(super) fn at(now: Timestamp) -> Self {
+    pub(in crate::director) fn at(now: Timestamp) -> Self {
         Self(u32::try_from(now.as_nanos() / Self::NANOS).unwrap_or(u32::MAX))
     }
 

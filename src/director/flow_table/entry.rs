@@ -1,13 +1,13 @@
 //! A flow as the table keeps it: one cache line.
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ahash::RandomState;
 
 use super::class::{Class, Tick};
-use crate::director::snapshot::BackendIndex;
-use crate::packet::FlowKey;
+use crate::director::indices::BackendIndex;
+use crate::packet::{FlowKey, Protocol};
 
 /// No entry; the end of a list or chain.
 pub(super) const NONE: u32 = u32::MAX;
@@ -48,6 +48,33 @@ impl PackedKey {
         }
     }
 
+    /// What was packed.
+    pub(super) fn flow(&self) -> FlowKey {
+        let [a, b, c, d] = self.addresses;
+        let (source, destination) = if self.kind & (Self::SOURCE_V6 | Self::DESTINATION_V6) == 0 {
+            let [source, destination] = halves(a);
+            (v4(source), v4(destination))
+        } else {
+            let narrow = |(high, low), bit| match self.kind & bit {
+                0 => v4(halves(low)[1]),
+                _ => Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into(),
+            };
+            let source = narrow((a, b), Self::SOURCE_V6);
+            (source, narrow((c, d), Self::DESTINATION_V6))
+        };
+        let [high, low] = [self.ports >> 16, self.ports & 0xffff];
+        FlowKey {
+            source,
+            destination,
+            source_port: u16::try_from(high).unwrap_or_default(),
+            destination_port: u16::try_from(low).unwrap_or_default(),
+            protocol: match self.kind & !(Self::SOURCE_V6 | Self::DESTINATION_V6) {
+                6 => Protocol::Tcp,
+                _ => Protocol::Udp,
+            },
+        }
+    }
+
     pub(super) fn hash(&self, state: &RandomState) -> u64 {
         let mut hasher = state.build_hasher();
         let [a, b, c, d] = self.addresses;
@@ -59,6 +86,15 @@ impl PackedKey {
         }
         hasher.finish()
     }
+}
+
+fn v4(bits: u32) -> IpAddr {
+    Ipv4Addr::from_bits(bits).into()
+}
+
+fn halves(word: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_be_bytes();
+    [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes)
 }
 
 fn join(high: u32, low: u32) -> u64 {
@@ -86,6 +122,8 @@ pub(super) struct Entry {
     ports: u32,
     kind: u8,
     pub(super) class: Class,
+    /// Of the [services](crate::director::services) by which the backend was found to be of the flow's VIP.
+    pub(super) generation: u16,
     pub(super) backend: BackendIndex,
     pub(super) last_used: Tick,
     /// When it became the newest of its class's list.
@@ -103,7 +141,7 @@ impl Entry {
     pub(super) const fn new(
         key: &PackedKey,
         class: Class,
-        backend: BackendIndex,
+        (backend, generation): (BackendIndex, u16),
         now: Tick,
     ) -> Self {
         Self {
@@ -111,6 +149,7 @@ impl Entry {
             ports: key.ports,
             kind: key.kind,
             class,
+            generation,
             backend,
             last_used: now,
             filed: now,
@@ -118,6 +157,11 @@ impl Entry {
             newer: NONE,
             older: NONE,
         }
+    }
+
+    /// A free place has no flow's key.
+    pub(super) const fn clear(&mut self) {
+        self.kind = 0;
     }
 
     pub(super) const fn key(&self) -> PackedKey {
@@ -161,6 +205,7 @@ mod tests {
         ];
         let state = RandomState::with_seeds(1, 2, 3, 4);
         for (number, key) in keys.iter().enumerate() {
+            assert_eq!(PackedKey::new(&key.flow()), *key);
             for other in &keys[..number] {
                 assert_ne!(key, other);
                 assert_ne!(key.hash(&state), other.hash(&state), "{key:?} {other:?}");

@@ -10,6 +10,7 @@ use ahash::RandomState;
 use super::chunks::Chunks;
 use super::entry::{NONE, PackedKey};
 use super::slab::Slab;
+use crate::packet::FlowKey;
 
 /// Buckets for each entry: a look-up then reads 1.25 entries on average (1.5 with one bucket each),
 /// for 4 bytes more.
@@ -17,6 +18,20 @@ const BUCKETS_PER_ENTRY: usize = 2;
 
 /// Buckets in an allocation: 16 KiB.
 const CHUNK: usize = 4096;
+
+/// A key as the table looks for it: packed and hashed once, whatever is done with it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::director) struct Sought {
+    pub(super) key: PackedKey,
+    hash: u32,
+}
+
+impl Sought {
+    /// The key.
+    pub(in crate::director) fn flow(&self) -> FlowKey {
+        self.key.flow()
+    }
+}
 
 /// The first entry of each bucket; the rest is a chain through
 /// [`Entry::next`](super::entry::Entry::next).
@@ -39,12 +54,23 @@ impl Index {
         }
     }
 
-    /// The place of the entry that has `key`.
-    pub(super) fn find(&self, entries: &Slab, key: &PackedKey) -> Option<u32> {
-        let mut at = self.heads[self.bucket(key)];
+    /// Packs and hashes a key.
+    pub(super) fn seek(&self, key: &FlowKey) -> Sought {
+        let key = PackedKey::new(key);
+        let hash = self.hash(&key);
+        Sought { key, hash }
+    }
+
+    /// The first place of the bucket in which a key is to be found; [`NONE`] where it is empty.
+    pub(super) fn head(&self, sought: &Sought) -> u32 {
+        self.heads[self.bucket(sought.hash)]
+    }
+
+    /// The place of the entry that has the key, in the chain that begins with `at`.
+    pub(super) fn follow(entries: &Slab, mut at: u32, sought: &Sought) -> Option<u32> {
         while at != NONE {
             let entry = &entries[at];
-            if entry.key() == *key {
+            if entry.key() == sought.key {
                 return Some(at);
             }
             at = entry.next;
@@ -63,7 +89,7 @@ impl Index {
 
     /// Takes the entry at a place out.
     pub(super) fn remove(&mut self, entries: &mut Slab, at: u32) {
-        let bucket = self.bucket(&entries[at].key());
+        let bucket = self.bucket(self.hash(&entries[at].key()));
         let next = entries[at].next;
         if self.heads[bucket] == at {
             self.heads[bucket] = next;
@@ -85,13 +111,17 @@ impl Index {
         self.heads.bytes()
     }
 
-    /// As many low bits of the hash as number a bucket that exists.
     #[allow(
         clippy::cast_possible_truncation,
-        reason = "the mask takes bits of the lower half"
+        reason = "no more buckets than the lower half numbers"
     )]
-    fn bucket(&self, key: &PackedKey) -> u32 {
-        let bucket = key.hash(&self.state) as u32 & self.mask;
+    fn hash(&self, key: &PackedKey) -> u32 {
+        key.hash(&self.state) as u32
+    }
+
+    /// As many low bits of the hash as number a bucket that exists.
+    fn bucket(&self, hash: u32) -> u32 {
+        let bucket = hash & self.mask;
         if bucket < self.heads.len() {
             bucket
         } else {
@@ -101,7 +131,7 @@ impl Index {
 
     fn link(&mut self, entries: &mut Slab, at: u32) {
         let entry = &mut entries[at];
-        let bucket = self.bucket(&entry.key());
+        let bucket = self.bucket(self.hash(&entry.key()));
         entry.next = mem::replace(&mut self.heads[bucket], at);
     }
 

@@ -44,6 +44,7 @@ impl Slab {
 
     /// Frees a place, which the next [`take`](Self::take) uses.
     pub(super) fn give(&mut self, at: u32) {
+        self[at].clear();
         self[at].next = self.free;
         self.free = at;
         self.length -= 1;

@@ -1,6 +1,6 @@
 use super::held::{MAX_HELD, MAX_HELD_BYTES};
 use super::*;
-use crate::director::snapshot::BackendIndex;
+use crate::director::indices::BackendIndex;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -50,7 +50,7 @@ impl Site {
     fn read(&mut self, worker: usize, packets: &[Vec<u8>], now: Timestamp) -> Vec<Decided> {
         let mut burst = Burst::new(1500);
         for packet in packets {
-            burst.vacant().unwrap()[..packet.len()].copy_from_slice(packet);
+            burst.vacant(0).unwrap()[..packet.len()].copy_from_slice(packet);
             burst.push(packet.len());
         }
         let director = &mut self.workers[worker];

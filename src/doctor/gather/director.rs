@@ -21,7 +21,7 @@ use crate::doctor::facts::{
 use crate::io::egress::{Egress, RawEgress, SendError};
 use crate::io::netlink::RouteQuery;
 use crate::packet::{
-    Burst, Encap, EncapKind, Entropy, Meta, Outgoing, SourceRule, TunnelId, Tunnels, Version,
+    Burst, Encap, EncapKind, Entropy, Meta, Outgoing, Piece, SourceRule, TunnelId, Tunnels, Version,
 };
 
 /// How often the neighbour table is read again while next hops of backends are being looked for.
@@ -185,6 +185,7 @@ fn send_empty(
 fn empty(vip: &VipSpec) -> Outgoing {
     Outgoing {
         frame: 0,
+        piece: Piece::Whole,
         tunnel: TunnelId(0),
         meta: Meta {
             version: match vip.address {
@@ -194,6 +195,7 @@ fn empty(vip: &VipSpec) -> Outgoing {
             length: 0,
             traffic_class: 0,
             dont_fragment: true,
+            segmentation: None,
         },
         entropy: Entropy {
             flow_hash: 0,

@@ -18,11 +18,10 @@ impl Egress for MemoryEgress {
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {
-        for packet in packets {
-            results[packet.frame] = write_header(burst, packet, tunnels).map(|header| {
-                let length = packet.meta.length.into();
-                let outer = burst.with_header(packet.frame, header.overhead, length);
-                self.packets.push((packet.frame, outer.to_vec()));
+        for (packet, result) in packets.iter().zip(results) {
+            *result = write_header(burst, packet, tunnels).map(|header| {
+                let outer = burst.with_header(packet, header.overhead).concat();
+                self.packets.push((packet.frame, outer));
             });
         }
     }

@@ -91,9 +91,8 @@ pub trait Egress: Debug {
         Ok(())
     }
 
-    /// Sends `packets`, which are in `burst`, each through its tunnel. `results` has a place for each frame
-    /// of the burst; what becomes of a packet goes to that of its frame. A packet that is refused holds up
-    /// no other one.
+    /// Sends `packets`, which are in `burst`, each through its tunnel. What becomes of each goes to its place
+    /// in `results`, which is [`Ok`] before. A packet that is refused holds up no other one.
     fn send(
         &mut self,
         burst: &mut Burst,
@@ -120,7 +119,7 @@ fn write_header(
 ) -> Result<Header, SendError> {
     let gone = SendError::Unreachable(Errno(libc::ENETUNREACH));
     let encap = tunnels.tunnel(packet.tunnel).ok_or(gone)?;
-    let (headroom, inner) = burst.frame(packet.frame).ok_or(gone)?;
+    let (headroom, inner) = burst.headroom(packet).ok_or(gone)?;
     encap
         .write(headroom, &packet.meta, inner, packet.entropy)
         .map_err(|_| SendError::TooBig)?;

@@ -11,9 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Batch, Ready};
 use super::hops::{Hop, Hops, LINK_HEADER};
-use super::{Egress, RawEgress, SendError, Sent, write_header};
+use super::{Egress, Header, RawEgress, SendError, Sent, write_header};
 use crate::io::sys::{self, KernelPathMtu, LinkAddress};
-use crate::packet::{BURST, Burst, HEADROOM, Outgoing, TunnelId, Tunnels};
+use crate::packet::{Burst, HEADROOM, Outgoing, TunnelId, Tunnels};
 
 /// A packet socket, and a raw one for what has no next hop.
 #[derive(Debug)]
@@ -22,8 +22,6 @@ pub struct PacketEgress {
     raw: RawEgress,
     /// By number of the tunnel.
     hops: Vec<Option<Hop>>,
-    /// Packets of the burst that have no next hop.
-    stranded: Vec<Outgoing>,
     ready: Batch<LinkAddress>,
 }
 
@@ -40,37 +38,40 @@ impl PacketEgress {
             socket,
             raw: RawEgress::open()?,
             hops: Vec::new(),
-            stranded: Vec::with_capacity(2 * BURST),
             ready: Batch::new(),
         })
     }
 
-    /// Writes link and outer header of a packet.
-    fn prepare(
+    /// Takes a packet whose outer header is written: by its next hop if that is known, else by raw socket.
+    fn take(
+        &mut self,
         burst: &mut Burst,
+        position: usize,
         packet: &Outgoing,
-        hop: &Hop,
-        tunnels: &impl Tunnels,
-    ) -> Result<Ready<LinkAddress>, SendError> {
-        let header = write_header(burst, packet, tunnels)?;
-        let length = usize::from(packet.meta.length);
-        if header.overhead + length > hop.mtu as usize {
+        header: Header,
+    ) -> Sent {
+        let TunnelId(number) = packet.tunnel;
+        let Some(Some(hop)) = self.hops.get(number as usize) else {
+            self.raw.take(position, header);
+            return Ok(());
+        };
+        if header.overhead + packet.length() > hop.mtu as usize {
             return Err(SendError::TooBig);
         }
         let overhead = header.overhead + LINK_HEADER;
-        if let Some((headroom, _)) = burst.frame(packet.frame) {
+        if let Some((headroom, _)) = burst.headroom(packet) {
             let at = HEADROOM - overhead;
             headroom[at..at + LINK_HEADER].copy_from_slice(hop.header.bytes());
         }
-        Ok(Ready {
-            frame: packet.frame,
+        self.ready.push(Ready {
+            position,
             overhead,
-            length,
             to: LinkAddress {
                 link: hop.link,
                 ethertype: hop.header.ethertype(),
             },
-        })
+        });
+        Ok(())
     }
 }
 
@@ -96,20 +97,15 @@ impl Egress for PacketEgress {
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {
-        self.stranded.clear();
-        for packet in packets {
-            let TunnelId(number) = packet.tunnel;
-            match self.hops.get(number as usize) {
-                Some(Some(hop)) => match Self::prepare(burst, packet, hop, tunnels) {
-                    Ok(ready) => self.ready.push(ready),
-                    Err(error) => results[packet.frame] = Err(error),
-                },
-                _ => self.stranded.push(*packet),
+        for (position, packet) in packets.iter().enumerate() {
+            let taken = write_header(burst, packet, tunnels)
+                .and_then(|header| self.take(burst, position, packet, header));
+            if taken.is_err() {
+                results[position] = taken;
             }
         }
-        self.ready.send(self.socket.as_fd(), burst, results);
-        if !self.stranded.is_empty() {
-            self.raw.send(burst, &self.stranded, tunnels, results);
-        }
+        self.ready
+            .send(self.socket.as_fd(), (burst, packets), results);
+        self.raw.flush((burst, packets), results);
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Batch, Ready};
-use super::{Egress, Errno, SendError, Sent, write_header};
+use super::{Egress, Errno, Header, SendError, Sent, write_header};
 use crate::io::sys::{self, KernelPathMtu};
 use crate::packet::{Burst, Outgoing, Tunnels, Version};
 
@@ -55,6 +55,30 @@ fn open(version: Version) -> io::Result<Socket> {
     Ok(socket)
 }
 
+impl RawEgress {
+    /// Takes a packet whose header is written, to be sent with the next [`flush`](Self::flush).
+    pub(super) fn take(&mut self, position: usize, header: Header) {
+        let batch = match header.destination {
+            IpAddr::V4(_) => &mut self.v4_ready,
+            IpAddr::V6(_) => &mut self.v6_ready,
+        };
+        batch.push(Ready {
+            position,
+            overhead: header.overhead,
+            to: header.destination,
+        });
+    }
+
+    /// Sends what was taken of `packets`.
+    pub(super) fn flush(&mut self, burst: (&Burst, &[Outgoing]), results: &mut [Sent]) {
+        self.v4_ready.send(self.v4.as_fd(), burst, results);
+        match &self.v6 {
+            Some(socket) => self.v6_ready.send(socket.as_fd(), burst, results),
+            None => self.v6_ready.refuse(NO_IPV6, results),
+        }
+    }
+}
+
 impl Egress for RawEgress {
     fn limit_by(&mut self, limit: KernelPathMtu) -> io::Result<()> {
         sys::limit_by(self.v4.as_fd(), Version::V4, limit)?;
@@ -71,28 +95,13 @@ impl Egress for RawEgress {
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {
-        for packet in packets {
+        for (position, packet) in packets.iter().enumerate() {
             match write_header(burst, packet, tunnels) {
-                Ok(header) => {
-                    let batch = match header.destination {
-                        IpAddr::V4(_) => &mut self.v4_ready,
-                        IpAddr::V6(_) => &mut self.v6_ready,
-                    };
-                    batch.push(Ready {
-                        frame: packet.frame,
-                        overhead: header.overhead,
-                        length: packet.meta.length.into(),
-                        to: header.destination,
-                    });
-                }
-                Err(error) => results[packet.frame] = Err(error),
+                Ok(header) => self.take(position, header),
+                Err(error) => results[position] = Err(error),
             }
         }
-        self.v4_ready.send(self.v4.as_fd(), burst, results);
-        match &self.v6 {
-            Some(socket) => self.v6_ready.send(socket.as_fd(), burst, results),
-            None => self.v6_ready.refuse(NO_IPV6, results),
-        }
+        self.flush((burst, packets), results);
     }
 }
 

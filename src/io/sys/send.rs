@@ -24,33 +24,35 @@ pub trait Destination: Copy {
     fn write(self, name: &mut Name) -> libc::socklen_t;
 }
 
-/// Sends up to [`BATCH`] packets, each to its destination, which must be of the socket's address family;
+/// Sends up to [`BATCH`] packets, each in two parts, to its destination, which must be of the socket's address family;
 /// returns how many the kernel took, from the first on.
 ///
 /// # Errors
 /// The kernel's for the first packet that was not taken, when none before it was.
 pub fn send_batch<'a, D: Destination>(
     socket: BorrowedFd<'_>,
-    packets: impl Iterator<Item = (&'a [u8], D)>,
+    packets: impl Iterator<Item = ([&'a [u8]; 2], D)>,
 ) -> io::Result<usize> {
     // SAFETY: all three are plain C structs for which zeros are a valid value.
     let (mut names, mut pieces, mut messages): (
         [Name; BATCH],
-        [libc::iovec; BATCH],
+        [[libc::iovec; 2]; BATCH],
         [libc::mmsghdr; BATCH],
     ) = unsafe { mem::zeroed() };
     let mut count = 0;
-    for ((name, piece), (message, (bytes, destination))) in names
+    for ((name, pieces), (message, (parts, destination))) in names
         .iter_mut()
         .zip(&mut pieces)
         .zip(messages.iter_mut().zip(packets))
     {
         message.msg_hdr.msg_namelen = destination.write(name);
         message.msg_hdr.msg_name = ptr::from_mut(name).cast();
-        piece.iov_base = bytes.as_ptr().cast_mut().cast();
-        piece.iov_len = bytes.len();
-        message.msg_hdr.msg_iov = piece;
-        message.msg_hdr.msg_iovlen = 1;
+        for (piece, part) in pieces.iter_mut().zip(parts) {
+            piece.iov_base = part.as_ptr().cast_mut().cast();
+            piece.iov_len = part.len();
+        }
+        message.msg_hdr.msg_iov = pieces.as_mut_ptr();
+        message.msg_hdr.msg_iovlen = if parts[1].is_empty() { 1 } else { 2 };
         count += 1;
     }
     // SAFETY: the first `count` messages point to names and pieces that live until the call

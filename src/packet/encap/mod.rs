@@ -9,18 +9,22 @@ mod ipv4;
 mod ipv6;
 mod source;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU8, NonZeroU16};
 
+use super::checksum::Sum;
 use super::parse::{Meta, Version};
 use gue::UDP_HEADER;
-use ipv4::{IPV4_HEADER, Ipv4Tunnel};
-use ipv6::{IPV6_HEADER, Ipv6Tunnel};
+use ipv4::IPV4_HEADER;
+use ipv6::IPV6_HEADER;
 pub use source::{EntropyPrefix, EntropyPrefixError};
 
 /// Bytes to keep free in front of every packet: the longest outer header any encapsulation needs
 /// (link header 14, IPv6 40, UDP 8), rounded up to a cache line.
 pub const HEADROOM: usize = 64;
+
+/// The longest outer header, without a link header.
+const LONGEST_HEADER: usize = IPV6_HEADER + UDP_HEADER;
 
 /// The number by which [`Tunnels`] knows a tunnel; small, so that an egress can keep arrays by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,19 +37,6 @@ pub trait Tunnels {
 
     /// All numbers are below it.
     fn bound(&self) -> u32;
-}
-
-/// A packet in a [`Burst`](super::Burst) that is to leave through a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Its frame.
-    pub frame: usize,
-    /// Its tunnel.
-    pub tunnel: TunnelId,
-    /// What the outer header copies of it.
-    pub meta: Meta,
-    /// What differs in the outer header from packet to packet.
-    pub entropy: Entropy,
 }
 
 /// What stands between the outer IP header and the packet.
@@ -110,18 +101,45 @@ pub struct Entropy {
     pub identification: u16,
 }
 
-/// The outer header of one tunnel, ready to be written before any packet.
+/// The outer header of one tunnel, ready to be copied before any packet; what differs from packet to packet is
+/// zero in it. Small, so that with what else a packet needs of its backend it fits a cache line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encap {
-    outer: Outer,
-    kind: EncapKind,
-    destination: IpAddr,
+    /// The outer header is the last [`overhead`](Self::overhead) bytes.
+    template: [u8; LONGEST_HEADER],
+    /// Over the words of the outer IPv4 header that are the same in every packet.
+    constant: u16,
+    shape: Shape,
+    /// How many low bits of the outer source the flow hash fills; 0 where the source is fixed.
+    entropy_bits: u8,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outer {
-    V4(Ipv4Tunnel),
-    V6(Ipv6Tunnel),
+/// The headers that an outer header is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Ipv4,
+    Ipv4Udp,
+    Ipv6,
+    Ipv6Udp,
+}
+
+impl Shape {
+    const fn overhead(self) -> usize {
+        match self {
+            Self::Ipv4 => IPV4_HEADER,
+            Self::Ipv4Udp => IPV4_HEADER + UDP_HEADER,
+            Self::Ipv6 => IPV6_HEADER,
+            Self::Ipv6Udp => LONGEST_HEADER,
+        }
+    }
+
+    const fn is_ipv4(self) -> bool {
+        matches!(self, Self::Ipv4 | Self::Ipv4Udp)
+    }
+
+    const fn is_udp(self) -> bool {
+        matches!(self, Self::Ipv4Udp | Self::Ipv6Udp)
+    }
 }
 
 impl Encap {
@@ -135,113 +153,151 @@ impl Encap {
         destination: IpAddr,
         ttl: NonZeroU8,
     ) -> Result<Self, FamilyMismatch> {
-        let outer = match destination {
-            IpAddr::V4(v4) => Ipv4Tunnel::new(source, v4, ttl).map(Outer::V4),
-            IpAddr::V6(v6) => Ipv6Tunnel::new(source, v6, ttl).map(Outer::V6),
+        let shape = match (destination, kind) {
+            (IpAddr::V4(_), EncapKind::Ipip) => Shape::Ipv4,
+            (IpAddr::V4(_), EncapKind::Gue { .. }) => Shape::Ipv4Udp,
+            (IpAddr::V6(_), EncapKind::Ipip) => Shape::Ipv6,
+            (IpAddr::V6(_), EncapKind::Gue { .. }) => Shape::Ipv6Udp,
         };
-        Ok(Self {
-            outer: outer.ok_or(FamilyMismatch { destination })?,
-            kind,
-            destination,
-        })
+        let (address, entropy_bits) = match source {
+            SourceRule::Fixed(address) => (address, 0),
+            SourceRule::Entropy(prefix) => (prefix.net().addr(), prefix.free_bits()),
+        };
+        let mut encap = Self {
+            template: [0; LONGEST_HEADER],
+            constant: 0,
+            shape,
+            entropy_bits,
+        };
+        let (_, header) = encap
+            .template
+            .split_at_mut(LONGEST_HEADER - shape.overhead());
+        match (address, destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                header[..IPV4_HEADER].copy_from_slice(&ipv4::template(from, to, ttl));
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                header[..IPV6_HEADER].copy_from_slice(&ipv6::template(from, to, ttl));
+            }
+            _ => return Err(FamilyMismatch { destination }),
+        }
+        if let EncapKind::Gue { port } = kind {
+            let start = header.len() - UDP_HEADER;
+            header[start..].copy_from_slice(&gue::template(port));
+        }
+        if shape.is_ipv4() {
+            encap.constant = ipv4::constant(&header[..IPV4_HEADER]);
+        }
+        Ok(encap)
     }
 
     /// Bytes that the outer header adds to a packet.
     #[must_use]
     pub const fn overhead(&self) -> usize {
-        self.kind.overhead(&self.destination)
+        self.shape.overhead()
     }
 
     /// Whether the outer length field can hold a packet of that length in bytes.
     #[must_use]
     pub const fn holds(&self, length: u16) -> bool {
-        let counted = match self.destination {
-            IpAddr::V4(_) => self.overhead(),
-            IpAddr::V6(_) => self.overhead() - IPV6_HEADER, // its field counts what follows the header
+        let counted = match self.shape {
+            Shape::Ipv4 | Shape::Ipv4Udp => self.shape.overhead(),
+            Shape::Ipv6 => 0, // its field counts what follows the header
+            Shape::Ipv6Udp => UDP_HEADER,
         };
         length as usize + counted <= u16::MAX as usize
     }
 
     /// The tunnel's far end.
     #[must_use]
-    pub const fn destination(&self) -> IpAddr {
-        self.destination
+    pub fn destination(&self) -> IpAddr {
+        let header = self.ip_header();
+        match self.shape.is_ipv4() {
+            true => IpAddr::from(bytes_at::<4>(header, ipv4::DESTINATION)),
+            false => IpAddr::from(bytes_at::<16>(header, ipv6::DESTINATION)),
+        }
     }
 
     /// What stands between the outer IP header and the packet.
     #[must_use]
-    pub const fn kind(&self) -> EncapKind {
-        self.kind
+    pub fn kind(&self) -> EncapKind {
+        let [.., high, low, _, _, _, _] = self.template;
+        let port = NonZeroU16::new(u16::from_be_bytes([high, low]));
+        port.filter(|_| self.shape.is_udp())
+            .map_or(EncapKind::Ipip, |port| EncapKind::Gue { port })
     }
 
     /// Whether the flow hash shows in the outer header at all.
     #[must_use]
     pub const fn takes_entropy(&self) -> bool {
-        self.takes_source_entropy() || matches!(self.kind, EncapKind::Gue { .. })
+        self.entropy_bits > 0 || self.shape.is_udp()
     }
 
     /// Whether some flow has this outer source; never where the [kernel](Self::source_is_chosen_by_kernel)
     /// chooses it.
     #[must_use]
     pub fn may_come_from(&self, source: IpAddr) -> bool {
-        let rule = match &self.outer {
-            Outer::V4(tunnel) => tunnel.source_rule(),
-            Outer::V6(tunnel) => tunnel.source_rule(),
+        let bits = u32::from(self.entropy_bits);
+        let fits = match (self.source(0), source) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits())
+                    .checked_shr(bits)
+                    .unwrap_or(0)
+                    == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits())
+                    .checked_shr(bits)
+                    .unwrap_or(0)
+                    == 0
+            }
+            _ => false,
         };
-        match rule {
-            SourceRule::Fixed(address) => address == source && !source.is_unspecified(),
-            SourceRule::Entropy(prefix) => prefix.net().contains(&source),
-        }
+        fits && !self.lacks_source()
     }
 
     /// Whether some flow has this UDP source port; a tunnel without UDP has none.
     #[must_use]
     pub const fn may_use_source_port(&self, port: u16) -> bool {
-        matches!(self.kind, EncapKind::Gue { .. }) && port >= gue::FIRST_DYNAMIC_PORT
+        self.shape.is_udp() && port >= gue::FIRST_DYNAMIC_PORT
     }
 
     /// The UDP source port of a flow; `None` for a tunnel without UDP.
     #[must_use]
-    pub const fn source_port(&self, flow_hash: u64) -> Option<u16> {
-        match self.kind {
-            EncapKind::Gue { .. } => Some(gue::source_port(flow_hash)),
-            EncapKind::Ipip => None,
-        }
+    pub fn source_port(&self, flow_hash: u64) -> Option<u16> {
+        self.shape.is_udp().then(|| gue::source_port(flow_hash))
     }
 
-    /// Whether the raw socket chooses the outer source.
+    /// Whether the raw socket chooses the outer source (raw(7)).
     #[must_use]
     pub fn source_is_chosen_by_kernel(&self) -> bool {
-        !self.takes_source_entropy() && self.source(0).is_unspecified()
-    }
-
-    const fn takes_source_entropy(&self) -> bool {
-        match &self.outer {
-            Outer::V4(tunnel) => tunnel.takes_entropy(),
-            Outer::V6(tunnel) => tunnel.takes_entropy(),
-        }
+        self.lacks_source()
     }
 
     /// Whether the outer source is left to whoever sends the packet (raw(7)).
     #[must_use]
-    pub const fn lacks_source(&self) -> bool {
-        match &self.outer {
-            Outer::V4(tunnel) => tunnel.source(0).is_unspecified(),
-            Outer::V6(tunnel) => tunnel.source(0).is_unspecified(),
-        }
+    pub fn lacks_source(&self) -> bool {
+        self.entropy_bits == 0 && self.source(0).is_unspecified()
     }
 
     /// The outer source of a flow.
     #[must_use]
-    pub const fn source(&self, flow_hash: u64) -> IpAddr {
-        match &self.outer {
-            Outer::V4(tunnel) => IpAddr::V4(tunnel.source(flow_hash)),
-            Outer::V6(tunnel) => IpAddr::V6(tunnel.source(flow_hash)),
+    pub fn source(&self, flow_hash: u64) -> IpAddr {
+        let header = self.ip_header();
+        match self.shape.is_ipv4() {
+            true => {
+                let own = u32::from_be_bytes(bytes_at(header, ipv4::SOURCE));
+                Ipv4Addr::from_bits(own | ipv4::entropy(flow_hash, self.entropy_bits)).into()
+            }
+            false => {
+                let own = u128::from_be_bytes(bytes_at(header, ipv6::SOURCE));
+                Ipv6Addr::from_bits(own | ipv6::entropy(flow_hash, self.entropy_bits)).into()
+            }
         }
     }
 
-    /// Writes the outer header of `inner`, bytes after the packet's own length ignored, into the last [`overhead`](Self::overhead) bytes of
-    /// `headroom`.
+    /// Writes the outer header of `inner`, a whole packet in two parts, the first of even length where the
+    /// second is not empty, into the last [`overhead`](Self::overhead) bytes of `headroom`.
     ///
     /// TOS or traffic class is the inner packet's, DSCP and ECN both (RFC 6040 §4.1 normal mode).
     ///
@@ -251,55 +307,88 @@ impl Encap {
         &self,
         headroom: &mut [u8; HEADROOM],
         meta: &Meta,
-        inner: &[u8],
+        inner: [&[u8]; 2],
         entropy: Entropy,
     ) -> Result<(), TooLong> {
-        let too_long = TooLong {
-            length: meta.length,
-        };
-        let mut payload_length = meta.length;
-        let mut protocol = match meta.version {
-            Version::V4 => 4,
-            Version::V6 => 41,
-        };
-        let mut end = HEADROOM;
-        if let EncapKind::Gue { port } = self.kind {
-            let udp_length = payload_length.checked_add(8).ok_or(too_long)?;
-            end -= UDP_HEADER;
-            let udp = gue::header(port, entropy.flow_hash, udp_length);
-            headroom[end..].copy_from_slice(&udp);
-            payload_length = udp_length;
-            protocol = gue::PROTOCOL;
+        let length = meta.length;
+        if !self.holds(length) {
+            return Err(TooLong { length });
         }
-        let payload = Payload {
-            length: payload_length,
-            protocol,
-        };
-        match &self.outer {
-            Outer::V4(tunnel) => {
-                let header = tunnel.header(meta, payload, entropy).ok_or(too_long)?;
-                headroom[end - IPV4_HEADER..end].copy_from_slice(&header);
+        match self.shape {
+            Shape::Ipv4 => {
+                let header = self.copy::<IPV4_HEADER>(headroom);
+                self.patch_ipv4(header, meta, (length, carried(meta)), entropy);
             }
-            Outer::V6(tunnel) => {
-                let header = tunnel.header(meta, payload, entropy.flow_hash);
-                headroom[end - IPV6_HEADER..end].copy_from_slice(&header);
-                if protocol == gue::PROTOCOL {
-                    let addresses = &header[8..];
-                    let inner = inner.get(..usize::from(meta.length)).unwrap_or(inner);
-                    gue::set_checksum(&mut headroom[end..], addresses, inner);
-                }
+            Shape::Ipv4Udp => {
+                let header = self.copy::<{ IPV4_HEADER + UDP_HEADER }>(headroom);
+                let (ip, udp) = header.split_at_mut(IPV4_HEADER);
+                let length = length + gue::LENGTH;
+                gue::patch(udp, entropy.flow_hash, length);
+                self.patch_ipv4(ip, meta, (length, gue::PROTOCOL), entropy);
+            }
+            Shape::Ipv6 => {
+                let header = self.copy::<IPV6_HEADER>(headroom);
+                self.patch_ipv6(header, meta, (length, carried(meta)), entropy);
+            }
+            Shape::Ipv6Udp => {
+                let header = self.copy::<LONGEST_HEADER>(headroom);
+                let (ip, udp) = header.split_at_mut(IPV6_HEADER);
+                let udp_length = length + gue::LENGTH;
+                gue::patch(udp, entropy.flow_hash, udp_length);
+                self.patch_ipv6(ip, meta, (udp_length, gue::PROTOCOL), entropy);
+                gue::set_checksum(udp, &ip[ipv6::SOURCE..], inner);
             }
         }
         Ok(())
     }
+
+    /// Copies the template before the packet.
+    fn copy<'a, const OVERHEAD: usize>(
+        &self,
+        headroom: &'a mut [u8; HEADROOM],
+    ) -> &'a mut [u8; OVERHEAD] {
+        const { assert!(OVERHEAD <= LONGEST_HEADER) };
+        let (_, header) = headroom
+            .split_last_chunk_mut()
+            .expect("the head-room holds every outer header");
+        let (_, template) = self.template.split_last_chunk().expect("as asserted above");
+        *header = *template;
+        header
+    }
+
+    fn patch_ipv4(&self, header: &mut [u8], meta: &Meta, payload: (u16, u8), entropy: Entropy) {
+        let own = ipv4::entropy(entropy.flow_hash, self.entropy_bits);
+        let constant = Sum::default().add_word(self.constant);
+        ipv4::patch(
+            header,
+            constant,
+            meta,
+            payload,
+            (own, entropy.identification),
+        );
+    }
+
+    fn patch_ipv6(&self, header: &mut [u8], meta: &Meta, payload: (u16, u8), entropy: Entropy) {
+        let own = ipv6::entropy(entropy.flow_hash, self.entropy_bits);
+        ipv6::patch(header, meta, payload, own);
+    }
+
+    fn ip_header(&self) -> &[u8] {
+        &self.template[LONGEST_HEADER - self.shape.overhead()..]
+    }
 }
 
-/// What follows the outer IP header.
-#[derive(Debug, Clone, Copy)]
-struct Payload {
-    /// In bytes.
-    length: u16,
-    protocol: u8,
+/// So many bytes of a header, from `start` on.
+fn bytes_at<const LENGTH: usize>(header: &[u8], start: usize) -> [u8; LENGTH] {
+    std::array::from_fn(|at| header[start + at])
+}
+
+/// The protocol number of IPv4 or IPv6 in IP.
+const fn carried(meta: &Meta) -> u8 {
+    match meta.version {
+        Version::V4 => 4,
+        Version::V6 => 41,
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Outer sources with entropy: a prefix, and the flow hash in the bits after it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use ipnet::IpNet;
 
 /// A prefix with at least one free bit after it.
@@ -31,24 +29,8 @@ impl EntropyPrefix {
         self.0
     }
 
-    /// The prefix, then as many of the hash's low bits as there is room for.
-    #[must_use]
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "only the low bits are wanted"
-    )]
-    pub(super) const fn address(&self, flow_hash: u64) -> IpAddr {
-        match self.0 {
-            IpNet::V4(net) => {
-                let free = u32::MAX >> net.prefix_len();
-                let bits = net.addr().to_bits() & !free | flow_hash as u32 & free;
-                IpAddr::V4(Ipv4Addr::from_bits(bits))
-            }
-            IpNet::V6(net) => {
-                let free = u128::MAX >> net.prefix_len();
-                let bits = net.addr().to_bits() & !free | flow_hash as u128 & free;
-                IpAddr::V6(Ipv6Addr::from_bits(bits))
-            }
-        }
+    /// How many low bits of an address the prefix leaves free: 1 to 128.
+    pub(super) fn free_bits(&self) -> u8 {
+        self.0.max_prefix_len() - self.0.prefix_len()
     }
 }

@@ -19,12 +19,14 @@ fn meta(version: Version, length: u16, traffic_class: u8, dont_fragment: bool) -
         length,
         traffic_class,
         dont_fragment,
+        segmentation: None,
     }
 }
 
 /// The outer header written for `inner`; checks that the rest of the head-room is untouched.
 fn outer(encap: &Encap, meta: &Meta, inner: &[u8], entropy: Entropy) -> Vec<u8> {
     let mut headroom = [0xaa; HEADROOM];
+    let inner = [inner, &[]];
     encap.write(&mut headroom, meta, inner, entropy).unwrap();
     let start = HEADROOM - encap.overhead();
     assert!(headroom[..start].iter().all(|&byte| byte == 0xaa));
@@ -121,9 +123,6 @@ fn gue_over_ipv6_has_one() {
         .add_bytes(&inner);
     assert_ne!(header[46..], [0, 0]);
     assert_eq!(sum.finish(), 0);
-    let padded = [&inner[..], &[9; 5]].concat();
-    let meta = meta(Version::V4, 7, 0, true);
-    assert_eq!(outer(&encap, &meta, &padded, NO_ENTROPY), header);
 }
 
 #[test]
@@ -177,7 +176,7 @@ fn longest_packet() {
             encap.write(
                 &mut headroom,
                 &meta(Version::V4, length, 0, true),
-                &[],
+                [&[]; 2],
                 NO_ENTROPY,
             )
         };
