@@ -11,6 +11,7 @@ use anyhow::anyhow;
 
 use crate::config::{Config, ConfigError, Problems};
 use crate::director::HashKey;
+use crate::io::sys::usable_cpus;
 
 use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, complain, print};
@@ -38,7 +39,11 @@ pub struct Args {
 /// The file cannot be read, or stdout cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.source.load() {
-        Ok(config) => valid(config, args),
+        Ok(config) => match config.check_cpus(&usable_cpus()?) {
+            Err(ConfigError::Invalid(problems)) => invalid(&problems, args.json),
+            Err(error) => Err(error.into()),
+            Ok(()) => valid(config, args),
+        },
         Err(ConfigError::Invalid(problems)) => invalid(&problems, args.json),
         Err(error @ ConfigError::Read { .. }) => Err(error.into()),
     }

@@ -150,6 +150,9 @@ impl Differences {
         let DirectorConfig {
             tun: _,
             workers: _,
+            cpus: _,
+            busy_poll: _,
+            queue_length: _,
             egress: _, // fixed at start
             neighbour,
             hash_key,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::problem::{Site, Written};
 use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
+use super::workers::{self, Cpus, WorkerCount};
 use super::{Config, DirectorConfig, Egress, EncapConfig, Neighbour};
 use crate::director::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
@@ -40,7 +41,10 @@ pub(super) struct Draft {
 #[derive(Debug)]
 pub(super) struct DirectorDraft {
     pub(super) tun: Field<String>,
-    pub(super) workers: Field<NonZeroUsize>,
+    pub(super) workers: Field<WorkerCount>,
+    pub(super) cpus: Field<Cpus>,
+    pub(super) busy_poll: Field<Duration>,
+    pub(super) queue_length: Field<u32>,
     pub(super) datapath: Extra<Datapath>,
     pub(super) interface: Extra<String>,
     pub(super) egress: Field<Egress>,
@@ -229,7 +233,9 @@ impl DirectorDraft {
     pub(super) fn default_at(parent: &Site) -> Self {
         let DirectorConfig {
             tun,
-            workers,
+            cpus,
+            busy_poll,
+            queue_length,
             hash_key,
             ring_size,
             flows,
@@ -238,7 +244,10 @@ impl DirectorDraft {
         let site = parent.absent("director");
         Self {
             tun: default(tun, &site),
-            workers: default(workers, &site),
+            workers: default(workers::DEFAULT_COUNT, &site),
+            cpus: default(cpus, &site),
+            busy_poll: default(busy_poll, &site),
+            queue_length: default(queue_length, &site),
             datapath: None,
             interface: None,
             egress: default(Egress::Auto, &site),
@@ -254,9 +263,13 @@ impl DirectorDraft {
     }
 
     fn finish(&self) -> Option<DirectorConfig> {
+        let cpus = copy(&self.cpus)?;
         Some(DirectorConfig {
             tun: copy(&self.tun)?,
-            workers: copy(&self.workers)?,
+            workers: copy(&self.workers)?.number(&cpus),
+            cpus,
+            busy_poll: copy(&self.busy_poll)?,
+            queue_length: copy(&self.queue_length)?,
             egress: copy(&self.egress)?,
             neighbour: copy(&self.neighbour)?,
             hash_key: copy(&self.hash_key)?,

@@ -1,4 +1,4 @@
-//! Durations as the file writes them: a whole number and a unit, such as "500ms", "2s" or "15m".
+//! Durations as the file writes them: a whole number and a unit, such as "50us", "500ms", "2s" or "15m".
 //!
 //! One reader for all keys, each with its own bounds, and the text that reads as the same duration.
 
@@ -8,16 +8,17 @@ use std::time::Duration;
 use super::problem::Fault;
 use super::value::{self, Raw};
 
-/// The units, each with its length in milliseconds; the longest first.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
+/// The units, each with its length in microseconds; the longest first.
+const UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+    ("us", 1),
 ];
 
-/// A duration within `bounds`, which are whole milliseconds; `example` is one of them.
+/// A duration within `bounds`, which are whole microseconds; `example` is one of them.
 pub(super) fn read(
     raw: Raw<'_>,
     bounds: RangeInclusive<Duration>,
@@ -26,34 +27,37 @@ pub(super) fn read(
     let (low, high) = (text(*bounds.start()), text(*bounds.end()));
     let accepted = format!("a duration from \"{low}\" to \"{high}\" such as \"{example}\"");
     let written = value::text(&raw, &accepted)?;
-    let Some((digits, unit_ms)) = split(written) else {
-        return Err(Fault::new("not a number with ms, s, m, h or d", accepted));
+    let Some((digits, unit_us)) = split(written) else {
+        return Err(Fault::new(
+            "not a number with us, ms, s, m, h or d",
+            accepted,
+        ));
     };
     let number = digits.parse::<u64>().ok();
     number
-        .and_then(|number| number.checked_mul(unit_ms))
-        .map(Duration::from_millis)
+        .and_then(|number| number.checked_mul(unit_us))
+        .map(Duration::from_micros)
         .filter(|duration| bounds.contains(duration))
         .ok_or_else(|| Fault::new("out of range", accepted))
 }
 
-/// The digits, at least one, and the length of the unit after them in milliseconds.
+/// The digits, at least one, and the length of the unit after them in microseconds.
 fn split(written: &str) -> Option<(&str, u64)> {
     let end = written.find(|c: char| !c.is_ascii_digit())?;
     let (digits, name) = written.split_at(end);
-    let (_, unit_ms) = UNITS.iter().find(|(unit, _)| *unit == name)?;
-    (!digits.is_empty()).then_some((digits, *unit_ms))
+    let (_, unit_us) = UNITS.iter().find(|(unit, _)| *unit == name)?;
+    (!digits.is_empty()).then_some((digits, *unit_us))
 }
 
-/// A duration in the longest unit of which it is a whole number; below a millisecond nothing counts.
+/// A duration in the longest unit of which it is a whole number; below a microsecond nothing counts.
 #[must_use]
 pub fn text(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let (name, unit_ms) = UNITS
+    let us = duration.as_micros();
+    let (name, unit_us) = UNITS
         .into_iter()
-        .find(|(_, unit_ms)| ms >= u128::from(*unit_ms) && ms.is_multiple_of(u128::from(*unit_ms)))
-        .unwrap_or(("ms", 1));
-    format!("{}{name}", ms / u128::from(unit_ms))
+        .find(|(_, unit_us)| us >= u128::from(*unit_us) && us.is_multiple_of(u128::from(*unit_us)))
+        .unwrap_or(("ms", 1000));
+    format!("{}{name}", us / u128::from(unit_us))
 }
 
 #[cfg(test)]
@@ -71,6 +75,7 @@ mod tests {
     fn durations() {
         for (text, ms) in [
             ("1ms", 1),
+            ("1000us", 1),
             ("500ms", 500),
             ("002s", 2000),
             ("15m", 900_000),
@@ -98,7 +103,7 @@ mod tests {
                 "{text}"
             );
         }
-        let message = "not a number with ms, s, m, h or d";
+        let message = "not a number with us, ms, s, m, h or d";
         for text in [
             "", "s", "2", "2 s", "-2s", "+2s", "2.5s", "2sec", "1s2s", "2µs", "٢s",
         ] {
@@ -122,5 +127,7 @@ mod tests {
         ] {
             assert_eq!(text(Duration::from_millis(ms)), expected);
         }
+        assert_eq!(text(Duration::from_micros(50)), "50us");
+        assert_eq!(text(Duration::from_micros(2000)), "2ms");
     }
 }

@@ -14,7 +14,7 @@ use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
-use super::{DirectorConfig, Egress, EncapConfig, neighbour};
+use super::{DirectorConfig, Egress, EncapConfig, neighbour, workers};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
 
 pub(super) fn read(
@@ -52,7 +52,15 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
     };
     let draft = DirectorDraft {
         tun: section.or_default("tun", default.tun, problems, value::device),
-        workers: section.or_default("workers", default.workers, problems, value::workers),
+        workers: section.or_default("workers", workers::DEFAULT_COUNT, problems, workers::count),
+        cpus: section.or_default("cpus", default.cpus, problems, workers::cpus),
+        busy_poll: section.or_default("busy_poll", default.busy_poll, problems, workers::busy_poll),
+        queue_length: section.or_default(
+            "queue_length",
+            default.queue_length,
+            problems,
+            workers::queue_length,
+        ),
         datapath: section.optional("datapath", problems, value::choice),
         interface: section.optional("interface", problems, value::device),
         egress: section.or_default("egress", Egress::Auto, problems, value::choice),

@@ -1,12 +1,12 @@
 //! Quick mode: a whole configuration from command-line flags, by the rules of the file.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 
 use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft};
 use super::problem::{Fault, Site, Written, excerpt};
 use super::problems::Collector;
 use super::value::{self, Raw};
+use super::workers::{self, WorkerCount};
 use crate::director::{AllDown, BackendState, HashFields};
 
 /// The texts of the flags, as they were given.
@@ -79,8 +79,8 @@ fn tunnel(text: &str, reading: &mut Reading<'_>) -> TunnelDraft {
     }
 }
 
-fn workers(text: &str) -> Result<NonZeroUsize, Fault> {
-    value::workers(number_or_text(text))
+fn workers(text: &str) -> Result<WorkerCount, Fault> {
+    workers::count(number_or_text(text))
 }
 
 /// What a flag says without quotes: a number where it can be one.

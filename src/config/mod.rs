@@ -21,10 +21,12 @@ mod source;
 mod syntax;
 mod unsupported;
 mod value;
+mod workers;
 
 use std::fmt;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use difference::{Difference, DifferenceKind, Subject};
 pub use duration::text as duration_text;
@@ -36,6 +38,7 @@ pub use problems::{KEPT, Problems};
 pub use restart::RestartNeeded;
 pub use source::OuterSource;
 pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
+pub use workers::{Cpus, MAX_QUEUE_LENGTH, MIN_QUEUE_LENGTH, busy_poll_text};
 
 use crate::director::{FlowLimits, HashFields, HashKey, Plan, PortMatch, RingSize, VipSpec};
 use crate::packet::{EncapKind, EntropyPrefix, SourceRule};
@@ -71,6 +74,12 @@ pub struct DirectorConfig {
     pub tun: String,
     /// TUN queues, one thread each, 1 to [`MAX_WORKERS`]; "auto" is already a number.
     pub workers: NonZeroUsize,
+    /// The CPU of each worker, as many as workers; none: the scheduler chooses.
+    pub cpus: Cpus,
+    /// How long a worker polls the TUN after a packet before it sleeps, at most 10 ms; zero: not at all.
+    pub busy_poll: Duration,
+    /// Packets that each queue of the TUN holds, [`MIN_QUEUE_LENGTH`] to [`MAX_QUEUE_LENGTH`].
+    pub queue_length: u32,
     /// How encapsulated packets leave.
     pub egress: Egress,
     /// For which VIPs of its own subnets it answers ARP and neighbour discovery.
@@ -123,6 +132,9 @@ impl Default for DirectorConfig {
         Self {
             tun: "tunlb0".to_owned(),
             workers: NonZeroUsize::MIN,
+            cpus: Cpus::default(),
+            busy_poll: Duration::ZERO,
+            queue_length: workers::DEFAULT_QUEUE_LENGTH,
             egress: Egress::Auto,
             neighbour: Neighbour::Auto,
             hash_key: HashKey::DEFAULT,

@@ -11,6 +11,7 @@ use super::problem::{Fault, Problem, Site, Written};
 use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
+use super::workers::cpus_for_workers;
 use crate::director::BackendState;
 use crate::packet::{EncapKind, SourceRule};
 
@@ -21,6 +22,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     echo_of_each_address(draft, problems);
     let vip_addresses = vip_addresses(&draft.vips);
     problems.extend(tun_with_neighbours(&draft.director));
+    problems.extend(cpus_for_workers(&draft.director));
     let encap = &draft.director.encap;
     problems.extend(port_without_gue(&encap.tunnel, EncapKind::default()));
     let inherited = encap.tunnel.finish(EncapKind::default());

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::Config;
+use super::{Config, DirectorConfig, busy_poll_text};
 
 /// A key whose new value takes effect only in a new process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +34,19 @@ impl Config {
         [
             differs("director.tun", &old.tun, &new.tun),
             differs("director.workers", old.workers, new.workers),
+            differs("director.cpus", &old.cpus, &new.cpus),
+            differs("director.busy_poll", polls(old), polls(new)),
+            differs("director.queue_length", old.queue_length, new.queue_length),
             differs("director.egress", old.egress, new.egress),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
+}
+
+fn polls(director: &DirectorConfig) -> String {
+    busy_poll_text(director.busy_poll)
 }
 
 fn differs<T: fmt::Display + PartialEq>(
@@ -74,7 +81,8 @@ mod tests {
     fn what_is_fixed_at_start() {
         let old = config("", "address = \"10.0.0.100\"");
         let new = config(
-            "tun = \"tunlb1\"\nworkers = 2\negress = \"raw\"",
+            "tun = \"tunlb1\"\nworkers = 2\ncpus = [3, 1]\nbusy_poll = \"50us\"\nqueue_length = 500\n\
+             egress = \"raw\"",
             "address = \"10.0.0.100\"",
         );
         assert_eq!(
@@ -82,6 +90,9 @@ mod tests {
             [
                 "director.tun: tunlb0 -> tunlb1 needs a restart",
                 "director.workers: 1 -> 2 needs a restart",
+                "director.cpus: [] -> [3, 1] needs a restart",
+                "director.busy_poll: off -> 50us needs a restart",
+                "director.queue_length: 4096 -> 500 needs a restart",
                 "director.egress: auto -> raw needs a restart",
             ]
         );

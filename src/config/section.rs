@@ -147,7 +147,7 @@ impl<'a> Document<'a> {
     /// The value as it was written; none for sections, which may contain secrets.
     fn excerpt(&self, value: &Spanned<DeValue<'_>>) -> Option<String> {
         match value.get_ref() {
-            DeValue::Array(array) if array.iter().all(|entry| entry.get_ref().is_str()) => {
+            DeValue::Array(array) if array.iter().all(is_plain) => {
                 self.text.get(value.span()).map(excerpt)
             }
             DeValue::Array(_) | DeValue::Table(_) => None,
@@ -366,6 +366,11 @@ fn keep<T>(site: Site, outcome: Result<T, Fault>, problems: &mut Collector) -> O
             None
         }
     }
+}
+
+/// An entry that can be shown as it was written.
+fn is_plain(entry: &Spanned<DeValue<'_>>) -> bool {
+    entry.get_ref().is_str() || entry.get_ref().is_integer()
 }
 
 fn raw<'v>(value: &'v DeValue<'_>) -> Raw<'v> {

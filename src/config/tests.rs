@@ -16,6 +16,9 @@ const FULL: &str = r#"
 [director]
 tun = "lb0"
 workers = 4
+cpus = [7, 0, 2, 1]
+busy_poll = "50us"
+queue_length = 1000
 datapath = "tun"
 egress = "raw"
 hash_key = "0011f75e9b3344d2817f06e9ab5d20c8"
@@ -105,6 +108,9 @@ fn every_supported_key() {
     let config = Config::parse("f", FULL).unwrap();
     assert_eq!(config.director.tun, "lb0");
     assert_eq!(config.director.workers.get(), 4);
+    assert_eq!(config.director.cpus.numbers(), [7, 0, 2, 1]);
+    assert_eq!(config.director.busy_poll, Duration::from_micros(50));
+    assert_eq!(config.director.queue_length, 1000);
     assert_eq!(config.director.egress, Egress::Raw);
     assert_eq!(config.director.hash_key.0[..2], [0x00, 0x11]);
     assert_eq!(config.director.ring_size.slots(), 251);

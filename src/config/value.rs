@@ -93,7 +93,7 @@ pub(super) fn text<'a>(raw: &Raw<'a>, accepted: &str) -> Result<&'a str, Fault> 
 }
 
 /// A whole number in `range`; `also` names what else the key takes, such as `"auto"`.
-fn whole(raw: Raw<'_>, range: RangeInclusive<u64>, also: &str) -> Result<u64, Fault> {
+pub(super) fn whole(raw: Raw<'_>, range: RangeInclusive<u64>, also: &str) -> Result<u64, Fault> {
     let (low, high) = (range.start(), range.end());
     let accepted = format!("a whole number from {low} to {high}{also}");
     let number = match raw {
@@ -116,7 +116,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn wrong_type(raw: &Raw<'_>, accepted: &str) -> Fault {
+pub(super) fn wrong_type(raw: &Raw<'_>, accepted: &str) -> Fault {
     Fault::new(format!("wrong type ({})", raw.type_name()), accepted)
 }
 
@@ -235,22 +235,12 @@ pub(super) fn device(raw: Raw<'_>) -> Result<String, Fault> {
     Err(Fault::new(message, ACCEPTED))
 }
 
-/// The number of threads; "auto" is one per core that this process may use.
-pub(super) fn workers(raw: Raw<'_>) -> Result<NonZeroUsize, Fault> {
-    if matches!(raw, Raw::Text("auto")) {
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        return Ok(cores.min(const { NonZeroUsize::new(MAX_WORKERS).expect("not 0") }));
-    }
-    let number = whole(raw, 1..=MAX_WORKERS as u64, " or \"auto\"")?;
-    Ok(non_zero(number))
-}
-
 pub(super) fn flows(raw: Raw<'_>) -> Result<NonZeroUsize, Fault> {
     whole(raw, MIN_FLOWS..=MAX_FLOWS, "").map(non_zero)
 }
 
 /// `number` is known to be from 1 to 2²⁸ here.
-fn non_zero(number: u64) -> NonZeroUsize {
+pub(super) fn non_zero(number: u64) -> NonZeroUsize {
     usize::try_from(number)
         .ok()
         .and_then(NonZeroUsize::new)
@@ -457,10 +447,6 @@ mod tests {
         assert_eq!(limit(4_294_967_295), Ok(NonZeroU32::MAX));
         assert_eq!(message(limit(0)), "out of range");
         assert_eq!(message(limit(4_294_967_296)), "out of range");
-        assert_eq!(workers(Raw::Whole(256)).map(NonZeroUsize::get), Ok(256));
-        assert_eq!(message(workers(Raw::Whole(257))), "out of range");
-        assert!(workers(Raw::Text("auto")).unwrap().get() <= MAX_WORKERS);
-        assert_eq!(message(workers(Raw::Text("many"))), "wrong type (string)");
         assert_eq!(port_match(Raw::Text("any")), Ok(PortMatch::Any));
         assert_eq!(message(port_match(Raw::Whole(0))), "out of range");
         assert_eq!(ring_size(Raw::Whole(65_537)), Ok(RingSize::DEFAULT));

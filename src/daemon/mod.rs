@@ -7,6 +7,7 @@
 mod drains;
 mod forwarding;
 mod hops;
+mod mail;
 mod neighbours;
 mod path_mtu;
 mod paths;
@@ -40,7 +41,7 @@ use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::PacketEgress;
 use crate::io::netlink::Netlink;
-use crate::io::sys::release_freed_memory;
+use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
 use crate::io::tun::{Framing, Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
 use crate::text::count;
@@ -58,7 +59,7 @@ use routes::{Guards, Routes};
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
-use worker::{Remote, Worker};
+use worker::{Pace, Remote, Worker};
 
 /// How a director runs, apart from its configuration.
 #[derive(Debug)]
@@ -184,6 +185,7 @@ impl Daemon {
         capability::require_tun()?;
         undo::recover();
         let mut netlink = Netlink::open()?;
+        config.check_cpus(&usable_cpus().context("cannot read the CPU affinity")?)?;
         preflight::refuse_local_vips(&config, &mut netlink)?;
         neighbours::refuse_unusable_device(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
@@ -207,12 +209,17 @@ impl Daemon {
             mtu,
             &mut undo,
         )?;
+        netlink.set_queue_length(device.index, config.director.queue_length)?;
         let mut drains = Drains::default();
         drains.follow(&snapshot);
         let publisher = Publisher::new(Published {
             snapshot,
             longest: mtu as usize,
         });
+        let pace = Pace {
+            busy_poll: config.director.busy_poll,
+            queue_length: config.director.queue_length as usize,
+        };
         let shared = Shared {
             current: Arc::clone(publisher.current()),
             hops: CurrentHops::default(),
@@ -220,15 +227,16 @@ impl Daemon {
             events: events.clone(),
             pass_by: Arc::default(),
         };
-        let workers = device
+        let mut workers = device
             .queues
             .into_iter()
             .zip(seats(&config))
             .map(|(queue, seat)| {
                 let tee = capture.as_ref().map(Capture::tee).unwrap_or_default();
-                ready_worker(queue, &seat, &shared, tee, &mut roster)
+                ready_worker(queue, &seat, &shared, tee, &mut roster, pace)
             })
             .collect::<Result<Vec<_>>>()?;
+        introduce(&mut workers);
         let hop_watch = match config.director.egress {
             config::Egress::Auto | config::Egress::Packet => Some(hops::watch(
                 Arc::clone(&shared.current),
@@ -245,7 +253,11 @@ impl Daemon {
         routes.follow(&mtus, &mut undo)?;
         let workers = workers
             .into_iter()
-            .map(|ready| ready.start(events.clone()))
+            .enumerate()
+            .map(|(worker, ready)| {
+                let cpu = config.director.cpus.numbers().get(worker).copied();
+                ready.start(events.clone(), cpu)
+            })
             .collect::<Result<_>>()?;
         let mut daemon = Self {
             undo,
@@ -390,6 +402,7 @@ fn ready_worker(
     shared: &Shared,
     tee: Tee,
     roster: &mut Roster,
+    pace: Pace,
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
     let egress = PacketEgress::open().context("cannot open a packet or raw socket")?;
@@ -397,15 +410,26 @@ fn ready_worker(
     roster.attach(Arc::clone(director.counters()));
     let pipeline = Pipeline::new(queue, egress, director, current.longest);
     let (worker, remote) =
-        Worker::new(pipeline, tee, shared.clone()).context("cannot set up the event loop")?;
+        Worker::new(pipeline, tee, shared.clone(), pace).context("cannot set up the event loop")?;
     Ok(ReadyWorker { worker, remote })
 }
 
+/// Each worker can ask the others, where there are others.
+fn introduce(workers: &mut [ReadyWorker]) {
+    if workers.len() > 1 {
+        let mails = mail::connect(workers.iter().map(|ready| ready.remote.waker()));
+        for (ready, mail) in workers.iter_mut().zip(mails) {
+            ready.worker.join(mail);
+        }
+    }
+}
+
 impl ReadyWorker {
-    fn start(self, events: SyncSender<Event>) -> Result<WorkerThread> {
+    /// Starts the thread, on that CPU alone where there is one.
+    fn start(self, events: SyncSender<Event>, cpu: Option<u16>) -> Result<WorkerThread> {
         let worker = self.worker;
         let body = move || {
-            if let Err(error) = worker.run() {
+            if let Err(error) = pin(cpu).and_then(|()| worker.run()) {
                 // Nobody listens only while the daemon is stopping anyway.
                 events.send(Event::Stop(StopReason::Failed(error))).ok();
             }
@@ -419,6 +443,18 @@ impl ReadyWorker {
             thread,
         })
     }
+}
+
+fn pin(cpu: Option<u16>) -> io::Result<()> {
+    let Some(cpu) = cpu else {
+        return Ok(());
+    };
+    pin_to_cpu(cpu).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot pin a worker to CPU {cpu}: {error}"),
+        )
+    })
 }
 
 impl WorkerThread {

@@ -61,7 +61,7 @@ pub struct Passage<'a> {
 pub enum Origin {
     /// It was read in this burst.
     Ingress,
-    /// It is a fragment that waited for its datagram's first one, and was read in an earlier burst.
+    /// It waited, and was read in an earlier burst.
     Held,
 }
 
@@ -70,6 +70,16 @@ impl<'a> Turn<'a> {
     #[must_use]
     pub fn snapshot(&self) -> &'a Snapshot {
         self.director.snapshot()
+    }
+
+    /// Packets that were in it.
+    #[must_use]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a burst of none is nothing special"
+    )]
+    pub const fn len(&self) -> usize {
+        self.burst.len()
     }
 
     /// The packets, in the order in which they left.
@@ -173,6 +183,11 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>, longest: usize) {
         self.burst.fit(self.ingress.longest(longest));
         self.director.adopt(snapshot);
+    }
+
+    /// Reads no more than `most` packets into each further burst.
+    pub fn limit(&mut self, most: usize) {
+        self.burst.limit(most);
     }
 
     /// Reads a burst, decides it and sends it.

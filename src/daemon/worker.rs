@@ -1,7 +1,8 @@
 //! One worker: a mio loop that turns a [`Pipeline`] over one TUN queue.
 //!
-//! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing
-//! once it runs, except for copies of packets where a capture is asked for ([`tee`](super::tee)).
+//! A worker shares nothing that it writes but its counters, takes no lock and allocates nothing once it
+//! runs, except for copies of packets: where a capture is asked for ([`tee`](super::tee)), and of those that
+//! wait for another worker ([`mail`](super::mail)). It reads the clock once for each burst.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,17 +14,18 @@ use log::{trace, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::mail::Mail;
 use super::pipeline::{Pipeline, Turn};
 use super::tee::Tee;
 use super::{Event, Shared};
-use crate::director::{BackendIndex, DropReason, Timestamp, Verdict};
+use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp, Verdict};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
 use crate::io::sys::KernelPathMtu;
 use crate::packet::BURST;
 
 const TUN: Token = Token(0);
-const STOP: Token = Token(1);
+const WAKE: Token = Token(1);
 
 /// At most one line about packets that could not be sent in this time.
 const SEND_FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -34,8 +36,14 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Flows that may expire before the TUN is looked at again: some 100 µs of work.
 const EXPIRE_PER_PAUSE: usize = 512;
 
-/// Packets that a TUN queue holds by default (`TUN_READQ_SIZE`, linux/drivers/net/tun.c).
-const QUEUE_LENGTH: usize = 500;
+/// How a worker reads its queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// How long it polls after a packet before it sleeps.
+    pub(super) busy_poll: Duration,
+    /// Packets that the queue holds.
+    pub(super) queue_length: usize,
+}
 
 /// One thread of the data path.
 #[derive(Debug)]
@@ -46,7 +54,15 @@ pub(super) struct Worker<I, E> {
     /// Those that the egress knows.
     hops: Arc<Hops>,
     shared: Shared,
+    /// With the other workers; `None` where there is no other.
+    mail: Option<Mail>,
     stop: Arc<AtomicBool>,
+    pace: Pace,
+    /// When a burst with packets was read last.
+    busy_at: Timestamp,
+    /// Packets of the first burst after the queue was empty: one where they come alone, so that each leaves
+    /// before the queue is looked at again.
+    first: usize,
     /// Which of the kernel's MTUs limits what leaves.
     limit: KernelPathMtu,
     last_failure_logged: Option<Instant>,
@@ -56,7 +72,7 @@ pub(super) struct Worker<I, E> {
 #[derive(Debug)]
 pub(super) struct Remote {
     stop: Arc<AtomicBool>,
-    waker: Waker,
+    waker: Arc<Waker>,
 }
 
 impl Remote {
@@ -70,6 +86,11 @@ impl Remote {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake()
     }
+
+    /// For those that have something for the worker.
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
 }
 
 impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
@@ -78,6 +99,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         pipeline: Pipeline<I, E>,
         tee: Tee,
         shared: Shared,
+        pace: Pace,
     ) -> io::Result<(Self, Remote)> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&pipeline.ingress.as_raw_fd());
@@ -86,7 +108,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         let stop = Arc::new(AtomicBool::new(false));
         let remote = Remote {
             stop: Arc::clone(&stop),
-            waker: Waker::new(poll.registry(), STOP)?,
+            waker: Arc::new(Waker::new(poll.registry(), WAKE)?),
         };
         let worker = Self {
             poll,
@@ -94,11 +116,20 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             tee,
             hops: Arc::default(),
             shared,
+            mail: None,
             stop,
+            pace,
+            busy_at: Timestamp::START,
+            first: 1,
             limit: KernelPathMtu::Route,
             last_failure_logged: None,
         };
         Ok((worker, remote))
+    }
+
+    /// From now on flows may be asked about.
+    pub(super) fn join(&mut self, mail: Mail) {
+        self.mail = Some(mail);
     }
 
     /// Forwards packets until it is stopped.
@@ -111,13 +142,10 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         while !self.stopped() {
             match self.poll.poll(&mut events, pause) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => self.forward_until_empty()?,
+                _ => pause = self.forward_until_empty()?,
             }
-            pause = self.expire();
         }
-        self.forward_rest()?;
-        self.pipeline.director_mut().finish();
-        Ok(())
+        self.forward_rest()
     }
 
     fn now(&self) -> Timestamp {
@@ -128,25 +156,49 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Expires what is due; returns how long the next wait may last.
-    fn expire(&mut self) -> Option<Duration> {
-        let now = self.now();
-        let director = self.pipeline.director_mut();
-        match director.expire(now, EXPIRE_PER_PAUSE) {
-            EXPIRE_PER_PAUSE.. => Some(Duration::ZERO),
-            _ => director.is_waiting().then_some(EXPIRY_INTERVAL),
+    /// Forwards until no packet waits, and none has come for as long as is busily polled: readiness is
+    /// edge-triggered, so the queue must be empty before the next wait. Returns how long that may last.
+    fn forward_until_empty(&mut self) -> io::Result<Option<Duration>> {
+        let mut run = 0; // packets since the queue was empty
+        loop {
+            self.pipeline
+                .limit(if run == 0 { self.first } else { BURST });
+            let now = self.now();
+            self.adopt();
+            self.limit_egress(now);
+            let reading = self.turn(now)?;
+            let read = self.pipeline.last().len();
+            run += read;
+            if read > 0 {
+                self.busy_at = now;
+            }
+            if self.stopped() {
+                return Ok(None);
+            }
+            if reading == Reading::More {
+                continue;
+            }
+            if run > 0 {
+                self.first = if run == 1 { 1 } else { BURST };
+                run = 0;
+            }
+            if now.since(self.busy_at) >= self.pace.busy_poll {
+                return Ok(self.expire(now));
+            }
         }
     }
 
-    /// Readiness is edge-triggered: the queue must be empty before the next wait.
-    fn forward_until_empty(&mut self) -> io::Result<()> {
-        let mut reading = Reading::More;
-        while reading == Reading::More && !self.stopped() {
-            self.adopt();
-            self.limit_egress();
-            reading = self.turn()?;
+    /// Expires what is due; returns how long the next wait may last.
+    fn expire(&mut self, now: Timestamp) -> Option<Duration> {
+        let director = self.pipeline.director_mut();
+        let expired = director.expire(now, EXPIRE_PER_PAUSE);
+        if expired == EXPIRE_PER_PAUSE || director.has_released() {
+            Some(Duration::ZERO)
+        } else if director.is_asking() {
+            Some(ANSWER_WAIT)
+        } else {
+            director.is_waiting().then_some(EXPIRY_INTERVAL)
         }
-        Ok(())
     }
 
     /// Adopts the latest published snapshot and next hops if they changed; called between bursts.
@@ -166,8 +218,8 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
     }
 
     /// The kernel's path MTUs limit what leaves, unless it has learnt one that is to be passed by.
-    fn limit_egress(&mut self) {
-        let passed_by = self.shared.pass_by.load(Ordering::Relaxed) > self.now().as_nanos();
+    fn limit_egress(&mut self, now: Timestamp) {
+        let passed_by = self.shared.pass_by.load(Ordering::Relaxed) > now.as_nanos();
         let limit = if passed_by {
             KernelPathMtu::Device
         } else {
@@ -181,21 +233,34 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         }
     }
 
-    /// What was in the queue when the routes went is forwarded too, in a bounded number of bursts:
-    /// somebody else may still send into a TUN that stays.
+    /// What was in the queue when the routes went is forwarded too, as much as it holds: others may still
+    /// send into a TUN that stays. What waits for other workers is forwarded without their answers; they
+    /// stop, too.
     fn forward_rest(&mut self) -> io::Result<()> {
-        for _ in 0..=QUEUE_LENGTH / BURST {
-            if self.turn()? == Reading::Empty {
-                break;
-            }
+        let now = self.now();
+        let mut rest = self.pace.queue_length;
+        self.pipeline.limit(BURST);
+        while self.turn(now)? == Reading::More && rest > 0 {
+            rest = rest.saturating_sub(self.pipeline.last().len());
         }
+        self.pipeline.director_mut().stop_asking();
+        while self.pipeline.director().has_released() {
+            self.turn(now)?;
+        }
+        self.pipeline.director_mut().finish();
         Ok(())
     }
 
     /// One burst. What its backends did not get is reported.
-    fn turn(&mut self) -> io::Result<Reading> {
-        let now = self.now();
+    fn turn(&mut self, now: Timestamp) -> io::Result<Reading> {
+        let director = self.pipeline.director_mut();
+        if let Some(mail) = &mut self.mail {
+            mail.read(director, now)?;
+        }
         let reading = self.pipeline.turn(now)?;
+        if let Some(mail) = &mut self.mail {
+            mail.ask(self.pipeline.director_mut())?;
+        }
         let turn = self.pipeline.last();
         self.tee.turned(&turn);
         if log::log_enabled!(log::Level::Trace) {

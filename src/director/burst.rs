@@ -1,7 +1,7 @@
 //! The one way into the director: a burst of packets, and a verdict on each.
 //!
-//! Nothing is sent here. Packets are decided in their order; fragments that waited for one of them follow
-//! behind, in further frames of the same burst.
+//! Nothing is sent here. Packets are decided in their order; packets that waited follow behind, in further
+//! frames of the same burst.
 
 use std::mem;
 
@@ -52,8 +52,9 @@ impl Answers {
 
 impl Director {
     /// Decides about every packet of a burst; [`verdicts`](Self::verdicts) has what becomes of each until
-    /// the next call. Fragments that waited for a packet of this burst, or of an earlier one where the
-    /// frames did not suffice, come into the burst behind the packets that were read.
+    /// the next call. Packets that waited for another worker's answer, and fragments that waited for a packet
+    /// of this burst or of an earlier one, come into the burst behind the packets that were read, as far as
+    /// it has frames.
     pub fn burst(&mut self, burst: &mut Burst, now: Timestamp) {
         self.verdicts.clear();
         self.answers.clear();
@@ -64,10 +65,11 @@ impl Director {
             if glance.is_segment {
                 self.decide_segment(glance, burst.packet(frame), now);
             } else {
-                self.decide(burst.packet(frame), burst.segmentation(frame), now);
+                self.read(burst.packet(frame), burst.segmentation(frame), now);
             }
         }
         self.ahead = glances;
+        self.release_strays(burst, now);
         self.release(burst);
     }
 
@@ -89,10 +91,10 @@ impl Director {
         self.identifications.take()
     }
 
-    /// Whether fragments wait for frames of the next burst.
+    /// Whether packets that waited need frames of the next burst.
     #[must_use]
     pub fn has_released(&self) -> bool {
-        self.fragments.has_released()
+        self.fragments.has_released() || self.strays.has_settled()
     }
 
     fn decide_segment(&mut self, glance: &Glance, bytes: &[u8], now: Timestamp) {
@@ -124,13 +126,20 @@ impl Director {
         }
     }
 
-    fn decide(&mut self, bytes: &[u8], segmentation: Option<Segmentation>, now: Timestamp) {
+    fn read(&mut self, bytes: &[u8], segmentation: Option<Segmentation>, now: Timestamp) {
         let Ok(packet) = Packet::parse(bytes) else {
             return self.drop_packets(DropReason::Malformed, 1);
         };
         let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
-        let outcome = self.outcome(&packet, bytes, now);
+        if self.parks(&packet, bytes, now) {
+            return self.verdicts.push(Verdict::Hold);
+        }
+        self.decide(&packet, bytes, now);
+    }
+
+    pub(super) fn decide(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) {
+        let outcome = self.outcome(packet, bytes, now);
         self.conclude(packet.meta(), outcome);
     }
 
@@ -170,7 +179,7 @@ impl Director {
         }));
     }
 
-    fn drop_packets(&mut self, reason: DropReason, packets: u64) {
+    pub(super) fn drop_packets(&mut self, reason: DropReason, packets: u64) {
         self.counters.count_drops(reason, packets);
         self.verdicts.push(Verdict::Drop(reason));
     }

@@ -31,6 +31,7 @@ mod services;
 mod shared;
 mod snapshot;
 mod spec;
+mod strays;
 mod time;
 mod verdict;
 
@@ -54,6 +55,7 @@ pub use spec::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
     HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
 };
+pub use strays::{ANSWER_WAIT, Answer, Question};
 pub use time::Timestamp;
 pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
 
@@ -67,6 +69,7 @@ use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
 use rate_limit::RateLimit;
+use strays::Strays;
 
 /// Expired flows dropped per packet: more than the one a packet can add, so the table drains.
 const EXPIRE_PER_PACKET: usize = 2;
@@ -93,6 +96,7 @@ pub struct Director {
     counters: Arc<Counters>,
     flows: FlowTable,
     fragments: FragmentTable,
+    strays: Strays,
     identifications: Identifications,
     /// Of ICMP errors (RFC 4443 §2.4 f, RFC 1812 §4.3.2.8).
     errors: RateLimit,
@@ -130,6 +134,7 @@ impl Director {
         Self {
             flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
             fragments: FragmentTable::new(seat.seed),
+            strays: Strays::new(seat.worker, seat.workers),
             identifications: Identifications::new(seat.worker, seat.workers),
             errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
@@ -183,16 +188,17 @@ impl Director {
         self.fragments.is_holding()
     }
 
-    /// Whether flows or fragments are kept: [`expire`](Self::expire) should be called within a
+    /// Whether flows or packets are kept: [`expire`](Self::expire) should be called within a
     /// second or so, also when no packet comes.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.is_holding() || !self.flows.is_empty()
+        self.is_holding() || self.is_asking() || !self.flows.is_empty()
     }
 
     /// Expires at most `budget` idle flows and all overdue fragments; returns the number of flows. Part of
     /// every [`burst`](Self::burst).
     pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
+        self.strays.expire(now);
         let expired = self.flows.expire(now, budget);
         let given_up = self.fragments.expire(now);
         if given_up > 0 {
@@ -202,9 +208,14 @@ impl Director {
         expired
     }
 
-    /// Gives up everything that still waits, so that the counters account for every packet.
+    /// Gives up everything that still waits, so that the counters account for every packet. Where other
+    /// workers were asked, [`stop_asking`](Self::stop_asking) and further bursts come before.
     pub fn finish(&mut self) {
         self.expire(Timestamp::END, 0);
+        let (errors, fragments) = self.strays.give_up();
+        self.counters.count_drops(DropReason::IcmpNoFlow, errors);
+        self.counters
+            .count_drops(DropReason::FragmentTimeout, fragments);
     }
 
     fn outcome(
@@ -450,7 +461,7 @@ impl Director {
         }
         let key = quoted.flow().ok_or(no_flow)?;
         let vip = self.snapshot.find_vip(&key).ok_or(no_flow)?;
-        let known = self.flows.peek(&key, now);
+        let known = self.flows.peek(&key, now).or(self.strays.learnt());
         let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
         let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
         let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;

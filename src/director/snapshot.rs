@@ -144,6 +144,11 @@ impl Snapshot {
         self.epoch
     }
 
+    /// Whether there was another one before, so that flows may be elsewhere than the ring puts them.
+    pub(super) const fn has_changed(&self) -> bool {
+        self.epoch > 1
+    }
+
     /// How many flows are remembered, and how long.
     #[must_use]
     pub const fn flow_limits(&self) -> &FlowLimits {
@@ -214,6 +219,11 @@ impl Snapshot {
             return (lane.takes != Takes::Nothing).then_some(known);
         }
         let address = self.places.get(known.position())?.address;
+        self.host_of(vip, address)
+    }
+
+    /// The backend of `vip` with that address, if it takes known flows.
+    pub(super) fn host_of(&self, vip: &Vip, address: IpAddr) -> Option<BackendIndex> {
         let same_host = |index: &&BackendIndex| {
             self.backend(**index).is_some_and(|backend| {
                 backend.address == address && backend.takes != Takes::Nothing

@@ -1,14 +1,14 @@
 use super::*;
-use crate::packet::{Burst, Encap, EncapKind, SourceRule, Tunnels as _};
+use crate::packet::{Burst, Encap, EncapKind, FamilyMismatch, SourceRule, Tunnels as _};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
-fn backend(last: u8, state: BackendState) -> BackendSpec {
+pub(super) fn backend(last: u8, state: BackendState) -> BackendSpec {
     BackendSpec {
         address: Ipv4Addr::new(10, 0, 1, last).into(),
         weight: 1,
@@ -16,7 +16,12 @@ fn backend(last: u8, state: BackendState) -> BackendSpec {
     }
 }
 
-fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) -> VipSpec {
+pub(super) fn vip(
+    name: &str,
+    port: u16,
+    protocol: Protocol,
+    backends: Vec<BackendSpec>,
+) -> VipSpec {
     VipSpec {
         name: name.into(),
         address: VIP.into(),
@@ -31,7 +36,7 @@ fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) ->
     }
 }
 
-fn plan(vips: &[VipSpec]) -> Plan<'_> {
+pub(super) fn plan(vips: &[VipSpec]) -> Plan<'_> {
     Plan {
         vips,
         hash_key: HashKey::DEFAULT,
@@ -44,11 +49,12 @@ fn plan(vips: &[VipSpec]) -> Plan<'_> {
 }
 
 fn snapshot(vips: &[VipSpec]) -> Arc<Snapshot> {
-    let tunnel = |vip: &VipSpec, backend| {
-        let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
-        Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
-    };
     Arc::new(Snapshot::build(&plan(vips), tunnel).unwrap())
+}
+
+pub(super) fn tunnel(vip: &VipSpec, backend: IpAddr) -> Result<Encap, FamilyMismatch> {
+    let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
+    Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
 }
 
 fn director(vips: &[VipSpec]) -> Director {

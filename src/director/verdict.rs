@@ -16,7 +16,8 @@ pub enum Verdict {
     Forward(Forward),
     /// The director answers its sender ([`replies`](super::Director::replies)).
     Reply(ReplyRange),
-    /// A fragment that waits for its datagram's first one, or for the rest of an echo request.
+    /// It waits: a fragment for its datagram's first one or for the rest of an echo request, or a packet for
+    /// another worker's [`Answer`](super::Answer).
     Hold,
     /// It goes nowhere; already counted.
     Drop(DropReason),

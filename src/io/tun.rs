@@ -84,7 +84,8 @@ pub struct TunDevice {
 
 impl TunDevice {
     /// Opens (creating it where absent) the device `name` with `queues` queues, and brings it up with
-    /// `mtu` bytes; `undo` gives a device that existed before its MTU and state back.
+    /// `mtu` bytes; `undo` gives a device that existed before its MTU, queue length
+    /// and state back.
     ///
     /// # Errors
     /// Any [`TunError`].
@@ -462,12 +463,16 @@ mod tests {
         for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
             let mut undo = Undo::new().unwrap();
             let device = TunDevice::open(name, queues(wanted), 1480, &mut undo).unwrap();
+            let mut netlink = Netlink::open().unwrap();
+            netlink.set_queue_length(device.index, 4096).unwrap();
+            assert_eq!(netlink.link(name).unwrap().unwrap().queue_length, 4096);
             assert_eq!(undo.steps().len(), 2, "{name}");
             assert_eq!(device.queues.len(), wanted);
             drop(device);
             drop(undo);
-            let link = Netlink::open().unwrap().link(name).unwrap().unwrap();
-            assert_eq!((link.mtu, link.up), (1500, false), "{name} is as it was");
+            let link = netlink.link(name).unwrap().unwrap();
+            let found = (link.mtu, link.queue_length, link.up);
+            assert_eq!(found, (1500, 500, false), "{name} is as it was");
         }
         let mut undo = Undo::new().unwrap();
         let result = TunDevice::open("tun1", queues(2), 1480, &mut undo);

@@ -39,6 +39,8 @@ pub struct Burst {
     next: usize,
     /// Segments of the super-packets among the packets, and the packets beside.
     leaving: usize,
+    /// An ingress reads no further packet from so many on.
+    most: usize,
     /// Head-room and headers of segments; made when they are first needed, then used again.
     heads: Vec<Head>,
     heads_used: usize,
@@ -95,6 +97,7 @@ impl Burst {
             filled: 0,
             next: 0,
             leaving: 0,
+            most: BURST,
             heads: Vec::new(),
             heads_used: 0,
         };
@@ -123,6 +126,11 @@ impl Burst {
         self.heads_used = 0;
     }
 
+    /// Has an ingress read no more than `most` packets, from 1 to [`BURST`], until this is called again.
+    pub fn limit(&mut self, most: usize) {
+        self.most = most.clamp(1, BURST);
+    }
+
     /// Packets in the burst.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -138,7 +146,7 @@ impl Burst {
     /// The room for the next packet of an ingress, with `before` bytes of its head-room for what the ingress
     /// has to say of it; `None` where the burst is full.
     pub fn vacant(&mut self, before: usize) -> Option<&mut [u8]> {
-        if self.leaving >= BURST {
+        if self.leaving >= self.most {
             return None;
         }
         self.room(before)

@@ -28,6 +28,7 @@ pub struct Packet<'a> {
     destination: IpAddr,
     meta: Meta,
     fragment: Option<Fragment>,
+    ports_hidden: bool,
     protocol: u8,
     payload: &'a [u8],
 }
@@ -164,6 +165,13 @@ impl<'a> Packet<'a> {
         self.fragment
     }
 
+    /// Whether the kernel's flow hash reads no ports of it: it is a fragment, or they are behind an IPv6
+    /// extension header that `__skb_flow_dissect` (linux/net/core/flow_dissector.c) does not follow.
+    #[must_use]
+    pub const fn hides_ports(&self) -> bool {
+        self.ports_hidden
+    }
+
     /// The protocol number after the network header and any extension headers. In a fragment of
     /// IPv6 other than the first it is what the fragment header says.
     #[must_use]
@@ -265,6 +273,7 @@ fn parse_v4(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             segmentation: None,
         },
         fragment,
+        ports_hidden: fragment.is_some(),
         protocol: header.protocol().0,
         payload,
     })
@@ -287,6 +296,7 @@ fn parse_v6(bytes: &[u8]) -> Result<Packet<'_>, Malformed> {
             segmentation: None,
         },
         fragment: chain.fragment,
+        ports_hidden: chain.hides_ports,
         protocol: chain.protocol,
         payload: chain.payload,
     })
@@ -297,20 +307,25 @@ pub(super) struct Chain<'a> {
     pub(super) protocol: u8,
     pub(super) payload: &'a [u8],
     pub(super) fragment: Option<Fragment>,
+    /// Whether a header other than hop-by-hop, routing and destination options is in it.
+    pub(super) hides_ports: bool,
 }
 
 /// Follows the extension headers to the upper-layer header, or to the end of what a non-first
 /// fragment holds.
 pub(super) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain<'_>, Malformed> {
     let mut fragment: Option<Fragment> = None;
+    let mut hides_ports = false;
     for _ in 0..=MAX_EXTENSION_HEADERS {
         let Some(length) = extension_length(protocol, rest)? else {
             return Ok(Chain {
                 protocol,
                 payload: rest,
                 fragment,
+                hides_ports,
             });
         };
+        hides_ports |= !matches!(protocol, 0 | 43 | 60);
         if protocol == FRAGMENT {
             if fragment.is_some() {
                 return Err(Malformed); // a fragment of a fragment has no place in a chain
@@ -326,6 +341,7 @@ pub(super) fn walk_extensions(mut protocol: u8, mut rest: &[u8]) -> Result<Chain
                 protocol,
                 payload: rest,
                 fragment,
+                hides_ports,
             });
         }
     }

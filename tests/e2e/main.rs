@@ -35,6 +35,7 @@ mod restart;
 mod signals;
 mod site;
 mod slow_files;
+mod strays;
 mod streams;
 mod totals;
 mod traffic;

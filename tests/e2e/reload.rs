@@ -1,6 +1,5 @@
 //! SIGHUP: what a changed file does to flows, routes and the device, and what an invalid one does not.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use crate::enter::{in_lab, tunlb};
@@ -11,7 +10,7 @@ use crate::reloading::{Reloading, vip};
 use crate::site::{BACKENDS, DIRECTOR, Site, VIP, succeeded};
 use crate::streams::{Streams, assert_no_resets, echo_streams};
 use crate::totals::of_decap;
-use crate::traffic::{UDP_ASK, echo_datagrams};
+use crate::traffic::{echo_datagrams, names_of_flows};
 
 const B1: &str = BACKENDS[0].1;
 const B2: &str = BACKENDS[1].1;
@@ -38,11 +37,11 @@ fn assert_flows_move(lab: &Lab, without_b2: &[(&str, &str)]) {
     let site = Site::new(lab);
     let _echoes = echo_datagrams(&site);
     let mut director = Reloading::start(lab, &site, &vip(DNS, &ALL));
-    let before = names_of_flows(&site);
+    let before = names_of_flows(&site, 5);
     director.accept(&vip(DNS, without_b2));
-    let without = names_of_flows(&site);
+    let without = names_of_flows(&site, 5);
     director.accept(&vip(DNS, &ALL));
-    let after = names_of_flows(&site);
+    let after = names_of_flows(&site, 5);
 
     let mut moved = 0;
     for (port, name) in &before {
@@ -57,20 +56,6 @@ fn assert_flows_move(lab: &Lab, without_b2: &[(&str, &str)]) {
     assert_eq!(after, without, "flows moved when b2 came back");
     let totals = director.director.stop();
     assert_eq!(totals.dropped(), 0, "{totals:?}");
-}
-
-/// The backend that answers the next datagram of each of the same hundred flows, by local port.
-fn names_of_flows(site: &Site) -> BTreeMap<u16, String> {
-    let replies = site
-        .client
-        .run_python(UDP_ASK, &[VIP, "53", "100", "20000"]);
-    let reply = |line: &str| {
-        let words: Vec<_> = line.split(' ').collect();
-        (words[0].parse().expect("a port"), words[3].to_owned())
-    };
-    let names: BTreeMap<_, _> = replies.lines().map(reply).collect();
-    assert_eq!(names.len(), 100, "{replies}");
-    names
 }
 
 #[test]
@@ -169,7 +154,7 @@ fn an_invalid_reload_changes_nothing() {
              ip route add 10.0.2.99/32 via 10.0.1.1 mtu 80");
         let good = vip(DNS, &ALL);
         let mut director = Reloading::start(lab, &site, &good);
-        let flows = names_of_flows(&site);
+        let flows = names_of_flows(&site, 5);
         let before = dump(&site.director);
         for (what, config, words) in invalid(&good) {
             let answer = director.refuse(&config);
@@ -188,7 +173,7 @@ fn an_invalid_reload_changes_nothing() {
             fs::create_dir_all(&director.path).expect("a folder");
         }
         assert_same(&before, &dump(&site.director), "no file, or a folder");
-        assert_eq!(names_of_flows(&site), flows, "flows moved");
+        assert_eq!(names_of_flows(&site, 5), flows, "flows moved");
         let totals = director.director.stop();
         assert_eq!(totals.dropped(), 0, "{totals:?}");
     });

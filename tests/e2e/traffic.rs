@@ -1,5 +1,6 @@
 //! The main job: requests, large transfers and datagrams through the VIP, answers past the director.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -197,6 +198,20 @@ pub(crate) fn echo_datagrams(site: &Site) -> [Process; 3] {
         let command = node.python(UDP_ECHO, &[node.name(), VIP, "53"]);
         node.start(&format!("echo-{}", node.name()), command, "listening")
     })
+}
+
+/// The backend that answers the next datagram, of `length` bytes, of each of the same hundred flows, by
+/// local port.
+pub(crate) fn names_of_flows(site: &Site, length: usize) -> BTreeMap<u16, String> {
+    let asked = [VIP, "53", "100", "20000", &length.to_string()];
+    let replies = site.client.run_python(UDP_ASK, &asked);
+    let reply = |line: &str| {
+        let words: Vec<_> = line.split(' ').collect();
+        (words[0].parse().expect("a port"), words[3].to_owned())
+    };
+    let names: BTreeMap<_, _> = replies.lines().map(reply).collect();
+    assert_eq!(names.len(), 100, "{replies}");
+    names
 }
 
 /// A file of bytes without a pattern, and the SHA-256 of it as `sha256sum` prints it.

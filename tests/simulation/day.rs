@@ -12,6 +12,7 @@ use crate::model::{Flow, Recall, Worker};
 use crate::operator::Operator;
 use crate::random::Random;
 use crate::site::{API, DNS, Site, TARGETS, Target, WEB};
+use crate::strays;
 use crate::tally::Tally;
 use crate::traffic::{self, Segment};
 
@@ -234,6 +235,9 @@ impl Day {
         let packet = (segment, u8::try_from(data).unwrap());
         self.workers[flow.worker].packet(flow, packet, self.now, &mut self.tally);
         self.tally.packets += 1;
+        if self.random.percent(3) {
+            strays::error(&mut self.workers, flow, self.now, &mut self.tally);
+        }
         let next = flow.script.as_slice().first().map(|(pause, _)| *pause);
         match (next, flow.memory) {
             (Some(pause), _) => self.after(pause, Event::Packet(number)),

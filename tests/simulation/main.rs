@@ -15,6 +15,7 @@ mod model;
 mod operator;
 mod random;
 mod site;
+mod strays;
 mod tally;
 mod traffic;
 

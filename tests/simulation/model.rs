@@ -369,7 +369,7 @@ impl Worker {
         got.ok()
     }
 
-    fn ring(&self, key: &FlowKey) -> Option<IpAddr> {
+    pub(crate) fn ring(&self, key: &FlowKey) -> Option<IpAddr> {
         let snapshot = &self.view.snapshot;
         let chosen = snapshot.choose(snapshot.find_vip(key)?, key)?;
         Some(snapshot.backend(chosen.backend)?.address)

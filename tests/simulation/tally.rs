@@ -115,6 +115,9 @@ pub(crate) struct Tally {
     pub(crate) flows: u64,
     pub(crate) flood_flows: u64,
     pub(crate) packets: u64,
+    /// Errors that the other worker than the flow's read, and those that the ring would have misled.
+    pub(crate) strays: u64,
+    pub(crate) strays_off_ring: u64,
     pub(crate) snapshots: u64,
     pub(crate) adoptions: u64,
     pub(crate) drained: u64,
@@ -149,6 +152,7 @@ impl Tally {
             ("packets to no VIP", dropped(DropReason::NoVip)),
             ("packets to no backend", dropped(DropReason::NoBackend)),
             ("half-open flows pushed out", self.pushed_out),
+            ("errors about flows off the ring", self.strays_off_ring),
         ] {
             assert!(times > 0, "no {what}");
         }
@@ -191,6 +195,11 @@ impl fmt::Display for Tally {
         writeln!(
             f,
             "forgotten            {forgotten:>12} ({pushed_out} pushed out by floods)"
+        )?;
+        writeln!(
+            f,
+            "errors elsewhere     {:>12} ({} about flows off the ring)",
+            self.strays, self.strays_off_ring
         )?;
         writeln!(f, "drained backends     {:>12}", self.drained)?;
         writeln!(

@@ -135,11 +135,27 @@ pub(crate) fn packet(key: &FlowKey, segment: Segment, data: u8) -> Vec<u8> {
     packet
 }
 
+/// Port unreachable, from the client, about a packet of the VIP in answer to the flow.
+pub(crate) fn unreachable(key: &FlowKey) -> Vec<u8> {
+    let answer = packet(&key.turned_around(), Segment::Datagram, 0);
+    let (number, kind) = match key.source {
+        IpAddr::V4(_) => (1, [3, 3]),
+        IpAddr::V6(_) => (58, [1, 4]),
+    };
+    let message = [&kind[..], &[0; 6], &answer].concat();
+    let length = u8::try_from(message.len()).unwrap();
+    [ip(key, number, length), message].concat()
+}
+
 fn header(key: &FlowKey, length: u8) -> Vec<u8> {
     let number = match key.protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
     };
+    ip(key, number, length)
+}
+
+fn ip(key: &FlowKey, number: u8, length: u8) -> Vec<u8> {
     match (key.source, key.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let start = [0x45, 0, 0, 20 + length, 0, 1, 0x40, 0, 64, number, 0, 0];

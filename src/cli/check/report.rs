@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::config::{Config, OuterSource, Problem, Problems, duration_text};
+use crate::config::{Config, OuterSource, Problem, Problems, busy_poll_text, duration_text};
 use crate::director::{BackendSpec, BackendState, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 use crate::text::count;
@@ -80,6 +80,9 @@ struct ConfigView<'a> {
 struct DirectorView<'a> {
     tun: &'a str,
     workers: usize,
+    cpus: &'a [u16],
+    busy_poll: String,
+    queue_length: u32,
     datapath: &'static str,
     egress: String,
     neighbour: String,
@@ -161,6 +164,9 @@ impl<'a> ConfigView<'a> {
             director: DirectorView {
                 tun: &director.tun,
                 workers: director.workers.get(),
+                cpus: director.cpus.numbers(),
+                busy_poll: busy_poll_text(director.busy_poll),
+                queue_length: director.queue_length,
                 datapath: "tun",
                 egress: director.egress.to_string(),
                 neighbour: director.neighbour.to_string(),
@@ -397,6 +403,9 @@ fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
     let mut out = Text::section("[director]");
     out.string("tun", director.tun);
     out.number("workers", director.workers);
+    out.numbers("cpus", director.cpus);
+    out.string("busy_poll", &director.busy_poll);
+    out.number("queue_length", director.queue_length);
     out.string("datapath", director.datapath);
     out.string("egress", &director.egress);
     out.string("neighbour", &director.neighbour);
@@ -468,6 +477,11 @@ impl Text {
     fn strings(&mut self, key: &str, entries: &[String]) {
         let quoted: Vec<_> = entries.iter().map(|entry| toml_string(entry)).collect();
         self.line(&format!("{key} = [{}]", quoted.join(", ")));
+    }
+
+    fn numbers(&mut self, key: &str, entries: &[u16]) {
+        let entries: Vec<_> = entries.iter().map(u16::to_string).collect();
+        self.line(&format!("{key} = [{}]", entries.join(", ")));
     }
 
     fn tunnel(&mut self, tunnel: &TunnelView) {

@@ -22,6 +22,8 @@ pub struct Link {
     pub name: String,
     /// The largest network-layer packet it takes, in bytes.
     pub mtu: u32,
+    /// Packets that may wait to leave by it (`txqueuelen`).
+    pub queue_length: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
     /// The loopback device (`IFF_LOOPBACK`).
@@ -189,6 +191,20 @@ impl Netlink {
         let operation = Operation::new("set", format_args!("mtu {mtu} of link {index}"));
         self.change(&operation, RouteNetlinkMessage::SetLink(request), 0)
     }
+
+    /// Sets how many packets may wait to leave by a device (`txqueuelen`); those of a TUN wait in each of its
+    /// queues until they are read.
+    ///
+    /// # Errors
+    /// Any [`NetlinkError`]; ENOMEM where the kernel has no room for a queue of that length.
+    pub fn set_queue_length(&mut self, index: u32, packets: u32) -> Result<(), NetlinkError> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes = vec![LinkAttribute::TxQueueLen(packets)];
+        let what = format_args!("txqueuelen {packets} of link {index}");
+        let operation = Operation::new("set", what);
+        self.change(&operation, RouteNetlinkMessage::SetLink(request), 0)
+    }
 }
 
 pub(super) fn links_of(answers: Vec<RouteNetlinkMessage>) -> Vec<Link> {
@@ -223,6 +239,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.name = name;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
+    } else if let LinkAttribute::TxQueueLen(packets) = attribute {
+        link.queue_length = packets;
     } else if let LinkAttribute::Address(bytes) = attribute {
         link.mac = bytes.try_into().ok().map(MacAddress);
     } else if let LinkAttribute::Carrier(carrier) = attribute {

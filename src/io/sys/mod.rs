@@ -9,6 +9,7 @@
     reason = "sendmmsg and recvmmsg take arrays of pointers, and no safe wrapper sends without allocating; what else is here has no safe wrapper at all"
 )]
 
+mod affinity;
 mod heap;
 mod option;
 mod packet;
@@ -16,6 +17,7 @@ mod receive;
 mod send;
 mod user;
 
+pub use affinity::{pin_to_cpu, usable_cpus};
 pub use heap::release_freed_memory;
 pub use option::{
     KernelPathMtu, bypass_queueing, force_receive_buffer, learn_no_path_mtu, limit_by,

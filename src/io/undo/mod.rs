@@ -217,11 +217,12 @@ impl Undo {
         self.undo_route((None, net))
     }
 
-    /// Remembers the MTU and state of a device that was there, before they are changed.
+    /// Remembers the MTU, queue length and state of a device that was there, before they are changed.
     pub fn keep_link(&mut self, link: &Link) {
         let step = Step::Link {
             device: named(link.index, &link.name),
             mtu: link.mtu,
+            queue_length: Some(link.queue_length),
             up: link.up,
         };
         let id = self.intend(step);

@@ -86,7 +86,12 @@ pub(super) fn reverse(
             gone(netlink.remove_proxy_neighbour(ProxyNeighbour { link, address }))
         }
         Step::Unreachable { net } => gone(netlink.remove_unreachable(*net, LAST_RESORT_METRIC)),
-        Step::Link { device, mtu, up } => restore_link(device, *mtu, *up, netlink),
+        Step::Link {
+            device,
+            mtu,
+            queue_length,
+            up,
+        } => restore_link(device, *mtu, *queue_length, *up, netlink),
     }
 }
 
@@ -188,10 +193,14 @@ fn write_if_different(key: &Sysctl, value: i32) -> Result<(), UndoError> {
 fn restore_link(
     device: &Device,
     mtu: u32,
+    queue_length: Option<u32>,
     up: bool,
     netlink: &mut Netlink,
 ) -> Result<Reversal, UndoError> {
     netlink.set_mtu(device.index, mtu)?;
+    if let Some(packets) = queue_length {
+        netlink.set_queue_length(device.index, packets)?;
+    }
     if up {
         netlink.set_up(device.index)?;
     } else {

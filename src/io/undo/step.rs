@@ -54,12 +54,16 @@ pub enum Step {
         /// What it is for.
         net: IpNet,
     },
-    /// A device that was there got another MTU and state.
+    /// A device that was there got another MTU, queue length and state.
     Link {
         /// The device.
         device: Device,
         /// Its MTU before, in bytes.
         mtu: u32,
+        /// How many packets its queue held before; none in a journal of an older version, which did not
+        /// change it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queue_length: Option<u32>,
         /// Whether it was up before.
         up: bool,
     },
@@ -193,10 +197,20 @@ impl Step {
                 let (net, metric) = (net.to_string(), LAST_RESORT_METRIC.to_string());
                 shell::line(&["ip", "route", "del", "unreachable", &net, "metric", &metric])
             }
-            Self::Link { device, mtu, up } => {
-                let state = if *up { "up" } else { "down" };
-                let mtu = mtu.to_string();
-                shell::line(&["ip", "link", "set", &device.name, "mtu", &mtu, state])
+            Self::Link {
+                device,
+                mtu,
+                queue_length,
+                up,
+            } => {
+                let mut words = vec!["ip", "link", "set", &device.name];
+                let (mtu, packets) = (mtu.to_string(), queue_length.map(|n| n.to_string()));
+                words.extend(["mtu", &mtu]);
+                if let Some(packets) = &packets {
+                    words.extend(["txqueuelen", packets]);
+                }
+                words.push(if *up { "up" } else { "down" });
+                shell::line(&words)
             }
         }
     }
@@ -217,7 +231,7 @@ impl fmt::Display for Step {
                 write!(f, "proxy neighbour {address} on {device}")
             }
             Self::Unreachable { net } => write!(f, "route unreachable {net}"),
-            Self::Link { device, .. } => write!(f, "MTU and state of {device}"),
+            Self::Link { device, .. } => write!(f, "MTU, queue length and state of {device}"),
         }
     }
 }
@@ -307,11 +321,12 @@ mod tests {
                 Step::Link {
                     device: device("tun\u{1b}0"),
                     mtu: 1404,
+                    queue_length: Some(500),
                     up: false,
                 },
-                "changed MTU and state of tun\\u{1b}0",
-                "restored MTU and state of tun\\u{1b}0",
-                "ip link set \"$(printf 'tun\\0330')\" mtu 1404 down",
+                "changed MTU, queue length and state of tun\\u{1b}0",
+                "restored MTU, queue length and state of tun\\u{1b}0",
+                "ip link set \"$(printf 'tun\\0330')\" mtu 1404 txqueuelen 500 down",
             ),
         ] {
             assert_eq!(step.made(), made);
@@ -335,6 +350,13 @@ mod tests {
             Step::Link {
                 device: device("a.b"),
                 mtu: 1500,
+                queue_length: None,
+                up: true,
+            },
+            Step::Link {
+                device: device("a.b"),
+                mtu: 1500,
+                queue_length: Some(500),
                 up: true,
             },
         ];
