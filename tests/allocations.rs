@@ -226,5 +226,8 @@ fn bursts_allocate_nothing() {
         assert_eq!(allocations, 0, "{kind:?}, after {warming} at first");
     }
     assert!(pipeline.egress.packets > 0 && pipeline.director().flows().len() > BURST);
-    assert!(ALLOCATIONS.load(Ordering::Relaxed) > 0, "the allocator counts");
+    assert!(
+        ALLOCATIONS.load(Ordering::Relaxed) > 0,
+        "the allocator counts"
+    );
 }
