@@ -19,7 +19,7 @@ foreign+='|(index|static)\.crate[s]\.io|pyp[i]\.org|registr[y]\.npmjs|de[b]\.deb
 if git grep --line-number --extended-regexp "$foreign" -- . ':!*Cargo.lock'; then
   complain 'above: a machine path, a registry or a hosting address; name things, not places'
 fi
-if grep --line-number --extended-regexp "$foreign" Cargo.lock fuzz/Cargo.lock | grep --invert-match 'source = "registry+'; then
+if grep --line-number --extended-regexp "$foreign" Cargo.lock fuzz/Cargo.lock benches/instructions/Cargo.lock | grep --invert-match 'source = "registry+'; then
   complain 'above: Cargo.lock takes something from elsewhere than crates.io'
 fi
 

@@ -10,14 +10,12 @@
 
 use std::hint::black_box;
 use std::io;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use site::{GUE, Generator, Order, backend, vip};
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
-    BackendIndex, BackendState, HashKey, Health, Ring, RingMember, RingSize, Roster, Timestamp,
-    VipIndex, VipSpec,
+    HashKey, Health, Ring, RingMember, RingSize, Roster, Timestamp, VipIndex, VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
 use tunlb::io::ingress::{Ingress, Reading};
@@ -75,6 +73,54 @@ fn main() {
             ring_build(backends),
         );
     }
+    println!(
+        "\n{:<52} {:>10}",
+        "snapshot after a backend's health changed", "ms"
+    );
+    for vips in [1, 100, 10_000] {
+        report_publish(vips);
+    }
+}
+
+/// One backend goes down or comes back: milliseconds until the next snapshot is built, which is all that other
+/// VIPs have to do with it.
+fn report_publish(vips: u16) {
+    let vips: Vec<_> = (0..vips)
+        .map(|number| vip(4, number, 4, EncapKind::Ipip, 10))
+        .collect();
+    let plan = site::plan(&vips);
+    let flapping = vips[vips.len() / 2].backends[0].address;
+    let mut roster = Roster::default();
+    let mut turns = 0;
+    let mut next = |changed: Option<VipIndex>| {
+        turns += 1;
+        let is_down = turns % 2 == 0;
+        let health = |spec: &VipSpec, backend| {
+            if is_down && backend == flapping && spec.name == vips[vips.len() / 2].name {
+                Health::Unhealthy
+            } else {
+                Health::Healthy
+            }
+        };
+        let started = Instant::now();
+        let snapshot = match changed {
+            None => roster.build(&plan, health, site::tunnel),
+            Some(vip) => roster.refresh(&plan, &[vip], health, site::tunnel),
+        };
+        let elapsed = started.elapsed().as_secs_f64() * 1000.0;
+        (elapsed, snapshot.expect("a valid site"))
+    };
+    let (_, first) = next(None);
+    let vip = first.vips()[vips.len() / 2].index;
+    let count = vips.len();
+    report(
+        &format!("{count} VIPs of 10 backends, all built again"),
+        median(|| next(None).0),
+    );
+    report(
+        &format!("{count} VIPs of 10 backends, one VIP refreshed"),
+        median(|| next(Some(vip)).0),
+    );
 }
 
 fn report(what: &str, figure: f64) {

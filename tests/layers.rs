@@ -11,6 +11,8 @@ use paths::{Fact, FactKind};
 
 #[path = "layers/cases.rs"]
 mod cases;
+#[path = "layers/circles.rs"]
+mod circles;
 #[path = "layers/paths.rs"]
 mod paths;
 #[path = "layers/resolve.rs"]
@@ -149,6 +151,17 @@ fn sources_keep_to_their_layers() {
         found.len(),
         listed(&found)
     );
+}
+
+#[test]
+fn files_of_the_director_use_each_other_in_no_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    read_sources(root, &root.join("src"), &mut sources);
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml");
+    let facts = paths::facts(&sources, &externs(&manifest));
+    let circle = circles::circle(&facts, "director");
+    assert_eq!(circle, None, "each uses the next, the last one the first");
 }
 
 fn listed(found: &[Violation]) -> String {

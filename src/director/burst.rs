@@ -6,16 +6,10 @@
 use std::mem;
 
 use super::{
-    Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, Target, Timestamp, Verdict,
+    Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, ReplyRange, Target,
+    Timestamp, Verdict,
 };
 use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
-
-/// Which packets among the answers of a burst are the answer to one of its packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyRange {
-    first: usize,
-    end: usize,
-}
 
 /// The answers of a burst, one packet behind the other.
 #[derive(Debug, Default)]

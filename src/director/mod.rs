@@ -32,6 +32,7 @@ mod shared;
 mod snapshot;
 mod spec;
 mod strays;
+mod tables;
 mod time;
 mod verdict;
 
@@ -39,14 +40,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
-pub use burst::ReplyRange;
 pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
 pub use indices::{BackendIndex, VipIndex};
 pub use path_error::Disbelief;
 pub use path_mtu::PathMtus;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
-pub use rings::{BuildRings, RingTask};
+pub use rings::{BuildRings, RingId, RingTask};
 pub use roster::{Plan, Roster};
 pub use selection::SelectionHash;
 pub use services::Service;
@@ -56,8 +56,9 @@ pub use spec::{
     HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
 };
 pub use strays::{ANSWER_WAIT, Answer, Question};
+pub use tables::{BackendRow, Tables, Update, VipRow};
 pub use time::Timestamp;
-pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
+pub use verdict::{Counters, DropReason, Forward, ReplyRange, Target, Traffic, Verdict};
 
 use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,

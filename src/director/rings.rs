@@ -11,14 +11,35 @@ use super::spec::{HashKey, RingSize};
 /// What a ring depends on: addresses and weights, in the order of addresses, no weight 0.
 pub(super) type MemberSet = Vec<(IpAddr, u16)>;
 
+/// The number of a ring, which no other ring of its roster ever had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RingId(pub u32);
+
+/// A ring and its number.
+#[derive(Debug, Clone)]
+pub(super) struct NumberedRing {
+    pub(super) id: RingId,
+    pub(super) slots: Arc<Ring>,
+}
+
+impl PartialEq for NumberedRing {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for NumberedRing {}
+
 /// All rings of one key and size.
 #[derive(Debug)]
 pub(super) struct Rings {
     build: BuildRings,
     made_with: Option<(HashKey, RingSize)>,
-    by_members: HashMap<MemberSet, Option<Arc<Ring>>>,
+    by_members: HashMap<MemberSet, Option<NumberedRing>>,
     /// How many sets the last plan had.
     planned: usize,
+    /// Rings that were numbered.
+    numbered: u32,
 }
 
 impl Default for Rings {
@@ -35,6 +56,7 @@ impl Rings {
             made_with: None,
             by_members: HashMap::new(),
             planned: 0,
+            numbered: 0,
         }
     }
 
@@ -53,6 +75,7 @@ impl Rings {
             made_with,
             by_members: HashMap::new(),
             planned: 0,
+            numbered: self.numbered,
         };
         let mut missing = Vec::new();
         for set in sets {
@@ -74,9 +97,9 @@ impl Rings {
     /// backends that come and go, but not more of them than the plan has.
     pub(super) fn add(&mut self, set: &MemberSet) {
         if self.by_members.len() > 2 * self.planned {
-            let is_used = |ring: &Option<Arc<Ring>>| {
+            let is_used = |ring: &Option<NumberedRing>| {
                 ring.as_ref()
-                    .is_some_and(|ring| Arc::strong_count(ring) > 1)
+                    .is_some_and(|ring| Arc::strong_count(&ring.slots) > 1)
             };
             self.by_members.retain(|_, ring| is_used(ring));
         }
@@ -98,12 +121,21 @@ impl Rings {
             })
             .collect();
         for (set, ring) in sets.iter().zip((self.build)(&tasks)) {
-            self.by_members.insert((*set).clone(), ring.map(Arc::new));
+            let ring = ring.map(|ring| self.number(ring));
+            self.by_members.insert((*set).clone(), ring);
+        }
+    }
+
+    fn number(&mut self, ring: Ring) -> NumberedRing {
+        self.numbered = self.numbered.wrapping_add(1);
+        NumberedRing {
+            id: RingId(self.numbered),
+            slots: Arc::new(ring),
         }
     }
 
     /// The ring of a set that [`next`](Self::next) was given; `None` where nobody has a weight.
-    pub(super) fn of(&self, set: &MemberSet) -> Option<Arc<Ring>> {
+    pub(super) fn of(&self, set: &MemberSet) -> Option<NumberedRing> {
         self.by_members.get(set).cloned().flatten()
     }
 
@@ -168,7 +200,8 @@ mod tests {
         assert_eq!(first.len(), 1);
         assert!(first.of(&set(&[])).is_none());
         let second = first.next(&HashKey::DEFAULT, size, [&b, &a].into_iter());
-        assert!(Arc::ptr_eq(&first.of(&a).unwrap(), &second.of(&a).unwrap()));
+        let slots = |rings: &Rings, set| rings.of(set).unwrap().slots;
+        assert!(Arc::ptr_eq(&slots(&first, &a), &slots(&second, &a)));
         assert_ne!(second.of(&a), second.of(&b));
         let other_key = second.next(&HashKey([7; 16]), size, [&a].into_iter());
         assert_ne!(other_key.of(&a), second.of(&a));

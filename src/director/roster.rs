@@ -14,8 +14,7 @@ use super::eligible::{Health, takes};
 use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
 use super::placement::Placement;
-use super::ring::Ring;
-use super::rings::{BuildRings, Rings};
+use super::rings::{BuildRings, NumberedRing, Rings};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
@@ -310,7 +309,7 @@ fn place(
     index: VipIndex,
     spec: &VipSpec,
     placement: Placement,
-    ring: Option<Arc<Ring>>,
+    ring: Option<NumberedRing>,
     tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
 ) -> Result<(), SnapshotError> {
     for (backend, (at, takes)) in spec.backends.iter().zip(placement.seats()) {
@@ -339,7 +338,7 @@ fn place(
         backends: placement.indices.into(),
     };
     match snapshot.vips.get_mut(index.position()) {
-        Some(known) if known.is_same(&vip) => {}
+        Some(known) if **known == vip => {}
         Some(known) => *known = Arc::new(vip),
         None => snapshot.vips.push(Arc::new(vip)),
     }

@@ -36,6 +36,24 @@ impl<T> Shared<T> {
         self.parts.get(position / PART)?[position % PART].as_ref()
     }
 
+    /// The positions of all parts that another one does not share, of either length.
+    pub(super) fn changed(&self, before: Option<&Self>) -> impl Iterator<Item = usize> {
+        let parts = self
+            .parts
+            .len()
+            .max(before.map_or(0, |before| before.parts.len()));
+        let differs = move |part: &usize| match (self.parts.get(*part), before) {
+            (Some(is), Some(before)) => {
+                let was = before.parts.get(*part);
+                was.is_none_or(|was| !Arc::ptr_eq(is, was))
+            }
+            _ => true,
+        };
+        (0..parts)
+            .filter(differs)
+            .flat_map(|part| part * PART..(part + 1) * PART)
+    }
+
     /// All positions are below it.
     pub(super) const fn bound(&self) -> usize {
         self.length

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use super::eligible::Takes;
 use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
-use super::ring::{MAX_MEMBERS, Ring, Slot};
+use super::ring::{MAX_MEMBERS, Slot};
+use super::rings::NumberedRing;
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::shared::Shared;
@@ -36,7 +37,7 @@ pub struct Vip {
     pub new_flows_per_second: Option<NonZeroU32>,
     pub(super) hash: HashFields,
     /// `None` while no backend takes new flows. A slot holds a position in `members`.
-    pub(super) ring: Option<Arc<Ring>>,
+    pub(super) ring: Option<NumberedRing>,
     /// The backends that take new flows.
     pub(super) members: Box<[BackendIndex]>,
     /// All of them, in the order of the configuration.
@@ -48,16 +49,6 @@ impl Vip {
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.service.address
-    }
-
-    /// Whether the other says the same; shared rings are not compared slot by slot.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        let rings = [self, other].map(|vip| vip.ring.as_ref().map(Arc::as_ptr));
-        let without_ring = |vip: &Self| Self {
-            ring: None,
-            ..vip.clone()
-        };
-        rings[0] == rings[1] && without_ring(self) == without_ring(other)
     }
 }
 
@@ -291,7 +282,7 @@ impl Snapshot {
     }
 
     fn choose_by(vip: &Vip, hash: u64) -> Option<Choice> {
-        let ring = vip.ring.as_deref()?;
+        let ring = &vip.ring.as_ref()?.slots;
         let slot = ring.slot(hash);
         let backend = *vip.members.get(usize::from(ring.backend(slot)))?;
         Some(Choice { backend, slot })

@@ -4,7 +4,6 @@ use std::iter::Sum;
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::burst::ReplyRange;
 use super::indices::BackendIndex;
 use super::segments::Segments;
 use crate::packet::{Entropy, Meta, Outgoing, Piece};
@@ -21,6 +20,13 @@ pub enum Verdict {
     Hold,
     /// It goes nowhere; already counted.
     Drop(DropReason),
+}
+
+/// Which packets among the answers of a burst are the answer to one of its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyRange {
+    pub(super) first: usize,
+    pub(super) end: usize,
 }
 
 /// A packet on its way to a backend.
