@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
-    HashKey, Plan, PortMatch, Protocol, Ring, RingMember, RingSize, Seat, Snapshot, Timestamp,
+    HashKey, Mss, Plan, PortMatch, Protocol, Ring, RingMember, RingSize, Seat, Snapshot, Timestamp,
     VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
@@ -288,6 +288,7 @@ fn vip(inner: u8, number: u16, outer: u8, encap: EncapKind, backends: u16) -> Vi
         protocol: Protocol::Udp,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap,

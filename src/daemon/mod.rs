@@ -54,7 +54,7 @@ pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
 pub use reread::Reload;
 use reread::Rereading;
-use routes::{Guards, Routes};
+use routes::{Guards, Routes, Wanted};
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
@@ -189,8 +189,7 @@ impl Daemon {
         let paths = Paths::resolve(&config, &mut netlink)?;
         let mut roster = Roster::building_by(threads::build_rings);
         let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
-        let mtus = paths.inner_mtus(&config);
-        let mtu = routes::device_mtu(&mtus)?;
+        let wanted = Wanted::new(&config, &paths)?;
         let tun = &config.director.tun;
         let capture = options
             .capture
@@ -199,14 +198,14 @@ impl Daemon {
 
         let mut undo = Undo::new()?;
         let mut guards = Guards::default();
-        guards.add(&mtus, &mut undo);
+        guards.add(&wanted, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open(tun, config.director.workers, mtu, &mut undo)?;
+        let device = TunDevice::open(tun, config.director.workers, wanted.mtu, &mut undo)?;
         let mut drains = Drains::default();
         drains.follow(&snapshot);
         let publisher = Publisher::new(Published {
             snapshot,
-            longest: mtu as usize,
+            longest: wanted.mtu as usize,
         });
         let shared = Shared {
             current: Arc::clone(publisher.current()),
@@ -236,8 +235,8 @@ impl Daemon {
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        let mut routes = Routes::new(device.name, device.index, guards);
-        routes.follow(&mtus, &mut undo)?;
+        let mut routes = Routes::new(device.name, device.index, wanted.mtu, guards);
+        routes.follow(&wanted, &mut undo)?;
         let workers = workers
             .into_iter()
             .map(|ready| ready.start(events.clone()))

@@ -58,9 +58,10 @@ impl Director {
         self.expire(now, EXPIRE_PER_PACKET * burst.len());
         for frame in 0..burst.len() {
             let verdict = self.decide(burst.packet(frame), now);
+            let verdict = self.finish_packet(verdict, burst, frame, now);
             self.verdicts.push(verdict);
         }
-        self.release(burst);
+        self.release(burst, now);
     }
 
     /// What becomes of each packet of the burst that was decided last, by frame.
@@ -78,7 +79,7 @@ impl Director {
     /// Whether fragments wait for frames of the next burst.
     #[must_use]
     pub fn has_released(&self) -> bool {
-        self.fragments.has_released()
+        !self.remainders.is_empty() || self.fragments.has_released()
     }
 
     fn decide(&mut self, bytes: &[u8], now: Timestamp) -> Verdict {
@@ -86,8 +87,13 @@ impl Director {
             return self.dropped(DropReason::Malformed);
         };
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
-        match self.outcome(&packet, bytes, now) {
-            Ok(Outcome::Forward(target)) => self.forward(&packet, target),
+        let outcome = self.outcome(&packet, bytes, now);
+        self.verdict(&packet, outcome)
+    }
+
+    fn verdict(&mut self, packet: &Packet<'_>, outcome: Result<Outcome, DropReason>) -> Verdict {
+        match outcome {
+            Ok(Outcome::Forward(target)) => self.forward(packet, target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
                 Verdict::Reply(self.answers.push(self.replies.packets()))
@@ -121,17 +127,38 @@ impl Director {
         })
     }
 
-    /// Brings fragments that waited into the burst, as far as it has frames.
-    fn release(&mut self, burst: &mut Burst) {
-        while self.fragments.has_released()
-            && let Some(room) = burst.spare()
-            && let Some((target, length)) = self.fragments.take_released(room)
-        {
-            let verdict = match Packet::parse(&room[..length.min(room.len())]) {
-                Ok(packet) => self.forward(&packet, target),
+    /// Changes a packet that is to leave where its VIP or its path asks for that.
+    fn finish_packet(
+        &mut self,
+        verdict: Verdict,
+        burst: &mut Burst,
+        frame: usize,
+        now: Timestamp,
+    ) -> Verdict {
+        self.clamp(&verdict, burst, frame, now);
+        self.fit(verdict, burst, frame, now)
+    }
+
+    /// Brings the rest of packets that leave in fragments into the burst, then fragments that waited, as far
+    /// as it has frames.
+    fn release(&mut self, burst: &mut Burst, now: Timestamp) {
+        while let Some(room) = burst.spare() {
+            let taken = self.remainders.take(room);
+            let Some((target, length)) = taken.or_else(|| self.fragments.take_released(room))
+            else {
+                return;
+            };
+            let bytes = &room[..length.min(room.len())];
+            let verdict = match Packet::parse(bytes) {
+                Ok(packet) => {
+                    let outcome = self.send(&packet, bytes, target, now);
+                    self.verdict(&packet, outcome)
+                }
                 Err(_) => self.dropped(DropReason::Malformed), // cut by a frame that is too small
             };
+            let frame = burst.len();
             burst.push(length);
+            let verdict = self.fit(verdict, burst, frame, now);
             self.verdicts.push(verdict);
         }
     }

@@ -12,15 +12,19 @@
 mod answers;
 mod burst;
 mod eligible;
+mod error_limit;
 mod flow_table;
 mod fragments;
 mod identification;
+mod mss;
 mod new_flows;
 mod path_error;
 mod path_mtu;
 mod rate_limit;
+mod remainders;
 mod ring;
 mod rings;
+mod room;
 mod roster;
 mod segments;
 mod selection;
@@ -29,7 +33,6 @@ mod spec;
 mod time;
 mod verdict;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
@@ -47,7 +50,7 @@ pub use snapshot::{
 };
 pub use spec::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
-    HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
+    HashKeyError, Mss, PortMatch, RingSize, RingSizeError, VipSpec,
 };
 pub use time::Timestamp;
 pub use verdict::{Counters, DropReason, Forward, Target, Traffic, Verdict};
@@ -56,17 +59,14 @@ use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,
 };
 use burst::Answers;
+use error_limit::ErrorLimit;
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
-use rate_limit::RateLimit;
+use remainders::Remainders;
 
 /// Expired flows dropped per packet: more than the one a packet can add, so the table drains.
 const EXPIRE_PER_PACKET: usize = 2;
-
-/// ICMP errors that a worker may send: enough for every client that meets a path's MTU, too little to
-/// be of use as an amplifier.
-const ERRORS_PER_SECOND: NonZeroU32 = const { NonZeroU32::new(100).expect("not 0") };
 
 /// What distinguishes one worker's director from another's.
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +87,9 @@ pub struct Director {
     flows: FlowTable,
     fragments: FragmentTable,
     identifications: Identifications,
-    /// Of ICMP errors (RFC 4443 §2.4 f, RFC 1812 §4.3.2.8).
-    errors: RateLimit,
+    errors: ErrorLimit,
+    /// Of packets that leave in fragments.
+    remainders: Remainders,
     new_flows: NewFlowLimits,
     workers: u16,
     /// What becomes of each packet of the burst, by frame.
@@ -122,7 +123,8 @@ impl Director {
             flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
             fragments: FragmentTable::new(seat.seed),
             identifications: Identifications::new(seat.worker, seat.workers),
-            errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
+            errors: ErrorLimit::new(),
+            remainders: Remainders::new(),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
             verdicts: Vec::with_capacity(2 * BURST),

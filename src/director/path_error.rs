@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use super::snapshot::{Backend, Snapshot};
+use super::snapshot::{Backend, BackendIndex, Snapshot};
 use crate::packet::{Encap, EncapKind, PathMtuError, Quoted, QuotedPacket, Version};
 
 /// The least that a router may name: RFC 791 §3.2, RFC 8200 §5. A Packet Too Big below it is to be
@@ -68,12 +68,11 @@ pub enum Disbelief {
 }
 
 impl Snapshot {
-    /// Examines an error about an outer packet; `longest` is the longest packet in bytes that a tunnel
-    /// may be given.
+    /// Examines an error about an outer packet.
     ///
     /// # Errors
     /// Why it is not believed, of the last tunnel to that backend that might have sent the packet.
-    pub fn examine(&self, error: &PathMtuError<'_>, longest: usize) -> Result<(), Disbelief> {
+    pub fn examine(&self, error: &PathMtuError<'_>) -> Result<(), Disbelief> {
         let quoted = &error.quoted;
         let address = quoted.quoted.destination;
         let mut backends = self.backends_at(address).peekable();
@@ -82,8 +81,8 @@ impl Snapshot {
         }
         examine_outer(error)?;
         let mut verdict = Err(Disbelief::NoBackend(address));
-        for (_, backend) in backends {
-            verdict = self.examine_tunnel(backend, error, longest);
+        for (index, backend) in backends {
+            verdict = self.examine_tunnel((index, backend), error);
             if verdict.is_ok() {
                 break;
             }
@@ -93,9 +92,8 @@ impl Snapshot {
 
     fn examine_tunnel(
         &self,
-        backend: &Backend,
+        (index, backend): (BackendIndex, &Backend),
         error: &PathMtuError<'_>,
-        longest: usize,
     ) -> Result<(), Disbelief> {
         let (quoted, encap) = (&error.quoted, &backend.encap);
         let source = quoted.quoted.source;
@@ -104,7 +102,8 @@ impl Snapshot {
         if !is_chosen && !encap.may_come_from(source) {
             return Err(Disbelief::Source(source));
         }
-        if usize::try_from(quoted.length).is_ok_and(|length| length > longest + encap.overhead()) {
+        let longest = self.path_mtus().configured(index);
+        if longest.is_some_and(|longest| quoted.length > longest.get()) {
             return Err(Disbelief::TooLong(quoted.length));
         }
         let vip = self.vip(backend.vip).address;

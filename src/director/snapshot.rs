@@ -13,7 +13,7 @@ use super::ring::{MAX_MEMBERS, Ring, Slot};
 use super::rings::MemberSet;
 use super::roster::{Plan, Roster};
 use super::selection::SelectionHash;
-use super::spec::{BackendState, Echo, FlowLimits, HashFields, PortMatch, VipSpec};
+use super::spec::{BackendState, Echo, FlowLimits, HashFields, Mss, PortMatch, VipSpec};
 use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, Protocol, TunnelId, Tunnels};
 
 /// A VIP's position in [`Snapshot::vips`].
@@ -85,6 +85,8 @@ pub struct Vip {
     pub address: IpAddr,
     /// What happens to echo requests for its address.
     pub echo: Echo,
+    /// Whether the MSS of SYNs is lowered.
+    pub mss: Mss,
     /// Its position in [`Snapshot::vips`].
     pub index: VipIndex,
     /// Flows that may enter the flow table, for all workers together.
@@ -270,6 +272,7 @@ impl Snapshot {
             name: spec.name.clone(),
             address: spec.address,
             echo: spec.echo,
+            mss: spec.mss,
             index: vip,
             new_flows_per_second: spec.new_flows_per_second,
             hash: spec.hash,

@@ -24,6 +24,7 @@ fn vip(name: &str, port: u16, protocol: Protocol, backends: Vec<BackendSpec>) ->
         protocol,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,

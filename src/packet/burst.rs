@@ -96,6 +96,20 @@ impl Burst {
         self.memory.get(at..at + length).unwrap_or_default()
     }
 
+    /// The bytes of a packet in the burst, to be changed in place; empty beyond it.
+    pub fn packet_mut(&mut self, frame: usize) -> &mut [u8] {
+        let length = self.lengths.get(frame).copied().unwrap_or_default();
+        let at = self.start + frame * self.stride + HEADROOM;
+        self.memory.get_mut(at..at + length).unwrap_or_default()
+    }
+
+    /// Cuts a packet in the burst to its first `length` bytes.
+    pub fn truncate(&mut self, frame: usize, length: usize) {
+        if let Some(of_frame) = self.lengths.get_mut(frame) {
+            *of_frame = length.min(*of_frame);
+        }
+    }
+
     /// The head-room before a packet, and the packet.
     pub fn frame(&mut self, frame: usize) -> Option<(&mut [u8; HEADROOM], &[u8])> {
         let length = *self.lengths.get(frame)?;
@@ -163,6 +177,12 @@ mod tests {
         headroom[HEADROOM - 2..].copy_from_slice(b"xy");
         assert_eq!(burst.with_header(0, 2, 3), b"xyabc");
         assert_eq!(burst.with_header(0, 2, 1), b"xya");
+        burst.packet_mut(0)[1] = b'B';
+        burst.truncate(0, 2);
+        assert_eq!(burst.packet(0), b"aB");
+        burst.truncate(0, 3);
+        assert_eq!(burst.packet(0).len(), 2, "never longer again");
+        assert!(burst.packet_mut(FRAMES).is_empty());
         burst.fit(9000);
         assert!(burst.is_empty() && burst.vacant().unwrap().len() >= 9000);
     }
