@@ -15,6 +15,7 @@ mod neighbour;
 mod route;
 mod rule;
 mod socket;
+mod table;
 
 use std::io;
 
@@ -37,6 +38,7 @@ pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
 pub(in crate::io) use socket::peer_of;
 pub use socket::{BoundSocket, SocketProtocol, SocketTables};
+pub use table::{MAIN_TABLE, TableRoute};
 
 /// The kernel builds dump messages of at most 32 KiB (`netlink_dump`, linux/net/netlink/af_netlink.c).
 const RECEIVE_BYTES: usize = 64 * 1024;

@@ -268,7 +268,7 @@ impl Netlink {
 }
 
 /// The devices that a route leads to: one, or that of each of its next hops.
-fn devices_of(route: &RouteMessage) -> Vec<u32> {
+pub(super) fn devices_of(route: &RouteMessage) -> Vec<u32> {
     let mut devices = Vec::new();
     for attribute in &route.attributes {
         if let RouteAttribute::Oif(index) = attribute {
@@ -280,7 +280,7 @@ fn devices_of(route: &RouteMessage) -> Vec<u32> {
     devices
 }
 
-const fn family(version: Version) -> AddressFamily {
+pub(super) const fn family(version: Version) -> AddressFamily {
     match version {
         Version::V4 => AddressFamily::Inet,
         Version::V6 => AddressFamily::Inet6,
@@ -401,7 +401,7 @@ fn mtu_of(metric: &RouteMetric) -> Option<u32> {
     }
 }
 
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     if let RouteAddress::Inet(address) = address {
         Some((*address).into())
     } else if let RouteAddress::Inet6(address) = address {

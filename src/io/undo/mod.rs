@@ -18,6 +18,7 @@ mod namespace;
 mod neighbours;
 mod reverse;
 mod step;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ use keeper::Keeper;
 pub use leftover::{Left, Leftovers, Living, find, recover};
 pub use reverse::Reversal;
 use reverse::{Devices, reverse};
-pub use step::{Change, Device, LAST_RESORT_METRIC, Step};
+pub use step::{COPY_TABLES, Change, Device, LAST_RESORT_METRIC, Step};
 
 /// Why a change could not be made or undone.
 #[derive(Debug, thiserror::Error)]
@@ -399,9 +400,12 @@ fn route_key(step: &Step) -> Option<RouteKey> {
     match step {
         Step::Route { device, net } => Some((Some(device.index), *net)),
         Step::Unreachable { net } => Some((None, *net)),
-        Step::Sysctl { .. } | Step::Address { .. } | Step::Neighbour { .. } | Step::Link { .. } => {
-            None
-        }
+        Step::Sysctl { .. }
+        | Step::Address { .. }
+        | Step::Neighbour { .. }
+        | Step::Table { .. }
+        | Step::Rule { .. }
+        | Step::Link { .. } => None,
     }
 }
 
