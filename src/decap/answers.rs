@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use crate::{
     io::{
-        netlink::{Link, MAIN_TABLE, Netlink, NetlinkError, RouteQuery, TableRoute},
+        netlink::{Link, MAIN_TABLE, Netlink, NetlinkError, PolicyRule, RouteQuery, TableRoute},
         undo::{COPY_TABLES, Undo, UndoError},
     },
     packet::{EncapKind, Version},
@@ -107,6 +107,9 @@ impl Copies {
         netlink: &mut Netlink,
         undo: &mut Undo,
     ) -> Result<(), AnswerError> {
+        let rules = netlink.rules()?;
+        // Without policy routing every table is the main one.
+        let priority = before_main(&rules, self.version, room).ok_or(AnswerError::NoRule)?;
         let main = netlink.routes_of_table(self.version, MAIN_TABLE)?;
         let wanted: Vec<_> = main
             .iter()
@@ -128,7 +131,7 @@ impl Copies {
             }
             return Err(error);
         }
-        self.ask(table, netlink, undo)
+        self.ask(table, priority, &rules, undo)
     }
 
     /// The table for the copies: at the first look an empty one.
@@ -146,16 +149,14 @@ impl Copies {
         Err(AnswerError::NoTable)
     }
 
-    /// Packets from the VIPs ask the copies just before they would ask the main table.
-    fn ask(&self, table: u32, netlink: &mut Netlink, undo: &mut Undo) -> Result<(), AnswerError> {
-        let rules = netlink.rules()?;
-        let ipv6 = self.version == Version::V6;
-        let of_main = rules
-            .iter()
-            .filter(|rule| rule.ipv6 == ipv6 && rule.table == Some(MAIN_TABLE));
-        let main = of_main.map(|rule| rule.priority).min();
-        let priority = main.and_then(|main| main.checked_sub(1));
-        let priority = priority.ok_or(AnswerError::NoRule)?;
+    /// Packets from the VIPs ask the copies.
+    fn ask(
+        &self,
+        table: u32,
+        priority: u32,
+        rules: &[PolicyRule],
+        undo: &mut Undo,
+    ) -> Result<(), AnswerError> {
         for vip in &self.vips {
             let is_there = rules
                 .iter()
@@ -177,6 +178,18 @@ impl Copies {
             self.told = Some(text);
         }
     }
+}
+
+/// The priority of a rule that comes before those that ask the main table; the longer the outer header, the
+/// earlier, so that of two decapsulators for one VIP the one with less room decides.
+fn before_main(rules: &[PolicyRule], version: Version, room: Room) -> Option<u32> {
+    let ipv6 = version == Version::V6;
+    let of_main = rules
+        .iter()
+        .filter(|rule| rule.ipv6 == ipv6 && rule.table == Some(MAIN_TABLE));
+    let main = of_main.map(|rule| rule.priority).min()?;
+    main.checked_sub(room.overhead)
+        .filter(|priority| *priority > 0)
 }
 
 /// Removes what is not wanted, then adds what is missing.
@@ -301,4 +314,61 @@ fn lack(
         fits,
         route: words,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smaller_way_counts() {
+        for (overhead, tunnel, answers, version, expected) in [
+            (20, Some(1500), 1500, Version::V4, 1440),
+            (28, Some(1500), 1500, Version::V4, 1432),
+            (40, Some(1500), 1500, Version::V6, 1400),
+            (48, Some(1500), 9000, Version::V6, 1392),
+            (20, Some(9000), 1500, Version::V4, 1440),
+            (20, Some(1400), 1500, Version::V4, 1340),
+            (40, None, 1500, Version::V4, 1420),
+            (40, Some(68), 1500, Version::V4, 0),
+        ] {
+            let room = Room {
+                overhead,
+                mtu: tunnel,
+            };
+            let found = room.segment(answers, version);
+            assert_eq!(found, expected, "{room:?} {answers} {version:?}");
+        }
+    }
+
+    #[test]
+    fn rules_come_before_those_of_the_main_table() {
+        let rule = |ipv6, priority, table| PolicyRule {
+            ipv6,
+            priority,
+            table: Some(table),
+            ..PolicyRule::default()
+        };
+        let first = [rule(false, 0, 255), rule(true, 0, 255)];
+        let room = |overhead| Room {
+            overhead,
+            mtu: None,
+        };
+        for (more, overhead, expected) in [
+            (vec![rule(false, 32766, 254)], 20, Some(32746)),
+            (vec![rule(false, 32766, 254)], 48, Some(32718)),
+            (
+                vec![rule(false, 1000, 254), rule(false, 32766, 254)],
+                20,
+                Some(980),
+            ),
+            (vec![rule(true, 32766, 254)], 20, None),
+            (vec![rule(false, 10, 254)], 20, None),
+            (vec![], 20, None),
+        ] {
+            let rules = [&first[..], &more].concat();
+            let found = before_main(&rules, Version::V4, room(overhead));
+            assert_eq!(found, expected, "{more:?}");
+        }
+    }
 }

@@ -78,7 +78,9 @@ impl Fragmentation {
             more: word & MORE != 0,
         };
         rest.header[..header.len()].copy_from_slice(header);
-        keep_copied(&mut rest.header[20..header.len()]);
+        if word & OFFSET == 0 {
+            keep_copied(&mut rest.header[20..header.len()]); // later, a packet has none to be left out
+        }
         let header = packet.get_mut(..usize::from(header_length))?;
         finish(header, header_length + step, word & OFFSET | MORE);
         Some((usize::from(header_length + step), rest))

@@ -321,7 +321,7 @@ impl Plan {
             queues: config.director.workers.get(),
             routes: routes.collect(),
             overhead_bytes: overheads.max().unwrap_or_default(),
-            mtu: "the smallest, over all backends, of the MTU on the way minus the overhead; measured at start",
+            mtu: "the largest MTU of this host's devices, at start and at each reload",
             needs: vec!["/dev/net/tun", "CAP_NET_ADMIN", "CAP_NET_RAW"],
             vip: vips,
         }

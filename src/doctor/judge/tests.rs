@@ -1092,7 +1092,7 @@ fn director() -> Facts {
             link(1, "lo", None),
             link(2, "eth0", None),
             Link {
-                mtu: 1480,
+                mtu: 1500,
                 ..link(3, "tunlb0", Some("tun"))
             },
         ]),
@@ -1454,9 +1454,7 @@ const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[
     ("D38", Status::Fail, |facts| {
         legacy(facts, "-A OUTPUT -p ipencap -j DROP\n")
     }),
-    ("D38", Status::Warn, |facts| {
-        backend_of(facts).mtu = Some(1400)
-    }),
+    ("D38", Status::Warn, |facts| links(facts)[2].mtu = 1480),
     ("D38", Status::Unknown, |facts| {
         backend_of(facts).send = Observed::Unseen("CAP_NET_RAW".into())
     }),

@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Nla};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, Nla};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
         RouteNextHopFlags, RouteType,
@@ -225,14 +225,18 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Adds a route to a table.
+    /// Adds a route to a table, behind those of the same destination and metric: both families may have such.
     ///
     /// # Errors
     /// Any [`NetlinkError`].
     pub fn add_table_route(&mut self, route: &TableRoute, table: u32) -> Result<(), NetlinkError> {
         let operation = Operation::new("add a route to table", table);
         let message = RouteNetlinkMessage::NewRoute(route.in_table(table));
-        self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
+        let behind = match route.message.header.address_family {
+            AddressFamily::Inet => NLM_F_APPEND,
+            _ => 0, // of IPv6 it would join them to one of several next hops
+        };
+        self.change(&operation, message, NLM_F_CREATE | behind)
     }
 
     /// Removes a route from a table.
@@ -367,6 +371,10 @@ mod tests {
             link set v1 up
             addr add 10.0.1.11/24 dev v0
             addr add 2001:db8:1::11/64 dev v0 nodad
+            -6 route add 2001:db8:7::/64 dev v0 metric 256
+            -6 route append 2001:db8:7::/64 dev v1 metric 256
+            route add 10.7.0.0/24 dev v0 metric 5
+            route append 10.7.0.0/24 dev v1 metric 5
             route add default via 10.0.1.1 src 10.0.1.11 metric 100
             route add 10.2.0.0/16 via 10.0.1.7 mtu lock 1400 advmss 1000 initcwnd 20
             route add 10.3.0.0/16 nexthop via 10.0.1.2 weight 2 nexthop via 10.0.1.3
