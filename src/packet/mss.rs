@@ -110,7 +110,7 @@ fn lower(segment: &mut [u8], at: usize, most: u16) -> bool {
     let sum = u16::from_be_bytes([segment[16], segment[17]]);
     // A value at an odd place is in two words of the sum, which adds the same as with its bytes swapped.
     let word = |value: u16| {
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             value
         } else {
             value.swap_bytes()

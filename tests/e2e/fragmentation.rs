@@ -36,8 +36,15 @@ const MTU: u16 = 604;
 fn packet(options: &[u8], word: u16, data: usize) -> [Vec<u8>; 2] {
     [64, 63].map(|ttl| {
         let header = 20 + options.len();
-        let mut packet = vec![0x40 | u8::try_from(header / 4).unwrap(), 0x28];
-        packet.extend(u16::try_from(header + data).unwrap().to_be_bytes());
+        let mut packet = vec![
+            0x40 | u8::try_from(header / 4).expect("a short header"),
+            0x28,
+        ];
+        packet.extend(
+            u16::try_from(header + data)
+                .expect("a short packet")
+                .to_be_bytes(),
+        );
         packet.extend([0xbe, 0xef]);
         packet.extend(word.to_be_bytes());
         packet.extend([ttl, 17, 0, 0, 10, 0, 9, 2, 10, 0, 8, 2]);

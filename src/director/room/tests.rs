@@ -132,9 +132,12 @@ fn joined(fragments: &[Vec<u8>]) -> Vec<u8> {
 fn a_packet_without_df_leaves_in_fragments() {
     let mut director = director(Mss::Keep);
     let fits = udp(1, 0, 1480);
-    assert_eq!(forwarded(&mut director, &[fits.clone()]), [fits]);
+    assert_eq!(
+        forwarded(&mut director, std::slice::from_ref(&fits)),
+        [fits]
+    );
     let packet = udp(1, 0, 9000);
-    let fragments = forwarded(&mut director, &[packet.clone()]);
+    let fragments = forwarded(&mut director, std::slice::from_ref(&packet));
     assert_eq!(fragments.len(), 7);
     assert_eq!(joined(&fragments), packet[20..]);
 }

@@ -10,7 +10,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
-        RouteNextHopFlags, RouteType,
+        RouteNextHop, RouteNextHopFlags, RouteType,
     },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
@@ -47,7 +47,7 @@ impl TableRoute {
         message.header.flags &= RouteFlags::Onlink;
         let attributes = &mut message.attributes;
         let by_object = attributes.iter().any(is_next_hop_object);
-        attributes.retain(|attribute| !is_state(attribute) && !(by_object && is_way(attribute)));
+        attributes.retain(|attribute| !(is_state(attribute) || by_object && is_way(attribute)));
         attributes.sort_by_key(Nla::kind); // the kernel's order is another one
         for attribute in attributes {
             if let RouteAttribute::MultiPath(hops) = attribute {
@@ -78,10 +78,7 @@ impl TableRoute {
     /// The MTU in bytes that is set on it by hand.
     #[must_use]
     pub fn mtu(&self) -> Option<u32> {
-        self.metrics().iter().find_map(|metric| match metric {
-            RouteMetric::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        })
+        self.metrics().iter().find_map(mtu)
     }
 
     /// The largest segment in bytes that TCP announces over it, where that is set by hand.
@@ -99,10 +96,7 @@ impl TableRoute {
         metrics.sort_by_key(Nla::kind);
         let mut route = self.clone();
         let attributes = &mut route.message.attributes;
-        let there = attributes.iter_mut().find_map(|attribute| match attribute {
-            RouteAttribute::Metrics(metrics) => Some(metrics),
-            _ => None,
-        });
+        let there = attributes.iter_mut().find_map(metrics_mut);
         match there {
             Some(there) => *there = metrics,
             None => attributes.push(RouteAttribute::Metrics(metrics)),
@@ -121,12 +115,14 @@ impl TableRoute {
         let mut words = vec!["default".to_owned()];
         let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
         for attribute in &self.message.attributes {
-            match attribute {
-                RouteAttribute::Gateway(gateway) => add("via", ip_of(gateway)?.to_string()),
-                RouteAttribute::PrefSource(source) => add("src", ip_of(source)?.to_string()),
-                RouteAttribute::Priority(metric) => add("metric", metric.to_string()),
-                RouteAttribute::Via(_) | RouteAttribute::NhId(_) => return None,
-                _ => {}
+            if let RouteAttribute::Gateway(gateway) = attribute {
+                add("via", ip_of(gateway)?.to_string());
+            } else if let RouteAttribute::PrefSource(source) = attribute {
+                add("src", ip_of(source)?.to_string());
+            } else if let RouteAttribute::Priority(metric) = attribute {
+                add("metric", metric.to_string());
+            } else if matches!(attribute, RouteAttribute::Via(_) | RouteAttribute::NhId(_)) {
+                return None;
             }
         }
         add("dev", device.to_owned());
@@ -134,14 +130,7 @@ impl TableRoute {
     }
 
     fn metrics(&self) -> &[RouteMetric] {
-        let metrics = self
-            .message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                RouteAttribute::Metrics(metrics) => Some(metrics.as_slice()),
-                _ => None,
-            });
+        let metrics = self.message.attributes.iter().find_map(metrics_of);
         metrics.unwrap_or_default()
     }
 
@@ -152,10 +141,44 @@ impl TableRoute {
     }
 }
 
-fn advmss(metric: &RouteMetric) -> Option<u32> {
-    match metric {
-        RouteMetric::Advmss(bytes) => Some(*bytes),
-        _ => None,
+fn metrics_of(attribute: &RouteAttribute) -> Option<&[RouteMetric]> {
+    if let RouteAttribute::Metrics(metrics) = attribute {
+        Some(metrics)
+    } else {
+        None
+    }
+}
+
+fn metrics_mut(attribute: &mut RouteAttribute) -> Option<&mut Vec<RouteMetric>> {
+    if let RouteAttribute::Metrics(metrics) = attribute {
+        Some(metrics)
+    } else {
+        None
+    }
+}
+
+const fn mtu(metric: &RouteMetric) -> Option<u32> {
+    if let RouteMetric::Mtu(mtu) = metric {
+        Some(*mtu)
+    } else {
+        None
+    }
+}
+
+const fn advmss(metric: &RouteMetric) -> Option<u32> {
+    if let RouteMetric::Advmss(bytes) = metric {
+        Some(*bytes)
+    } else {
+        None
+    }
+}
+
+/// The next hops of a route that has several.
+fn hops_of(attribute: &RouteAttribute) -> &[RouteNextHop] {
+    if let RouteAttribute::MultiPath(hops) = attribute {
+        hops
+    } else {
+        &[]
     }
 }
 
@@ -183,13 +206,9 @@ fn is_state(attribute: &RouteAttribute) -> bool {
 }
 
 fn is_dead(message: &RouteMessage) -> bool {
-    let of_hop = |attribute: &RouteAttribute| match attribute {
-        RouteAttribute::MultiPath(hops) => hops
-            .iter()
-            .any(|hop| hop.flags.contains(RouteNextHopFlags::Dead)),
-        _ => false,
-    };
-    message.header.flags.contains(RouteFlags::Dead) || message.attributes.iter().any(of_hop)
+    let mut hops = message.attributes.iter().flat_map(hops_of);
+    message.header.flags.contains(RouteFlags::Dead)
+        || hops.any(|hop| hop.flags.contains(RouteNextHopFlags::Dead))
 }
 
 impl Netlink {
@@ -232,9 +251,10 @@ impl Netlink {
     pub fn add_table_route(&mut self, route: &TableRoute, table: u32) -> Result<(), NetlinkError> {
         let operation = Operation::new("add a route to table", table);
         let message = RouteNetlinkMessage::NewRoute(route.in_table(table));
-        let behind = match route.message.header.address_family {
-            AddressFamily::Inet => NLM_F_APPEND,
-            _ => 0, // of IPv6 it would join them to one of several next hops
+        let behind = if route.message.header.address_family == AddressFamily::Inet {
+            NLM_F_APPEND
+        } else {
+            0 // of IPv6 it would join them to one of several next hops
         };
         self.change(&operation, message, NLM_F_CREATE | behind)
     }
@@ -305,13 +325,7 @@ fn is_of(message: &RouteMessage, version: Version, table: u32) -> bool {
         kind,
         ..
     } = message.header;
-    let attribute = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Table(table) => Some(*table),
-            _ => None,
-        });
+    let attribute = message.attributes.iter().find_map(table_of);
     let is_taken = matches!(
         kind,
         RouteType::Unicast
@@ -326,12 +340,21 @@ fn is_of(message: &RouteMessage, version: Version, table: u32) -> bool {
         && !message.header.flags.contains(RouteFlags::Cloned)
 }
 
+fn table_of(attribute: &RouteAttribute) -> Option<u32> {
+    if let RouteAttribute::Table(table) = attribute {
+        Some(*table)
+    } else {
+        None
+    }
+}
+
 fn has_next_hop(message: &RouteMessage) -> bool {
-    let of_hop = |attribute: &RouteAttribute| is_next_hop(attribute);
-    message.attributes.iter().any(|attribute| match attribute {
-        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.attributes.iter().any(of_hop)),
-        other => is_next_hop(other),
-    })
+    let attributes = message.attributes.iter();
+    let of_hops = attributes
+        .clone()
+        .flat_map(hops_of)
+        .flat_map(|hop| &hop.attributes);
+    attributes.chain(of_hops).any(is_next_hop)
 }
 
 fn is_next_hop(attribute: &RouteAttribute) -> bool {
