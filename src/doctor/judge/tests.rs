@@ -40,6 +40,8 @@ fn route(kind: &str, device: &str, gateway: Option<&str>) -> RouteAnswer {
         kind: kind.into(),
         device: Some(device.into()),
         gateway: gateway.map(ip),
+        // What fits each tunnel: GUE over IPv6 has the longest header, inside an IPv6 VIP's packet.
+        advmss: Some(1392),
         ..Route::default()
     })
 }
