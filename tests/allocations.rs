@@ -13,7 +13,7 @@ use std::time::Duration;
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
-    HashKey, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, VipSpec,
+    HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
 use tunlb::io::ingress::{Ingress, Reading};
@@ -156,6 +156,7 @@ fn vip(protocol: Protocol, encap: EncapKind) -> VipSpec {
         protocol,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: NonZeroU32::new(1_000_000_000),
         encap,

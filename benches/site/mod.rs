@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
-    HashKey, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, VipSpec,
+    HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, VipSpec,
 };
 use tunlb::packet::{Encap, EncapKind, FamilyMismatch, SourceRule};
 
@@ -142,6 +142,7 @@ pub(crate) fn vip(inner: u8, number: u16, outer: u8, encap: EncapKind, backends:
         protocol: Protocol::Udp,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap,

@@ -3,6 +3,7 @@
 #![no_main]
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
@@ -11,9 +12,15 @@ use tunlb::packet::PathMtuError;
 use tunlb::packet::checksum::checksum;
 use tunlb_fuzz::{BACKENDS, first_snapshot};
 
-static SNAPSHOT: LazyLock<std::sync::Arc<Snapshot>> = LazyLock::new(first_snapshot);
+static SNAPSHOT: LazyLock<std::sync::Arc<Snapshot>> = LazyLock::new(|| {
+    let snapshot = first_snapshot();
+    for (index, _) in snapshot.backends() {
+        snapshot.path_mtus().configure(index, NonZeroU32::new(LONGEST));
+    }
+    snapshot
+});
 
-const LONGEST: usize = 1480;
+const LONGEST: u32 = 1500;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choice, bytes)) = data.split_first() else {
@@ -50,10 +57,10 @@ fn to_this_host(bytes: &[u8]) -> Vec<u8> {
 
 fn examine(error: &PathMtuError<'_>) {
     let quoted = &error.quoted;
-    match SNAPSHOT.examine(error, LONGEST) {
+    match SNAPSHOT.examine(error) {
         Ok(()) => {
             let (source, backend) = (quoted.quoted.source, quoted.quoted.destination);
-            assert!(error.mtu < quoted.length && quoted.length as usize <= LONGEST + 48);
+            assert!(error.mtu < quoted.length && quoted.length <= LONGEST);
             assert!(!quoted.may_be_fragmented && !quoted.is_fragment);
             assert!(error.destination.is_none_or(|destination| destination == source));
             assert!(BACKENDS.iter().any(|text| text.parse() == Ok(backend)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tunlb::daemon::pipeline::MemoryPipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, DropReason, Echo, FlowLimits, FlowTimeouts,
-    HashFields, HashKey, Health, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
+    HashFields, HashKey, Health, Mss, Plan, PortMatch, Protocol, RingSize, Roster, Seat,
     Snapshot, Timestamp, Verdict, VipSpec,
 };
 use tunlb::doctor::Lang;
@@ -138,6 +138,11 @@ fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipS
             Echo::Reply
         } else {
             Echo::Forward
+        },
+        mss: if protocol == Protocol::Tcp {
+            Mss::Clamp
+        } else {
+            Mss::Keep
         },
         all_down: AllDown::Forward,
         new_flows_per_second: None,

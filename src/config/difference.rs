@@ -207,6 +207,7 @@ impl Differences {
             protocol,
             hash,
             echo,
+            mss,
             all_down,
             new_flows_per_second,
             encap,
@@ -224,6 +225,7 @@ impl Differences {
             ("protocol", old.protocol.to_string(), protocol.to_string()),
             ("hash", old.hash.to_string(), hash.to_string()),
             ("echo", old.echo.to_string(), echo.to_string()),
+            ("mss", old.mss.to_string(), mss.to_string()),
             ("all_down", old.all_down.to_string(), all_down.to_string()),
             (
                 "new_flows_per_second",
@@ -328,7 +330,7 @@ mod tests {
     fn vips_come_go_and_change_names() {
         let old = config("", &(vip("web", 80, "", B1) + &vip("tls", 443, "", B1)));
         let more = "hash = \"source-address\"\necho = \"drop\"\nall_down = \"drop\"\n\
-                    new_flows_per_second = 5\nencap.kind = \"gue\"";
+                    mss = \"clamp\"\nnew_flows_per_second = 5\nencap.kind = \"gue\"";
         let new = vip("other", 8080, "echo = \"drop\"", B1) + &vip("www", 80, more, B1);
         assert_eq!(
             texts(&old, &config("", &new)),
@@ -337,6 +339,7 @@ mod tests {
                 "vip www: name web -> www",
                 "vip www: hash 5-tuple -> source-address",
                 "vip www: echo reply -> drop",
+                "vip www: mss keep -> clamp",
                 "vip www: all_down forward -> drop",
                 "vip www: new_flows_per_second none -> 5",
                 "vip www: encap ipip -> gue:6080",

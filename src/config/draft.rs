@@ -16,7 +16,7 @@ use super::value::{Choice, DEFAULT_GUE_PORT};
 use super::workers::{self, Cpus, WorkerCount};
 use super::{Config, DirectorConfig, Egress, EncapConfig, Neighbour};
 use crate::director::{
-    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
+    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey, Mss,
     PortMatch, Protocol, RingSize, VipSpec,
 };
 use crate::packet::EncapKind;
@@ -94,6 +94,7 @@ pub(super) struct VipDraft {
     pub(super) protocol: Field<Protocol>,
     pub(super) hash: Field<HashFields>,
     pub(super) echo: Optional<Echo>,
+    pub(super) mss: Field<Mss>,
     pub(super) all_down: Field<AllDown>,
     pub(super) new_flows_per_second: Optional<NonZeroU32>,
     pub(super) encap: TunnelDraft,
@@ -189,6 +190,10 @@ impl Choice for HashFields {
 impl Choice for AllDown {
     const NAMES: &'static [(&'static str, Self)] =
         &[("forward", Self::Forward), ("drop", Self::Drop)];
+}
+
+impl Choice for Mss {
+    const NAMES: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("clamp", Self::Clamp)];
 }
 
 impl Choice for BackendState {
@@ -377,6 +382,7 @@ impl VipDraft {
             protocol: copy(&self.protocol)?,
             hash: copy(&self.hash)?,
             echo,
+            mss: copy(&self.mss)?,
             all_down: copy(&self.all_down)?,
             new_flows_per_second: copy(self.new_flows_per_second.as_ref()?),
             encap: self.encap.finish(inherited)?,

@@ -15,7 +15,7 @@ use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value::{self, Raw};
 use super::{DirectorConfig, Egress, EncapConfig, neighbour, workers};
-use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields};
+use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields, Mss};
 
 pub(super) fn read(
     document: &Document<'_>,
@@ -128,6 +128,7 @@ fn vip(mut section: Section<'_>, problems: &mut Collector) -> VipDraft {
         protocol: section.or_default("protocol", value::DEFAULT_PROTOCOL, problems, value::choice),
         hash: section.or_default("hash", HashFields::default(), problems, value::choice),
         echo: section.absent_or("echo", problems, value::choice),
+        mss: section.or_default("mss", Mss::default(), problems, value::choice),
         all_down: section.or_default("all_down", AllDown::default(), problems, value::choice),
         new_flows_per_second: section.absent_or(
             "new_flows_per_second",

@@ -7,7 +7,7 @@ use super::problem::{Fault, Site, Written, excerpt};
 use super::problems::Collector;
 use super::value::{self, Raw};
 use super::workers::{self, WorkerCount};
-use crate::director::{AllDown, BackendState, HashFields};
+use crate::director::{AllDown, BackendState, HashFields, Mss};
 
 /// The texts of the flags, as they were given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,6 +117,7 @@ fn vip(text: &str, problems: &mut Collector) -> VipDraft {
         protocol,
         hash: reading.keep(Ok(HashFields::default())),
         echo: Some(None),
+        mss: reading.keep(Ok(Mss::default())),
         all_down: reading.keep(Ok(AllDown::default())),
         new_flows_per_second: Some(None),
         encap: TunnelDraft::inherited(),

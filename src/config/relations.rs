@@ -12,7 +12,7 @@ use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
 use super::workers::cpus_for_workers;
-use crate::director::BackendState;
+use crate::director::{BackendState, Mss, Protocol};
 use crate::packet::{EncapKind, SourceRule};
 
 /// Finds the problems between the values of `draft`.
@@ -28,6 +28,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     let inherited = encap.tunnel.finish(EncapKind::default());
     for vip in &draft.vips {
         duplicate_backends(vip, problems);
+        problems.extend(mss_without_tcp(vip));
         backends_that_are_vips(vip, &vip_addresses, problems);
         problems.extend(more_backends_than_slots(vip, draft));
         problems.extend(inherited.and_then(|kind| port_without_gue(&vip.encap, kind)));
@@ -179,6 +180,19 @@ fn more_backends_than_slots(vip: &VipDraft, draft: &Draft) -> Option<Problem> {
             .absent("backend")
             .problem(Fault::new(message, accepted)),
     )
+}
+
+/// Only TCP has a maximum segment size.
+fn mss_without_tcp(vip: &VipDraft) -> Option<Problem> {
+    let (mss, protocol) = (vip.mss.as_ref()?, vip.protocol.as_ref()?);
+    let meant = mss.value == Mss::Clamp && protocol.value != Protocol::Tcp;
+    let fault = || {
+        Fault::new(
+            "the protocol of this VIP has no segments",
+            "protocol \"tcp\"",
+        )
+    };
+    meant.then(|| mss.site.problem(fault()))
 }
 
 /// ICMP echo has no port, so an address has one answer to it.

@@ -9,7 +9,7 @@ use super::draft::{Datapath, Draft, Extra, HealthDraft, HealthKind};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
-use crate::director::{AllDown, BackendState, Echo, HashFields, Protocol};
+use crate::director::{AllDown, BackendState, Echo, HashFields, Mss, Protocol};
 use crate::packet::EncapKind;
 
 /// Whether this version does what a value asks for.
@@ -36,6 +36,8 @@ impl Supported for EncapKind {}
 impl Supported for HashFields {}
 
 impl Supported for Echo {}
+
+impl Supported for Mss {}
 
 impl Supported for AllDown {}
 

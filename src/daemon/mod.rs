@@ -55,7 +55,7 @@ pub use preflight::HostSetup;
 use published::{Current, Published, Publisher};
 pub use reread::Reload;
 use reread::Rereading;
-use routes::{Guards, Routes};
+use routes::{Guards, Routes, Wanted};
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
@@ -191,8 +191,7 @@ impl Daemon {
         let paths = Paths::resolve(&config, &mut netlink)?;
         let mut roster = Roster::building_by(threads::build_rings);
         let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
-        let mtus = paths.inner_mtus(&config);
-        let mtu = routes::device_mtu(&mtus)?;
+        let wanted = Wanted::new(&config, &paths)?;
         let tun = &config.director.tun;
         let capture = options
             .capture
@@ -201,12 +200,12 @@ impl Daemon {
 
         let mut undo = Undo::new()?;
         let mut guards = Guards::default();
-        guards.add(&mtus, &mut undo);
+        guards.add(&wanted, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
         let device = TunDevice::open_with(
             tun,
             (config.director.workers, Framing::Offloads),
-            mtu,
+            wanted.mtu,
             &mut undo,
         )?;
         netlink.set_queue_length(device.index, config.director.queue_length)?;
@@ -214,7 +213,7 @@ impl Daemon {
         drains.follow(&snapshot);
         let publisher = Publisher::new(Published {
             snapshot,
-            longest: mtu as usize,
+            longest: wanted.mtu as usize,
         });
         let pace = Pace {
             busy_poll: config.director.busy_poll,
@@ -249,8 +248,8 @@ impl Daemon {
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        let mut routes = Routes::new(device.name, device.index, guards);
-        routes.follow(&mtus, &mut undo)?;
+        let mut routes = Routes::new(device.name, device.index, wanted.mtu, guards);
+        routes.follow(&wanted, &mut undo)?;
         let workers = workers
             .into_iter()
             .enumerate()

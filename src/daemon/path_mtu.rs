@@ -126,7 +126,7 @@ impl PathLearner {
     fn learn(&self, error: &PathMtuError<'_>) {
         let current = self.current.load();
         let backend = error.quoted.quoted.destination;
-        match current.snapshot.examine(error, current.longest) {
+        match current.snapshot.examine(error) {
             Ok(()) => {
                 let mtu = PathMtus::believable(backend, error.mtu);
                 self.lower(&current.snapshot, backend, mtu);

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use anyhow::{Context as _, Result, bail};
 use log::{debug, warn};
@@ -13,6 +14,9 @@ use crate::director::{Health, Roster, Snapshot, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
 use crate::packet::{Encap, EncapKind, SourceRule};
 use crate::text::Plain;
+
+/// The largest MTU that the TUN driver takes (`tun_setup`, linux/drivers/net/tun.c).
+const LONGEST_TUN_MTU: u32 = 65_535;
 
 /// The MTU to assume where no backend has a route yet: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;
@@ -86,11 +90,26 @@ impl Paths {
             Encap::new(vip.encap, source, backend, ttl)
         };
         let health = |_: &VipSpec, _| Health::Healthy;
-        Ok(roster.build(&config.plan(), health, tunnel)?)
+        let snapshot = roster.build(&config.plan(), health, tunnel)?;
+        let mtus = snapshot.path_mtus();
+        for (index, backend) in snapshot.backends() {
+            let mtu = self.paths[&backend.address].mtu;
+            mtus.configure(index, mtu.and_then(NonZeroU32::new));
+        }
+        Ok(snapshot)
     }
 
-    /// For every VIP address the largest packet that fits the tunnels to its backends: the smallest
-    /// path MTU less the outer header, so that the kernel answers larger ones itself (RFC 1191).
+    /// The longest packet in bytes that comes in by a device of this host, so that the kernel lets each pass
+    /// into a TUN with that MTU.
+    #[must_use]
+    pub fn longest_packet(&self, tun: &str) -> u32 {
+        let clients = |link: &&Link| link.up && !link.loopback && link.name != tun;
+        let mtus = self.links.values().filter(clients).map(|link| link.mtu);
+        mtus.fold(ETHERNET_MTU, u32::max).min(LONGEST_TUN_MTU)
+    }
+
+    /// For every VIP address the largest packet that fits the tunnels to all of its backends: the smallest
+    /// path MTU less the outer header.
     #[must_use]
     pub fn inner_mtus(&self, config: &Config) -> BTreeMap<IpAddr, u32> {
         let mut mtus = BTreeMap::new();

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use log::{error, info, warn};
 
 use super::published::Published;
-use super::routes::{self, Mtus};
+use super::routes::Wanted;
 use super::{Daemon, Paths, neighbours, preflight};
 use crate::config::{Config, ConfigError, Difference};
 use crate::io::netlink::Netlink;
@@ -47,15 +47,14 @@ impl Daemon {
         preflight::refuse_local_vips(&config, &mut netlink)?;
         neighbours::refuse_unusable_device(&config, &mut netlink)?;
         let paths = Paths::resolve(&config, &mut netlink)?;
-        let mtus = paths.inner_mtus(&config);
-        routes::device_mtu(&mtus)?;
+        let wanted = Wanted::new(&config, &paths)?;
         for warning in config.warnings() {
             warn!("{warning}");
         }
-        self.publish(&config, &paths, &mtus)?;
-        self.routes.guard(&mtus, &mut self.undo);
+        self.publish(&config, &paths, &wanted)?;
+        self.routes.guard(&wanted, &mut self.undo);
         let followed = preflight::prepare_host(&config, self.setup, &paths, &mut self.undo)
-            .and_then(|()| self.follow(&mtus, &mut netlink))
+            .and_then(|()| self.follow(&wanted, &mut netlink))
             .and_then(|()| self.follow_neighbours(&config));
         if let Err(error) = followed {
             self.take_back(&mut netlink);
@@ -67,9 +66,9 @@ impl Daemon {
     }
 
     /// Workers forward by the new snapshot when this returns.
-    fn publish(&mut self, config: &Config, paths: &Paths, mtus: &Mtus) -> Result<()> {
+    fn publish(&mut self, config: &Config, paths: &Paths, wanted: &Wanted) -> Result<()> {
         let snapshot = Arc::new(paths.snapshot(config, &mut self.roster)?);
-        let longest = self.routes.device_mtu().max(routes::device_mtu(mtus)?);
+        let longest = self.routes.device_mtu().max(wanted.mtu);
         let epoch = snapshot.epoch();
         self.drains.follow(&snapshot);
         self.publisher.publish(Published {
@@ -94,17 +93,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// Routes and MTUs follow; the device's MTU is never below that of a route into it.
-    fn follow(&mut self, mtus: &Mtus, netlink: &mut Netlink) -> Result<()> {
-        let (before, after) = (self.routes.device_mtu(), routes::device_mtu(mtus)?);
-        if after > before {
-            self.routes.set_device_mtu(after, netlink)?;
-        }
-        self.routes.follow(mtus, &mut self.undo)?;
-        if after < before {
-            self.routes.set_device_mtu(after, netlink)?;
-        }
-        Ok(())
+    /// The device's MTU and the routes follow.
+    fn follow(&mut self, wanted: &Wanted, netlink: &mut Netlink) -> Result<()> {
+        self.routes.set_device_mtu(wanted.mtu, netlink)?;
+        self.routes.follow(wanted, &mut self.undo)
     }
 
     fn follow_neighbours(&mut self, config: &Config) -> Result<()> {
@@ -114,10 +106,11 @@ impl Daemon {
     /// Back to the configuration that holds, as far as the kernel lets us.
     fn take_back(&mut self, netlink: &mut Netlink) {
         let (config, paths) = (self.config.clone(), self.paths.clone());
-        let mtus = paths.inner_mtus(&config);
-        let back = self
-            .publish(&config, &paths, &mtus)
-            .and_then(|()| self.follow(&mtus, netlink))
+        let back = Wanted::new(&config, &paths)
+            .and_then(|wanted| {
+                self.publish(&config, &paths, &wanted)?;
+                self.follow(&wanted, netlink)
+            })
             .and_then(|()| self.follow_neighbours(&config));
         if let Err(error) = back {
             error!("not everything could be taken back: {error:#}");

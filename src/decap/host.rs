@@ -13,6 +13,7 @@ use crate::io::{
 
 use super::{
     DecapError, Host, Settings, TUN_MTU,
+    answers::{self, AnswerRoutes},
     lack::{ArpFacts, Facts, Ipv4Facts, LOOPBACK, LOOPBACK_DEVICE, Lack, judge},
 };
 
@@ -33,6 +34,7 @@ pub(super) struct Device {
 pub(super) fn prepare(
     settings: &Settings,
     tun: &Device,
+    answers: &mut AnswerRoutes,
     netlink: &mut Netlink,
     undo: &mut Undo,
 ) -> Result<Vec<Lack>, DecapError> {
@@ -40,6 +42,7 @@ pub(super) fn prepare(
     let lacks = lacks(settings, tun, netlink, &links)?;
     match settings.host() {
         Host::SetUp => {
+            answers.follow(settings, &links, netlink, undo);
             for lack in &lacks {
                 set(lack, tun, netlink, undo)?;
             }
@@ -72,7 +75,11 @@ pub(super) fn lacks(
     links: &[Link],
 ) -> Result<Vec<Lack>, DecapError> {
     let facts = gather(settings, tun, netlink, links)?;
-    Ok(judge(&facts, settings.host()))
+    let mut lacks = judge(&facts, settings.host());
+    if settings.host() == Host::Check {
+        lacks.extend(answers::lacks(settings, links, netlink));
+    }
+    Ok(lacks)
 }
 
 fn gather(
@@ -188,6 +195,8 @@ pub(super) fn set(
             let index = lo.map_or(1, |link| link.index); // the first device of every namespace
             add_address(index, LOOPBACK_DEVICE, (*vip).into(), netlink, undo)
         }
+        // What `AnswerRoutes` is for.
+        Lack::SegmentSize { .. } => Ok(()),
     }
 }
 

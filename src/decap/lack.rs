@@ -10,7 +10,10 @@ use std::{mem, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::text::{Plain, shell};
+use crate::{
+    packet::Version,
+    text::{Plain, shell},
+};
 
 use super::{Host, TUN_MTU};
 
@@ -72,6 +75,15 @@ pub(super) enum Lack {
     Ipv6 { device: String },
     /// The VIP is no address of this machine.
     Vip(IpAddr),
+    /// Answers announce segments that do not fit the tunnel.
+    SegmentSize {
+        version: Version,
+        announced: u32,
+        fits: u32,
+        /// The default route that they take, as ip-route(8) has it; `None` where it is none of one next hop
+        /// in the main table.
+        route: Option<Vec<String>>,
+    },
 }
 
 /// What a lack is about, whatever its present value.
@@ -112,6 +124,12 @@ impl Lack {
             Self::Vip(vip) => {
                 format!("{vip} is no address of this machine: its packets are not delivered")
             }
+            Self::SegmentSize {
+                announced, fits, ..
+            } => format!(
+                "this machine announces TCP segments of {announced} bytes, the tunnel carries {fits}: uploads wait \
+                 for Fragmentation Needed of the director, and hang where that does not arrive"
+            ),
         }
     }
 
@@ -133,6 +151,25 @@ impl Lack {
                 let net = IpNet::from(*vip).to_string();
                 shell::line(&["ip", "addr", "add", &net, "dev", LOOPBACK_DEVICE])
             }
+            Self::SegmentSize {
+                version,
+                fits,
+                route,
+                ..
+            } => {
+                let family = match version {
+                    Version::V4 => "-4",
+                    Version::V6 => "-6",
+                };
+                let Some(route) = route else {
+                    return format!("set advmss {fits} on the route by which answers leave");
+                };
+                let mut words = vec!["ip", family, "route", "change"];
+                words.extend(route.iter().map(String::as_str));
+                let fits = fits.to_string();
+                words.extend(["advmss", &fits]);
+                shell::line(&words)
+            }
         }
     }
 
@@ -145,6 +182,7 @@ impl Lack {
                 device.clone()
             }
             Self::Vip(vip) => vip.to_string(),
+            Self::SegmentSize { version, .. } => format!("{version:?}"),
         };
         Subject {
             kind: mem::discriminant(self),

@@ -4,11 +4,12 @@
 //!
 //! In reading order: `socket` receives and takes the outer header off; [`admission`] decides about a
 //! packet, purely; `engine` moves packets; `local` follows the addresses of this machine. `lack` judges
-//! the machine's settings, `host` sets them where asked, and `watch` keeps them so on a thread of its
-//! own. `kernel_tunnel` and `rival` see where the kernel or another program does the same work;
+//! the machine's settings, `host` sets them where asked, `answers` the segment size that answers announce, and
+//! `watch` keeps all of it so on a thread of its own. `kernel_tunnel` and `rival` see where the kernel or another program does the same work;
 //! [`Settings`] is what the user said, [`Arguments`] what another `tunlb decap` was told.
 
 pub mod admission;
+mod answers;
 mod arguments;
 mod engine;
 mod host;
@@ -46,6 +47,7 @@ use crate::{
 };
 
 use admission::Admission;
+use answers::AnswerRoutes;
 use engine::Engine;
 use host::Device;
 use local::LocalAddresses;
@@ -193,7 +195,8 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         index: tun.index,
         name: tun.name.clone(),
     };
-    let told = host::prepare(settings, &device, &mut netlink, &mut undo)?;
+    let mut answers = AnswerRoutes::new(settings);
+    let told = host::prepare(settings, &device, &mut answers, &mut netlink, &mut undo)?;
     let queue = tun.queues.pop().ok_or(TunError::Vanished(tun.name))?;
     let mut admission = Admission::new(settings.vips(), settings.directors());
     let local = LocalAddresses::open(&mut admission, Instant::now())?;
@@ -212,6 +215,7 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         tun: device,
         own,
         undo: &mut undo,
+        answers,
         told,
         alarm: watch::Alarm { sender, waker },
         doubled: &doubled,

@@ -160,9 +160,7 @@ fn clients_behind_a_tun(netlink: &mut Netlink) -> Queue {
     let off = Sysctl::ipv6_conf("clients", "disable_ipv6").unwrap();
     off.write(0).unwrap();
     for net in ["192.0.2.0/24", "2001:db8:9::/64"] {
-        netlink
-            .add_route(net.parse().unwrap(), tun.index, None)
-            .unwrap();
+        netlink.add_route(net.parse().unwrap(), tun.index).unwrap();
     }
     tun.queues.pop().unwrap()
 }

@@ -30,6 +30,7 @@ use crate::{
 
 use super::{
     DecapError, DeviceLoss, Host, Settings,
+    answers::AnswerRoutes,
     host::{self, Device},
     kernel_tunnel,
     lack::{Lack, Subject},
@@ -48,6 +49,9 @@ const REST: u32 = 50;
 
 /// Changes come in bursts; one look is for all of them.
 const AT_MOST_EVERY: Duration = Duration::from_millis(20);
+
+/// Routes change in bursts, too; meanwhile answers may go by one that is gone.
+const SETTLING: Duration = Duration::from_millis(5);
 
 /// As often as this within [`Pace`]'s memory, the device is brought up again; then something does not
 /// want it up, and an operator has to know.
@@ -91,6 +95,8 @@ pub(super) struct Subjects<'a> {
     /// The inodes of the own sockets.
     pub(super) own: BTreeSet<u64>,
     pub(super) undo: &'a mut Undo,
+    /// Followed with `--setup`.
+    pub(super) answers: AnswerRoutes,
     /// What the user was warned about already.
     pub(super) told: Vec<Lack>,
     pub(super) alarm: Alarm,
@@ -115,7 +121,12 @@ impl Watch {
     /// # Errors
     /// [`DecapError::Netlink`], [`DecapError::Loop`].
     pub(super) fn open() -> Result<(Self, Stop), DecapError> {
-        let mut monitor = Monitor::open(&[Topic::Addresses, Topic::Links, Topic::Settings])?;
+        let mut monitor = Monitor::open(&[
+            Topic::Addresses,
+            Topic::Links,
+            Topic::Settings,
+            Topic::Routes,
+        ])?;
         let netlink = Netlink::open()?;
         let mut open = || {
             let poll = Poll::new()?;
@@ -165,6 +176,7 @@ impl Watch {
             device: Pace::new(now),
             complained: false,
             look: now,
+            follow: None,
         };
         if let Err(error) = keeper.run(&mut poll, &stopped) {
             keeper.subjects.alarm.raise(error);
@@ -189,12 +201,15 @@ struct Keeper<'a> {
     complained: bool,
     /// When to look again.
     look: Instant,
+    /// When to follow changed routes, where nothing else is to be looked at.
+    follow: Option<Instant>,
 }
 
 /// What the changes of one turn ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Concern {
     Nothing,
+    Routes,
     Settings,
     Device,
 }
@@ -212,8 +227,17 @@ impl Keeper<'_> {
                 self.look_around(now);
                 continue; // changes may have come, its own among them
             }
+            if self.follow.is_some_and(|follow| now >= follow) {
+                self.follow_routes();
+                continue;
+            }
             let timeout = match drained {
-                Drained::Empty => self.look.saturating_duration_since(now),
+                Drained::Empty => {
+                    let next = self
+                        .follow
+                        .map_or(self.look, |follow| follow.min(self.look));
+                    next.saturating_duration_since(now)
+                }
                 Drained::More => Duration::ZERO,
             };
             match poll.poll(&mut events, Some(timeout)) {
@@ -244,6 +268,9 @@ impl Keeper<'_> {
         }
         match concern {
             Concern::Nothing => {}
+            Concern::Routes => {
+                self.follow.get_or_insert_with(|| Instant::now() + SETTLING);
+            }
             Concern::Settings => self.look = self.look.min(last + AT_MOST_EVERY),
             Concern::Device => self.look = self.look.min(last),
         }
@@ -308,7 +335,10 @@ impl Keeper<'_> {
             Ok(lacks) => {
                 self.complained = false;
                 match self.subjects.settings.host() {
-                    Host::SetUp => self.set_again(&lacks, now),
+                    Host::SetUp => {
+                        self.set_again(&lacks, now);
+                        self.follow_routes();
+                    }
                     Host::Check => self.tell(&lacks, now),
                 }
             }
@@ -317,6 +347,24 @@ impl Keeper<'_> {
                 self.complained = true;
             }
             Err(_) => {}
+        }
+    }
+
+    /// Makes the routes of answers what the main table is now.
+    fn follow_routes(&mut self) {
+        self.follow = None;
+        let Subjects {
+            settings,
+            undo,
+            answers,
+            ..
+        } = &mut self.subjects;
+        if settings.host() != Host::SetUp {
+            return;
+        }
+        match self.netlink.links_that_show() {
+            Ok(links) => answers.follow(settings, &links, &mut self.netlink, undo),
+            Err(error) => log::debug!("the routes of answers are not followed: {error}"),
         }
     }
 
@@ -430,6 +478,7 @@ fn concern_of(event: &Event, settings: &Settings, tun: &Device) -> Concern {
         }
         Event::Link(link) if link.index == tun.index => Concern::Device,
         Event::Link(_) | Event::Settings => Concern::Settings,
+        Event::Routes => Concern::Routes,
         Event::LinkRemoved { .. } => Concern::Settings,
         Event::Lost => Concern::Device,
     }

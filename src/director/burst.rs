@@ -61,10 +61,11 @@ impl Director {
             } else {
                 self.read(burst.packet(frame), burst.segmentation(frame), now);
             }
+            self.finish_packet(burst, frame, now);
         }
         self.ahead = glances;
         self.release_strays(burst, now);
-        self.release(burst);
+        self.release(burst, now);
     }
 
     /// What becomes of each packet of the burst that was decided last, by frame.
@@ -88,14 +89,14 @@ impl Director {
     /// Whether packets that waited need frames of the next burst.
     #[must_use]
     pub fn has_released(&self) -> bool {
-        self.fragments.has_released() || self.strays.has_settled()
+        !self.remainders.is_empty() || self.fragments.has_released() || self.strays.has_settled()
     }
 
     fn decide_segment(&mut self, glance: &Glance, bytes: &[u8], now: Timestamp) {
         match self.target((&glance.sought, glance.at), glance.event, now) {
-            Ok(target) => match self.inner_limit(&glance.meta, target.backend, now) {
+            Ok(target) => match self.refused_above(&glance.meta, target.backend, now) {
                 None => self.forward(glance.meta, target),
-                Some(mtu) => self.refuse(bytes, glance.meta.segmentation, mtu, now),
+                Some(room) => self.refuse(bytes, glance.meta.segmentation, room, now),
             },
             Err(reason) => self.drop_packets(reason, glance.meta.packets()),
         }
@@ -107,13 +108,13 @@ impl Director {
         &mut self,
         bytes: &[u8],
         segmentation: Option<Segmentation>,
-        mtu: u16,
+        room: u16,
         now: Timestamp,
     ) {
         match Packet::parse(bytes) {
             Ok(packet) => {
                 let packet = packet.segmented(segmentation);
-                let outcome = self.too_big((&packet, bytes), mtu, now);
+                let outcome = self.too_big((&packet, bytes), room, now);
                 self.conclude(packet.meta(), outcome);
             }
             Err(_) => self.drop_packets(DropReason::Malformed, 1),
@@ -178,17 +179,32 @@ impl Director {
         self.verdicts.push(Verdict::Drop(reason));
     }
 
-    /// Brings fragments that waited into the burst, as far as it has frames.
-    fn release(&mut self, burst: &mut Burst) {
-        while self.fragments.has_released()
-            && let Some(room) = burst.spare()
-            && let Some((target, length)) = self.fragments.take_released(room)
-        {
-            match Packet::parse(&room[..length.min(room.len())]) {
-                Ok(packet) => self.forward(packet.meta(), target),
+    /// Changes a packet that is to leave where its VIP or its path asks for that.
+    pub(super) fn finish_packet(&mut self, burst: &mut Burst, frame: usize, now: Timestamp) {
+        self.clamp(burst, frame, now);
+        self.fit(burst, frame, now);
+    }
+
+    /// Brings the rest of packets that leave in fragments into the burst, then fragments that waited, as far
+    /// as it has frames.
+    fn release(&mut self, burst: &mut Burst, now: Timestamp) {
+        while let Some(room) = burst.spare() {
+            let taken = self.remainders.take(room);
+            let Some((target, length)) = taken.or_else(|| self.fragments.take_released(room))
+            else {
+                return;
+            };
+            let bytes = &room[..length.min(room.len())];
+            match Packet::parse(bytes) {
+                Ok(packet) => {
+                    let outcome = self.send((&packet, bytes), target, now);
+                    self.conclude(packet.meta(), outcome);
+                }
                 Err(_) => self.drop_packets(DropReason::Malformed, 1), // cut by a frame that is too small
             }
+            let frame = burst.len();
             burst.push(length);
+            self.fit(burst, frame, now);
         }
     }
 }

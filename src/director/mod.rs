@@ -13,17 +13,21 @@ mod ahead;
 mod answers;
 mod burst;
 mod eligible;
+mod error_limit;
 mod flow_table;
 mod fragments;
 mod identification;
 mod indices;
+mod mss;
 mod new_flows;
 mod path_error;
 mod path_mtu;
 mod placement;
 mod rate_limit;
+mod remainders;
 mod ring;
 mod rings;
+mod room;
 mod roster;
 mod segments;
 mod selection;
@@ -36,7 +40,6 @@ mod tables;
 mod time;
 mod verdict;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
@@ -53,7 +56,7 @@ pub use services::Service;
 pub use snapshot::{Backend, Choice, Lane, Snapshot, SnapshotError, Vip};
 pub use spec::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
-    HashKeyError, PortMatch, RingSize, RingSizeError, VipSpec,
+    HashKeyError, Mss, PortMatch, RingSize, RingSizeError, VipSpec,
 };
 pub use strays::{ANSWER_WAIT, Answer, Question};
 pub use tables::{BackendRow, Tables, Update, VipRow};
@@ -65,19 +68,16 @@ use crate::packet::{
 };
 use ahead::Glance;
 use burst::Answers;
+use error_limit::ErrorLimit;
 use flow_table::{Known, NONE, Sought, Tick};
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
-use rate_limit::RateLimit;
+use remainders::Remainders;
 use strays::Strays;
 
 /// Expired flows dropped per packet: more than the one a packet can add, so the table drains.
 const EXPIRE_PER_PACKET: usize = 2;
-
-/// ICMP errors that a worker may send: enough for every client that meets a path's MTU, too little to
-/// be of use as an amplifier.
-const ERRORS_PER_SECOND: NonZeroU32 = const { NonZeroU32::new(100).expect("not 0") };
 
 /// What distinguishes one worker's director from another's.
 #[derive(Debug, Clone, Copy)]
@@ -99,8 +99,9 @@ pub struct Director {
     fragments: FragmentTable,
     strays: Strays,
     identifications: Identifications,
-    /// Of ICMP errors (RFC 4443 §2.4 f, RFC 1812 §4.3.2.8).
-    errors: RateLimit,
+    errors: ErrorLimit,
+    /// Of packets that leave in fragments.
+    remainders: Remainders,
     new_flows: NewFlowLimits,
     workers: u16,
     /// What is known of each packet of the burst before any is decided, by frame.
@@ -137,7 +138,8 @@ impl Director {
             fragments: FragmentTable::new(seat.seed),
             strays: Strays::new(seat.worker, seat.workers),
             identifications: Identifications::new(seat.worker, seat.workers),
-            errors: RateLimit::new(ERRORS_PER_SECOND, ERRORS_PER_SECOND),
+            errors: ErrorLimit::new(),
+            remainders: Remainders::new(),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
             ahead: vec![Glance::default(); BURST],

@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use super::indices::BackendIndex;
 use super::snapshot::{Backend, Snapshot};
 use crate::packet::{Encap, EncapKind, PathMtuError, Quoted, QuotedPacket, Version};
 
@@ -68,12 +69,11 @@ pub enum Disbelief {
 }
 
 impl Snapshot {
-    /// Examines an error about an outer packet; `longest` is the longest packet in bytes that a tunnel
-    /// may be given.
+    /// Examines an error about an outer packet.
     ///
     /// # Errors
     /// Why it is not believed, of the last tunnel to that backend that might have sent the packet.
-    pub fn examine(&self, error: &PathMtuError<'_>, longest: usize) -> Result<(), Disbelief> {
+    pub fn examine(&self, error: &PathMtuError<'_>) -> Result<(), Disbelief> {
         let quoted = &error.quoted;
         let address = quoted.quoted.destination;
         let mut backends = self.backends_at(address).peekable();
@@ -82,8 +82,8 @@ impl Snapshot {
         }
         examine_outer(error)?;
         let mut verdict = Err(Disbelief::NoBackend(address));
-        for (_, backend) in backends {
-            verdict = self.examine_tunnel(&backend, error, longest);
+        for (index, backend) in backends {
+            verdict = self.examine_tunnel((index, &backend), error);
             if verdict.is_ok() {
                 break;
             }
@@ -93,9 +93,8 @@ impl Snapshot {
 
     fn examine_tunnel(
         &self,
-        backend: &Backend<'_>,
+        (index, backend): (BackendIndex, &Backend<'_>),
         error: &PathMtuError<'_>,
-        longest: usize,
     ) -> Result<(), Disbelief> {
         let (quoted, encap) = (&error.quoted, backend.encap);
         let source = quoted.quoted.source;
@@ -104,7 +103,8 @@ impl Snapshot {
         if !is_chosen && !encap.may_come_from(source) {
             return Err(Disbelief::Source(source));
         }
-        if usize::try_from(quoted.length).is_ok_and(|length| length > longest + encap.overhead()) {
+        let longest = self.path_mtus().configured(index);
+        if longest.is_some_and(|longest| quoted.length > longest.get()) {
             return Err(Disbelief::TooLong(quoted.length));
         }
         let vip = self.vip(backend.vip).address();

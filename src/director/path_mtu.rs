@@ -1,10 +1,11 @@
-//! What is known of the paths to backends: MTUs that turned out smaller than the device's.
+//! What is known of the paths to backends: the MTU of route or device, and smaller ones that turned up.
 //!
-//! Learnt from [ICMP errors](super::path_error) about outer packets and from sends that the kernel refused;
-//! shared by all workers, written seldom, read per packet. Forgotten after ten minutes (RFC 1191 §6.3,
+//! Those are learnt from [ICMP errors](super::path_error) about outer packets and from sends that the kernel refused;
+//! shared by all workers, written seldom, read per packet; forgotten after ten minutes (RFC 1191 §6.3,
 //! RFC 8201 §4), unless a new error renews it.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,18 +24,21 @@ const SMALLEST_IPV4: u32 = 552;
 /// RFC 8200 §5.
 const SMALLEST_IPV6: u32 = 1280;
 
-/// Per backend, an MTU that holds until a moment; by index, over snapshots.
+/// Per backend, an MTU that holds always and one that holds until a moment; by index, over snapshots.
 #[derive(Debug)]
 pub struct PathMtus {
-    learnt: Segments<Learnt>,
-    /// No MTU holds after this moment, in nanoseconds of a [`Timestamp`]: where none does, which is the rule,
-    /// a packet reads this alone.
+    paths: Segments<PathMtu>,
+    /// No learnt MTU holds after this moment, in nanoseconds of a [`Timestamp`].
     latest: AtomicU64,
+    /// No configured MTU is or was smaller.
+    least: AtomicU32,
 }
 
 #[derive(Debug, Default)]
-struct Learnt {
-    mtu: AtomicU32,
+struct PathMtu {
+    /// Of the route, else of the device; 0 means that there is no route.
+    configured: AtomicU32,
+    learnt: AtomicU32,
     /// Nanoseconds of a [`Timestamp`]; 0 means that nothing was learnt.
     until: AtomicU64,
 }
@@ -42,8 +46,9 @@ struct Learnt {
 impl Default for PathMtus {
     fn default() -> Self {
         Self {
-            learnt: Segments::new(),
+            paths: Segments::new(),
             latest: AtomicU64::new(0),
+            least: AtomicU32::new(u32::MAX),
         }
     }
 }
@@ -51,14 +56,34 @@ impl Default for PathMtus {
 impl PathMtus {
     /// Makes room for the indices below `backends`.
     pub(super) fn reserve(&self, backends: usize) {
-        self.learnt.reserve(backends);
+        self.paths.reserve(backends);
     }
 
     /// Another backend holds this index now.
     pub(super) fn forget(&self, backend: BackendIndex) {
-        if let Some(learnt) = self.learnt.get(backend.position()) {
-            learnt.until.store(0, Ordering::Relaxed);
+        if let Some(path) = self.paths.get(backend.position()) {
+            path.configured.store(0, Ordering::Relaxed);
+            path.until.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// The route to this backend, or the device that it leads to, takes outer packets of at most `mtu` bytes;
+    /// `None`: it has no route.
+    pub fn configure(&self, backend: BackendIndex, mtu: Option<NonZeroU32>) {
+        if let Some(path) = self.paths.get(backend.position()) {
+            let bytes = mtu.map_or(0, NonZeroU32::get);
+            path.configured.store(bytes, Ordering::Relaxed);
+        }
+        if let Some(mtu) = mtu {
+            self.least.fetch_min(mtu.get(), Ordering::Relaxed);
+        }
+    }
+
+    /// What was [configured](Self::configure).
+    #[must_use]
+    pub fn configured(&self, backend: BackendIndex) -> Option<NonZeroU32> {
+        let path = self.paths.get(backend.position())?;
+        NonZeroU32::new(path.configured.load(Ordering::Relaxed))
     }
 
     /// The MTU that is believed of an ICMP error about a packet to `backend`: what makes no sense is raised.
@@ -78,25 +103,33 @@ impl PathMtus {
         {
             return known;
         }
-        if let Some(learnt) = self.learnt.get(backend.position()) {
-            learnt.mtu.store(mtu, Ordering::Relaxed);
+        if let Some(path) = self.paths.get(backend.position()) {
+            path.learnt.store(mtu, Ordering::Relaxed);
             let until = now.plus(LIFETIME).as_nanos();
             // Whoever sees the new moment sees the MTU that belongs to it.
-            learnt.until.store(until, Ordering::Release);
+            path.until.store(until, Ordering::Release);
             self.latest.fetch_max(until, Ordering::Release);
         }
         mtu
     }
 
-    /// The largest outer packet for this backend in bytes, where less than its device's MTU.
+    /// The largest outer packet for this backend in bytes; `None` where nothing is known.
     #[must_use]
     pub fn of(&self, backend: BackendIndex, now: Timestamp) -> Option<u32> {
-        if self.latest.load(Ordering::Acquire) <= now.as_nanos() {
-            return None;
-        }
-        let learnt = self.learnt.get(backend.position())?;
-        let holds = learnt.until.load(Ordering::Acquire) > now.as_nanos();
-        holds.then(|| learnt.mtu.load(Ordering::Relaxed))
+        let path = self.paths.get(backend.position())?;
+        let holds = path.until.load(Ordering::Acquire) > now.as_nanos();
+        let learnt = holds.then(|| path.learnt.load(Ordering::Relaxed));
+        let configured = path.configured.load(Ordering::Relaxed);
+        let configured = (configured > 0).then_some(configured);
+        learnt.into_iter().chain(configured).min()
+    }
+
+    /// Whether outer packets of so many bytes fit every path: the rule, which a packet learns from two words
+    /// that seldom change.
+    #[must_use]
+    pub fn all_take(&self, bytes: u32, now: Timestamp) -> bool {
+        bytes <= self.least.load(Ordering::Relaxed)
+            && self.latest.load(Ordering::Acquire) <= now.as_nanos()
     }
 }
 
@@ -129,6 +162,24 @@ mod tests {
         assert_eq!(mtus.of(B, at(600)), Some(1400));
         assert_eq!(mtus.of(B, at(601)), None);
         assert_eq!(mtus.lower(B, 1450, at(700)), 1450);
+    }
+
+    #[test]
+    fn what_is_configured_holds_always() {
+        let mtus = one();
+        mtus.configure(B, NonZeroU32::new(1500));
+        assert_eq!(mtus.of(B, at(0)), Some(1500));
+        assert_eq!(mtus.lower(B, 1500, at(1)), 1500);
+        assert_eq!(
+            mtus.lower(B, 9000, at(1)),
+            1500,
+            "no larger than the device"
+        );
+        assert_eq!(mtus.lower(B, 1400, at(1)), 1400);
+        assert_eq!(mtus.of(B, at(2)), Some(1400));
+        assert_eq!(mtus.of(B, at(602)), Some(1500));
+        mtus.forget(B);
+        assert_eq!((mtus.of(B, at(2)), mtus.configured(B)), (None, None));
     }
 
     #[test]

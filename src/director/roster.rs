@@ -18,7 +18,7 @@ use super::rings::{BuildRings, NumberedRing, Rings};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
-use super::spec::{FlowLimits, HashKey, RingSize, VipSpec};
+use super::spec::{FlowLimits, HashKey, Mss, RingSize, VipSpec};
 use super::verdict::{Counters, Traffic};
 use crate::packet::{Encap, FamilyMismatch};
 
@@ -220,6 +220,7 @@ impl Roster {
                 .map(|last| Arc::clone(&last.by_address))
                 .unwrap_or_default(),
             selection: SelectionHash::new(&plan.hash_key),
+            clamps_mss: last.is_some_and(|last| last.clamps_mss),
             path_mtus: Arc::clone(&self.path_mtus),
         }
     }
@@ -326,10 +327,12 @@ fn place(
         snapshot.lanes.set(at.position(), Some(lane));
         snapshot.places.set(at.position(), Some(place));
     }
+    snapshot.clamps_mss |= spec.mss == Mss::Clamp;
     let vip = Vip {
         name: spec.name.clone(),
         service: Service::of(spec),
         echo: spec.echo,
+        mss: spec.mss,
         index,
         new_flows_per_second: spec.new_flows_per_second,
         hash: spec.hash,

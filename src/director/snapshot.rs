@@ -19,7 +19,7 @@ use super::rings::NumberedRing;
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::shared::Shared;
-use super::spec::{BackendState, Echo, FlowLimits, HashFields};
+use super::spec::{BackendState, Echo, FlowLimits, HashFields, Mss};
 use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, TunnelId, Tunnels};
 
 /// One VIP as the packet path sees it.
@@ -31,6 +31,8 @@ pub struct Vip {
     pub service: Service,
     /// What happens to echo requests for its address.
     pub echo: Echo,
+    /// Whether the MSS of SYNs is lowered.
+    pub mss: Mss,
     /// Its position in [`Snapshot::vips`].
     pub index: VipIndex,
     /// Flows that may enter the flow table, for all workers together.
@@ -124,6 +126,8 @@ pub struct Snapshot {
     /// Of all backends, in the order of addresses.
     pub(super) by_address: Arc<[(IpAddr, BackendIndex)]>,
     pub(super) selection: SelectionHash,
+    /// Whether some VIP's SYNs are, or were, to be clamped.
+    pub(super) clamps_mss: bool,
     /// Beside the tables: the one part that changes.
     pub(super) path_mtus: Arc<PathMtus>,
 }
@@ -235,7 +239,12 @@ impl Snapshot {
         self.services.find(flow).map(|index| self.vip(index))
     }
 
-    /// What was learnt of the paths to the backends.
+    /// Whether some VIP wants the MSS of SYNs lowered, or one of a former snapshot did.
+    pub(super) const fn clamps_mss(&self) -> bool {
+        self.clamps_mss
+    }
+
+    /// What is known of the paths to the backends.
     #[must_use]
     pub fn path_mtus(&self) -> &PathMtus {
         &self.path_mtus

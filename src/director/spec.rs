@@ -27,6 +27,8 @@ pub struct VipSpec {
     pub hash: HashFields,
     /// What happens to ICMP echo requests for the address.
     pub echo: Echo,
+    /// Whether the MSS of SYNs is lowered.
+    pub mss: Mss,
     /// What happens while no backend can take flows.
     pub all_down: AllDown,
     /// How many flows a second may enter the flow table, for all workers together; packets of
@@ -129,6 +131,25 @@ impl fmt::Display for Echo {
             Self::Reply => "reply",
             Self::Forward => "forward",
             Self::Drop => "drop",
+        })
+    }
+}
+
+/// Whether the MSS of clients' SYNs is lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Mss {
+    /// SYNs stay as they are.
+    #[default]
+    Keep,
+    /// Lowered to what fits the path to the backend.
+    Clamp,
+}
+
+impl fmt::Display for Mss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "keep",
+            Self::Clamp => "clamp",
         })
     }
 }

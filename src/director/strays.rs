@@ -311,7 +311,9 @@ impl Director {
                 Err(_) => self.drop_packets(DropReason::Malformed, 1), // cut by a frame that is too small
             }
             self.strays.learnt = None;
+            let frame = burst.len();
             burst.push(length);
+            self.finish_packet(burst, frame, now);
         }
     }
 

@@ -15,7 +15,7 @@ use super::ring::Ring;
 use super::rings::{NumberedRing, RingId};
 use super::services::Service;
 use super::snapshot::{Snapshot, Vip};
-use super::spec::{BackendState, Echo, HashFields};
+use super::spec::{BackendState, Echo, HashFields, Mss};
 use crate::packet::{Encap, TunnelId};
 
 /// A VIP, by its [`Service`].
@@ -27,6 +27,8 @@ pub struct VipRow {
     pub name: String,
     /// What happens to echo requests for its address.
     pub echo: Echo,
+    /// Whether the MSS of SYNs is lowered.
+    pub mss: Mss,
     /// What chooses the ring's slot.
     pub hash: HashFields,
     /// Flows that may enter the flow table.
@@ -200,6 +202,7 @@ impl Vip {
             index: self.index,
             name: self.name.clone(),
             echo: self.echo,
+            mss: self.mss,
             hash: self.hash,
             new_flows_per_second: self.new_flows_per_second,
             ring: self.ring.as_ref().map(|ring| ring.id),

@@ -29,6 +29,7 @@ pub(super) fn vip(
         protocol,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
@@ -543,14 +544,17 @@ fn own_errors_are_rate_limited() {
     let mut director = director(&web(&[BackendState::Active]));
     let mtus = director.snapshot.path_mtus();
     mtus.lower(BackendIndex::new(0), 600, NOW);
-    let mut packet = tcp(1, 80, ACK);
-    packet.resize(1000, 0);
-    packet[2..4].copy_from_slice(&1000u16.to_be_bytes());
-    for _ in 0..100 {
-        answer(&mut director, &packet);
-    }
+    let flood = (1..=2000).map(|port| {
+        let mut packet = tcp(port, 80, ACK);
+        packet.resize(1000, 0);
+        packet[2..4].copy_from_slice(&1000u16.to_be_bytes());
+        decide(&mut director, &packet, NOW)
+    });
     let limited = Verdict::Drop(DropReason::RateLimited);
-    assert_eq!(decide(&mut director, &packet, NOW), limited);
+    let verdicts: Vec<_> = flood.collect();
+    assert!(verdicts.contains(&limited));
+    let told = |verdict: &&Verdict| matches!(verdict, Verdict::Reply(_));
+    assert_eq!(verdicts.iter().filter(told).count(), 1000);
 }
 
 /// Found by fuzzing: a fragment that waited came back with the padding that followed it.

@@ -206,13 +206,27 @@ impl Burst {
         self.memory.get(at..at + length).unwrap_or_default()
     }
 
-    /// The bytes of a packet in the burst, to be changed in place.
+    /// The bytes of a packet in the burst, to be changed in place; empty beyond it.
     pub fn packet_mut(&mut self, frame: usize) -> &mut [u8] {
         let Some(Frame { at, length, .. }) = self.frame(frame) else {
             return &mut [];
         };
         let at = at + HEADROOM;
         self.memory.get_mut(at..at + length).unwrap_or_default()
+    }
+
+    /// Cuts a packet in the burst to its first `length` bytes.
+    pub fn truncate(&mut self, frame: usize, length: usize) {
+        if let Some(frame) = self.frames[..self.filled].get_mut(frame) {
+            frame.length = length.min(frame.length);
+        }
+    }
+
+    /// Lets a super-packet in the burst be segmented in another way.
+    pub fn segment(&mut self, frame: usize, segmentation: Segmentation) {
+        if let Some(frame) = self.frames[..self.filled].get_mut(frame) {
+            frame.segmentation = Some(segmentation);
+        }
     }
 
     /// How a packet in the burst is to be segmented; `None` for one that leaves as it is.
@@ -411,6 +425,12 @@ mod tests {
         let (_, cut) = burst.headroom(&outgoing(0, 2)).unwrap();
         assert_eq!(cut, [&b"ab"[..], &[]]);
         assert!(burst.headroom(&outgoing(1, 3)).is_none());
+        burst.packet_mut(0)[1] = b'B';
+        burst.truncate(0, 2);
+        assert_eq!(burst.packet(0), b"aB");
+        burst.truncate(0, 3);
+        assert_eq!(burst.packet(0).len(), 2, "never longer again");
+        assert!(burst.packet_mut(FRAMES).is_empty());
         burst.fit(9000);
         assert!(burst.is_empty() && burst.vacant(0).unwrap().len() >= 9000);
     }

@@ -8,7 +8,9 @@ pub mod decap;
 pub mod ecn;
 mod encap;
 mod flow;
+mod fragmentation;
 mod icmp;
+mod mss;
 pub mod neighbour;
 mod parse;
 mod partial;
@@ -24,7 +26,9 @@ pub use encap::{
     SourceRule, TooLong, TunnelId, Tunnels,
 };
 pub use flow::{FlowKey, Protocol};
+pub use fragmentation::Fragmentation;
 pub use icmp::{Icmp, Quoted};
+pub use mss::{clamp_mss, headers_beside_mss};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use path_mtu::{PathMtuError, QuotedPacket};
 pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};

@@ -87,6 +87,14 @@ impl Segmentation {
         }))
     }
 
+    /// The same with segments of at most `room` bytes; `None` where that cannot be, as for datagrams.
+    #[must_use]
+    pub fn within(self, room: u16) -> Option<Self> {
+        let size = room.checked_sub(self.headers)?.min(self.size);
+        let can = self.transport == Transport::Tcp && size >= SMALLEST_TCP;
+        can.then_some(Self { size, ..self })
+    }
+
     /// How many packets a super-packet of `length` bytes becomes.
     #[must_use]
     pub fn segments(&self, length: usize) -> usize {

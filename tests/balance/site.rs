@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
 
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Echo, FlowLimits, HashFields, HashKey, Plan, PortMatch,
-    Protocol, RingSize, Snapshot, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, FlowLimits, HashFields, HashKey, Mss, Plan,
+    PortMatch, Protocol, RingSize, Snapshot, VipSpec,
 };
 use tunlb::packet::{Encap, EncapKind, FlowKey, SourceRule};
 
@@ -76,6 +76,7 @@ impl Site {
             protocol: Protocol::Tcp,
             hash: HashFields::FiveTuple,
             echo: Echo::Reply,
+            mss: Mss::Keep,
             all_down: AllDown::Forward,
             new_flows_per_second: None,
             encap: EncapKind::Ipip,

@@ -171,6 +171,12 @@ fn serve(backend: &Node, setup: Setup) -> Vec<Process> {
 fn every_family_in_every_family() {
     in_lab(|lab| {
         let site = DualStack::new(lab);
+        for (_, vip, ..) in COMBINATIONS {
+            // An operator's rule comes before the decapsulator's: full-sized packets are to come.
+            let family = if vip.contains(':') { "-6" } else { "-4" };
+            let rule = format!("ip {family} rule add from {vip} lookup main priority 100");
+            site.backend.run(&rule);
+        }
         let director = site.run(lab);
         let (expected, path) = noise(lab, 300_000);
         for (name, vip, _, _, mtu) in COMBINATIONS {
@@ -186,8 +192,9 @@ fn every_family_in_every_family() {
             assert!(sent.packets > 200, "{name}: {totals:?}");
         }
         // The kernel reports its own multicast groups on every IPv6 device, this one too.
-        let own = totals.dropped.get("no_vip").copied().unwrap_or_default();
-        assert_eq!(totals.dropped(), own, "{totals:?}");
-        assert!(own < 10, "{totals:?}");
+        let count = |reason| totals.dropped.get(reason).copied().unwrap_or_default();
+        let known = count("no_vip") + count("too_big");
+        assert_eq!(totals.dropped(), known, "{totals:?}");
+        assert!(count("no_vip") < 10, "{totals:?}");
     });
 }

@@ -151,6 +151,7 @@ const B1: &str = "10.0.1.11";
 fn a_forged_error_with_any_one_field_wrong_is_refused() {
     in_lab(|lab| {
         let site = Site::new(lab);
+        site.announce_too_much();
         let vips = ["--vip", "10.0.0.100:80/tcp", "--vip", "10.0.0.100:443/tcp"];
         let director = run(&site.director, &[&vips[..], &["--backend", B1]].concat());
         let right = tunnel("10.0.1.2", B1, 4, &segment("10.0.9.2", VIP, 1480));
@@ -256,6 +257,7 @@ fn the_kernel_learns_nothing_from_forged_errors_either() {
 fn what_the_kernel_believed_is_passed_by() {
     in_lab(|lab| {
         let site = Site::new(lab);
+        site.announce_too_much();
         let director = run(
             &site.director,
             &["--vip", "10.0.0.100:80/tcp", "--backend", B1],
@@ -279,7 +281,7 @@ fn what_the_kernel_believed_is_passed_by() {
         // Nor is it what a restart takes for the path.
         succeeded(director.stop(Signal::Term));
         let director = site.run(&["--vip", "10.0.0.100:80/tcp", "--backend", B1]);
-        assert_eq!(site.director.mtu("tunlb0"), 1480);
+        assert_eq!(site.director.mtu("tunlb0"), 1500);
         director.stop();
     });
 }

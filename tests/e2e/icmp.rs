@@ -73,16 +73,20 @@ fn pings_in_fragments_are_forwarded() {
             }
         }
         let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
-        assert_eq!(totals.answered, 0, "{totals:?}");
+        // Of IPv6 and IPv4 with DF: the size that fits the tunnel, not the request.
+        assert!(
+            totals.answered <= 3 * COMBINATIONS.len() as u64,
+            "{totals:?}"
+        );
         assert_known_drops(&totals);
     });
 }
 
-/// The kernel's own multicast reports; and the last fragments of requests whose first ones were longer than
-/// the way into the TUN.
+/// The kernel's own multicast reports; and the fragments of requests whose first ones were longer than the
+/// tunnel carries.
 fn assert_known_drops(totals: &Totals) {
     let count = |reason| totals.dropped.get(reason).copied().unwrap_or_default();
-    let known = count("no_vip") + count("fragment_timeout");
+    let known = count("no_vip") + count("fragment_timeout") + count("too_big");
     assert_eq!(totals.dropped(), known, "{totals:?}");
 }
 
@@ -123,7 +127,7 @@ fn a_small_link_behind_the_director_is_learnt() {
         let site = Site::new(lab);
         site.router.run("ip link set b3 mtu 1400");
         let director = site.run(&["--vip", "10.0.0.100:80/tcp", "--backend", "10.0.2.13"]);
-        assert_eq!(site.director.mtu("tunlb0"), 1480);
+        assert_eq!(site.director.mtu("tunlb0"), 1500);
         let (expected, path) = noise(lab, 1_000_000);
         assert_eq!(upload(&site, &path), expected);
         let route = site.client.run(&format!("ip route get {VIP}"));

@@ -122,7 +122,7 @@ fn a_device_that_was_there_stays() {
                 index,
                 "another device took its place"
             );
-            assert_eq!(host.mtu("tunlb0"), 1480, "MTU while the director runs");
+            assert_eq!(host.mtu("tunlb0"), 1500, "MTU while the director runs");
             succeeded(director.stop(Signal::Term));
             assert_same(
                 &before,

@@ -18,6 +18,7 @@ mod firewall;
 mod flood;
 mod forged;
 mod forwarding;
+mod fragmentation;
 mod fragments;
 mod hostile;
 mod icmp;

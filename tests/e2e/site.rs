@@ -179,6 +179,15 @@ impl Site {
         self.client.counter("Ip", "OutRequests")
     }
 
+    /// An operator's rule comes before that of `tunlb decap --setup`, so that the backends announce segments
+    /// that fit their own device, and not the tunnel.
+    pub(crate) fn announce_too_much(&self) {
+        for backend in &self.backends {
+            let rule = format!("ip rule add from {VIP} lookup main priority 100");
+            backend.node.run(&rule);
+        }
+    }
+
     /// Stops all decapsulators; returns their totals.
     pub(crate) fn stop_backends(self) -> [BTreeMap<String, u64>; 3] {
         self.backends

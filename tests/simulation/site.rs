@@ -7,8 +7,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Echo, HashFields, Health, PortMatch, Protocol, Service,
-    Snapshot, Takes, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, HashFields, Health, Mss, PortMatch, Protocol,
+    Service, Snapshot, Takes, VipSpec,
 };
 use tunlb::packet::{EncapKind, FlowKey};
 
@@ -231,6 +231,7 @@ fn vip(name: &str, target: &Target) -> VipSpec {
         protocol,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,

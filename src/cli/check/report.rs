@@ -134,6 +134,7 @@ struct VipView<'a> {
     protocol: String,
     hash: String,
     echo: String,
+    mss: String,
     all_down: String,
     /// None: no limit.
     new_flows_per_second: Option<u32>,
@@ -202,6 +203,7 @@ impl<'a> VipView<'a> {
             protocol: vip.protocol.to_string(),
             hash: vip.hash.to_string(),
             echo: vip.echo.to_string(),
+            mss: vip.mss.to_string(),
             all_down: vip.all_down.to_string(),
             new_flows_per_second: vip.new_flows_per_second.map(NonZeroU32::get),
             encap: TunnelView::new(vip.encap),
@@ -325,7 +327,7 @@ impl Plan {
             queues: config.director.workers.get(),
             routes: routes.collect(),
             overhead_bytes: overheads.max().unwrap_or_default(),
-            mtu: "the smallest, over all backends, of the MTU on the way minus the overhead; measured at start",
+            mtu: "the largest MTU of this host's devices, at start and at each reload",
             needs: vec!["/dev/net/tun", "CAP_NET_ADMIN", "CAP_NET_RAW"],
             vip: vips,
         }
@@ -440,6 +442,7 @@ fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     out.string("protocol", &vip.protocol);
     out.string("hash", &vip.hash);
     out.string("echo", &vip.echo);
+    out.string("mss", &vip.mss);
     out.string("all_down", &vip.all_down);
     if let Some(limit) = vip.new_flows_per_second {
         out.number("new_flows_per_second", limit);
@@ -519,7 +522,7 @@ mod tests {
 
     use super::*;
     use crate::config::DirectorConfig;
-    use crate::director::{AllDown, Echo, HashFields, Protocol};
+    use crate::director::{AllDown, Echo, HashFields, Mss, Protocol};
 
     /// Texts as VIPs may have for a name, quotes, backslashes and other scripts among them.
     fn name() -> impl Strategy<Value = String> {
@@ -541,6 +544,7 @@ mod tests {
             port in prop_oneof![Just(PortMatch::Any), any::<NonZeroU16>().prop_map(PortMatch::Exact)],
             protocol in prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
             echo in prop::sample::select(vec![Echo::Reply, Echo::Forward, Echo::Drop]),
+            mss in prop::sample::select(vec![Mss::Keep, Mss::Clamp]),
             all_down in prop::sample::select(vec![AllDown::Forward, AllDown::Drop]),
             new_flows_per_second in any::<Option<NonZeroU32>>(),
             gue in any::<Option<NonZeroU16>>(),
@@ -554,6 +558,7 @@ mod tests {
                 protocol,
                 hash: HashFields::SourceAddress,
                 echo,
+                mss: if protocol == Protocol::Tcp { mss } else { Mss::Keep },
                 all_down,
                 new_flows_per_second,
                 encap: gue.map_or(EncapKind::Ipip, |port| EncapKind::Gue { port }),

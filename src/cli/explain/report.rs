@@ -70,9 +70,8 @@ struct Mtu {
     path: Option<u32>,
     /// The largest packet of this flow that fits its tunnel.
     inner: Option<u32>,
-    /// Of the VIP's route, the smallest `inner` of its backends: larger packets never reach the
-    /// director.
-    vip: Option<u32>,
+    /// Of the TUN, as long as the packets that come in by this host's devices.
+    tun: u32,
 }
 
 impl<'a> Report<'a> {
@@ -109,7 +108,7 @@ impl<'a> Report<'a> {
             slot: Some(choice.slot.number()),
             backend: Some(backend.address),
             outer: Some(Outer::new(encap, flow, snapshot.flow_hash(flow), ttl)),
-            mtu: Some(Mtu::new(config, paths, encap, flow.destination)),
+            mtu: Some(Mtu::new(config, paths, encap)),
             ..Self::dropped(flow, DropReason::NoBackend)
         }
     }
@@ -211,13 +210,13 @@ const fn smallest_packet(flow: &FlowKey) -> Meta {
 }
 
 impl Mtu {
-    fn new(config: &Config, paths: &Paths, encap: &Encap, vip: IpAddr) -> Self {
+    fn new(config: &Config, paths: &Paths, encap: &Encap) -> Self {
         let path = paths.mtu(encap.destination());
         let overhead = u32::try_from(encap.overhead()).unwrap_or(u32::MAX);
         Self {
             path,
             inner: path.map(|path| path.saturating_sub(overhead)),
-            vip: paths.inner_mtus(config).get(&vip).copied(),
+            tun: paths.longest_packet(&config.director.tun),
         }
     }
 }
@@ -312,9 +311,6 @@ impl fmt::Display for Mtu {
             )?,
             _ => f.write_str("unknown, there is no route to the backend")?,
         }
-        match self.vip {
-            Some(vip) => write!(f, "; the VIP's route has {vip}"),
-            None => Ok(()),
-        }
+        write!(f, "; the TUN takes {}", self.tun)
     }
 }

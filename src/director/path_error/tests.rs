@@ -1,12 +1,12 @@
 use super::*;
 use crate::director::{
-    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey, Plan,
-    PortMatch, Protocol, RingSize, VipSpec,
+    AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey, Mss,
+    Plan, PortMatch, Protocol, RingSize, VipSpec,
 };
 use crate::packet::checksum::checksum;
 use crate::packet::{EntropyPrefix, FlowKey, SourceRule};
 use proptest::prelude::*;
-use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 
 const GUE: EncapKind = EncapKind::Gue {
     port: NonZeroU16::new(6080).unwrap(),
@@ -20,6 +20,7 @@ fn vip(address: &str, protocol: Protocol, encap: EncapKind, backend: &str) -> Vi
         protocol,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap,
@@ -56,7 +57,11 @@ fn snapshot(source: impl Fn(IpAddr) -> SourceRule) -> Snapshot {
             NonZeroU8::new(64).unwrap(),
         )
     };
-    Snapshot::build(&plan, tunnel).unwrap()
+    let snapshot = Snapshot::build(&plan, tunnel).unwrap();
+    for (index, _) in snapshot.backends() {
+        snapshot.path_mtus().configure(index, NonZeroU32::new(1520));
+    }
+    snapshot
 }
 
 fn fixed(backend: IpAddr) -> SourceRule {
@@ -140,10 +145,10 @@ fn examined(snapshot: &Snapshot, to: &str, mtu: u16, quoted: &[u8]) -> Result<()
     let [high, low] = mtu.to_be_bytes();
     if quoted[0] >> 4 == 6 {
         let message = [&[2, 0, 0, 0, 0, 0, high, low], quoted].concat();
-        return snapshot.examine(&PathMtuError::parse_v6(&message).unwrap(), 1480);
+        return snapshot.examine(&PathMtuError::parse_v6(&message).unwrap());
     }
     let packet = packet(to, mtu, quoted);
-    snapshot.examine(&PathMtuError::parse_packet(&packet).unwrap(), 1480)
+    snapshot.examine(&PathMtuError::parse_packet(&packet).unwrap())
 }
 
 /// An error of IPv4 from a router.
@@ -280,7 +285,7 @@ fn what_no_tunnel_sent_is_refused() {
         sender: Some([10, 0, 0, 2].into()),
         ..PathMtuError::parse_packet(&packet).unwrap()
     };
-    assert_eq!(snapshot.examine(&own, 1480), Err(Disbelief::Own));
+    assert_eq!(snapshot.examine(&own), Err(Disbelief::Own));
     let other = with(&quoted, &[(15, 3)]);
     let sent_there = Disbelief::Destination([10, 0, 0, 2].into());
     assert_eq!(examined(&snapshot, DIRECTOR, 1400, &other), Err(sent_there));
@@ -429,7 +434,7 @@ proptest! {
             changed.iter_mut().skip(at.max(1)).zip(&bytes).for_each(|(byte, &other)| *byte = other);
             let mut message = [&[2, 0, 0, 0, 0, 0][..], &mtu.to_be_bytes(), &changed].concat();
             if let Some(error) = PathMtuError::parse_v6(&message) {
-                let found = snapshot.examine(&error, 1480);
+                let found = snapshot.examine(&error);
                 prop_assert!(found.is_err() || error.mtu < error.quoted.length && error.mtu >= 1280);
             }
             message[0] = 3;
@@ -441,7 +446,7 @@ proptest! {
             packet.extend([10, 0, 0, 2]);
             packet.extend(message);
             if let Some(error) = PathMtuError::parse_packet(&packet) {
-                let found = snapshot.examine(&error, 1480);
+                let found = snapshot.examine(&error);
                 prop_assert!(found.is_err() || error.mtu < error.quoted.length && error.mtu >= 68);
             }
         }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::director::eligible::Takes;
-use crate::director::spec::{AllDown, BackendSpec, BackendState, Echo, HashFields, PortMatch};
+use crate::director::spec::{AllDown, BackendSpec, BackendState, Echo, HashFields, Mss, PortMatch};
 use crate::packet::{EncapKind, FlowKey, Protocol, SourceRule};
 use std::net::Ipv4Addr;
 use std::num::{NonZeroU8, NonZeroU16};
@@ -32,6 +32,7 @@ fn vip(port: u16, hosts: &[u8]) -> VipSpec {
         protocol: Protocol::Tcp,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Forward,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,

@@ -50,6 +50,7 @@ fn vips((services, gue): &Site) -> Vec<VipSpec> {
         protocol: Protocol::Tcp,
         hash: HashFields::FiveTuple,
         echo: Echo::Reply,
+        mss: Mss::Keep,
         all_down: AllDown::Drop,
         new_flows_per_second: NonZeroU32::new(port.into()),
         encap: kind,

@@ -14,8 +14,8 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "上传因隧道 MTU 挂住",
         },
         happens: Text {
-            en: "The handshake and small requests work, uploads hang.",
-            zh: "握手和小请求正常，上传挂住。",
+            en: "The handshake and small requests work; uploads start 200 ms late, or hang.",
+            zh: "握手和小请求正常；上传晚 200 毫秒开始，或挂住。",
         },
         why: Text {
             en: "The backend announces an MSS for its own MTU; full segments do not fit the tunnel, and the director's Fragmentation Needed does not reach the client.",
@@ -26,8 +26,8 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "SYN-ACK 的 MSS 大于路径 MTU 减去外层头；director 的 IcmpOutDestUnreachs 增长。",
         },
         mend: Text {
-            en: "On the backend `ip route change default … advmss 1440`; let ICMP 3/4 through.",
-            zh: "在后端执行 `ip route change default … advmss 1440`；放行 ICMP 3/4。",
+            en: "`tunlb decap --setup`, or on the backend `ip route change default … advmss 1440`; let ICMP 3/4 through.",
+            zh: "使用 `tunlb decap --setup`，或在后端执行 `ip route change default … advmss 1440`；放行 ICMP 3/4。",
         },
     },
     Entry {

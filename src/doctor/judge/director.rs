@@ -316,7 +316,7 @@ fn sending_to(case: &Case<'_>, address: IpAddr, backend: &BackendOnDirector) -> 
         ))
         .evidence(question, route_text(&backend.route));
     }
-    if let Some(outcome) = too_big(case, address, backend) {
+    if let Some(outcome) = small_tun(case) {
         return outcome;
     }
     match &backend.send {
@@ -402,35 +402,25 @@ fn dead_neighbour(
     })
 }
 
-/// The TUN gives out packets that do not fit the way to the backend.
-fn too_big(case: &Case<'_>, address: IpAddr, backend: &BackendOnDirector) -> Option<Outcome> {
-    let path = backend.mtu?;
+/// The TUN is too small for what comes in, so that the kernel answers instead of the director.
+fn small_tun(case: &Case<'_>) -> Option<Outcome> {
     let tun = case.link(&case.director.tun)?;
-    let fits = path.saturating_sub(overhead(address, backend.encap));
-    (tun.mtu > fits).then(|| {
-        let (name, mtu) = (&tun.name, tun.mtu);
+    let links = case.facts.links.seen()?.iter();
+    let outside = links.filter(|link| link.up && link.name != "lo" && link.name != tun.name);
+    let largest = outside.max_by_key(|link| link.mtu)?;
+    let wanted = largest.mtu.min(u32::from(u16::MAX));
+    (tun.mtu < wanted).then(|| {
+        let (name, mtu, device) = (&tun.name, tun.mtu, &largest.name);
         Outcome::warn(say!(
             case.lang,
-            "{name} takes packets of {mtu} bytes, the tunnel to {address} carries {fits}: larger ones are refused \
-             (EMSGSIZE) and cost a round trip",
-            "{name} 的 MTU 为 {mtu}，而到 {address} 的隧道只能承载 {fits}：更大的包会被拒绝（EMSGSIZE），多耗一个往返"
+            "{name} takes packets of {mtu} bytes, {device} of {wanted}: the kernel answers larger ones itself, from an \
+             address of this host, which clients' networks may filter",
+            "{name} 的 MTU 为 {mtu}，而 {device} 为 {wanted}：更大的包由内核用本机地址答复，而客户端的网络可能过滤该地址"
         ))
         .evidence(format!("{name} mtu"), mtu)
-        .evidence(format!("path mtu to {address}"), path)
-        .fix(command!["ip", "link", "set", "dev", name, "mtu", fits])
+        .evidence(format!("{device} mtu"), wanted)
+        .fix(command!["ip", "link", "set", "dev", name, "mtu", wanted])
     })
-}
-
-/// Bytes of the outer header, and of UDP for GUE.
-const fn overhead(backend: IpAddr, encap: Encap) -> u32 {
-    let header = match backend {
-        IpAddr::V4(_) => 20,
-        IpAddr::V6(_) => 40,
-    };
-    match encap {
-        Encap::Ipip => header,
-        Encap::Gue(_) => header + 8,
-    }
 }
 
 fn only_packets(case: &Case<'_>) -> Outcome {

@@ -40,6 +40,8 @@ fn route(kind: &str, device: &str, gateway: Option<&str>) -> RouteAnswer {
         kind: kind.into(),
         device: Some(device.into()),
         gateway: gateway.map(ip),
+        // What fits each tunnel: GUE over IPv6 has the longest header, inside an IPv6 VIP's packet.
+        advmss: Some(1392),
         ..Route::default()
     })
 }
@@ -1092,7 +1094,7 @@ fn director() -> Facts {
             link(1, "lo", None),
             link(2, "eth0", None),
             Link {
-                mtu: 1480,
+                mtu: 1500,
                 ..link(3, "tunlb0", Some("tun"))
             },
         ]),
@@ -1454,9 +1456,7 @@ const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[
     ("D38", Status::Fail, |facts| {
         legacy(facts, "-A OUTPUT -p ipencap -j DROP\n")
     }),
-    ("D38", Status::Warn, |facts| {
-        backend_of(facts).mtu = Some(1400)
-    }),
+    ("D38", Status::Warn, |facts| links(facts)[2].mtu = 1480),
     ("D38", Status::Unknown, |facts| {
         backend_of(facts).send = Observed::Unseen("CAP_NET_RAW".into())
     }),

@@ -15,6 +15,7 @@ mod neighbour;
 mod route;
 mod rule;
 mod socket;
+mod table;
 
 use std::io;
 
@@ -37,6 +38,7 @@ pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
 pub(in crate::io) use socket::peer_of;
 pub use socket::{BoundSocket, SocketProtocol, SocketTables};
+pub use table::{MAIN_TABLE, TableRoute};
 
 /// The kernel builds dump messages of at most 32 KiB (`netlink_dump`, linux/net/netlink/af_netlink.c).
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -395,8 +397,8 @@ mod tests {
             ("2001:db8:9::/48", "2001:db8:9::2"),
         ] {
             let (net, inside) = (net.parse().unwrap(), inside.parse().unwrap());
-            netlink.add_route(net, device.index, Some(1300)).unwrap();
-            let again = netlink.add_route(net, lo, None);
+            netlink.add_route(net, device.index).unwrap();
+            let again = netlink.add_route(net, lo);
             assert!(
                 matches!(again, Err(NetlinkError::Exists { .. })),
                 "{again:?}"
@@ -407,9 +409,6 @@ mod tests {
                 (RouteKind::Unicast, Some(device.index))
             );
             assert!(route.preferred_source.is_some());
-            netlink.set_route_mtu(net, device.index, 1200).unwrap();
-            let route = netlink.route_to(inside, RouteQuery::default()).unwrap();
-            assert_eq!((route.oif, route.mtu), (Some(device.index), Some(1200)));
             netlink.remove_route(net, device.index).unwrap();
             let again = netlink.remove_route(net, device.index).unwrap_err();
             assert_eq!(again.errno(), Some(libc::ESRCH));

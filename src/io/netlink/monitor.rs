@@ -11,6 +11,7 @@ use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
+    route::RouteHeader,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -44,6 +45,8 @@ pub enum Topic {
     /// `forwarding` when their value changes (`devinet_conf_proc`, linux/net/ipv4/devinet.c), of
     /// `arp_ignore`, `arp_announce` and IPv6's `disable_ipv6` it does not.
     Settings,
+    /// Routes and policy rules.
+    Routes,
 }
 
 impl Topic {
@@ -58,6 +61,12 @@ impl Topic {
             Self::Addresses => bit(libc::RTNLGRP_IPV4_IFADDR) | bit(libc::RTNLGRP_IPV6_IFADDR),
             Self::Links => bit(libc::RTNLGRP_LINK),
             Self::Settings => bit(IPV4_NETCONF) | bit(IPV6_NETCONF),
+            Self::Routes => {
+                bit(libc::RTNLGRP_IPV4_ROUTE)
+                    | bit(libc::RTNLGRP_IPV6_ROUTE)
+                    | bit(libc::RTNLGRP_IPV4_RULE)
+                    | bit(libc::RTNLGRP_IPV6_RULE)
+            }
         }
     }
 }
@@ -80,6 +89,8 @@ pub enum Event {
     },
     /// A setting of a device, of `all` or of `default` changed; read those that matter.
     Settings,
+    /// A route of the main table or a policy rule came, changed or went.
+    Routes,
     /// Messages were lost, or could not be read: anything may have changed.
     Lost,
 }
@@ -196,6 +207,13 @@ fn event_of(message: RouteNetlinkMessage) -> Option<Event> {
         is_of_device(&message).then(|| Event::Link(link_of(message)))
     } else if let RouteNetlinkMessage::DelLink(message) = message {
         is_of_device(&message).then(|| removed(&message))
+    } else if let RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) =
+        message
+    {
+        let main = RouteHeader::RT_TABLE_MAIN;
+        (message.header.table == main).then_some(Event::Routes)
+    } else if let RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) = message {
+        Some(Event::Routes)
     } else {
         None
     }

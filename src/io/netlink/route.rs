@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -137,30 +137,14 @@ impl Netlink {
             .and_then(|route| route.mtu))
     }
 
-    /// Adds a route for `net` through the device `oif` to the main table, with an MTU in bytes of its
-    /// own where it is to be smaller than the device's.
+    /// Adds a route for `net` through the device `oif` to the main table.
     ///
     /// # Errors
     /// [`NetlinkError::Exists`] where the table has a route for `net`; any other [`NetlinkError`].
-    pub fn add_route(
-        &mut self,
-        net: IpNet,
-        oif: u32,
-        mtu: Option<u32>,
-    ) -> Result<(), NetlinkError> {
+    pub fn add_route(&mut self, net: IpNet, oif: u32) -> Result<(), NetlinkError> {
         let operation = Operation::new("add route", format_args!("{net} dev {oif}"));
-        let message = RouteNetlinkMessage::NewRoute(route_with_mtu(net, oif, mtu));
+        let message = RouteNetlinkMessage::NewRoute(device_route(net, oif));
         self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    /// Gives the route that [`Netlink::add_route`] added another MTU in bytes.
-    ///
-    /// # Errors
-    /// Any [`NetlinkError`].
-    pub fn set_route_mtu(&mut self, net: IpNet, oif: u32, mtu: u32) -> Result<(), NetlinkError> {
-        let operation = Operation::new("change MTU of route", format_args!("{net} dev {oif}"));
-        let message = RouteNetlinkMessage::NewRoute(route_with_mtu(net, oif, Some(mtu)));
-        self.change(&operation, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// Removes the route that [`Netlink::add_route`] added.
@@ -284,7 +268,7 @@ impl Netlink {
 }
 
 /// The devices that a route leads to: one, or that of each of its next hops.
-fn devices_of(route: &RouteMessage) -> Vec<u32> {
+pub(super) fn devices_of(route: &RouteMessage) -> Vec<u32> {
     let mut devices = Vec::new();
     for attribute in &route.attributes {
         if let RouteAttribute::Oif(index) = attribute {
@@ -296,7 +280,7 @@ fn devices_of(route: &RouteMessage) -> Vec<u32> {
     devices
 }
 
-const fn family(version: Version) -> AddressFamily {
+pub(super) const fn family(version: Version) -> AddressFamily {
     match version {
         Version::V4 => AddressFamily::Inet,
         Version::V6 => AddressFamily::Inet6,
@@ -331,15 +315,6 @@ fn unreachable(net: IpNet, metric: u32) -> RouteMessage {
         RouteAttribute::Priority(metric),
     ];
     message
-}
-
-fn route_with_mtu(net: IpNet, oif: u32, mtu: Option<u32>) -> RouteMessage {
-    let mut route = device_route(net, oif);
-    if let Some(mtu) = mtu {
-        let metrics = vec![RouteMetric::Mtu(mtu)];
-        route.attributes.push(RouteAttribute::Metrics(metrics));
-    }
-    route
 }
 
 /// A route without a next hop: everything for `net` goes into the device.
@@ -426,7 +401,7 @@ fn mtu_of(metric: &RouteMetric) -> Option<u32> {
     }
 }
 
-fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     if let RouteAddress::Inet(address) = address {
         Some((*address).into())
     } else if let RouteAddress::Inet6(address) = address {

@@ -18,6 +18,7 @@ mod namespace;
 mod neighbours;
 mod reverse;
 mod step;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ use keeper::Keeper;
 pub use leftover::{Left, Leftovers, Living, find, recover};
 pub use reverse::Reversal;
 use reverse::{Devices, reverse};
-pub use step::{Change, Device, LAST_RESORT_METRIC, Step};
+pub use step::{COPY_TABLES, Change, Device, LAST_RESORT_METRIC, Step};
 
 /// Why a change could not be made or undone.
 #[derive(Debug, thiserror::Error)]
@@ -165,24 +166,17 @@ impl Undo {
         there_is_fine(made)
     }
 
-    /// Adds a route through a device, given by index and name, to the main table, with an MTU of its
-    /// own where one is given. A route of the same prefix that leads there already is kept.
+    /// Adds a route through a device, given by index and name, to the main table. A route of the same prefix that leads there already is kept.
     ///
     /// # Errors
     /// [`UndoError::Netlink`]; [`NetlinkError::Exists`] where such a route leads elsewhere.
-    pub fn add_route(
-        &mut self,
-        link: u32,
-        device: &str,
-        net: IpNet,
-        mtu: Option<u32>,
-    ) -> Result<(), UndoError> {
+    pub fn add_route(&mut self, link: u32, device: &str, net: IpNet) -> Result<(), UndoError> {
         if self.has_foreign_route(Some(link), net) && self.leads_to(net.network(), link) {
             return Ok(());
         }
         let device = named(link, device);
         let made = self.make(Step::Route { device, net }, |netlink| {
-            Ok(netlink.add_route(net, link, mtu)?)
+            Ok(netlink.add_route(net, link)?)
         });
         match made {
             Err(UndoError::Netlink(NetlinkError::Exists { .. }))
@@ -229,17 +223,6 @@ impl Undo {
         if let Some(step) = self.done.get(&id) {
             log::debug!("will restore {step}");
         }
-    }
-
-    /// Gives a route that this journal added another MTU; any other route is left as it is.
-    ///
-    /// # Errors
-    /// [`UndoError::Netlink`].
-    pub fn set_route_mtu(&mut self, link: u32, net: IpNet, mtu: u32) -> Result<(), UndoError> {
-        if self.routes.contains_key(&(Some(link), net)) {
-            self.netlink.set_route_mtu(net, link, mtu)?;
-        }
-        Ok(())
     }
 
     /// Undoes a route that this journal added; any other route is left as it is.
@@ -418,9 +401,12 @@ fn route_key(step: &Step) -> Option<RouteKey> {
     match step {
         Step::Route { device, net } => Some((Some(device.index), *net)),
         Step::Unreachable { net } => Some((None, *net)),
-        Step::Sysctl { .. } | Step::Address { .. } | Step::Neighbour { .. } | Step::Link { .. } => {
-            None
-        }
+        Step::Sysctl { .. }
+        | Step::Address { .. }
+        | Step::Neighbour { .. }
+        | Step::Table { .. }
+        | Step::Rule { .. }
+        | Step::Link { .. } => None,
     }
 }
 
@@ -541,10 +527,9 @@ mod tests {
         undo.add_address(lo, "lo", vip).unwrap();
         undo.add_address(lo, "lo", vip6).unwrap();
         for net in ["10.9.0.0/16", "2001:db8:9::/48"] {
-            undo.add_route(lo, "lo", net.parse().unwrap(), None)
-                .unwrap();
+            undo.add_route(lo, "lo", net.parse().unwrap()).unwrap();
         }
-        undo.add_route(lo, "lo", "10.9.0.0/16".parse().unwrap(), None)
+        undo.add_route(lo, "lo", "10.9.0.0/16".parse().unwrap())
             .unwrap();
         assert_eq!(undo.steps().len(), 4);
         let now = netlink.addresses().unwrap();
@@ -704,7 +689,7 @@ mod tests {
             ["10.0.0.100/32", "2001:db8::100/128"].map(|net| net.parse().unwrap());
         netlink.add_address(lo, net).unwrap();
         for net in [net, net6] {
-            netlink.add_route(net, lo, None).unwrap();
+            netlink.add_route(net, lo).unwrap();
             netlink.add_unreachable(net, LAST_RESORT_METRIC).unwrap();
         }
         let folder = folder();
@@ -713,7 +698,7 @@ mod tests {
         for net in [net, net6] {
             undo.add_unreachable(net).unwrap();
         }
-        undo.add_route(lo, "lo", net6, None).unwrap();
+        undo.add_route(lo, "lo", net6).unwrap();
         assert_eq!(undo.steps(), Vec::<&Step>::new());
         assert!(journals(&folder).is_empty(), "not even for a moment");
     }

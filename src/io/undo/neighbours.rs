@@ -53,6 +53,8 @@ pub(super) fn key(step: &Step) -> Option<(u32, IpAddr)> {
         | Step::Address { .. }
         | Step::Route { .. }
         | Step::Unreachable { .. }
+        | Step::Table { .. }
+        | Step::Rule { .. }
         | Step::Link { .. } => None,
     }
 }

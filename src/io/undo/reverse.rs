@@ -6,6 +6,7 @@ use super::UndoError;
 use super::step::{Change, Device, LAST_RESORT_METRIC, Step};
 use crate::io::netlink::{Address, Netlink, NetlinkError, ProxyNeighbour};
 use crate::io::sysctl::Sysctl;
+use crate::packet::Version;
 
 /// What became of a step that was to be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub(super) fn reverse(
         | Step::Route { device, .. }
         | Step::Neighbour { device, .. }
         | Step::Link { device, .. } => devices.has(device, netlink)?,
-        Step::Unreachable { .. } => true,
+        Step::Unreachable { .. } | Step::Table { .. } | Step::Rule { .. } => true,
     };
     if !there {
         return Ok(Reversal::Gone);
@@ -86,6 +87,12 @@ pub(super) fn reverse(
             gone(netlink.remove_proxy_neighbour(ProxyNeighbour { link, address }))
         }
         Step::Unreachable { net } => gone(netlink.remove_unreachable(*net, LAST_RESORT_METRIC)),
+        Step::Table { version, table } => empty(netlink, (*version).into(), *table),
+        Step::Rule {
+            from,
+            table,
+            priority,
+        } => gone(netlink.remove_rule_from(*from, *table, *priority)),
         Step::Link {
             device,
             mtu,
@@ -207,6 +214,17 @@ fn restore_link(
         netlink.set_down(device.index)?;
     }
     Ok(Reversal::Undone)
+}
+
+/// Removes all routes of a table.
+fn empty(netlink: &mut Netlink, version: Version, table: u32) -> Result<Reversal, UndoError> {
+    let mut reversal = Reversal::Gone;
+    for route in netlink.routes_of_table(version, table)? {
+        if gone(netlink.remove_table_route(&route, table))? == Reversal::Undone {
+            reversal = Reversal::Undone;
+        }
+    }
+    Ok(reversal)
 }
 
 fn gone(result: Result<(), NetlinkError>) -> Result<Reversal, UndoError> {

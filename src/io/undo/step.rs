@@ -5,16 +5,22 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::io::sysctl::{Sysctl, is_device_name};
+use crate::packet::Version;
 use crate::text::{plain::Plain, shell};
 
 /// The metric of an `unreachable` route: the worst there is, so that every other route of the VIP is
 /// better, an operator's own way for it in an emergency included.
 pub const LAST_RESORT_METRIC: u32 = u32::MAX;
+
+/// Numbers of tables that may hold copies of the main table's routes: none that has a name on any system
+/// (`rt_tables` of iproute2).
+pub const COPY_TABLES: RangeInclusive<u32> = 6080..=6095;
 
 /// One change; as text, what it is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +60,24 @@ pub enum Step {
         /// What it is for.
         net: IpNet,
     },
+    /// Routes were added to a table that had none of this family, as copies of the main table's.
+    Table {
+        /// Of which family.
+        version: TableVersion,
+        /// Its number, one of [`COPY_TABLES`].
+        #[serde(deserialize_with = "copy_table")]
+        table: u32,
+    },
+    /// A policy rule was added: what comes from an address asks a table first.
+    Rule {
+        /// The address.
+        from: IpAddr,
+        /// Number of the table, one of [`COPY_TABLES`].
+        #[serde(deserialize_with = "copy_table")]
+        table: u32,
+        /// Lower goes first.
+        priority: u32,
+    },
     /// A device that was there got another MTU, queue length and state.
     Link {
         /// The device.
@@ -67,6 +91,34 @@ pub enum Step {
         /// Whether it was up before.
         up: bool,
     },
+}
+
+/// The address family of a table's routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableVersion {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl From<TableVersion> for Version {
+    fn from(version: TableVersion) -> Self {
+        match version {
+            TableVersion::Ipv4 => Self::V4,
+            TableVersion::Ipv6 => Self::V6,
+        }
+    }
+}
+
+impl From<Version> for TableVersion {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::V4 => Self::Ipv4,
+            Version::V6 => Self::Ipv6,
+        }
+    }
 }
 
 /// A setting's value before and after.
@@ -95,6 +147,16 @@ pub struct Device {
     pub name: String,
 }
 
+/// No other table is ever emptied.
+fn copy_table<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let table = u32::deserialize(deserializer)?;
+    if COPY_TABLES.contains(&table) {
+        Ok(table)
+    } else {
+        Err(serde::de::Error::custom("not a table of copies"))
+    }
+}
+
 fn device_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_device_name(&name) {
@@ -112,7 +174,11 @@ impl Step {
         match self {
             Self::Unreachable { .. } | Self::Link { .. } => true,
             Self::Sysctl { change, .. } => change.key.makes_addresses_unless().is_some(),
-            Self::Address { .. } | Self::Route { .. } | Self::Neighbour { .. } => false,
+            Self::Address { .. }
+            | Self::Route { .. }
+            | Self::Neighbour { .. }
+            | Self::Table { .. }
+            | Self::Rule { .. } => false,
         }
     }
 
@@ -121,7 +187,11 @@ impl Step {
     pub const fn is_one_of_many(&self) -> bool {
         match self {
             Self::Route { .. } | Self::Unreachable { .. } | Self::Neighbour { .. } => true,
-            Self::Sysctl { .. } | Self::Address { .. } | Self::Link { .. } => false,
+            Self::Sysctl { .. }
+            | Self::Address { .. }
+            | Self::Table { .. }
+            | Self::Rule { .. }
+            | Self::Link { .. } => false,
         }
     }
 
@@ -133,6 +203,8 @@ impl Step {
             | Self::Route { .. }
             | Self::Neighbour { .. }
             | Self::Unreachable { .. }
+            | Self::Table { .. }
+            | Self::Rule { .. }
             | Self::Link { .. } => false,
         }
     }
@@ -148,7 +220,9 @@ impl Step {
             Self::Address { .. }
             | Self::Route { .. }
             | Self::Neighbour { .. }
-            | Self::Unreachable { .. } => {
+            | Self::Unreachable { .. }
+            | Self::Table { .. }
+            | Self::Rule { .. } => {
                 format!("added {self}")
             }
             Self::Link { .. } => format!("changed {self}"),
@@ -167,7 +241,9 @@ impl Step {
             Self::Address { .. }
             | Self::Route { .. }
             | Self::Neighbour { .. }
-            | Self::Unreachable { .. } => {
+            | Self::Unreachable { .. }
+            | Self::Table { .. }
+            | Self::Rule { .. } => {
                 format!("removed {self}")
             }
             Self::Link { .. } => format!("restored {self}"),
@@ -197,6 +273,25 @@ impl Step {
                 let (net, metric) = (net.to_string(), LAST_RESORT_METRIC.to_string());
                 shell::line(&["ip", "route", "del", "unreachable", &net, "metric", &metric])
             }
+            Self::Table { version, table } => {
+                let table = table.to_string();
+                shell::line(&["ip", flag(*version), "route", "flush", "table", &table])
+            }
+            Self::Rule {
+                from,
+                table,
+                priority,
+            } => {
+                let version = if from.is_ipv4() {
+                    TableVersion::Ipv4
+                } else {
+                    TableVersion::Ipv6
+                };
+                let words = [from.to_string(), table.to_string(), priority.to_string()];
+                let [from, table, priority] = words.each_ref().map(String::as_str);
+                let rule = ["from", from, "lookup", table, "priority", priority];
+                shell::line(&[&["ip", flag(version), "rule", "del"], &rule[..]].concat())
+            }
             Self::Link {
                 device,
                 mtu,
@@ -216,6 +311,14 @@ impl Step {
     }
 }
 
+/// By which ip(8) takes a family.
+const fn flag(version: TableVersion) -> &'static str {
+    match version {
+        TableVersion::Ipv4 => "-4",
+        TableVersion::Ipv6 => "-6",
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -231,6 +334,18 @@ impl fmt::Display for Step {
                 write!(f, "proxy neighbour {address} on {device}")
             }
             Self::Unreachable { net } => write!(f, "route unreachable {net}"),
+            Self::Table { version, table } => {
+                let family = match version {
+                    TableVersion::Ipv4 => "IPv4",
+                    TableVersion::Ipv6 => "IPv6",
+                };
+                write!(f, "{family} routes of table {table}")
+            }
+            Self::Rule {
+                from,
+                table,
+                priority,
+            } => write!(f, "rule {priority}: from {from} lookup {table}"),
             Self::Link { device, .. } => write!(f, "MTU, queue length and state of {device}"),
         }
     }
@@ -318,6 +433,25 @@ mod tests {
                 "ip route del unreachable 10.0.0.100/32 metric 4294967295",
             ),
             (
+                Step::Table {
+                    version: TableVersion::Ipv6,
+                    table: 6080,
+                },
+                "added IPv6 routes of table 6080",
+                "removed IPv6 routes of table 6080",
+                "ip -6 route flush table 6080",
+            ),
+            (
+                Step::Rule {
+                    from: "10.0.0.100".parse().unwrap(),
+                    table: 6080,
+                    priority: 32765,
+                },
+                "added rule 32765: from 10.0.0.100 lookup 6080",
+                "removed rule 32765: from 10.0.0.100 lookup 6080",
+                "ip -4 rule del from 10.0.0.100 lookup 6080 priority 32765",
+            ),
+            (
                 Step::Link {
                     device: device("tun\u{1b}0"),
                     mtu: 1404,
@@ -346,6 +480,15 @@ mod tests {
             Step::Neighbour {
                 device: device("a.b"),
                 address: "10.0.0.100".parse().unwrap(),
+            },
+            Step::Table {
+                version: TableVersion::Ipv4,
+                table: 6080,
+            },
+            Step::Rule {
+                from: "2001:db8::100".parse().unwrap(),
+                table: 6095,
+                priority: 0,
             },
             Step::Link {
                 device: device("a.b"),
@@ -376,6 +519,8 @@ mod tests {
             r#"{"address":{"device":{"index":1,"name":"a/b"},"net":"10.0.0.1/32"}}"#,
             r#"{"address":{"device":{"index":-1,"name":"lo"},"net":"10.0.0.1/32"}}"#,
             r#"{"route":{"device":{"index":1,"name":"lo"},"net":"10.0.0.1/33"}}"#,
+            r#"{"table":{"version":"ipv4","table":254}}"#,
+            r#"{"rule":{"from":"10.0.0.100","table":255,"priority":1}}"#,
             r#"{"run":{"command":"id"}}"#,
         ] {
             assert!(serde_json::from_str::<Step>(text).is_err(), "{text}");

@@ -137,10 +137,10 @@ fn faults_that_no_client_sees() {
         mended.must_be("pass");
         assert!(own_request());
 
-        site.director.run("ip link set tunlb0 mtu 1500");
+        site.director.run("ip link set tunlb0 mtu 1480");
         let diagnosis = examine(&site.director, &arguments);
         diagnosis.must_be("warn D38");
-        site.director.run("ip link set tunlb0 mtu 1480");
+        site.director.run("ip link set tunlb0 mtu 1500");
 
         let gone = lab.file("gone.toml", CONFIG.replace("10.0.1.11", "10.0.1.77"));
         let diagnosis = examine(&site.director, &["-c", &gone.display().to_string()]);

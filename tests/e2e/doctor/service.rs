@@ -244,12 +244,21 @@ fn the_next_boot() {
     });
 }
 
-/// Whether uploads rely on the director's Fragmentation Needed is no fault of the backend's.
+/// A segment size that does not fit the tunnel costs uploads a wait; `decap --setup` sets one that does.
 #[test]
 fn segments_of_full_size() {
     in_lab(|lab| {
         let bench = Bench::new(lab);
-        assert_eq!(bench.examine().status_of("B24"), "skip");
+        assert_eq!(bench.examine().status_of("B24"), "pass");
+        // An operator's rule that comes before the decapsulator's.
+        let first = "from 10.0.0.100 lookup main priority 100";
+        bench.backend().run(&format!("ip rule add {first}"));
+        let diagnosis = bench.examine();
+        diagnosis.must_be("warn B24");
+        assert_eq!(
+            diagnosis.check("B24")["fix"][0],
+            "ip route change ROUTE advmss 1440"
+        );
         bench
             .backend()
             .run("ip route replace default via 10.0.1.1 advmss 1440");
