@@ -95,6 +95,8 @@ pub enum Egress {
     Raw,
     /// A packet socket where the next hop is known, else a raw IP socket.
     Packet,
+    /// An AF_XDP socket where the next hop is known and it works there, else as [`Packet`](Self::Packet).
+    Xsk,
 }
 
 impl fmt::Display for Egress {
@@ -103,6 +105,7 @@ impl fmt::Display for Egress {
             Self::Auto => "auto",
             Self::Raw => "raw",
             Self::Packet => "packet",
+            Self::Xsk => "xsk",
         })
     }
 }

@@ -17,7 +17,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::published::Current;
-use crate::io::egress::Hops;
+use crate::io::egress::{Direct, Hops};
 use crate::io::netlink::{Netlink, PathMonitor};
 use crate::io::next_hop::{self, Resolved};
 
@@ -53,7 +53,7 @@ impl HopWatch {
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn watch(current: Current, hops: CurrentHops) -> Result<HopWatch> {
+pub(super) fn watch(current: Current, hops: CurrentHops, by: Direct) -> Result<HopWatch> {
     let poll = Poll::new()?;
     let monitor = PathMonitor::open()?;
     poll.registry().register(
@@ -65,6 +65,7 @@ pub(super) fn watch(current: Current, hops: CurrentHops) -> Result<HopWatch> {
     let mut watcher = Watcher {
         current,
         hops,
+        by,
         netlink: Netlink::open()?,
         monitor,
         resolved: Resolved::default(),
@@ -87,6 +88,7 @@ pub(super) fn watch(current: Current, hops: CurrentHops) -> Result<HopWatch> {
 struct Watcher {
     current: Current,
     hops: CurrentHops,
+    by: Direct,
     netlink: Netlink,
     monitor: PathMonitor,
     resolved: Resolved,
@@ -124,7 +126,7 @@ impl Watcher {
             .backends()
             .map(|(_, backend)| backend.address)
             .collect();
-        self.resolved = next_hop::resolve(&far_ends, &mut self.netlink)?;
+        self.resolved = next_hop::resolve(&far_ends, self.by, &mut self.netlink)?;
         let hops = &self.resolved.hops;
         if *hops != **self.hops.load() {
             let (direct, all) = (hops.0.len(), far_ends.len());

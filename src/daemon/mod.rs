@@ -38,7 +38,7 @@ use log::{error, info, warn};
 use crate::config::{self, Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
-use crate::io::egress::PacketEgress;
+use crate::io::egress::{Direct, PacketEgress, XskEgress};
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Queue, TunDevice};
@@ -225,9 +225,15 @@ impl Daemon {
             })
             .collect::<Result<Vec<_>>>()?;
         let hop_watch = match config.director.egress {
-            config::Egress::Auto | config::Egress::Packet => Some(hops::watch(
+            config::Egress::Auto | config::Egress::Xsk => Some(hops::watch(
                 Arc::clone(&shared.current),
                 Arc::clone(&shared.hops),
+                Direct::Xsk,
+            )?),
+            config::Egress::Packet => Some(hops::watch(
+                Arc::clone(&shared.current),
+                Arc::clone(&shared.hops),
+                Direct::Packet,
             )?),
             config::Egress::Raw => None,
         };
@@ -375,7 +381,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<Queue, PacketEgress>,
+    worker: Worker<Queue, XskEgress>,
     remote: Remote,
 }
 
@@ -387,7 +393,8 @@ fn ready_worker(
     roster: &mut Roster,
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
-    let egress = PacketEgress::open().context("cannot open a packet or raw socket")?;
+    let packet = PacketEgress::open().context("cannot open a packet or raw socket")?;
+    let egress = XskEgress::new(seat.worker.into(), packet);
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
     let pipeline = Pipeline::new(queue, egress, director, current.longest);

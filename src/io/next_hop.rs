@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::egress::{Hop, Hops, LinkHeader};
+use super::egress::{Direct, Hop, Hops, LinkHeader};
 use super::netlink::{Link, Neighbour, Netlink, NetlinkError, RouteKind, RouteQuery};
 use crate::packet::neighbour::MacAddress;
 
@@ -21,12 +21,13 @@ pub struct Resolved {
     pub neighbours: BTreeSet<(u32, IpAddr)>,
 }
 
-/// Asks the kernel for the hop of each far end.
+/// Asks the kernel for the hop of each far end, to be reached by that kind of socket.
 ///
 /// # Errors
 /// Any [`NetlinkError`] but that of a far end without a route.
 pub fn resolve(
     far_ends: &BTreeSet<IpAddr>,
+    by: Direct,
     netlink: &mut Netlink,
 ) -> Result<Resolved, NetlinkError> {
     let links: BTreeMap<_, _> = netlink
@@ -51,6 +52,7 @@ pub fn resolve(
                 link: way.link,
                 header: LinkHeader::new(*neighbour, device, far_end),
                 mtu: way.mtu.unwrap_or(mtu).min(mtu),
+                by,
             };
             resolved.hops.0.insert(far_end, hop);
             resolved.neighbours.insert((way.link, way.next));

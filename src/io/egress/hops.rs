@@ -18,6 +18,17 @@ pub struct Hop {
     pub header: LinkHeader,
     /// Bytes that an outer packet may have: the smaller MTU of route and device.
     pub mtu: u32,
+    /// By which kind of socket.
+    pub by: Direct,
+}
+
+/// A kind of socket that takes whole frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direct {
+    /// AF_PACKET.
+    Packet,
+    /// AF_XDP; AF_PACKET where that does not work.
+    Xsk,
 }
 
 /// An Ethernet header: destination, source, type.

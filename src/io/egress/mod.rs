@@ -9,15 +9,17 @@ mod hops;
 mod memory;
 mod packet;
 mod raw;
+mod xsk;
 
 use std::fmt::Debug;
 use std::io;
 use std::net::IpAddr;
 
-pub use hops::{Hop, Hops, LinkHeader};
+pub use hops::{Direct, Hop, Hops, LinkHeader};
 pub use memory::MemoryEgress;
 pub use packet::PacketEgress;
 pub use raw::RawEgress;
+pub use xsk::XskEgress;
 
 use crate::io::sys::KernelPathMtu;
 use crate::packet::{Burst, Outgoing, Tunnels};

@@ -10,11 +10,13 @@
 )]
 
 mod heap;
+mod mapping;
 mod option;
 mod packet;
 mod receive;
 mod send;
 mod user;
+mod xsk;
 
 pub use heap::release_freed_memory;
 pub use option::{
@@ -28,6 +30,7 @@ pub use packet::{
 pub use receive::{ReceiveBatch, Received};
 pub use send::{Destination, LinkAddress, send_batch};
 pub use user::effective_user;
+pub use xsk::{Stalled, TransmitSocket, XSK_FRAME};
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
 pub const BATCH: usize = 64;
