@@ -20,6 +20,7 @@ mod signals;
 mod tee;
 mod threads;
 mod totals;
+mod ways;
 mod worker;
 
 use std::fmt;
@@ -35,10 +36,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use log::{error, info, warn};
 
-use crate::config::{self, Config, ConfigError, DirectorConfig};
+use crate::config::{Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
-use crate::io::egress::{Direct, PacketEgress, XskEgress};
+use crate::io::egress::{PacketEgress, XskEgress};
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Queue, TunDevice};
@@ -58,6 +59,7 @@ use routes::{Guards, Routes};
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
+use ways::Policy;
 use worker::{Remote, Worker};
 
 /// How a director runs, apart from its configuration.
@@ -224,19 +226,15 @@ impl Daemon {
                 ready_worker(queue, &seat, &shared, tee, &mut roster)
             })
             .collect::<Result<Vec<_>>>()?;
-        let hop_watch = match config.director.egress {
-            config::Egress::Auto | config::Egress::Xsk => Some(hops::watch(
-                Arc::clone(&shared.current),
-                Arc::clone(&shared.hops),
-                Direct::Xsk,
-            )?),
-            config::Egress::Packet => Some(hops::watch(
-                Arc::clone(&shared.current),
-                Arc::clone(&shared.hops),
-                Direct::Packet,
-            )?),
-            config::Egress::Raw => None,
-        };
+        let hop_watch = Policy::of(config.director.egress)
+            .map(|policy| {
+                hops::watch(
+                    Arc::clone(&shared.current),
+                    Arc::clone(&shared.hops),
+                    policy,
+                )
+            })
+            .transpose()?;
         let learner = PathLearner::new(&shared);
         learner
             .clone()

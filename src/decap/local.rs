@@ -65,7 +65,11 @@ impl LocalAddresses {
             Event::AddressAdded(address) => known.add(address, admission),
             Event::AddressRemoved(address) => known.remove(address, admission),
             Event::Lost => *again = again.or(Some(now)),
-            Event::Link(_) | Event::LinkRemoved { .. } | Event::Settings => {}
+            Event::Link(_)
+            | Event::LinkRemoved { .. }
+            | Event::Settings
+            | Event::Way
+            | Event::Policy => {}
         })
     }
 

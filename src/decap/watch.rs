@@ -431,6 +431,7 @@ fn concern_of(event: &Event, settings: &Settings, tun: &Device) -> Concern {
         Event::Link(link) if link.index == tun.index => Concern::Device,
         Event::Link(_) | Event::Settings => Concern::Settings,
         Event::LinkRemoved { .. } => Concern::Settings,
+        Event::Way | Event::Policy => Concern::Nothing,
         Event::Lost => Concern::Device,
     }
 }

@@ -139,7 +139,9 @@ impl Device {
                 self.socket = Some(socket);
             }
             Err(error) => {
-                info!("no AF_XDP socket on queue {queue} of device {link}: {error}; by packet socket");
+                info!(
+                    "no AF_XDP socket on queue {queue} of device {link}: {error}; by packet socket"
+                );
                 self.retry_in = u32::MAX; // until ways change
             }
         }

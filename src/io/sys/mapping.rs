@@ -45,8 +45,7 @@ impl Mapping {
     ) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: without an address of ours it takes none that is in use.
-        let at =
-            unsafe { libc::mmap64(ptr::null_mut(), length, protection, flags, file, offset) };
+        let at = unsafe { libc::mmap64(ptr::null_mut(), length, protection, flags, file, offset) };
         let failed = at == libc::MAP_FAILED;
         match NonNull::new(at.cast()) {
             Some(at) if !failed => Ok(Self { at, length }),

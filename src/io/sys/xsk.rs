@@ -290,13 +290,7 @@ fn bind(socket: &OwnedFd, link: u32, queue: u32) -> io::Result<()> {
     };
     let length = length_of::<libc::sockaddr_xdp>();
     // SAFETY: the address is `length` bytes long and only read.
-    let bound = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            ptr::from_ref(&address).cast(),
-            length,
-        )
-    };
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), ptr::from_ref(&address).cast(), length) };
     if bound < 0 {
         return Err(io::Error::last_os_error());
     }
