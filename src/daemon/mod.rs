@@ -39,7 +39,7 @@ use log::{error, info, warn};
 use crate::config::{Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
-use crate::io::egress::{PacketEgress, XskEgress};
+use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
 use crate::io::tun::{Queue, TunDevice};
@@ -379,7 +379,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<Queue, XskEgress>,
+    worker: Worker<Queue, GueEgress>,
     remote: Remote,
 }
 
@@ -392,7 +392,7 @@ fn ready_worker(
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
     let packet = PacketEgress::open().context("cannot open a packet or raw socket")?;
-    let egress = XskEgress::new(seat.worker.into(), packet);
+    let egress = GueEgress::new(XskEgress::new(seat.worker.into(), packet));
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
     let pipeline = Pipeline::new(queue, egress, director, current.longest);

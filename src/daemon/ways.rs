@@ -11,7 +11,7 @@ use crate::config;
 use crate::director::Snapshot;
 use crate::doctor::departure::{Departure, DepartureFilters};
 use crate::doctor::facts::Encap as EncapFact;
-use crate::io::egress::{Direct, Hop, Hops};
+use crate::io::egress::{Direct, Hop, Hops, Segmenting};
 use crate::io::netlink::{Netlink, outgoing_ipsec_policies};
 use crate::io::next_hop::{NoHop, Resolved};
 use crate::packet::{EncapKind, Version};
@@ -49,6 +49,13 @@ impl Policy {
 pub(super) struct Traffic {
     /// Kind of the tunnel, version of what is in it, and source of the outer packet where it is known.
     tunnels: Vec<(EncapKind, Version, Option<IpAddr>)>,
+}
+
+impl Traffic {
+    fn has_gue(&self) -> bool {
+        let mut kinds = self.tunnels.iter().map(|(kind, _, _)| *kind);
+        kinds.any(|kind| kind != EncapKind::Ipip)
+    }
 }
 
 /// The far ends of a snapshot.
@@ -182,8 +189,29 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// `obstacles` where they count.
+    /// `obstacles` where they count; then GUE tunnels may go by UDP sockets, too.
     pub(super) fn choose(
+        resolved: &Resolved,
+        traffic: &BTreeMap<IpAddr, Traffic>,
+        mut obstacles: Option<&mut Obstacles>,
+    ) -> Self {
+        let mut ways = Self::choose_hops(resolved, traffic, obstacles.as_deref_mut());
+        if let Some(obstacles) = obstacles
+            && obstacles.everywhere.is_none()
+        {
+            for (far_end, _) in traffic.iter().filter(|(_, sent)| sent.has_gue()) {
+                let found = resolved.hops.get(far_end);
+                let hop = found.and_then(|found| found.as_ref().ok());
+                let by_device = hop.is_some_and(|hop| resolved.segmenting.contains(&hop.link));
+                let is_direct = ways.hops.direct.contains_key(far_end);
+                let segmenting = segmenting(by_device, is_direct);
+                ways.hops.segmenting.insert(*far_end, segmenting);
+            }
+        }
+        ways
+    }
+
+    fn choose_hops(
         resolved: &Resolved,
         traffic: &BTreeMap<IpAddr, Traffic>,
         mut obstacles: Option<&mut Obstacles>,
@@ -204,7 +232,7 @@ impl Ways {
                 .and_then(|obstacles| obstacles.before(far_end, hop, device, &sent));
             match obstacle {
                 Some(text) => drop(ways.raw.insert(far_end, Reason::Obstacle(text))),
-                None => drop(ways.hops.0.insert(far_end, *hop)),
+                None => drop(ways.hops.direct.insert(far_end, *hop)),
             }
         }
         ways
@@ -213,7 +241,7 @@ impl Ways {
     /// One line for the direct ways, and one for each reason against.
     pub(super) fn log(&self) {
         let mut kinds = BTreeMap::<Direct, Vec<IpAddr>>::new();
-        for (&far_end, hop) in &self.hops.0 {
+        for (&far_end, hop) in &self.hops.direct {
             kinds.entry(hop.by).or_default().push(far_end);
         }
         for (kind, far_ends) in kinds {
@@ -230,6 +258,31 @@ impl Ways {
         for (reason, far_ends) in reasons {
             info!("{} by raw socket: {reason}", backends(&far_ends));
         }
+        let segmenting: Vec<_> = self.hops.segmenting.keys().copied().collect();
+        if !segmenting.is_empty() {
+            let far_ends = backends(&segmenting);
+            info!("{far_ends} by UDP socket where several packets of one length leave together");
+        }
+    }
+}
+
+/// From which length and number on packets of a GUE tunnel gain by leaving together (docs/performance.md): a
+/// device that segments makes it cheap; software pays each packet's checksum once more, which long ones do not
+/// earn back, and competes with sockets that go straight to the device.
+const fn segmenting(by_device: bool, is_direct: bool) -> Segmenting {
+    match (by_device, is_direct) {
+        (true, _) => Segmenting {
+            longest: 65_535,
+            fewest: 3,
+        },
+        (false, true) => Segmenting {
+            longest: 512,
+            fewest: 12,
+        },
+        (false, false) => Segmenting {
+            longest: 512,
+            fewest: 3,
+        },
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Resolved {
     pub neighbours: BTreeSet<(u32, IpAddr)>,
     /// Names of all devices, by their index.
     pub devices: BTreeMap<u32, String>,
+    /// Those of the hops' devices that segment UDP datagrams.
+    pub segmenting: BTreeSet<u32>,
 }
 
 /// Why a far end has no hop: the kernel must be given its packets to find their way itself.
@@ -67,10 +69,19 @@ pub fn resolve(
         });
         resolved.hops.insert(far_end, found);
     }
+    for hop in resolved.hops.values().flatten() {
+        let name = tables.links.get(&hop.link).map_or("", |link| &link.name);
+        if !resolved.segmenting.contains(&hop.link) && netlink.has_feature(name, SEGMENTATION) {
+            resolved.segmenting.insert(hop.link);
+        }
+    }
     let named = tables.links.into_iter();
     resolved.devices = named.map(|(index, link)| (index, link.name)).collect();
     Ok(resolved)
 }
+
+/// As ethtool(8) names it.
+const SEGMENTATION: &str = "tx-udp-segmentation";
 
 /// What the kernel knows of devices and neighbours.
 #[derive(Debug)]

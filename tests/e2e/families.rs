@@ -171,23 +171,48 @@ fn serve(backend: &Node, setup: Setup) -> Vec<Process> {
 fn every_family_in_every_family() {
     in_lab(|lab| {
         let site = DualStack::new(lab);
-        let director = site.run(lab);
-        let (expected, path) = noise(lab, 300_000);
-        for (name, vip, _, _, mtu) in COMBINATIONS {
-            let web = site.client.run(&format!("{CURL} http://{}/", host(vip)));
-            assert_eq!(web.trim(), "backend", "{name}");
-            let digest = site.upload(vip, &path);
-            assert_eq!(digest, expected, "{name}: upload of full-sized packets");
-            assert_eq!(site.learnt_mtu(vip).as_deref(), Some(mtu), "{name}");
-        }
-        let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
-        for (name, _, backend, ..) in COMBINATIONS {
-            let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
-            assert!(sent.packets > 200, "{name}: {totals:?}");
-        }
-        // The kernel reports its own multicast groups on every IPv6 device, this one too.
-        let own = totals.dropped.get("no_vip").copied().unwrap_or_default();
-        assert_eq!(totals.dropped(), own, "{totals:?}");
-        assert!(own < 10, "{totals:?}");
+        passes_every_family(lab, &site, "auto");
     });
+}
+
+#[test]
+fn every_family_by_every_egress() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        for egress in ["raw", "packet", "xsk"] {
+            passes_every_family(lab, &site, egress);
+        }
+        // A device that segments nothing.
+        site.director.run("ethtool -K eth0 tx-udp-segmentation off");
+        passes_every_family(lab, &site, "auto");
+    });
+}
+
+fn passes_every_family(lab: &Lab, site: &DualStack, egress: &str) {
+    let configuration = format!("[director]\negress = \"{egress}\"\n{}", configuration());
+    let director = site.run_with(lab, &configuration);
+    let (expected, path) = noise(lab, 300_000);
+    for (name, vip, _, _, mtu) in COMBINATIONS {
+        let web = site.client.run(&format!("{CURL} http://{}/", host(vip)));
+        assert_eq!(web.trim(), "backend", "{egress} {name}");
+        let digest = site.upload(vip, &path);
+        assert_eq!(
+            digest, expected,
+            "{egress} {name}: upload of full-sized packets"
+        );
+        assert_eq!(
+            site.learnt_mtu(vip).as_deref(),
+            Some(mtu),
+            "{egress} {name}"
+        );
+    }
+    let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
+    for (name, _, backend, ..) in COMBINATIONS {
+        let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
+        assert!(sent.packets > 200, "{egress} {name}: {totals:?}");
+    }
+    // The kernel reports its own multicast groups on every IPv6 device, this one too.
+    let own = totals.dropped.get("no_vip").copied().unwrap_or_default();
+    assert_eq!(totals.dropped(), own, "{egress}: {totals:?}");
+    assert!(own < 10, "{egress}: {totals:?}");
 }

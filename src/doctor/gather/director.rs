@@ -177,7 +177,7 @@ fn send_empty(
     let mut burst = Burst::new(0);
     burst.push(0);
     let mut results = [Ok(())];
-    egress.send(&mut burst, &[empty(vip)], &One(encap), &mut results);
+    egress.send(&mut burst, &mut [empty(vip)], &One(encap), &mut results);
     Observed::Seen(results[0].err().map(SendError::errno))
 }
 

@@ -118,7 +118,7 @@ impl Egress for PacketEgress {
     fn adopt(&mut self, tunnels: &impl Tunnels, hops: &Hops) {
         let hop = |number| {
             let encap = tunnels.tunnel(TunnelId(number))?;
-            let hop = hops.0.get(&encap.destination())?;
+            let hop = hops.direct.get(&encap.destination())?;
             (!encap.lacks_source()).then_some(*hop)
         };
         self.hops.clear();
@@ -132,7 +132,7 @@ impl Egress for PacketEgress {
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {

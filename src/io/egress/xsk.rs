@@ -60,6 +60,12 @@ impl XskEgress {
         }
     }
 
+    /// Whether no AF_XDP socket works at all.
+    #[cfg(test)]
+    pub(super) fn is_by_packet_socket(&self) -> bool {
+        self.devices.iter().all(|device| device.socket.is_none())
+    }
+
     /// Takes a packet whose outer header is written, to be sent with the next [`flush`](Self::flush).
     pub(super) fn take(
         &mut self,
@@ -138,6 +144,11 @@ impl Device {
                 debug!("AF_XDP socket on queue {queue} of device {link}");
                 self.socket = Some(socket);
             }
+            // Another socket's, for a moment after it was closed, too.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                debug!("AF_XDP socket on queue {queue} of device {link}: {error}");
+                self.retry_in = RETRY_AFTER;
+            }
             Err(error) => {
                 info!(
                     "no AF_XDP socket on queue {queue} of device {link}: {error}; by packet socket"
@@ -211,7 +222,7 @@ impl Egress for XskEgress {
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {

@@ -9,6 +9,8 @@
     reason = "sendmmsg and recvmmsg take arrays of pointers, and no safe wrapper sends without allocating; what else is here has no safe wrapper at all"
 )]
 
+mod datagrams;
+mod features;
 mod heap;
 mod mapping;
 mod option;
@@ -18,6 +20,8 @@ mod send;
 mod user;
 mod xsk;
 
+pub use datagrams::{Datagrams, MOST_DATAGRAMS, send_datagrams};
+pub use features::has_device_feature;
 pub use heap::release_freed_memory;
 pub use option::{
     KernelPathMtu, bypass_queueing, force_receive_buffer, learn_no_path_mtu, limit_by,
@@ -42,4 +46,22 @@ pub const BATCH: usize = 64;
 )]
 const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
+}
+
+/// Notes a system call that sends.
+#[inline]
+fn count_call() {
+    #[cfg(test)]
+    CALLS.with(|calls| calls.set(calls.get() + 1));
+}
+
+#[cfg(test)]
+thread_local! {
+    static CALLS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// System calls that this thread has sent by so far.
+#[cfg(test)]
+pub(crate) fn sending_calls() -> usize {
+    CALLS.with(std::cell::Cell::get)
 }

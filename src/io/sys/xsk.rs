@@ -165,6 +165,7 @@ impl TransmitSocket {
 
     /// Makes the kernel send what it was shown.
     fn kick(&self) -> io::Result<()> {
+        super::count_call();
         let socket = self.socket.as_raw_fd();
         // SAFETY: nothing is passed.
         let sent =
