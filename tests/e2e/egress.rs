@@ -156,9 +156,10 @@ fn more_workers_than_queues() {
             ),
         );
         let mut director = site.run(&["-c", &file.display().to_string()]);
+        // A worker opens its sockets when its first packet comes.
+        site.get_in_parallel(60, 20_000);
         director.0.wait_for("no AF_XDP socket on queue 2 of device");
         assert_eq!(said(&director, "no AF_XDP socket on queue 0"), 0);
-        site.get_in_parallel(60, 20_000);
         site.wait_until_read(site.sent_by_client());
         let totals = director.stop();
         assert_eq!(totals.dropped(), 0, "{totals:?}");

@@ -1123,6 +1123,7 @@ fn director() -> Facts {
             mtu: Some(1500),
             send: Observed::Seen(None),
             encap: Encap::Ipip,
+            past_filters: false,
         },
     );
     facts.director = Some(director);
