@@ -254,19 +254,18 @@ fn same_bytes() {
         }
     }
     let hops = pair.hops(Direct::Xsk, 1500);
-    let mut sent = Vec::new();
-    let mut egresses: [(&str, Box<dyn FnMut() -> Vec<Sent>>); 3] = [
-        ("raw", Box::new(|| send(&mut raw(), &samples).0)),
-        ("packet", Box::new(|| send(&mut packet(&hops), &samples).0)),
-        ("xsk", Box::new(|| send(&mut xsk(0, &hops), &samples).0)),
-    ];
-    for (name, egress) in &mut egresses {
-        assert!(egress().iter().all(Result::is_ok), "{name}");
+    let mut wire = |name: &str, results: Vec<Sent>| {
+        assert!(results.iter().all(Result::is_ok), "{name}");
         let mut received = comparable(pair.receive(samples.len()));
         assert_eq!(received.len(), samples.len(), "{name}");
         received.sort(); // raw sockets of two families
-        sent.push(received);
-    }
+        received
+    };
+    let sent = [
+        wire("raw", send(&mut raw(), &samples).0),
+        wire("packet", send(&mut packet(&hops), &samples).0),
+        wire("xsk", send(&mut xsk(0, &hops), &samples).0),
+    ];
     assert!(sent[0] == sent[1], "raw, packet");
     assert!(sent[0] == sent[2], "raw, xsk");
 }

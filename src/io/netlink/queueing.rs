@@ -150,7 +150,7 @@ mod tests {
         ran("tc", "qdisc del dev v0 ingress");
         ran("tc", "qdisc add dev v0 clsact");
         let clsact = (QueueingPlace::Hook, "clsact".to_owned());
-        assert_eq!(acting(), [clsact.clone()]);
+        assert_eq!(acting(), std::slice::from_ref(&clsact));
         ran(
             "tc",
             "qdisc add dev v0 root tbf rate 1mbit burst 10kb latency 70ms",

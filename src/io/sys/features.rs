@@ -11,7 +11,8 @@ const ETH_SS_FEATURES: u32 = 4;
 const NAME: usize = 32;
 
 /// More than any kernel has.
-const MOST_FEATURES: usize = 256;
+const MOST_FEATURES: usize = 32 * BLOCKS as usize;
+const BLOCKS: u32 = 8;
 
 /// Whether a feature such as "tx-udp-segmentation" is on for the device of that name; false where the device or
 /// the feature is not known. `socket` is any of the network namespace.
@@ -35,8 +36,8 @@ fn find_feature(socket: BorrowedFd<'_>, device: &str, feature: &str) -> io::Resu
         return Ok(false);
     };
     // Command, number of blocks, then blocks: available, requested, active, never changed.
-    let mut blocks = words(2 + MOST_FEATURES / 32 * 4);
-    blocks[..2].copy_from_slice(&[ETHTOOL_GFEATURES, (MOST_FEATURES / 32) as u32]);
+    let mut blocks = words(2 + BLOCKS as usize * 4);
+    blocks[..2].copy_from_slice(&[ETHTOOL_GFEATURES, BLOCKS]);
     ask(socket, device, &mut blocks)?;
     let active = blocks[2 + bit / 32 * 4 + 2];
     Ok(active >> (bit % 32) & 1 == 1)
