@@ -5,6 +5,8 @@
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
 mod drains;
+#[cfg(test)]
+mod faults;
 mod forwarding;
 mod hops;
 mod neighbours;

@@ -301,3 +301,130 @@ fn backends(far_ends: &[IpAddr]) -> String {
 pub(super) fn far_ends(traffic: &BTreeMap<IpAddr, Traffic>) -> BTreeSet<IpAddr> {
     traffic.keys().copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::facts::{FirewallFacts, Observed};
+    use crate::io::egress::LinkHeader;
+    use std::num::NonZeroU16;
+
+    const NEAR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 11));
+    const LOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 12));
+
+    fn resolved() -> Resolved {
+        let hop = Hop {
+            link: 2,
+            header: LinkHeader::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], NEAR),
+            mtu: 1500,
+            by: Direct::Xsk,
+        };
+        Resolved {
+            hops: [(NEAR, Ok(hop)), (LOST, Err(NoHop::Neighbour))].into(),
+            devices: [(2, "eth0".to_owned())].into(),
+            ..Resolved::default()
+        }
+    }
+
+    fn traffic(kind: EncapKind) -> BTreeMap<IpAddr, Traffic> {
+        let source = Some([10, 0, 1, 2].into());
+        let sent = Traffic {
+            tunnels: vec![(kind, Version::V4, source)],
+        };
+        [NEAR, LOST].map(|far_end| (far_end, sent.clone())).into()
+    }
+
+    fn obstacles(rules: &str) -> Obstacles {
+        let save = format!("*filter\n:OUTPUT ACCEPT [0:0]\n{rules}COMMIT\n");
+        let facts = FirewallFacts {
+            iptables: [("iptables-legacy-save".to_owned(), Observed::Seen(save))].into(),
+            nft: Observed::Seen(String::new()),
+            ..FirewallFacts::default()
+        };
+        Obstacles {
+            everywhere: None,
+            queueing: BTreeMap::new(),
+            filters: DepartureFilters::of(&facts),
+            known: BTreeMap::new(),
+        }
+    }
+
+    fn reason(ways: &Ways, far_end: IpAddr) -> Option<String> {
+        ways.raw.get(&far_end).map(Reason::to_string)
+    }
+
+    #[test]
+    fn what_keeps_packets_from_leaving_directly() {
+        let drops = obstacles("-A OUTPUT -p ipencap -j DROP\n");
+        let passes = obstacles("-A OUTPUT -p ipencap -j ACCEPT\n-A OUTPUT -p tcp -j DROP\n");
+        let shaped = Obstacles {
+            queueing: [(2, "htb".to_owned())].into(),
+            ..obstacles("")
+        };
+        let elsewhere = Obstacles {
+            queueing: [(3, "htb".to_owned())].into(),
+            ..obstacles("")
+        };
+        let ipsec = Obstacles {
+            everywhere: Some("1 IPsec policies for what leaves".to_owned()),
+            ..obstacles("")
+        };
+        for (description, obstacles, expected) in [
+            ("whatever it passes by", None, None),
+            ("no rules", Some(obstacles("")), None),
+            ("rules for others", Some(passes), None),
+            ("a rule", Some(drops), Some("iptables")),
+            (
+                "a shaper",
+                Some(shaped),
+                Some("queueing discipline htb of eth0"),
+            ),
+            ("a shaper of another device", Some(elsewhere), None),
+            ("IPsec", Some(ipsec), Some("1 IPsec policies")),
+        ] {
+            let mut obstacles = obstacles;
+            let ways = Ways::choose(&resolved(), &traffic(EncapKind::Ipip), obstacles.as_mut());
+            let said = reason(&ways, NEAR);
+            assert_eq!(
+                said.is_none(),
+                ways.hops.direct.contains_key(&NEAR),
+                "{description}"
+            );
+            match (said, expected) {
+                (None, None) => {}
+                (Some(said), Some(part)) => assert!(said.contains(part), "{description}: {said}"),
+                (said, _) => panic!("{description}: {said:?}"),
+            }
+            let lost = reason(&ways, LOST).unwrap();
+            assert_eq!(lost, NoHop::Neighbour.to_string(), "{description}");
+            assert!(ways.hops.segmenting.is_empty(), "{description}");
+        }
+    }
+
+    #[test]
+    fn gue_leaves_together_where_nothing_forbids_it() {
+        let gue = EncapKind::Gue {
+            port: NonZeroU16::new(6080).unwrap(),
+        };
+        let (mut resolved, traffic) = (resolved(), traffic(gue));
+        let segmenting = |resolved: &Resolved, obstacles: Option<Obstacles>| {
+            let mut obstacles = obstacles;
+            let ways = Ways::choose(resolved, &traffic, obstacles.as_mut());
+            ways.hops.segmenting.get(&NEAR).copied()
+        };
+        assert_eq!(segmenting(&resolved, None), None);
+        let software = segmenting(&resolved, Some(obstacles(""))).unwrap();
+        assert_eq!(software, super::segmenting(false, true));
+        let filtered = obstacles("-A OUTPUT -p udp -j DROP\n");
+        let by_raw = segmenting(&resolved, Some(filtered)).unwrap();
+        assert_eq!(by_raw, super::segmenting(false, false));
+        resolved.segmenting.insert(2);
+        let device = segmenting(&resolved, Some(obstacles(""))).unwrap();
+        assert_eq!(device, super::segmenting(true, true));
+        let ipsec = Obstacles {
+            everywhere: Some("1 IPsec policies for what leaves".to_owned()),
+            ..obstacles("")
+        };
+        assert_eq!(segmenting(&resolved, Some(ipsec)), None);
+    }
+}

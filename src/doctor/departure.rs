@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::facts::Encap;
+use super::facts::{Encap, FirewallFacts};
 use super::firewall::{FilterPath, FilterVerdict, FilteredPacket, Firewall};
 use super::gather;
 use crate::packet::Version;
@@ -67,8 +67,13 @@ impl DepartureFilters {
     /// Reads them: by `nft` and `iptables-save`, where the kernel has rules at all.
     #[must_use]
     pub fn read() -> Self {
-        let facts = gather::packet_filters(Path::new("/"));
-        Self(Firewall::parse(&facts).map_err(|error| error.to_string()))
+        Self::of(&gather::packet_filters(Path::new("/")))
+    }
+
+    /// Those that were read.
+    #[must_use]
+    pub fn of(facts: &FirewallFacts) -> Self {
+        Self(Firewall::parse(facts).map_err(|error| error.to_string()))
     }
 
     /// What may become of the packets other than that they pass unchanged; `None` where they do.
@@ -94,14 +99,14 @@ impl DepartureFilters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::facts::{FirewallFacts, Observed};
+    use crate::doctor::facts::Observed;
 
     fn filters(nft: &str) -> DepartureFilters {
         let facts = FirewallFacts {
             nft: Observed::Seen(nft.to_owned()),
             ..FirewallFacts::default()
         };
-        DepartureFilters(Firewall::parse(&facts).map_err(|error| error.to_string()))
+        DepartureFilters::of(&facts)
     }
 
     fn departure(encap: Encap, inner: Version) -> Departure {

@@ -1428,6 +1428,15 @@ fn faults_of_a_director() {
     }
 }
 
+/// Sockets that the firewall does not see.
+#[test]
+fn a_firewall_that_is_passed_by_is_no_fault() {
+    let mut facts = director();
+    legacy(&mut facts, "-A OUTPUT -p ipencap -j DROP\n");
+    backend_of(&mut facts).past_filters = true;
+    assert_eq!(verdict_of(&facts), (Status::Pass, None));
+}
+
 const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[
     ("D35", Status::Fail, |facts| {
         vip_of(facts).route = route("local", "lo", None)
