@@ -219,7 +219,7 @@ impl Egress for Nowhere {
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         _: &mut [Sent],
     ) {

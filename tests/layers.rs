@@ -32,7 +32,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "daemon",
-        &["text", "packet", "director", "config", "io", "decap"],
+        &[
+            "text", "packet", "director", "config", "io", "decap", "doctor",
+        ],
     ),
     (
         "cli",

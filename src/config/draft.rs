@@ -143,6 +143,7 @@ impl Choice for Egress {
         ("auto", Self::Auto),
         ("raw", Self::Raw),
         ("packet", Self::Packet),
+        ("xsk", Self::Xsk),
     ];
 }
 

@@ -104,6 +104,8 @@ pub enum Egress {
     Raw,
     /// A packet socket where the next hop is known, else a raw IP socket.
     Packet,
+    /// An AF_XDP socket where the next hop is known and it works there, else as [`Packet`](Self::Packet).
+    Xsk,
 }
 
 impl fmt::Display for Egress {
@@ -112,6 +114,7 @@ impl fmt::Display for Egress {
             Self::Auto => "auto",
             Self::Raw => "raw",
             Self::Packet => "packet",
+            Self::Xsk => "xsk",
         })
     }
 }

@@ -5,6 +5,8 @@
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
 mod drains;
+#[cfg(test)]
+mod faults;
 mod forwarding;
 mod hops;
 mod mail;
@@ -21,6 +23,7 @@ mod signals;
 mod tee;
 mod threads;
 mod totals;
+mod ways;
 mod worker;
 
 use std::fmt;
@@ -36,10 +39,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use log::{error, info, warn};
 
-use crate::config::{self, Config, ConfigError, DirectorConfig};
+use crate::config::{Config, ConfigError, DirectorConfig};
 use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
 use crate::io::capability::{self, Capability};
-use crate::io::egress::PacketEgress;
+use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
 use crate::io::netlink::Netlink;
 use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
 use crate::io::tun::{Framing, Queue, TunDevice};
@@ -59,6 +62,7 @@ use routes::{Guards, Routes, Wanted};
 use tee::{Capture, Tee};
 pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
 pub use totals::{BackendTotals, Totals, VipTotals};
+use ways::Policy;
 use worker::{Pace, Remote, Worker};
 
 /// How a director runs, apart from its configuration.
@@ -236,13 +240,15 @@ impl Daemon {
             })
             .collect::<Result<Vec<_>>>()?;
         introduce(&mut workers);
-        let hop_watch = match config.director.egress {
-            config::Egress::Auto | config::Egress::Packet => Some(hops::watch(
-                Arc::clone(&shared.current),
-                Arc::clone(&shared.hops),
-            )?),
-            config::Egress::Raw => None,
-        };
+        let hop_watch = Policy::of(config.director.egress)
+            .map(|policy| {
+                hops::watch(
+                    Arc::clone(&shared.current),
+                    Arc::clone(&shared.hops),
+                    policy,
+                )
+            })
+            .transpose()?;
         let learner = PathLearner::new(&shared);
         learner
             .clone()
@@ -391,7 +397,7 @@ const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<Queue, PacketEgress>,
+    worker: Worker<Queue, GueEgress>,
     remote: Remote,
 }
 
@@ -404,7 +410,8 @@ fn ready_worker(
     pace: Pace,
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
-    let egress = PacketEgress::open().context("cannot open a packet or raw socket")?;
+    let packet = PacketEgress::open().context("cannot open a packet or raw socket")?;
+    let egress = GueEgress::new(XskEgress::new(seat.worker.into(), packet));
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
     let pipeline = Pipeline::new(queue, egress, director, current.longest);

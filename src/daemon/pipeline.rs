@@ -251,8 +251,12 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
         self.results.clear();
         self.results.resize(outgoing.len(), Ok(()));
         let tunnels = &**self.director.snapshot();
-        self.egress
-            .send(&mut self.burst, &self.outgoing, tunnels, &mut self.results);
+        self.egress.send(
+            &mut self.burst,
+            &mut self.outgoing,
+            tunnels,
+            &mut self.results,
+        );
     }
 
     fn count(&self) {

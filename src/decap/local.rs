@@ -65,7 +65,12 @@ impl LocalAddresses {
             Event::AddressAdded(address) => known.add(address, admission),
             Event::AddressRemoved(address) => known.remove(address, admission),
             Event::Lost => *again = again.or(Some(now)),
-            Event::Link(_) | Event::LinkRemoved { .. } | Event::Settings | Event::Routes => {}
+            Event::Link(_)
+            | Event::LinkRemoved { .. }
+            | Event::Settings
+            | Event::Routes
+            | Event::Way
+            | Event::Policy => {}
         })
     }
 

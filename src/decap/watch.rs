@@ -480,6 +480,7 @@ fn concern_of(event: &Event, settings: &Settings, tun: &Device) -> Concern {
         Event::Link(_) | Event::Settings => Concern::Settings,
         Event::Routes => Concern::Routes,
         Event::LinkRemoved { .. } => Concern::Settings,
+        Event::Way | Event::Policy => Concern::Nothing,
         Event::Lost => Concern::Device,
     }
 }

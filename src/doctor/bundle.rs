@@ -427,6 +427,7 @@ mod tests {
                         mtu: Some(1500),
                         send: Observed::Seen(None),
                         encap: Encap::Ipip,
+                        past_filters: false,
                     };
                     (address(number), backend)
                 })

@@ -411,4 +411,8 @@ pub struct BackendOnDirector {
     pub send: Observed<Option<i32>>,
     /// Its tunnel.
     pub encap: Encap,
+    /// Whether packets for it leave past the filters of this host: by a packet or AF_XDP socket that the
+    /// configuration asks for.
+    #[serde(default)]
+    pub past_filters: bool,
 }

@@ -13,6 +13,7 @@
 
 pub mod bundle;
 pub mod catalogue;
+pub mod departure;
 pub mod facts;
 pub mod finding;
 pub mod firewall;

@@ -8,55 +8,112 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::egress::{Hop, Hops, LinkHeader};
+use super::egress::{Direct, Hop, LinkHeader};
 use super::netlink::{Link, Neighbour, Netlink, NetlinkError, RouteKind, RouteQuery};
 use crate::packet::neighbour::MacAddress;
+use crate::text::Plain;
 
-/// The hops of some far ends, and the neighbours that they use.
+/// The hop of a far end, or why it has none.
+pub type Found = Result<Hop, NoHop>;
+
+/// The hops of some far ends, and what they use.
 #[derive(Debug, Default)]
 pub struct Resolved {
     /// By far end.
-    pub hops: Hops,
+    pub hops: BTreeMap<IpAddr, Found>,
     /// Device and address of each next hop.
     pub neighbours: BTreeSet<(u32, IpAddr)>,
+    /// Names of all devices, by their index.
+    pub devices: BTreeMap<u32, String>,
+    /// Those of the hops' devices that segment UDP datagrams.
+    pub segmenting: BTreeSet<u32>,
 }
 
-/// Asks the kernel for the hop of each far end.
+/// Why a far end has no hop: the kernel must be given its packets to find their way itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NoHop {
+    /// No route leads there, or one that refuses.
+    #[error("no route")]
+    Route,
+    /// It is an address of this host, or a broadcast or multicast one.
+    #[error("not an address of another host")]
+    NotAnotherHost,
+    /// The route encapsulates what it carries.
+    #[error("the route encapsulates")]
+    Encapsulates,
+    /// The device takes no Ethernet frames, or is down.
+    #[error("{} is down or takes no Ethernet frames", Plain(.0))]
+    Device(String),
+    /// The next hop's link-layer address is not known.
+    #[error("no neighbour entry that holds for the next hop")]
+    Neighbour,
+}
+
+/// Asks the kernel for the hop of each far end, to be reached by that kind of socket.
 ///
 /// # Errors
 /// Any [`NetlinkError`] but that of a far end without a route.
 pub fn resolve(
     far_ends: &BTreeSet<IpAddr>,
+    by: Direct,
     netlink: &mut Netlink,
 ) -> Result<Resolved, NetlinkError> {
-    let links: BTreeMap<_, _> = netlink
-        .links()?
-        .into_iter()
-        .filter_map(|link| Some((link.index, (ethernet_address(&link)?, link.mtu))))
-        .collect();
-    let neighbours: BTreeMap<_, _> = netlink
-        .neighbours()?
-        .into_iter()
-        .filter_map(|known| Some(((known.link, known.address), usable_address(&known)?)))
-        .collect();
+    let tables = Tables::read(netlink)?;
     let mut resolved = Resolved::default();
     for &far_end in far_ends {
-        let Some(way) = way_to(far_end, netlink)? else {
-            continue;
-        };
-        let device = links.get(&way.link);
-        let neighbour = neighbours.get(&(way.link, way.next));
-        if let (Some(&(device, mtu)), Some(neighbour)) = (device, neighbour) {
-            let hop = Hop {
-                link: way.link,
-                header: LinkHeader::new(*neighbour, device, far_end),
-                mtu: way.mtu.unwrap_or(mtu).min(mtu),
-            };
-            resolved.hops.0.insert(far_end, hop);
+        let way = way_to(far_end, netlink)?;
+        let found = way.and_then(|way| {
+            let hop = tables.hop(far_end, way, by)?;
             resolved.neighbours.insert((way.link, way.next));
+            Ok(hop)
+        });
+        resolved.hops.insert(far_end, found);
+    }
+    for hop in resolved.hops.values().flatten() {
+        let name = tables.links.get(&hop.link).map_or("", |link| &link.name);
+        if !resolved.segmenting.contains(&hop.link) && netlink.has_feature(name, SEGMENTATION) {
+            resolved.segmenting.insert(hop.link);
         }
     }
+    let named = tables.links.into_iter();
+    resolved.devices = named.map(|(index, link)| (index, link.name)).collect();
     Ok(resolved)
+}
+
+/// As ethtool(8) names it.
+const SEGMENTATION: &str = "tx-udp-segmentation";
+
+/// What the kernel knows of devices and neighbours.
+#[derive(Debug)]
+struct Tables {
+    links: BTreeMap<u32, Link>,
+    neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
+}
+
+impl Tables {
+    fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
+        let links = netlink.links()?.into_iter();
+        let neighbours = netlink.neighbours()?.into_iter();
+        Ok(Self {
+            links: links.map(|link| (link.index, link)).collect(),
+            neighbours: neighbours
+                .filter_map(|known| Some(((known.link, known.address), usable_address(&known)?)))
+                .collect(),
+        })
+    }
+
+    fn hop(&self, far_end: IpAddr, way: Way, by: Direct) -> Found {
+        let link = self.links.get(&way.link).ok_or(NoHop::Route)?;
+        let device = ethernet_address(link).ok_or_else(|| NoHop::Device(link.name.clone()))?;
+        let neighbour = self.neighbours.get(&(way.link, way.next));
+        let neighbour = neighbour.ok_or(NoHop::Neighbour)?;
+        Ok(Hop {
+            link: way.link,
+            header: LinkHeader::new(*neighbour, device, far_end),
+            mtu: way.mtu.unwrap_or(link.mtu).min(link.mtu),
+            by,
+        })
+    }
 }
 
 /// Which way a packet leaves.
@@ -70,20 +127,31 @@ struct Way {
     mtu: Option<u32>,
 }
 
-fn way_to(far_end: IpAddr, netlink: &mut Netlink) -> Result<Option<Way>, NetlinkError> {
+fn way_to(far_end: IpAddr, netlink: &mut Netlink) -> Result<Result<Way, NoHop>, NetlinkError> {
     let route = match netlink.route_to(far_end, RouteQuery::default()) {
         Ok(route) => route,
-        Err(error) if error.errno().is_some() => return Ok(None),
+        Err(error) if error.errno().is_some() => return Ok(Err(NoHop::Route)),
         Err(error) => return Err(error),
     };
-    if route.kind != RouteKind::Unicast || route.encapsulates {
-        return Ok(None);
-    }
-    Ok(route.oif.map(|link| Way {
-        link,
-        next: route.gateway.unwrap_or(far_end),
-        mtu: route.mtu,
-    }))
+    Ok(match (route.kind, route.oif) {
+        (RouteKind::Unicast, _) if route.encapsulates => Err(NoHop::Encapsulates),
+        (RouteKind::Unicast, Some(link)) => Ok(Way {
+            link,
+            next: route.gateway.unwrap_or(far_end),
+            mtu: route.mtu,
+        }),
+        (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast, _) => {
+            Err(NoHop::NotAnotherHost)
+        }
+        (
+            RouteKind::Unicast
+            | RouteKind::Unreachable
+            | RouteKind::Blackhole
+            | RouteKind::Prohibit
+            | RouteKind::Other(_),
+            _,
+        ) => Err(NoHop::Route),
+    })
 }
 
 /// Of a device that takes Ethernet frames.

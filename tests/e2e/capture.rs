@@ -31,7 +31,7 @@ fn a_capture_says_what_became_of_each_packet() {
         site.client.run(&format!("ping -c 1 -W 5 {VIP}"));
         site.client.run(&format!("ping -c 1 -W 5 -s 2000 {VIP}"));
         site.director.run(&format!("ip route add unreachable {B1}"));
-        director.0.wait_for("0 of 1 backends by packet socket");
+        director.0.wait_for("1 backend (10.0.1.11) by raw socket");
         site.client
             .sh(&format!("curl --silent --max-time 1 {URL} || true"));
         site.wait_until_read(site.sent_by_client());

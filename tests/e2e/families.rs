@@ -171,30 +171,60 @@ fn serve(backend: &Node, setup: Setup) -> Vec<Process> {
 fn every_family_in_every_family() {
     in_lab(|lab| {
         let site = DualStack::new(lab);
-        for (_, vip, ..) in COMBINATIONS {
-            // An operator's rule comes before the decapsulator's: full-sized packets are to come.
-            let family = if vip.contains(':') { "-6" } else { "-4" };
-            let rule = format!("ip {family} rule add from {vip} lookup main priority 100");
-            site.backend.run(&rule);
-        }
-        let director = site.run(lab);
-        let (expected, path) = noise(lab, 300_000);
-        for (name, vip, _, _, mtu) in COMBINATIONS {
-            let web = site.client.run(&format!("{CURL} http://{}/", host(vip)));
-            assert_eq!(web.trim(), "backend", "{name}");
-            let digest = site.upload(vip, &path);
-            assert_eq!(digest, expected, "{name}: upload of full-sized packets");
-            assert_eq!(site.learnt_mtu(vip).as_deref(), Some(mtu), "{name}");
-        }
-        let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
-        for (name, _, backend, ..) in COMBINATIONS {
-            let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
-            assert!(sent.packets > 200, "{name}: {totals:?}");
-        }
-        // The kernel reports its own multicast groups on every IPv6 device, this one too.
-        let count = |reason| totals.dropped.get(reason).copied().unwrap_or_default();
-        let known = count("no_vip") + count("too_big");
-        assert_eq!(totals.dropped(), known, "{totals:?}");
-        assert!(count("no_vip") < 10, "{totals:?}");
+        let_full_sized_packets_come(&site);
+        passes_every_family(lab, &site, "auto");
     });
+}
+
+#[test]
+fn every_family_by_every_egress() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        let_full_sized_packets_come(&site);
+        for egress in ["raw", "packet", "xsk"] {
+            passes_every_family(lab, &site, egress);
+        }
+        // A device that segments nothing.
+        site.director.run("ethtool -K eth0 tx-udp-segmentation off");
+        passes_every_family(lab, &site, "auto");
+    });
+}
+
+/// An operator's rule comes before the decapsulator's, whose routes announce smaller segments.
+fn let_full_sized_packets_come(site: &DualStack) {
+    for (_, vip, ..) in COMBINATIONS {
+        let family = if vip.contains(':') { "-6" } else { "-4" };
+        let rule = format!("ip {family} rule add from {vip} lookup main priority 100");
+        site.backend.run(&rule);
+    }
+}
+
+fn passes_every_family(lab: &Lab, site: &DualStack, egress: &str) {
+    let configuration = format!("[director]\negress = \"{egress}\"\n{}", configuration());
+    let director = site.run_with(lab, &configuration);
+    let (expected, path) = noise(lab, 300_000);
+    for (name, vip, _, _, mtu) in COMBINATIONS {
+        let web = site.client.run(&format!("{CURL} http://{}/", host(vip)));
+        assert_eq!(web.trim(), "backend", "{egress} {name}");
+        let digest = site.upload(vip, &path);
+        assert_eq!(
+            digest, expected,
+            "{egress} {name}: upload of full-sized packets"
+        );
+        assert_eq!(
+            site.learnt_mtu(vip).as_deref(),
+            Some(mtu),
+            "{egress} {name}"
+        );
+    }
+    let totals = Totals::parse(&succeeded(director.stop(Signal::Term)).stdout);
+    for (name, _, backend, ..) in COMBINATIONS {
+        let sent = totals.backends[&(name.to_owned(), backend.to_owned())];
+        assert!(sent.packets > 200, "{egress} {name}: {totals:?}");
+    }
+    // The kernel reports its own multicast groups on every IPv6 device, this one too.
+    let count = |reason| totals.dropped.get(reason).copied().unwrap_or_default();
+    let known = count("no_vip") + count("too_big");
+    assert_eq!(totals.dropped(), known, "{egress}: {totals:?}");
+    assert!(count("no_vip") < 10, "{egress}: {totals:?}");
 }

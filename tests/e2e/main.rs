@@ -12,6 +12,7 @@ mod decap;
 mod doctor;
 mod doctor_fix;
 mod doctor_watch;
+mod egress;
 mod enter;
 mod families;
 mod firewall;

@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::config::{Config, OuterSource, Problem, Problems, busy_poll_text, duration_text};
+use crate::config::{
+    Config, Egress, OuterSource, Problem, Problems, busy_poll_text, duration_text,
+};
 use crate::director::{BackendSpec, BackendState, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 use crate::text::count;
@@ -292,6 +294,8 @@ pub(super) struct Plan {
     overhead_bytes: usize,
     mtu: &'static str,
     needs: Vec<&'static str>,
+    /// How packets leave, and what of this host they pass by.
+    egress: &'static str,
     vip: Vec<VipPlan>,
 }
 
@@ -329,6 +333,7 @@ impl Plan {
             overhead_bytes: overheads.max().unwrap_or_default(),
             mtu: "the largest MTU of this host's devices, at start and at each reload",
             needs: vec!["/dev/net/tun", "CAP_NET_ADMIN", "CAP_NET_RAW"],
+            egress: egress(config.director.egress),
             vip: vips,
         }
     }
@@ -345,6 +350,7 @@ impl Plan {
             format!("mtu       {}", self.mtu),
             format!("overhead  at most {} bytes per packet", self.overhead_bytes),
             format!("needs     {}", self.needs.join(", ")),
+            format!("egress    {}", self.egress),
         ];
         let routes = self.routes.iter();
         lines.extend(routes.map(|route| format!("route     {route}")));
@@ -358,6 +364,22 @@ impl Plan {
             lines.extend(shares);
         }
         lines.iter().map(|line| format!("# {line}\n")).collect()
+    }
+}
+
+/// What a way out passes by is not visible in the packets that arrive, so it is said before.
+const fn egress(egress: Egress) -> &'static str {
+    match egress {
+        Egress::Auto => {
+            "straight to the device where no output packet filter, IPsec policy or queueing discipline would act on the packets, else by raw socket"
+        }
+        Egress::Raw => "by raw socket: passes by nothing of this host",
+        Egress::Packet => {
+            "by packet socket where the next hop is known: passes by this host's output packet filters, IPsec policies and queueing disciplines"
+        }
+        Egress::Xsk => {
+            "by AF_XDP socket where the next hop is known: passes by this host's output packet filters, IPsec policies and queueing disciplines"
+        }
     }
 }
 

@@ -28,7 +28,7 @@ impl Egress for Refusing {
     fn send(
         &mut self,
         _: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         _: &impl Tunnels,
         results: &mut [Sent],
     ) {

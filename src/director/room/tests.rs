@@ -4,7 +4,7 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use super::super::*;
-use crate::packet::{BURST, Burst, Encap, EncapKind, SourceRule, checksum::checksum};
+use crate::packet::{Burst, Encap, EncapKind, SourceRule, checksum::checksum};
 
 const NOW: Timestamp = Timestamp::START;
 const VIP: [u8; 4] = [203, 0, 113, 10];
@@ -83,6 +83,9 @@ fn tcp(port: u16, flags: u8, length: usize) -> Vec<u8> {
     ipv4(6, 0x4000, &header, length)
 }
 
+/// So many long packets find room in one burst.
+const LONG: u16 = 24;
+
 fn burst_of(packets: &[Vec<u8>]) -> Burst {
     let mut burst = Burst::new(9000);
     for packet in packets {
@@ -145,11 +148,10 @@ fn a_packet_without_df_leaves_in_fragments() {
 #[test]
 fn a_burst_of_long_packets_leaves_over_several_bursts() {
     let mut director = director(Mss::Keep);
-    let ports = 1..=u16::try_from(BURST).unwrap();
-    let packets: Vec<_> = ports.map(|port| udp(port, 0, 9000)).collect();
+    let packets: Vec<_> = (1..=LONG).map(|port| udp(port, 0, 9000)).collect();
     let mut left = forwarded(&mut director, &packets);
-    assert_eq!(left.len(), 7 * BURST);
-    let later = left.split_off(BURST);
+    assert_eq!(left.len(), 7 * packets.len());
+    let later = left.split_off(packets.len());
     for (number, packet) in packets.iter().enumerate() {
         let rest = &later[6 * number..6 * number + 6];
         let fragments = [&left[number..=number], rest].concat();

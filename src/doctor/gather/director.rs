@@ -12,14 +12,15 @@ use std::thread;
 use std::time::Duration;
 
 use super::network::Network;
-use crate::config::{Config, Neighbour};
+use crate::config::{Config, Egress as ConfiguredEgress, Neighbour};
 use crate::director::VipSpec;
 use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Encap as EncapFact, Neighbour as Entry, Observed,
     RouteAnswer, VipOnDirector,
 };
-use crate::io::egress::{Egress, RawEgress, SendError};
-use crate::io::netlink::RouteQuery;
+use crate::io::egress::{Direct, Egress, Hops, PacketEgress, SendError};
+use crate::io::netlink::{Netlink, RouteQuery};
+use crate::io::next_hop::resolve;
 use crate::packet::{
     Burst, Encap, EncapKind, Entropy, Meta, Outgoing, Piece, SourceRule, TunnelId, Tunnels, Version,
 };
@@ -83,6 +84,27 @@ fn way_to(backend: IpAddr, encap: EncapKind, network: &mut Network) -> BackendOn
             EncapKind::Ipip => EncapFact::Ipip,
             EncapKind::Gue { port } => EncapFact::Gue(port.get()),
         },
+        past_filters: false,
+    }
+}
+
+/// The next hops of backends that the configuration sends to past this host's filters. Where it chooses by
+/// itself it passes by none.
+fn hops_past_filters(config: &Config) -> Hops {
+    let by = match config.director.egress {
+        ConfiguredEgress::Packet | ConfiguredEgress::Xsk => Direct::Packet,
+        ConfiguredEgress::Auto | ConfiguredEgress::Raw => return Hops::default(),
+    };
+    let backends = config.vips.iter().flat_map(|vip| &vip.backends);
+    let far_ends = backends.map(|backend| backend.address).collect();
+    let resolved = Netlink::open().and_then(|mut netlink| resolve(&far_ends, by, &mut netlink));
+    let found = resolved.map(|resolved| resolved.hops).unwrap_or_default();
+    Hops {
+        direct: found
+            .into_iter()
+            .filter_map(|(far_end, hop)| Some((far_end, hop.ok()?)))
+            .collect(),
+        ..Hops::default()
     }
 }
 
@@ -140,7 +162,8 @@ fn own_answers(
 
 /// Sends the empty outer packets and notes what became of each.
 fn send(config: &Config, backends: &mut BTreeMap<IpAddr, BackendOnDirector>) {
-    let mut egress = match RawEgress::open() {
+    let hops = hops_past_filters(config);
+    let mut egress = match PacketEgress::open() {
         Ok(egress) => egress,
         Err(error) => {
             let reason = format!("raw socket: {error}; needs CAP_NET_RAW; run as root");
@@ -156,7 +179,9 @@ fn send(config: &Config, backends: &mut BTreeMap<IpAddr, BackendOnDirector>) {
                 continue;
             };
             if fact.send == Observed::default() {
-                fact.send = send_empty(config, vip, backend.address, &fact.route, &mut egress);
+                let way = (&fact.route, &hops);
+                fact.send = send_empty(config, vip, backend.address, way, &mut egress);
+                fact.past_filters = hops.direct.contains_key(&backend.address);
             }
         }
     }
@@ -166,8 +191,8 @@ fn send_empty(
     config: &Config,
     vip: &VipSpec,
     backend: IpAddr,
-    route: &RouteAnswer,
-    egress: &mut impl Egress,
+    (route, hops): (&RouteAnswer, &Hops),
+    egress: &mut PacketEgress,
 ) -> Observed<Option<i32>> {
     let source = outer_source(config, backend, route);
     let encap = match Encap::new(vip.encap, source, backend, config.director.encap.ttl) {
@@ -177,7 +202,9 @@ fn send_empty(
     let mut burst = Burst::new(0);
     burst.push(0);
     let mut results = [Ok(())];
-    egress.send(&mut burst, &[empty(vip)], &One(encap), &mut results);
+    let tunnel = One(encap);
+    egress.adopt(&tunnel, hops);
+    egress.send(&mut burst, &mut [empty(vip)], &tunnel, &mut results);
     Observed::Seen(results[0].err().map(SendError::errno))
 }
 

@@ -202,6 +202,11 @@ fn common(role: Role, look: &Look) -> Facts {
     }
 }
 
+/// The rules of this network namespace's packet filters, on the machine whose file tree begins at `root`.
+pub(super) fn packet_filters(root: &Path) -> FirewallFacts {
+    firewall::read(&Modules::read(root, &kernel()))
+}
+
 fn unseen_firewall() -> FirewallFacts {
     FirewallFacts {
         nft: Observed::Unseen("reading the firewall failed".to_owned()),

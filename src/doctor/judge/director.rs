@@ -9,14 +9,16 @@ use super::forwarding::forwarding;
 use super::outcome::Outcome;
 use super::path::{self, Place};
 use super::{Check, Selection, findings, neighbour, run, selected, verdict};
+use crate::doctor::departure::Departure;
 use crate::doctor::facts::{
-    BackendOnDirector, DirectorFacts, Encap, Facts, Link, Observed, Role, RouteAnswer,
+    BackendOnDirector, DirectorFacts, Facts, Link, Observed, Role, RouteAnswer,
     VipOnDirector,
 };
 use crate::doctor::finding::{Diagnosis, SCHEMA};
-use crate::doctor::firewall::{FilterPath, FilterVerdict, FilteredPacket, Firewall};
+use crate::doctor::firewall::{FilterVerdict, Firewall};
 use crate::doctor::lang::{Lang, say};
 use crate::doctor::lines::{Snippet, command};
+use crate::packet::Version;
 
 /// What a check of a director looks at.
 pub(super) struct Case<'a> {
@@ -332,25 +334,22 @@ fn filtered(
     device: Option<String>,
     source: Option<IpAddr>,
 ) -> Option<Outcome> {
+    if backend.past_filters {
+        return None;
+    }
     let firewall = case.firewall.as_ref().ok()?;
-    let inner_ipv4 = case.director.vips.keys().any(IpAddr::is_ipv4);
-    let (protocol, ports) = match backend.encap {
-        Encap::Ipip if inner_ipv4 => (4, None),
-        Encap::Ipip => (41, None),
-        Encap::Gue(port) => (17, Some((port, port))),
+    let departure = Departure {
+        device,
+        source,
+        destination: address,
+        encap: backend.encap,
+        inner: if case.director.vips.keys().any(IpAddr::is_ipv4) {
+            Version::V4
+        } else {
+            Version::V6
+        },
     };
-    let packet = FilteredPacket {
-        oif: device,
-        ports,
-        source_is_local: Some(true),
-        destination_is_local: Some(false),
-        ..FilteredPacket::new(
-            FilterPath::FromThisHost,
-            source.unwrap_or(address),
-            address,
-            protocol,
-        )
-    };
+    let (protocol, packet) = (departure.protocol(), departure.packet());
     let (rule, outcome) = match firewall.judge(&packet) {
         FilterVerdict::Drop(rule) => {
             let outcome = Outcome::fail(say!(

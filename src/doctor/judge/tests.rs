@@ -1125,6 +1125,7 @@ fn director() -> Facts {
             mtu: Some(1500),
             send: Observed::Seen(None),
             encap: Encap::Ipip,
+            past_filters: false,
         },
     );
     facts.director = Some(director);
@@ -1427,6 +1428,15 @@ fn faults_of_a_director() {
             "fault {index}"
         );
     }
+}
+
+/// Sockets that the firewall does not see.
+#[test]
+fn a_firewall_that_is_passed_by_is_no_fault() {
+    let mut facts = director();
+    legacy(&mut facts, "-A OUTPUT -p ipencap -j DROP\n");
+    backend_of(&mut facts).past_filters = true;
+    assert_eq!(verdict_of(&facts), (Status::Pass, None));
 }
 
 const FAULTS_OF_A_DIRECTOR: &[(&str, Status, Change)] = &[

@@ -18,6 +18,17 @@ pub struct Hop {
     pub header: LinkHeader,
     /// Bytes that an outer packet may have: the smaller MTU of route and device.
     pub mtu: u32,
+    /// By which kind of socket.
+    pub by: Direct,
+}
+
+/// A kind of socket that takes whole frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direct {
+    /// AF_PACKET.
+    Packet,
+    /// AF_XDP; AF_PACKET where that does not work.
+    Xsk,
 }
 
 /// An Ethernet header: destination, source, type.
@@ -51,6 +62,20 @@ impl LinkHeader {
     }
 }
 
-/// The next hop of each far end that has one; the others go by a raw socket.
+/// How packets of GUE tunnels leave by UDP sockets, together with others of the same size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segmenting {
+    /// Packets up to this length in bytes.
+    pub longest: usize,
+    /// In at least this number.
+    pub fewest: usize,
+}
+
+/// The ways to far ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hops(pub BTreeMap<IpAddr, Hop>);
+pub struct Hops {
+    /// The next hop of each far end that has one; the others go by a raw socket.
+    pub direct: BTreeMap<IpAddr, Hop>,
+    /// Those whose GUE tunnels may go by UDP sockets.
+    pub segmenting: BTreeMap<IpAddr, Segmenting>,
+}

@@ -14,7 +14,7 @@ impl Egress for MemoryEgress {
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {

@@ -5,19 +5,23 @@
 //! both.
 
 mod batch;
+mod gue;
 mod hops;
 mod memory;
 mod packet;
 mod raw;
+mod xsk;
 
 use std::fmt::Debug;
 use std::io;
 use std::net::IpAddr;
 
-pub use hops::{Hop, Hops, LinkHeader};
+pub use gue::{GueEgress, SOURCE_PORTS};
+pub use hops::{Direct, Hop, Hops, LinkHeader, Segmenting};
 pub use memory::MemoryEgress;
 pub use packet::PacketEgress;
 pub use raw::RawEgress;
+pub use xsk::XskEgress;
 
 use crate::io::sys::KernelPathMtu;
 use crate::packet::{Burst, Outgoing, Tunnels};
@@ -92,11 +96,12 @@ pub trait Egress: Debug {
     }
 
     /// Sends `packets`, which are in `burst`, each through its tunnel. What becomes of each goes to its place
-    /// in `results`, which is [`Ok`] before. A packet that is refused holds up no other one.
+    /// in `results`, which is [`Ok`] before. A packet that is refused holds up no other one. A way out that
+    /// cannot show all of a packet's entropy leaves in the packet what it did show.
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     );
@@ -128,3 +133,6 @@ fn write_header(
         destination: encap.destination(),
     })
 }
+
+#[cfg(test)]
+mod tests;

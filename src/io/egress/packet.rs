@@ -42,44 +42,83 @@ impl PacketEgress {
         })
     }
 
-    /// Takes a packet whose outer header is written: by its next hop if that is known, else by raw socket.
-    fn take(
+    /// The next hop of a tunnel, where it is known.
+    pub(super) fn hop(&self, TunnelId(number): TunnelId) -> Option<&Hop> {
+        self.hops.get(number as usize)?.as_ref()
+    }
+
+    /// All next hops that are known.
+    pub(super) fn hops(&self) -> impl Iterator<Item = &Hop> {
+        self.hops.iter().flatten()
+    }
+
+    /// Takes a packet whose outer header is written, to be sent with the next [`flush`](Self::flush): by its
+    /// next hop if that is known, else by raw socket.
+    pub(super) fn take(
         &mut self,
         burst: &mut Burst,
         position: usize,
         packet: &Outgoing,
         header: Header,
     ) -> Sent {
-        let TunnelId(number) = packet.tunnel;
-        let Some(Some(hop)) = self.hops.get(number as usize) else {
+        let Some(hop) = self.hop(packet.tunnel).copied() else {
             self.raw.take(position, header);
             return Ok(());
         };
-        if header.overhead + packet.length() > hop.mtu as usize {
-            return Err(SendError::TooBig);
-        }
-        let overhead = header.overhead + LINK_HEADER;
-        if let Some((headroom, _)) = burst.headroom(packet) {
-            let at = HEADROOM - overhead;
-            headroom[at..at + LINK_HEADER].copy_from_slice(hop.header.bytes());
-        }
+        let frame = write_link_header(burst, packet, header, &hop)?;
+        self.take_frame(position, frame, &hop);
+        Ok(())
+    }
+
+    /// Takes a packet whose link header is written, too.
+    pub(super) fn take_frame(&mut self, position: usize, frame: FrameHeader, hop: &Hop) {
         self.ready.push(Ready {
             position,
-            overhead,
+            overhead: frame.0,
             to: LinkAddress {
                 link: hop.link,
                 ethertype: hop.header.ethertype(),
             },
         });
-        Ok(())
     }
+
+    /// Sends what was taken of `packets`.
+    pub(super) fn flush(&mut self, burst: (&Burst, &[Outgoing]), results: &mut [Sent]) {
+        self.ready.send(self.socket.as_fd(), burst, results);
+        self.raw.flush(burst, results);
+    }
+}
+
+/// A link header and an outer header that were written: their length in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FrameHeader(pub(super) usize);
+
+/// Writes the link header before the outer one.
+///
+/// # Errors
+/// The packet is longer than the way allows.
+pub(super) fn write_link_header(
+    burst: &mut Burst,
+    packet: &Outgoing,
+    header: Header,
+    hop: &Hop,
+) -> Result<FrameHeader, SendError> {
+    if header.overhead + packet.length() > hop.mtu as usize {
+        return Err(SendError::TooBig);
+    }
+    let overhead = header.overhead + LINK_HEADER;
+    if let Some((headroom, _)) = burst.headroom(packet) {
+        let at = HEADROOM - overhead;
+        headroom[at..at + LINK_HEADER].copy_from_slice(hop.header.bytes());
+    }
+    Ok(FrameHeader(overhead))
 }
 
 impl Egress for PacketEgress {
     fn adopt(&mut self, tunnels: &impl Tunnels, hops: &Hops) {
         let hop = |number| {
             let encap = tunnels.tunnel(TunnelId(number))?;
-            let hop = hops.0.get(&encap.destination())?;
+            let hop = hops.direct.get(&encap.destination())?;
             (!encap.lacks_source()).then_some(*hop)
         };
         self.hops.clear();
@@ -93,7 +132,7 @@ impl Egress for PacketEgress {
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {
@@ -104,8 +143,6 @@ impl Egress for PacketEgress {
                 results[position] = taken;
             }
         }
-        self.ready
-            .send(self.socket.as_fd(), (burst, packets), results);
-        self.raw.flush((burst, packets), results);
+        self.flush((burst, packets), results);
     }
 }

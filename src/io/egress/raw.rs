@@ -91,7 +91,7 @@ impl Egress for RawEgress {
     fn send(
         &mut self,
         burst: &mut Burst,
-        packets: &[Outgoing],
+        packets: &mut [Outgoing],
         tunnels: &impl Tunnels,
         results: &mut [Sent],
     ) {

@@ -1,6 +1,6 @@
 //! Links: network devices as netlink shows them.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, os::fd::AsFd as _};
 
 use netlink_packet_core::Nla;
 use netlink_packet_route::{
@@ -11,6 +11,7 @@ use netlink_packet_route::{
 };
 
 use super::{Netlink, NetlinkError, Operation};
+use crate::io::sys;
 use crate::packet::neighbour::MacAddress;
 
 /// A network device.
@@ -92,6 +93,12 @@ pub enum TunQueueing {
 }
 
 impl Netlink {
+    /// Whether a feature of ethtool(8), such as "tx-udp-segmentation", is on for the device of that name.
+    #[must_use]
+    pub fn has_feature(&self, device: &str, feature: &str) -> bool {
+        sys::has_device_feature(self.socket.as_fd(), device, feature)
+    }
+
     /// All devices of the namespace.
     ///
     /// # Errors

@@ -7,11 +7,12 @@
 
 mod address;
 mod answer;
-mod changes;
 mod connected;
+mod ipsec;
 mod link;
 mod monitor;
 mod neighbour;
+mod queueing;
 mod route;
 mod rule;
 mod socket;
@@ -29,11 +30,12 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 pub use address::Address;
 pub use answer::{Consistency, KernelObject, read_answers, read_sockets};
 use answer::{Progress, read_datagram};
-pub use changes::PathMonitor;
 pub use connected::ConnectedSubnet;
+pub use ipsec::outgoing_ipsec_policies;
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
-pub use monitor::{Departure, Drained, Event, Monitor, Topic};
+pub use monitor::{Departure, Drained, Event, Monitor, PolicyTopic, Topic};
 pub use neighbour::{Neighbour, ProxyNeighbour};
+pub use queueing::{QueueingDiscipline, QueueingPlace};
 pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
 pub(in crate::io) use socket::peer_of;

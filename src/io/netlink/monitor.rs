@@ -1,5 +1,5 @@
-//! What changes on this machine, told by the kernel as it happens: addresses, devices and their
-//! settings (rtnetlink(7)), for an event loop.
+//! What changes on this machine, told by the kernel as it happens, for an event loop: addresses, devices,
+//! their settings, ways through the network (rtnetlink(7)), packet filters and IPsec policies.
 
 use std::{
     io,
@@ -13,11 +13,14 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage},
     route::RouteHeader,
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM},
+};
 
 use super::{
-    Address, Link, NetlinkError, Operation, address::address_of, answer::split_message,
-    link::link_of, socket_error,
+    Address, HEADER_BYTES, Link, NetlinkError, Operation, address::address_of,
+    answer::split_message, link::link_of, socket_error,
 };
 use crate::io::sys;
 
@@ -47,16 +50,41 @@ pub enum Topic {
     Settings,
     /// Routes and policy rules.
     Routes,
+    /// Neighbours, next hops and queueing disciplines.
+    Ways,
+}
+
+/// What can be watched beside [topics](Topic), each by a socket of its own protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyTopic {
+    /// Rules of nftables, and those of iptables where it keeps them there.
+    Filters,
+    /// IPsec policies; needs CAP_NET_ADMIN.
+    Ipsec,
+}
+
+impl PolicyTopic {
+    /// Protocol and group (linux/nfnetlink.h, linux/xfrm.h).
+    const fn group(self) -> (isize, u32) {
+        const NFNLGRP_NFTABLES: u32 = 7;
+        const XFRMNLGRP_POLICY: u32 = 4;
+        match self {
+            Self::Filters => (NETLINK_NETFILTER, bit(NFNLGRP_NFTABLES)),
+            Self::Ipsec => (NETLINK_XFRM, bit(XFRMNLGRP_POLICY)),
+        }
+    }
+}
+
+const fn bit(group: u32) -> u32 {
+    1 << (group - 1)
 }
 
 impl Topic {
     /// Multicast groups as a bit mask (`RTNLGRP_*`, linux/rtnetlink.h).
     const fn groups(self) -> u32 {
-        const fn bit(group: u32) -> u32 {
-            1 << (group - 1)
-        }
         const IPV4_NETCONF: u32 = 24;
         const IPV6_NETCONF: u32 = 25;
+        const NEXTHOP: u32 = 32;
         match self {
             Self::Addresses => bit(libc::RTNLGRP_IPV4_IFADDR) | bit(libc::RTNLGRP_IPV6_IFADDR),
             Self::Links => bit(libc::RTNLGRP_LINK),
@@ -67,6 +95,7 @@ impl Topic {
                     | bit(libc::RTNLGRP_IPV4_RULE)
                     | bit(libc::RTNLGRP_IPV6_RULE)
             }
+            Self::Ways => bit(libc::RTNLGRP_NEIGH) | bit(libc::RTNLGRP_TC) | bit(NEXTHOP),
         }
     }
 }
@@ -91,6 +120,10 @@ pub enum Event {
     Settings,
     /// A route of the main table or a policy rule came, changed or went.
     Routes,
+    /// A neighbour, a next hop, a queueing discipline or a route of another table came, changed or went.
+    Way,
+    /// A rule of a firewall or a policy is another one; look it up.
+    Policy,
     /// Messages were lost, or could not be read: anything may have changed.
     Lost,
 }
@@ -118,6 +151,16 @@ pub enum Drained {
 pub struct Monitor {
     socket: Socket,
     buffer: Vec<u8>,
+    reading: Reading,
+}
+
+/// How a socket's datagrams are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// As messages of rtnetlink.
+    Messages,
+    /// Each is a change.
+    Changes,
 }
 
 impl Monitor {
@@ -127,8 +170,21 @@ impl Monitor {
     /// [`NetlinkError::Socket`].
     pub fn open(topics: &[Topic]) -> Result<Self, NetlinkError> {
         let groups = topics.iter().fold(0, |all, topic| all | topic.groups());
+        Self::of_groups(NETLINK_ROUTE, groups, Reading::Messages)
+    }
+
+    /// Opens one that tells of policies; open it before they are read.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`]; EPROTONOSUPPORT on a kernel without such policies.
+    pub fn open_policies(topic: PolicyTopic) -> Result<Self, NetlinkError> {
+        let (protocol, group) = topic.group();
+        Self::of_groups(protocol, group, Reading::Changes)
+    }
+
+    fn of_groups(protocol: isize, groups: u32, reading: Reading) -> Result<Self, NetlinkError> {
         let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            let mut socket = Socket::new(protocol)?;
             socket.set_non_blocking(true)?;
             // Not allowed in a user namespace: up to net.core.rmem_max then.
             sys::force_receive_buffer(socket.as_fd(), RECEIVE_BUFFER)
@@ -140,6 +196,7 @@ impl Monitor {
         Ok(Self {
             socket,
             buffer: vec![0; DATAGRAM_BYTES],
+            reading,
         })
     }
 
@@ -151,6 +208,7 @@ impl Monitor {
         for _ in 0..DATAGRAMS_PER_CALL {
             let mut space = self.buffer.as_mut_slice();
             match self.socket.recv(&mut space, libc::MSG_TRUNC) {
+                Ok(_) if self.reading == Reading::Changes => each(Event::Policy),
                 Ok(length) => read_datagram(self.buffer.get(..length), &mut each),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Drained::Empty);
@@ -178,6 +236,11 @@ fn read_datagram(bytes: Option<&[u8]>, each: &mut impl FnMut(Event)) {
             // Nothing else comes in such a datagram, and no more than that is needed of it.
             return each(Event::Settings);
         }
+        if is_of_ways(rest) {
+            each(Event::Way);
+            rest = after_message(rest);
+            continue;
+        }
         let Ok((message, after)) = split_message::<RouteNetlinkMessage>(&operation(), rest) else {
             return each(Event::Lost);
         };
@@ -191,11 +254,42 @@ fn read_datagram(bytes: Option<&[u8]>, each: &mut impl FnMut(Event)) {
     }
 }
 
-/// By the message's type, at offset 4 (`struct nlmsghdr`).
-fn is_of_settings(bytes: &[u8]) -> bool {
+/// The message's type, at offset 4 (`struct nlmsghdr`).
+fn kind_of(bytes: &[u8]) -> Option<u16> {
     let kind = bytes.get(4..6).and_then(|pair| pair.first_chunk());
-    let kind = kind.copied().map(u16::from_ne_bytes);
-    matches!(kind, Some(RTM_NEWNETCONF | RTM_DELNETCONF))
+    kind.copied().map(u16::from_ne_bytes)
+}
+
+fn is_of_settings(bytes: &[u8]) -> bool {
+    matches!(kind_of(bytes), Some(RTM_NEWNETCONF | RTM_DELNETCONF))
+}
+
+/// Only that there was one matters.
+fn is_of_ways(bytes: &[u8]) -> bool {
+    const RTM_NEWNEXTHOP: u16 = 104;
+    const RTM_DELNEXTHOP: u16 = 105;
+    kind_of(bytes).is_some_and(|kind| {
+        matches!(
+            kind,
+            libc::RTM_NEWNEIGH
+                | libc::RTM_DELNEIGH
+                | libc::RTM_NEWQDISC
+                | libc::RTM_DELQDISC
+                | RTM_NEWNEXTHOP
+                | RTM_DELNEXTHOP
+        )
+    })
+}
+
+/// What follows a message in its datagram, by its length at offset 0 (`struct nlmsghdr`).
+fn after_message(bytes: &[u8]) -> &[u8] {
+    let length = bytes.first_chunk().copied().map_or(0, u32::from_ne_bytes);
+    let length = usize::try_from(length)
+        .unwrap_or(usize::MAX)
+        .max(HEADER_BYTES);
+    bytes
+        .get(length.saturating_add(3) / 4 * 4..)
+        .unwrap_or_default()
 }
 
 fn event_of(message: RouteNetlinkMessage) -> Option<Event> {
@@ -210,8 +304,10 @@ fn event_of(message: RouteNetlinkMessage) -> Option<Event> {
     } else if let RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) =
         message
     {
-        let main = RouteHeader::RT_TABLE_MAIN;
-        (message.header.table == main).then_some(Event::Routes)
+        match message.header.table {
+            RouteHeader::RT_TABLE_MAIN => Some(Event::Routes),
+            _ => Some(Event::Way),
+        }
     } else if let RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) = message {
         Some(Event::Routes)
     } else {
@@ -338,6 +434,49 @@ mod tests {
         let down =
             |event: &Event| matches!(event, Event::Link(link) if link.index == index && !link.up);
         assert!(events(&mut monitor).iter().any(down));
+    }
+
+    #[test]
+    fn ways_and_policies_tell() {
+        in_namespace("io::netlink::monitor::tests::ways_and_policies_tell_inside");
+    }
+
+    #[test]
+    #[ignore = "run by ways_and_policies_tell in a namespace of its own"]
+    fn ways_and_policies_tell_inside() {
+        let device = tun("tun0").unwrap();
+        let ran = |line: &str| {
+            let mut words = line.split(' ');
+            let program = words.next().unwrap();
+            let status = Command::new(program).args(words).status().unwrap();
+            assert!(status.success(), "{line}");
+        };
+        ran("ip address add 10.1.0.1/24 dev tun0");
+        let mut ways = Monitor::open(&[Topic::Routes, Topic::Ways]).unwrap();
+        for line in [
+            "ip route add 10.9.0.0/16 dev tun0",
+            "ip -6 route add 2001:db8:9::/48 dev tun0",
+            "ip route del 10.9.0.0/16 dev tun0",
+            "ip neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev tun0 nud permanent",
+            "ip rule add pref 7 to 10.9.0.0/16 table 7",
+            "ip nexthop add id 7 dev tun0",
+            "tc qdisc add dev tun0 clsact",
+        ] {
+            ran(line);
+            let told = events(&mut ways);
+            let is_way = |event: &Event| matches!(event, Event::Way | Event::Routes);
+            assert!(
+                !told.is_empty() && told.iter().all(is_way),
+                "{line}: {told:?}"
+            );
+        }
+        let mut filters = Monitor::open_policies(PolicyTopic::Filters).unwrap();
+        ran("nft add table inet t");
+        assert!(events(&mut filters).contains(&Event::Policy));
+        let mut ipsec = Monitor::open_policies(PolicyTopic::Ipsec).unwrap();
+        ran("ip xfrm policy add dir out src 0.0.0.0/0 dst 10.9.0.0/16 action block");
+        assert!(events(&mut ipsec).contains(&Event::Policy));
+        drop(device);
     }
 
     #[test]

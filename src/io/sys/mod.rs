@@ -10,14 +10,20 @@
 )]
 
 mod affinity;
+mod datagrams;
+mod features;
 mod heap;
+mod mapping;
 mod option;
 mod packet;
 mod receive;
 mod send;
 mod user;
+mod xsk;
 
 pub use affinity::{pin_to_cpu, usable_cpus};
+pub use datagrams::{Datagrams, MOST_DATAGRAMS, send_datagrams};
+pub use features::has_device_feature;
 pub use heap::release_freed_memory;
 pub use option::{
     KernelPathMtu, bypass_queueing, force_receive_buffer, learn_no_path_mtu, limit_by,
@@ -30,6 +36,7 @@ pub use packet::{
 pub use receive::{ReceiveBatch, Received};
 pub use send::{Destination, LinkAddress, send_batch};
 pub use user::effective_user;
+pub use xsk::{Stalled, TransmitSocket, XSK_FRAME};
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
 pub const BATCH: usize = 64;
@@ -41,4 +48,22 @@ pub const BATCH: usize = 64;
 )]
 const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
+}
+
+/// Notes a system call that sends.
+#[inline]
+fn count_call() {
+    #[cfg(test)]
+    CALLS.with(|calls| calls.set(calls.get() + 1));
+}
+
+#[cfg(test)]
+thread_local! {
+    static CALLS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// System calls that this thread has sent by so far.
+#[cfg(test)]
+pub(crate) fn sending_calls() -> usize {
+    CALLS.with(std::cell::Cell::get)
 }

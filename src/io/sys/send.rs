@@ -1,8 +1,8 @@
 //! `sendmmsg`: a batch of packets in one system call.
 
 use std::io;
-use std::mem;
-use std::net::IpAddr;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -33,31 +33,34 @@ pub fn send_batch<'a, D: Destination>(
     socket: BorrowedFd<'_>,
     packets: impl Iterator<Item = ([&'a [u8]; 2], D)>,
 ) -> io::Result<usize> {
-    // SAFETY: all three are plain C structs for which zeros are a valid value.
-    let (mut names, mut pieces, mut messages): (
-        [Name; BATCH],
-        [[libc::iovec; 2]; BATCH],
-        [libc::mmsghdr; BATCH],
-    ) = unsafe { mem::zeroed() };
+    super::count_call();
+    let mut names = [const { MaybeUninit::<Name>::uninit() }; BATCH];
+    let mut pieces = [const { MaybeUninit::<[libc::iovec; 2]>::uninit() }; BATCH];
+    let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
     let mut count = 0;
     for ((name, pieces), (message, (parts, destination))) in names
         .iter_mut()
         .zip(&mut pieces)
         .zip(messages.iter_mut().zip(packets))
     {
+        // SAFETY: a plain C structure, any of whose address kinds may be zero.
+        let name = name.write(unsafe { mem::zeroed() });
+        let pieces = pieces.write(parts.map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        }));
+        // SAFETY: a plain C structure for which zeros are valid.
+        let message = message.write(unsafe { mem::zeroed() });
         message.msg_hdr.msg_namelen = destination.write(name);
         message.msg_hdr.msg_name = ptr::from_mut(name).cast();
-        for (piece, part) in pieces.iter_mut().zip(parts) {
-            piece.iov_base = part.as_ptr().cast_mut().cast();
-            piece.iov_len = part.len();
-        }
         message.msg_hdr.msg_iov = pieces.as_mut_ptr();
         message.msg_hdr.msg_iovlen = if parts[1].is_empty() { 1 } else { 2 };
         count += 1;
     }
     // SAFETY: the first `count` messages point to names and pieces that live until the call
     // returns, and the pieces to packets borrowed for 'a; the kernel only reads through them.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
+    let sent =
+        unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr().cast(), count, 0) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -76,13 +79,19 @@ pub union Name {
 
 impl Destination for IpAddr {
     fn write(self, name: &mut Name) -> libc::socklen_t {
+        SocketAddr::new(self, 0).write(name)
+    }
+}
+
+impl Destination for SocketAddr {
+    fn write(self, name: &mut Name) -> libc::socklen_t {
         match self {
             Self::V4(v4) => {
                 name.v4 = libc::sockaddr_in {
                     sin_family: AF_INET,
-                    sin_port: 0,
+                    sin_port: v4.port().to_be(),
                     sin_addr: libc::in_addr {
-                        s_addr: u32::from_ne_bytes(v4.octets()),
+                        s_addr: u32::from_ne_bytes(v4.ip().octets()),
                     },
                     sin_zero: [0; 8],
                 };
@@ -91,12 +100,12 @@ impl Destination for IpAddr {
             Self::V6(v6) => {
                 name.v6 = libc::sockaddr_in6 {
                     sin6_family: AF_INET6,
-                    sin6_port: 0,
-                    sin6_flowinfo: 0,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo(),
                     sin6_addr: libc::in6_addr {
-                        s6_addr: v6.octets(),
+                        s6_addr: v6.ip().octets(),
                     },
-                    sin6_scope_id: 0,
+                    sin6_scope_id: v6.scope_id(),
                 };
                 length_of::<libc::sockaddr_in6>()
             }

@@ -1,0 +1,238 @@
+//! Egress by AF_XDP sockets that only transmit: each frame is copied once, into memory that the kernel has.
+//!
+//! It passes by what a packet socket passes by, and costs less. A device has one such socket for each of its
+//! queues, so worker 3 needs a device with a queue 3. Whatever does not work goes by packet socket: a device
+//! without such a queue, a queue that another program has, a packet longer than a frame, a device that
+//! stalls.
+
+use std::collections::BTreeSet;
+
+use log::{debug, info};
+
+use super::hops::{Direct, Hop, Hops};
+use super::packet::{FrameHeader, PacketEgress, write_link_header};
+use super::{Egress, Header, Sent, write_header};
+use crate::io::sys::{KernelPathMtu, TransmitSocket};
+use crate::packet::{BURST, Burst, Outgoing, Tunnels};
+
+/// A socket for each device, and a packet socket for the rest.
+#[derive(Debug)]
+pub struct XskEgress {
+    devices: Vec<Device>,
+    /// Number of the queue on each of them.
+    queue: u32,
+    packet: PacketEgress,
+}
+
+/// A device that hops leave by.
+#[derive(Debug)]
+struct Device {
+    link: u32,
+    /// `None`: it could not be opened, or stalled.
+    socket: Option<TransmitSocket>,
+    /// Bursts until it is opened anew.
+    retry_in: u32,
+    /// The frames in it that are not sent yet.
+    frames: Vec<Frame>,
+    /// Whether the rest of the burst goes by packet socket, so that packets stay in their order.
+    is_passed_by: bool,
+}
+
+/// A frame that was copied.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    /// Of its packet, among those that are to leave.
+    position: usize,
+    header: FrameHeader,
+}
+
+/// Bursts after which a socket that did not work is opened anew.
+const RETRY_AFTER: u32 = 4096;
+
+impl XskEgress {
+    /// Sends as queue `queue` of each device, and by `packet` where that does not work.
+    #[must_use]
+    pub const fn new(queue: u32, packet: PacketEgress) -> Self {
+        Self {
+            devices: Vec::new(),
+            queue,
+            packet,
+        }
+    }
+
+    /// Whether no AF_XDP socket works at all.
+    #[cfg(test)]
+    pub(super) fn is_by_packet_socket(&self) -> bool {
+        self.devices.iter().all(|device| device.socket.is_none())
+    }
+
+    /// Takes a packet whose outer header is written, to be sent with the next [`flush`](Self::flush).
+    pub(super) fn take(
+        &mut self,
+        (burst, packets): (&mut Burst, &[Outgoing]),
+        position: usize,
+        header: Header,
+        results: &mut [Sent],
+    ) -> Sent {
+        let packet = &packets[position];
+        let Some((at, hop)) = self.device_of(packet) else {
+            return self.packet.take(burst, position, packet, header);
+        };
+        let header = write_link_header(burst, packet, header, &hop)?;
+        let frame = Frame { position, header };
+        if self.devices[at].copy(burst, packet, frame) {
+            return Ok(());
+        }
+        // No room, or too long: what was copied leaves before it.
+        self.flush_device(at, packets, results);
+        if !self.devices[at].copy(burst, packet, frame) {
+            self.devices[at].is_passed_by = true;
+            self.packet.take_frame(position, header, &hop);
+        }
+        Ok(())
+    }
+
+    /// Where the hop of a packet is reached by such a socket that works.
+    fn device_of(&self, packet: &Outgoing) -> Option<(usize, Hop)> {
+        let hop = self.packet.hop(packet.tunnel)?;
+        let usable = |device: &Device| {
+            device.link == hop.link && device.socket.is_some() && !device.is_passed_by
+        };
+        let at = self.devices.iter().position(usable)?;
+        (hop.by == Direct::Xsk).then_some((at, *hop))
+    }
+
+    /// Sends what was taken of `packets`.
+    pub(super) fn flush(&mut self, (burst, packets): (&Burst, &[Outgoing]), results: &mut [Sent]) {
+        for at in 0..self.devices.len() {
+            self.flush_device(at, packets, results);
+            self.devices[at].end_burst(self.queue);
+        }
+        self.packet.flush((burst, packets), results);
+    }
+
+    /// Sends a device's frames; those that a socket did not take go by packet socket.
+    fn flush_device(&mut self, at: usize, packets: &[Outgoing], results: &mut [Sent]) {
+        let device = &mut self.devices[at];
+        let taken = device.flush(results);
+        for frame in &device.frames[taken..] {
+            if let Some(hop) = self.packet.hop(packets[frame.position].tunnel).copied() {
+                self.packet.take_frame(frame.position, frame.header, &hop);
+            }
+        }
+        device.frames.clear();
+    }
+}
+
+impl Device {
+    fn new(link: u32, queue: u32) -> Self {
+        let mut device = Self {
+            link,
+            socket: None,
+            retry_in: 0,
+            frames: Vec::with_capacity(2 * BURST),
+            is_passed_by: false,
+        };
+        device.open(queue);
+        device
+    }
+
+    fn open(&mut self, queue: u32) {
+        let link = self.link;
+        match TransmitSocket::open(link, queue) {
+            Ok(socket) => {
+                debug!("AF_XDP socket on queue {queue} of device {link}");
+                self.socket = Some(socket);
+            }
+            // Another socket's, for a moment after it was closed, too.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                debug!("AF_XDP socket on queue {queue} of device {link}: {error}");
+                self.retry_in = RETRY_AFTER;
+            }
+            Err(error) => {
+                info!(
+                    "no AF_XDP socket on queue {queue} of device {link}: {error}; by packet socket"
+                );
+                self.retry_in = u32::MAX; // until ways change
+            }
+        }
+    }
+
+    /// False where it did not fit.
+    fn copy(&mut self, burst: &Burst, packet: &Outgoing, frame: Frame) -> bool {
+        let FrameHeader(overhead) = frame.header;
+        let copied = self
+            .socket
+            .as_mut()
+            .is_some_and(|socket| socket.push(&burst.with_header(packet, overhead)));
+        if copied {
+            self.frames.push(frame);
+        }
+        copied
+    }
+
+    /// Sends its frames; returns how many of them the kernel took, and closes the socket where not all.
+    fn flush(&mut self, results: &mut [Sent]) -> usize {
+        let frames = &self.frames;
+        let Some(socket) = self.socket.as_mut().filter(|_| !frames.is_empty()) else {
+            return frames.len();
+        };
+        let refused = super::SendError::Full;
+        let stalled = socket.flush(|at| results[frames[at].position] = Err(refused));
+        let Err(stalled) = stalled else {
+            return frames.len();
+        };
+        let (link, cause) = (self.link, stalled.cause);
+        debug!("AF_XDP socket on device {link} does not go on: {cause}; by packet socket");
+        self.socket = None;
+        self.is_passed_by = true;
+        self.retry_in = RETRY_AFTER;
+        stalled.taken
+    }
+
+    fn end_burst(&mut self, queue: u32) {
+        self.is_passed_by = false;
+        if self.socket.is_none() && self.retry_in != u32::MAX {
+            self.retry_in -= 1;
+            if self.retry_in == 0 {
+                self.open(queue);
+            }
+        }
+    }
+}
+
+impl Egress for XskEgress {
+    fn adopt(&mut self, tunnels: &impl Tunnels, hops: &Hops) {
+        self.packet.adopt(tunnels, hops);
+        let xsk = self.packet.hops().filter(|hop| hop.by == Direct::Xsk);
+        let links: BTreeSet<_> = xsk.map(|hop| hop.link).collect();
+        self.devices
+            .retain(|device| device.socket.is_some() && links.contains(&device.link));
+        for link in links {
+            if self.devices.iter().all(|device| device.link != link) {
+                self.devices.push(Device::new(link, self.queue));
+            }
+        }
+    }
+
+    fn limit_by(&mut self, limit: KernelPathMtu) -> std::io::Result<()> {
+        self.packet.limit_by(limit)
+    }
+
+    fn send(
+        &mut self,
+        burst: &mut Burst,
+        packets: &mut [Outgoing],
+        tunnels: &impl Tunnels,
+        results: &mut [Sent],
+    ) {
+        for (position, packet) in packets.iter().enumerate() {
+            let taken = write_header(burst, packet, tunnels)
+                .and_then(|header| self.take((burst, packets), position, header, results));
+            if taken.is_err() {
+                results[position] = taken;
+            }
+        }
+        self.flush((burst, packets), results);
+    }
+}
