@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::lab::{BACKEND, DIRECTOR_CORE, Lab, PORT, VIP};
+use crate::lab::{DIRECTOR_CORE, Lab, Namespace};
 use crate::options;
+use crate::settings::{DEFAULT, Settings};
 
 /// The one to which the others are compared; always first.
 const NAIVE: &str = "naive";
@@ -21,25 +22,69 @@ const NAIVE: &str = "naive";
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
-    pub(crate) start: fn(&Lab) -> Result<Running<'_>>,
+    kind: Kind,
 }
 
-const ALL: [Contender; 3] = [
-    Contender {
-        name: NAIVE,
-        start: start_naive,
-    },
-    Contender {
-        name: "kernel-forwarding",
-        start: start_kernel,
-    },
-    Contender {
-        name: "tunlb",
-        start: start_tunlb,
-    },
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Naive,
+    Kernel,
+    Tunlb(Settings),
+}
+
+const ALL: [Contender; 9] = [
+    contender(NAIVE, Kind::Naive),
+    contender("kernel-forwarding", Kind::Kernel),
+    contender("tunlb", Kind::Tunlb(DEFAULT)),
+    contender("tunlb-raw", Kind::Tunlb(Settings::ipip("raw"))),
+    contender("tunlb-packet", Kind::Tunlb(Settings::ipip("packet"))),
+    contender("tunlb-xsk", Kind::Tunlb(Settings::ipip("xsk"))),
+    contender("tunlb-gue", Kind::Tunlb(Settings::gue(false))),
+    contender("tunlb-gue-uso", Kind::Tunlb(Settings::gue(true))),
+    contender(BUSY_POLL, Kind::Tunlb(Settings::busy_poll())),
 ];
 
-/// All contenders, or the naive loop and the one named.
+const BUSY_POLL: &str = "tunlb-busy-poll";
+
+const fn contender(name: &'static str, kind: Kind) -> Contender {
+    Contender { name, kind }
+}
+
+impl Contender {
+    /// Starts it as the lab's director.
+    ///
+    /// # Errors
+    /// It does not forward.
+    pub(crate) fn start(self, lab: &Lab) -> Result<Running<'_>> {
+        match self.kind {
+            Kind::Naive => start_naive(lab),
+            Kind::Kernel => start_kernel(lab),
+            Kind::Tunlb(settings) => start_tunlb(lab, settings).map(Running::Process),
+        }
+    }
+
+    /// Bytes of the headers that a frame at the sink has before the first packet.
+    pub(crate) const fn overhead(self) -> usize {
+        const ETHERNET: usize = 14;
+        match self.kind {
+            Kind::Kernel => ETHERNET,
+            Kind::Naive => ETHERNET + 20,
+            Kind::Tunlb(settings) => ETHERNET + settings.overhead(),
+        }
+    }
+
+    /// Whether packets per second are measured: busy polling is about a single packet.
+    pub(crate) fn is_for_throughput(&self) -> bool {
+        self.name != BUSY_POLL
+    }
+
+    /// Whether a round trip is measured: the service reads no GUE.
+    pub(crate) fn is_for_latency(&self) -> bool {
+        !self.name.starts_with("tunlb-gue")
+    }
+}
+
+/// All contenders, or the naive loop and those named, separated by commas.
 ///
 /// # Errors
 /// There is none of that name.
@@ -48,14 +93,17 @@ pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
         return Ok(ALL.to_vec());
     };
     let names = ALL.map(|contender| contender.name);
-    ensure!(
-        names.contains(&only),
-        "no contender {only}; there are {}",
-        names.join(", ")
-    );
+    let only: Vec<_> = only.split(',').collect();
+    for wanted in &only {
+        ensure!(
+            names.contains(wanted),
+            "no contender {wanted}; there are {}",
+            names.join(", ")
+        );
+    }
     Ok(ALL
         .into_iter()
-        .filter(|c| c.name == only || c.name == NAIVE)
+        .filter(|contender| contender.name == NAIVE || only.contains(&contender.name))
         .collect())
 }
 
@@ -158,11 +206,7 @@ fn steer(mask: u32) -> Result<()> {
 
 fn start_naive(lab: &Lab) -> Result<Running<'_>> {
     let program = std::env::current_exe()?.display().to_string();
-    Process::start(lab, &program, &[options::NAIVE]).map(Running::Process)
-}
-
-fn start_tunlb(lab: &Lab) -> Result<Running<'_>> {
-    start_tunlb_process(lab).map(Running::Process)
+    Process::start(&lab.director, &program, &[options::NAIVE], "forwarding").map(Running::Process)
 }
 
 /// The release binary that cargo built for this bench.
@@ -172,21 +216,15 @@ pub(crate) const TUNLB: &str = env!("CARGO_BIN_EXE_tunlb");
 ///
 /// # Errors
 /// It ended or said nothing in time; its own words are in the error.
-pub(crate) fn start_tunlb_process(lab: &Lab) -> Result<Process> {
-    let (vip, backend) = (format!("{VIP}:{PORT}/udp"), BACKEND.to_string());
-    Process::start(
-        lab,
-        TUNLB,
-        &[
-            "run",
-            "--vip",
-            &vip,
-            "--backend",
-            &backend,
-            "--tun",
-            "tunlb0",
-        ],
-    )
+pub(crate) fn start_tunlb(lab: &Lab, settings: Settings) -> Result<Process> {
+    if let Some(on) = settings.device_segments() {
+        lab.let_sink_s_device_segment(on)?;
+    }
+    let file = tempfile::NamedTempFile::new().context("cannot make a configuration file")?;
+    fs::write(&file, settings.file())?;
+    let path = file.path().display().to_string();
+    let arguments = ["run", "-c", &path];
+    Process::start(&lab.director, TUNLB, &arguments, ": forwarding ")
 }
 
 /// A director that is a process; ended when dropped.
@@ -199,8 +237,17 @@ pub(crate) struct Process {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Process {
-    fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = lab.director.command(program, DIRECTOR_CORE);
+    /// Starts a program in a namespace, on the director's core, and returns when it says `ready`.
+    ///
+    /// # Errors
+    /// It ended or did not say so in time; its own words are in the error.
+    pub(crate) fn start(
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[&str],
+        ready: &str,
+    ) -> Result<Self> {
+        let mut command = namespace.command(program, DIRECTOR_CORE);
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -211,8 +258,7 @@ impl Process {
             .with_context(|| format!("cannot start {program}"))?;
         let stderr = child.stderr.take().context("no stderr")?;
         let process = Self { child };
-        wait_until_forwarding(&lines_of(stderr))
-            .with_context(|| format!("{program} {arguments:?}"))?;
+        wait_until(ready, &lines_of(stderr)).with_context(|| format!("{program} {arguments:?}"))?;
         Ok(process)
     }
 
@@ -221,7 +267,7 @@ impl Process {
         self.child.id()
     }
 
-    fn cpu_time(&self) -> Result<Duration> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let mut sum = Duration::ZERO;
         for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
             let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -277,15 +323,15 @@ fn lines_of(stderr: ChildStderr) -> Receiver<String> {
     receiver
 }
 
-fn wait_until_forwarding(lines: &Receiver<String>) -> Result<()> {
+fn wait_until(ready: &str, lines: &Receiver<String>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut said = String::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left) {
-            Ok(line) if line.contains("forwarding") => return Ok(()),
+            Ok(line) if line.contains(ready) => return Ok(()),
             Ok(line) => said = format!("{said}\n{line}"),
-            Err(_) => bail!("is not forwarding; it said:{said}"),
+            Err(_) => bail!("does not say \"{ready}\"; it said:{said}"),
         }
     }
 }

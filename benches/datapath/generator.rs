@@ -1,4 +1,5 @@
-//! The load: a flood of equal UDP packets to the VIP, from many source ports, on a core of its own.
+//! The load, on a core of its own: a flood of equal UDP packets to the VIP from many source ports, or of an
+//! [upload](crate::upload)'s segments.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -10,9 +11,45 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, anyhow};
 
 use crate::lab::{GENERATOR_CORE, Lab, PORT, VIP, pin, succeeded};
+use crate::upload;
 
-/// Sizes that are measured, whole IP packets.
-pub(crate) const PACKET_BYTES: [usize; 2] = [64, 1400];
+/// What the director gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// UDP packets of this many bytes, IP header included.
+    Udp(usize),
+    /// Segments of TCP uploads, as a sender with segmentation offload hands them over: up to 64 KiB at once.
+    Upload,
+}
+
+impl Load {
+    /// What is measured, in this order.
+    pub(crate) const ALL: [Self; 3] = [Self::Udp(64), Self::Udp(1400), Self::Upload];
+
+    /// Bytes of each packet, IP header included.
+    pub(crate) const fn packet_bytes(self) -> usize {
+        match self {
+            Self::Udp(bytes) => bytes,
+            Self::Upload => upload::SEGMENT_BYTES,
+        }
+    }
+
+    /// How many segments the generator's device takes at once.
+    pub(crate) const fn segments(self) -> u32 {
+        match self {
+            Self::Udp(_) => 1,
+            Self::Upload => 65_535,
+        }
+    }
+
+    /// How a table names it.
+    pub(crate) fn title(self) -> String {
+        match self {
+            Self::Udp(bytes) => format!("{bytes}-byte UDP"),
+            Self::Upload => format!("TCP upload, segments of {} bytes", upload::SEGMENT_BYTES),
+        }
+    }
+}
 
 /// IPv4 (20) and UDP (8) headers.
 const HEADER_BYTES: usize = 28;
@@ -31,29 +68,44 @@ pub(crate) struct Generator {
     thread: JoinHandle<Result<()>>,
 }
 
+/// What a flood's thread shares with this one.
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct Shared {
     stop: AtomicBool,
     sent: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self, packets: u64) {
+        self.sent.fetch_add(packets, Ordering::Relaxed);
+    }
 }
 
 impl Generator {
     /// # Errors
     /// The sockets cannot be made.
-    pub(crate) fn start(lab: &Lab, packet_bytes: usize) -> Result<Self> {
-        let sockets = lab
-            .generator
-            .within(sockets)?
-            .context("cannot make the generator's sockets")?;
+    pub(crate) fn start(lab: &Lab, load: Load) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let flood = {
-            let shared = Arc::clone(&shared);
-            move || flood(&sockets, packet_bytes - HEADER_BYTES, &shared)
+        let thread = match load {
+            Load::Udp(packet_bytes) => {
+                let sockets = lab
+                    .generator
+                    .within(sockets)?
+                    .context("cannot make the generator's sockets")?;
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || flood(&sockets, packet_bytes - HEADER_BYTES, &shared))
+            }
+            Load::Upload => {
+                let uploads = upload::Uploads::open(lab)?;
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || uploads.flood(&shared))
+            }
         };
-        Ok(Self {
-            shared,
-            thread: thread::spawn(flood),
-        })
+        Ok(Self { shared, thread })
     }
 
     /// Packets sent so far.
@@ -89,13 +141,11 @@ fn flood(sockets: &[UdpSocket], payload_bytes: usize, shared: &Shared) -> Result
     }
     let batch = BATCH.min(MAX_DATAGRAM_BYTES / payload_bytes);
     let payload = vec![0_u8; batch * payload_bytes];
-    while !shared.stop.load(Ordering::Relaxed) {
+    while !shared.is_stopped() {
         for socket in sockets {
             // A failure is an ICMP error that a director without a route caused; the next call sends again.
             if socket.send(&payload).is_ok() {
-                shared
-                    .sent
-                    .fetch_add(u64::try_from(batch)?, Ordering::Relaxed);
+                shared.count(u64::try_from(batch)?);
             }
         }
     }

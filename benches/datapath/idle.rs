@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::contender::{TUNLB, start_tunlb_process};
+use crate::contender::{TUNLB, start_tunlb};
 use crate::generator::connected_socket;
 use crate::lab::Lab;
 use crate::report::median;
+use crate::settings::DEFAULT;
 
 /// How long tunlb is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ pub(crate) fn report(lab: &Lab, rounds: usize) -> Result<()> {
 }
 
 fn idle_memory_kib(lab: &Lab) -> Result<f64> {
-    let process = start_tunlb_process(lab)?;
+    let process = start_tunlb(lab, DEFAULT)?;
     thread::sleep(SETTLE);
     let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -72,7 +73,7 @@ fn time_to_first_packet(lab: &Lab) -> Result<Duration> {
             }
             Ok(started.elapsed())
         });
-        let process = start_tunlb_process(lab)?;
+        let process = start_tunlb(lab, DEFAULT)?;
         let elapsed = arrival
             .join()
             .map_err(|_| anyhow::anyhow!("the probe panicked"))??;

@@ -14,19 +14,29 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+use tunlb::io::netlink::Netlink;
+use tunlb::io::sys::{self, Ethertype};
 
 /// The address that the generator floods.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 /// The port that it floods.
 pub(crate) const PORT: u16 = 9000;
 /// Where the director sends to.
-pub(crate) const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 11);
+pub(crate) const BACKEND: Ipv4Addr = BACKENDS[0];
+/// Where a director with several backends sends to; all lead to the sink.
+pub(crate) const BACKENDS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 0, 2, 11),
+    Ipv4Addr::new(10, 0, 2, 12),
+    Ipv4Addr::new(10, 0, 2, 13),
+    Ipv4Addr::new(10, 0, 2, 14),
+];
 
 /// The core of the generator.
 pub(crate) const GENERATOR_CORE: usize = 0;
@@ -38,7 +48,7 @@ pub(crate) const DIRECTOR_CORE: usize = 1;
 pub(crate) struct Lab {
     pub(crate) generator: Namespace,
     pub(crate) director: Namespace,
-    sink: Namespace,
+    pub(crate) sink: Namespace,
 }
 
 impl Lab {
@@ -98,32 +108,95 @@ impl Lab {
             "link set d0 up",
             "link set d1 up",
             "neigh add 10.0.0.2 lladdr 02:00:00:00:00:02 dev d0 nud permanent",
-            "neigh add 10.0.2.11 lladdr 02:00:00:00:02:fe dev d1 nud permanent",
         ] {
             self.director.ip(step)?;
+        }
+        for backend in BACKENDS {
+            self.director.ip(&format!(
+                "neigh add {backend} lladdr 02:00:00:00:02:fe dev d1 nud permanent"
+            ))?;
         }
         self.generator
             .ip("neigh add 10.0.0.1 lladdr 02:00:00:00:00:01 dev g0 nud permanent")?;
         self.generator.ip("route add 10.0.0.100/32 via 10.0.0.1")
     }
 
-    /// Packets that have arrived at the sink.
+    /// What has arrived at the sink.
     ///
     /// # Errors
     /// The counters cannot be read.
-    pub(crate) fn received(&self) -> Result<u64> {
+    pub(crate) fn received(&self) -> Result<Arrivals> {
         let table = self
             .sink
             .within(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
         let line = table
             .lines()
             .find_map(|line| line.trim().strip_prefix("s0:"));
-        let packets = line.and_then(|counters| counters.split_whitespace().nth(1));
-        packets
-            .context("no counters of s0")?
-            .parse()
-            .context("counter of s0")
+        let mut counters = line.context("no counters of s0")?.split_whitespace();
+        let mut counter = || -> Result<u64> {
+            let text = counters.next().context("no counters of s0")?;
+            text.parse().context("counter of s0")
+        };
+        Ok(Arrivals {
+            bytes: counter()?,
+            frames: counter()?,
+        })
     }
+
+    /// Lets the generator's device take up to `segments` at once, as a device that segments does.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn let_generator_segment(&self, segments: u32) -> Result<()> {
+        self.generator
+            .ip(&format!("link set g0 gso_max_segs {segments}"))
+    }
+
+    /// Switches whether the device towards the sink segments UDP, or the kernel before it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn let_sink_s_device_segment(&self, on: bool) -> Result<()> {
+        let state = if on { "on" } else { "off" };
+        let mut command = self.director.command("ethtool", GENERATOR_CORE);
+        command.args(["-K", "d1", "tx-udp-segmentation", state]);
+        let done = command
+            .output()
+            .context("cannot run ethtool (package ethtool)")?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "ethtool -K d1: {}", said.trim());
+        Ok(())
+    }
+}
+
+/// Counters of the sink's device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrivals {
+    bytes: u64,
+    frames: u64,
+}
+
+impl Arrivals {
+    /// How many packets of `packet_bytes` have arrived since `before`, in frames whose headers before the first
+    /// packet have `overhead` bytes. A frame holds several where a device takes what it is to segment.
+    pub(crate) const fn packets_since(
+        self,
+        before: Self,
+        overhead: usize,
+        packet_bytes: usize,
+    ) -> u64 {
+        let headers = (self.frames - before.frames) * overhead as u64;
+        (self.bytes - before.bytes - headers) / packet_bytes as u64
+    }
+}
+
+/// A packet socket for IPv4 of the device of that name in the calling thread's namespace.
+pub(crate) fn packet_socket(device: &str) -> Result<Socket> {
+    let link = Netlink::open()?.link(device)?;
+    let link = link.with_context(|| format!("no device {device}"))?.index;
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    sys::bind_to_device(socket.as_fd(), Ethertype::Ipv4, link)?;
+    Ok(socket)
 }
 
 /// A network namespace without a name.
@@ -133,7 +206,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let made = thread::spawn(|| {
             // SAFETY: moves this thread alone to a new namespace; it touches no memory.
             succeeded(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
@@ -192,7 +265,7 @@ impl Namespace {
         Ok(())
     }
 
-    fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{key}");
         self.within(|| fs::write(&path, value))?
             .with_context(|| format!("cannot write {path}"))

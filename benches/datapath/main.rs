@@ -1,8 +1,9 @@
 //! What a director costs per packet: contenders in turn, in one lab, on one core each.
 //!
-//! `cargo bench --bench datapath` floods a VIP with UDP and counts what comes out behind the director:
-//! the naive loop, the kernel's plain forwarding and `tunlb run`, interleaved, so that what disturbs the
-//! machine disturbs all of them. Read the ratios; absolute figures belong to the machine and the hour.
+//! `cargo bench --bench datapath` floods a VIP with UDP and with the segments of TCP uploads and counts what
+//! comes out behind the director, then measures round trips of single packets: the naive loop, the kernel's
+//! plain forwarding and `tunlb run` by each of its ways out, interleaved, so that what disturbs the machine
+//! disturbs all of them. Read the ratios; absolute figures belong to the machine and the hour.
 //! The lab is drawn in `lab.rs`; it lives in namespaces of its own and ends with this process.
 
 #![allow(
@@ -18,18 +19,23 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use contender::Contender;
-use generator::Generator;
+use generator::{Generator, Load};
 use lab::Lab;
 use options::{Mode, Options};
-use report::{Round, Sample};
+use report::{Round, Sample, Table};
 
 mod contender;
+mod decap;
+mod flood;
 mod generator;
 mod idle;
 mod lab;
+mod latency;
 mod naive;
 mod options;
 mod report;
+mod settings;
+mod upload;
 
 /// Set for the process inside the namespaces, so that it does not enter them again.
 const INSIDE: &str = "TUNLB_BENCH_INSIDE";
@@ -60,11 +66,14 @@ fn run() -> Result<()> {
         cores >= 2,
         "needs two cores, one for the generator and one for the director"
     );
+    if options.mode == Mode::Decap {
+        return decap::report(&options);
+    }
     let lab = Lab::build().context("cannot build the lab")?;
     match options.mode {
-        Mode::Throughput => throughput(&lab, &options),
+        Mode::Compare => compare(&lab, &options),
         Mode::Idle => idle::report(&lab, options.rounds),
-        Mode::Naive => bail!("the naive loop runs inside a lab only"),
+        Mode::Naive | Mode::Decap => bail!("does not run in this lab"),
     }
 }
 
@@ -88,72 +97,84 @@ fn enter_namespaces() -> Result<()> {
     Err(error).context("cannot run unshare (package util-linux)")
 }
 
-fn throughput(lab: &Lab, options: &Options) -> Result<()> {
+/// Every load, then single packets, of every contender that is to be measured; the files hold all of it.
+fn compare(lab: &Lab, options: &Options) -> Result<()> {
     let contenders = contender::selected(options.only.as_deref())?;
-    for packet_bytes in generator::PACKET_BYTES {
-        let mut rounds = Vec::new();
-        for number in 0..options.rounds {
-            eprintln!(
-                "{packet_bytes}-byte UDP, round {} of {}",
-                number + 1,
-                options.rounds
-            );
-            rounds.push(round(
-                lab,
-                &contenders,
-                number,
-                packet_bytes,
-                options.seconds,
-            )?);
-        }
-        report::print_table(packet_bytes, &contenders, &rounds);
+    let mut tables = Vec::new();
+    let fast: Vec<_> = contenders
+        .iter()
+        .filter(|contender| contender.is_for_throughput())
+        .collect();
+    for load in Load::ALL {
+        lab.let_generator_segment(load.segments())?;
+        let title = load.title();
+        let rounds = rounds(&title, &fast, options.rounds, |contender| {
+            sample(lab, contender, load, options.seconds)
+        })?;
+        tables.push(Table::throughput(&title, &names(&fast), &rounds));
+        tables.iter().last().inspect(|table| table.print());
     }
+    let single: Vec<_> = contenders
+        .iter()
+        .filter(|contender| contender.is_for_latency())
+        .collect();
+    lab.let_generator_segment(1)?;
+    let rounds = rounds("round trip", &single, options.rounds, |contender| {
+        latency::sample(lab, contender)
+    })?;
+    tables.push(latency::table(&names(&single), &rounds));
+    tables.iter().last().inspect(|table| table.print());
+    let [json, plot] = report::write(&tables)?;
+    println!("\n{}\n{}", json.display(), plot.display());
     Ok(())
 }
 
-/// Measures each contender once, each round beginning with another one; samples in their usual order.
-fn round(
-    lab: &Lab,
-    contenders: &[Contender],
-    number: usize,
-    packet_bytes: usize,
-    window: Duration,
-) -> Result<Round> {
-    let mut samples = vec![Sample::default(); contenders.len()];
-    for turn in 0..contenders.len() {
-        let index = (turn + number) % contenders.len();
-        let contender = &contenders[index];
-        samples[index] = sample(lab, contender, packet_bytes, window)
-            .with_context(|| format!("cannot measure {}", contender.name))?;
-    }
-    Ok(samples)
+fn names(contenders: &[&Contender]) -> Vec<&'static str> {
+    contenders.iter().map(|contender| contender.name).collect()
 }
 
-fn sample(
-    lab: &Lab,
-    contender: &Contender,
-    packet_bytes: usize,
-    window: Duration,
-) -> Result<Sample> {
-    let director = (contender.start)(lab)?;
-    let generator = Generator::start(lab, packet_bytes)?;
+/// Measures each contender once a round, each round beginning with another one; samples in their usual order.
+fn rounds<S: Default + Clone>(
+    title: &str,
+    contenders: &[&Contender],
+    rounds: usize,
+    sample: impl Fn(&Contender) -> Result<S>,
+) -> Result<Vec<Round<S>>> {
+    let mut all = Vec::new();
+    for number in 0..rounds {
+        eprintln!("{title}, round {} of {rounds}", number + 1);
+        let mut samples = vec![S::default(); contenders.len()];
+        for turn in 0..contenders.len() {
+            let index = (turn + number) % contenders.len();
+            let contender = contenders[index];
+            samples[index] =
+                sample(contender).with_context(|| format!("cannot measure {}", contender.name))?;
+        }
+        all.push(samples);
+    }
+    Ok(all)
+}
+
+fn sample(lab: &Lab, contender: &Contender, load: Load, window: Duration) -> Result<Sample> {
+    let director = contender.start(lab)?;
+    let generator = Generator::start(lab, load)?;
     std::thread::sleep(WARM_UP);
-    let before = (
-        Instant::now(),
-        lab.received()?,
-        director.cpu_time()?,
-        generator.sent(),
-    );
+    let moment = || -> Result<_> {
+        Ok((
+            Instant::now(),
+            lab.received()?,
+            director.cpu_time()?,
+            generator.sent(),
+        ))
+    };
+    let before = moment()?;
     std::thread::sleep(window);
-    let after = (
-        Instant::now(),
-        lab.received()?,
-        director.cpu_time()?,
-        generator.sent(),
-    );
+    let after = moment()?;
     generator.stop()?;
     director.stop()?;
-    let packets = after.1 - before.1;
+    let packets = after
+        .1
+        .packets_since(before.1, contender.overhead(), load.packet_bytes());
     ensure!(packets > 0, "nothing arrived behind the director");
     Ok(Sample::new(
         after.0 - before.0,

@@ -21,6 +21,8 @@ const ETH_P_ALL: u16 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Ethertype {
+    /// ETH_P_IP
+    Ipv4 = 0x0800,
     /// ETH_P_ARP
     Arp = 0x0806,
     /// ETH_P_IPV6

@@ -1,0 +1,83 @@
+//! How the contenders that are tunlb are configured.
+
+use crate::lab::{BACKENDS, PORT, VIP};
+
+/// The configuration of one `tunlb run`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    egress: &'static str,
+    tunnel: Tunnel,
+    /// Further lines of `[director]`.
+    more: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Tunnel {
+    Ipip,
+    /// To several backends. Whether the device towards them segments UDP, or the kernel before it.
+    Gue(bool),
+}
+
+/// What an operator gets who configures nothing.
+pub(crate) const DEFAULT: Settings = Settings::ipip("auto");
+
+impl Settings {
+    pub(crate) const fn ipip(egress: &'static str) -> Self {
+        Self {
+            egress,
+            tunnel: Tunnel::Ipip,
+            more: "",
+        }
+    }
+
+    pub(crate) const fn gue(device_segments: bool) -> Self {
+        Self {
+            tunnel: Tunnel::Gue(device_segments),
+            ..DEFAULT
+        }
+    }
+
+    pub(crate) const fn busy_poll() -> Self {
+        Self {
+            more: "busy_poll = \"50us\"\n",
+            ..DEFAULT
+        }
+    }
+
+    /// Bytes of the outer header.
+    pub(crate) const fn overhead(self) -> usize {
+        match self.tunnel {
+            Tunnel::Ipip => 20,
+            Tunnel::Gue(_) => 28,
+        }
+    }
+
+    /// Whether the device towards the sink is to segment UDP; `None` where that does not matter.
+    pub(crate) const fn device_segments(self) -> Option<bool> {
+        match self.tunnel {
+            Tunnel::Ipip => None,
+            Tunnel::Gue(on) => Some(on),
+        }
+    }
+
+    /// The configuration file: the VIP's UDP and TCP.
+    pub(crate) fn file(self) -> String {
+        let Self { egress, more, .. } = self;
+        let (encap, backends) = match self.tunnel {
+            Tunnel::Ipip => ("ipip", &BACKENDS[..1]),
+            Tunnel::Gue(_) => ("gue", &BACKENDS[..]),
+        };
+        let mut file = format!(
+            "[director]\ntun = \"tunlb0\"\negress = \"{egress}\"\n{more}[director.encap]\nkind = \"{encap}\"\n"
+        );
+        for protocol in ["udp", "tcp"] {
+            file += &format!(
+                "[[vip]]\naddress = \"{VIP}\"\nport = {PORT}\nprotocol = \"{protocol}\"\n"
+            );
+            for backend in backends {
+                file += &format!("[[vip.backend]]\naddress = \"{backend}\"\n");
+            }
+        }
+        file
+    }
+}

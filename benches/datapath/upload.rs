@@ -1,0 +1,123 @@
+//! Segments of TCP uploads without a TCP: super-packets through a packet socket, as a sender's stack with
+//! segmentation offload hands them to its device (PACKET_VNET_HDR, packet(7)).
+//!
+//! Nobody acknowledges anything, so the load does not depend on the contender. A director whose TUN takes
+//! no super-packets gets them segmented, on the generator's core.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context, Result};
+use socket2::Socket;
+use tunlb::io::sys;
+use tunlb::packet::Version;
+use tunlb::packet::checksum::{Sum, checksum};
+use tunlb::packet::vnet::{Gso, PartialChecksum, VnetHeader};
+
+use crate::generator::Shared;
+use crate::lab::{GENERATOR_CORE, Lab, PORT, VIP, packet_socket, pin, succeeded};
+
+/// A whole segment, IP header included: with an IPIP header it fills an Ethernet frame.
+pub(crate) const SEGMENT_BYTES: usize = 1480;
+
+/// IPv4 (20) and TCP (20) headers, and the timestamps option (12).
+const HEADER_BYTES: usize = 52;
+const SEGMENT_DATA: u16 = 1428;
+
+/// Segments of a super-packet; 45 are 64 KiB.
+const SEGMENTS: usize = 45;
+
+const FLOWS: u16 = 64;
+
+const CLIENT: [u8; 4] = [10, 0, 0, 2];
+
+/// From the generator's device to the director's (the lab's addresses).
+const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+
+/// One super-packet of each flow, and the socket that they leave by.
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    socket: Socket,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Uploads {
+    /// # Errors
+    /// The socket cannot be made.
+    pub(crate) fn open(lab: &Lab) -> Result<Self> {
+        let socket = lab.generator.within(socket)?;
+        Ok(Self {
+            socket: socket.context("cannot make the uploads' socket")?,
+            frames: (0..FLOWS).map(frame).collect(),
+        })
+    }
+
+    /// Sends until it is stopped.
+    ///
+    /// # Errors
+    /// The device does not take super-packets.
+    pub(crate) fn flood(&self, shared: &Shared) -> Result<()> {
+        pin(GENERATOR_CORE).context("cannot pin the generator")?;
+        while !shared.is_stopped() {
+            for frame in &self.frames {
+                match self.socket.send(frame) {
+                    Ok(_) => shared.count(SEGMENTS as u64),
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                    Err(error) => return Err(error).context("cannot send a super-packet"),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of the generator's device, past its queueing discipline.
+fn socket() -> Result<Socket> {
+    let socket = packet_socket("g0")?;
+    sys::bypass_queueing(socket.as_fd())?;
+    let on: libc::c_int = 1;
+    // SAFETY: the value lives until the call returns, which reads that many bytes of it.
+    succeeded(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    })?;
+    Ok(socket)
+}
+
+/// What the kernel is told, the Ethernet header, and the super-packet of one flow.
+fn frame(flow: u16) -> Vec<u8> {
+    let data = SEGMENTS * usize::from(SEGMENT_DATA);
+    let length = (HEADER_BYTES + data) as u16;
+    let header = VnetHeader {
+        checksum: Some(PartialChecksum {
+            start: 14 + 20,
+            offset: 16,
+        }),
+        gso: Some((Gso::Tcp(Version::V4), SEGMENT_DATA)),
+        header_length: 14 + HEADER_BYTES as u16,
+    };
+    let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0];
+    ip[2..4].copy_from_slice(&length.to_be_bytes());
+    ip.extend(CLIENT);
+    ip.extend(VIP.octets());
+    let sum = checksum(&ip).to_be_bytes();
+    ip[10..12].copy_from_slice(&sum);
+    let pseudo = !Sum::default()
+        .add_bytes(&ip[12..])
+        .add_word(6)
+        .add_word(length - 20)
+        .finish();
+    let mut tcp = (40_000 + flow).to_be_bytes().to_vec();
+    tcp.extend(PORT.to_be_bytes());
+    tcp.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x80, 0x10, 2, 0, 0, 0, 0, 0]);
+    tcp[16..18].copy_from_slice(&pseudo.to_be_bytes());
+    tcp.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]);
+    let parts = [&header.encode()[..], &ETHERNET, &ip, &tcp];
+    let mut frame = parts.concat();
+    frame.resize(frame.len() + data, 0x5a);
+    frame
+}
