@@ -14,6 +14,7 @@ mod parse;
 mod partial;
 mod path_mtu;
 mod reply;
+mod vnet;
 
 pub use burst::{BURST, Burst};
 pub use encap::{
@@ -25,3 +26,6 @@ pub use icmp::{Icmp, Quoted};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
 pub use path_mtu::{PathMtuError, QuotedPacket};
 pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};
+pub use vnet::{
+    PartialChecksum, Segmentation, Segments, UnknownVnetHeader, VNET_HEADER, VnetHeader,
+};
