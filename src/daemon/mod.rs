@@ -41,7 +41,7 @@ use crate::io::capability::{self, Capability};
 use crate::io::egress::PacketEgress;
 use crate::io::netlink::Netlink;
 use crate::io::sys::release_freed_memory;
-use crate::io::tun::{Queue, TunDevice};
+use crate::io::tun::{Framing, Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
 use crate::text::count;
 use drains::Drains;
@@ -201,7 +201,13 @@ impl Daemon {
         let mut guards = Guards::default();
         guards.add(&mtus, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open(tun, config.director.workers, mtu, &mut undo)?;
+        let device = TunDevice::open(
+            tun,
+            config.director.workers,
+            Framing::Packets,
+            mtu,
+            &mut undo,
+        )?;
         let mut drains = Drains::default();
         drains.follow(&snapshot);
         let publisher = Publisher::new(Published {

@@ -6,7 +6,7 @@ use crate::io::{
     sys::ReceiveBatch,
     sysctl::Sysctl,
     testing::in_namespace,
-    tun::{Queue, TunDevice},
+    tun::{Framing, Queue, TunDevice},
 };
 use crate::packet::{Packet, checksum::Sum};
 use signal_hook::consts::SIGTERM;
@@ -156,7 +156,14 @@ fn set_up(encapsulation: Encapsulation) -> Settings {
 /// Everything to the clients' networks comes out of the queue.
 fn clients_behind_a_tun(netlink: &mut Netlink) -> Queue {
     let mut undo = Undo::new().unwrap();
-    let mut tun = TunDevice::open("clients", NonZeroUsize::MIN, 1500, &mut undo).unwrap();
+    let mut tun = TunDevice::open(
+        "clients",
+        NonZeroUsize::MIN,
+        Framing::Packets,
+        1500,
+        &mut undo,
+    )
+    .unwrap();
     let off = Sysctl::ipv6_conf("clients", "disable_ipv6").unwrap();
     off.write(0).unwrap();
     for net in ["192.0.2.0/24", "2001:db8:9::/64"] {

@@ -4,7 +4,8 @@
 //! process created goes with its last queue. No addresses and no routes here.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, IoSlice},
     num::NonZeroUsize,
     os::fd::{AsRawFd, RawFd},
 };
@@ -70,6 +71,15 @@ pub enum TunError {
     Vanished(String),
 }
 
+/// What a queue carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Whole IP packets.
+    Packets,
+    /// A [`VnetHeader`](crate::packet::VnetHeader) before each packet, and super-packets (IFF_VNET_HDR, TUNSETOFFLOAD).
+    Vnet,
+}
+
 /// An open TUN device that is up.
 #[derive(Debug)]
 pub struct TunDevice {
@@ -82,14 +92,15 @@ pub struct TunDevice {
 }
 
 impl TunDevice {
-    /// Opens (creating it where absent) the device `name` with `queues` queues, and brings it up with
-    /// `mtu` bytes; `undo` gives a device that existed before its MTU and state back.
+    /// Opens (creating it where absent) the device `name` with `queues` queues of that framing, and brings it
+    /// up with `mtu` bytes; `undo` gives a device that existed before its MTU and state back.
     ///
     /// # Errors
     /// Any [`TunError`].
     pub fn open(
         name: &str,
         queues: NonZeroUsize,
+        framing: Framing,
         mtu: u32,
         undo: &mut Undo,
     ) -> Result<Self, TunError> {
@@ -103,7 +114,7 @@ impl TunDevice {
         let mut netlink = Netlink::open().map_err(netlink_error)?;
         let existing = netlink.link(name).map_err(netlink_error)?;
         let queueing = queueing_for(name, existing.as_ref(), queues)?;
-        let queues = open_queues(name, queueing, queues)?;
+        let queues = open_queues(name, queueing, framing, queues)?;
         let link = netlink.link(name).map_err(netlink_error)?;
         let link = link.ok_or_else(|| TunError::Vanished(name.to_owned()))?;
         match existing {
@@ -194,6 +205,7 @@ fn queueing_for(
 fn open_queues(
     name: &str,
     queueing: TunQueueing,
+    framing: Framing,
     wanted: NonZeroUsize,
 ) -> Result<Vec<Queue>, TunError> {
     let failed = |operation, cause: io::Error| match cause.raw_os_error() {
@@ -210,6 +222,7 @@ fn open_queues(
         .with(|options| {
             options
                 .packet_information(false)
+                .offload(framing == Framing::Vnet)
                 .multi_queue(queueing == TunQueueing::Multi);
         })
         .build_sync()
@@ -248,6 +261,24 @@ impl Queue {
     /// The driver's error, such as EIO where the device is down or EINVAL where it is no IP packet.
     pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
         self.0.send(packet)
+    }
+
+    /// The same for a packet in up to `PARTS` parts; for a queue with [`Framing::Vnet`] the first begins with
+    /// its header.
+    ///
+    /// # Errors
+    /// As of [`Queue::send`]; EINVAL also for a super-packet of a kind that this kernel does not know.
+    pub fn send_parts<'a, const PARTS: usize>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> io::Result<usize> {
+        let mut vectors = [IoSlice::new(&[]); PARTS];
+        let mut count = 0;
+        for (vector, part) in vectors.iter_mut().zip(parts) {
+            *vector = IoSlice::new(part);
+            count += 1;
+        }
+        self.0.send_vectored(&vectors[..count])
     }
 }
 
@@ -345,7 +376,7 @@ mod tests {
     fn impossible_names_are_refused_before_anything_opens() {
         let mut undo = Undo::new().unwrap();
         for name in ["", "a/b", "sixteen-bytes-xx"] {
-            let result = TunDevice::open(name, queues(1), 1480, &mut undo);
+            let result = TunDevice::open(name, queues(1), Framing::Packets, 1480, &mut undo);
             assert!(matches!(result, Err(TunError::Name(_))));
         }
     }
@@ -360,7 +391,8 @@ mod tests {
     fn devices_come_and_go_inside() {
         let mut netlink = Netlink::open().unwrap();
         let mut undo = Undo::new().unwrap();
-        let device = TunDevice::open("tunlb0", queues(2), 1480, &mut undo).unwrap();
+        let device =
+            TunDevice::open("tunlb0", queues(2), Framing::Packets, 1480, &mut undo).unwrap();
         let link = netlink.link("tunlb0").unwrap().unwrap();
         assert_eq!((link.index, link.mtu, link.up), (device.index, 1480, true));
         assert_eq!(link.tun.unwrap().open_queues, 2);
@@ -368,13 +400,15 @@ mod tests {
         let error = device.queues[1].send(&[0; 20]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         for wanted in [1, 2] {
-            let result = TunDevice::open("tunlb0", queues(wanted), 1480, &mut undo);
+            let result =
+                TunDevice::open("tunlb0", queues(wanted), Framing::Packets, 1480, &mut undo);
             assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
         }
         drop(device);
         assert_eq!(netlink.link("tunlb0").unwrap(), None);
-        let device = TunDevice::open("tunlb0", queues(1), 65_535, &mut undo).unwrap();
-        let result = TunDevice::open("tunlb0", queues(1), 1480, &mut undo);
+        let device =
+            TunDevice::open("tunlb0", queues(1), Framing::Packets, 65_535, &mut undo).unwrap();
+        let result = TunDevice::open("tunlb0", queues(1), Framing::Packets, 1480, &mut undo);
         assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
         drop(device);
     }
@@ -397,7 +431,8 @@ mod tests {
         add("tap1", &["tap"]);
         for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
             let mut undo = Undo::new().unwrap();
-            let device = TunDevice::open(name, queues(wanted), 1480, &mut undo).unwrap();
+            let device =
+                TunDevice::open(name, queues(wanted), Framing::Packets, 1480, &mut undo).unwrap();
             assert_eq!(undo.steps().len(), 2, "{name}");
             assert_eq!(device.queues.len(), wanted);
             drop(device);
@@ -406,13 +441,13 @@ mod tests {
             assert_eq!((link.mtu, link.up), (1500, false), "{name} is as it was");
         }
         let mut undo = Undo::new().unwrap();
-        let result = TunDevice::open("tun1", queues(2), 1480, &mut undo);
+        let result = TunDevice::open("tun1", queues(2), Framing::Packets, 1480, &mut undo);
         assert!(
             matches!(result, Err(TunError::SingleQueue { .. })),
             "{result:?}"
         );
         for name in ["tap1", "lo"] {
-            let result = TunDevice::open(name, queues(1), 1480, &mut undo);
+            let result = TunDevice::open(name, queues(1), Framing::Packets, 1480, &mut undo);
             assert!(matches!(result, Err(TunError::NotTun { .. })), "{result:?}");
         }
     }

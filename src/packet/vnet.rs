@@ -82,7 +82,12 @@ impl VnetHeader {
         };
         let (kind, header, size) = match self.segments {
             Some(segments) => (
-                segments.kind.code() | if segments.reports_congestion { GSO_ECN } else { 0 },
+                segments.kind.code()
+                    | if segments.reports_congestion {
+                        GSO_ECN
+                    } else {
+                        0
+                    },
                 segments.header_bytes,
                 segments.payload_bytes,
             ),
@@ -158,7 +163,11 @@ mod tests {
     fn what_is_not_known_is_refused() {
         for (kind, flags) in [(3, 1), (2, 1), (6, 1), (0x7f, 0), (1, 0), (5, 0)] {
             let header = [flags, kind, 0, 0, 0, 0, 0, 0, 0, 0];
-            assert_eq!(VnetHeader::decode(&header), Err(UnknownVnetHeader), "{kind}");
+            assert_eq!(
+                VnetHeader::decode(&header),
+                Err(UnknownVnetHeader),
+                "{kind}"
+            );
         }
     }
 

@@ -263,7 +263,7 @@ mod tests {
         netlink::Netlink,
         sysctl::Sysctl,
         testing::in_namespace,
-        tun::{TunDevice, TunError},
+        tun::{Framing, TunDevice, TunError},
         undo::Undo,
     };
     use proptest::prelude::*;
@@ -280,7 +280,7 @@ mod tests {
 
     fn tun(name: &str) -> Result<TunDevice, TunError> {
         let mut undo = Undo::new().unwrap();
-        TunDevice::open(name, NonZeroUsize::MIN, 1480, &mut undo)
+        TunDevice::open(name, NonZeroUsize::MIN, Framing::Packets, 1480, &mut undo)
     }
 
     #[test]

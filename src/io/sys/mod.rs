@@ -18,8 +18,8 @@ mod user;
 
 pub use heap::release_freed_memory;
 pub use option::{
-    KernelPathMtu, bypass_queueing, force_receive_buffer, learn_no_path_mtu, limit_by,
-    namespace_cookie, receive_only, report_full_queues,
+    KernelPathMtu, bypass_queueing, force_receive_buffer, join_datagrams, learn_no_path_mtu,
+    limit_by, namespace_cookie, receive_only, report_full_queues,
 };
 pub use packet::{
     Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,

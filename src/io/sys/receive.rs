@@ -1,19 +1,22 @@
-//! `recvmmsg`: a batch of packets in one system call, each with its sender and its traffic class.
+//! `recvmmsg`: a batch of packets in one system call, each with its sender, its traffic class and, where the
+//! kernel joined datagrams, their size.
 
 use std::{
-    io, mem,
+    io, iter, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroUsize,
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
 
 use super::length_of;
 
-/// Room for one control message that holds an integer, aligned as control messages must be (cmsg(3)).
-type Control = [u64; 4];
+/// Room for two control messages that hold an integer each, aligned as control messages must be (cmsg(3)).
+type Control = [u64; 8];
 
 // SAFETY: CMSG_SPACE only computes.
-const _: () = assert!(unsafe { libc::CMSG_SPACE(INTEGER_BYTES) } as usize <= size_of::<Control>());
+const _: () =
+    assert!(2 * unsafe { libc::CMSG_SPACE(INTEGER_BYTES) } as usize <= size_of::<Control>());
 
 const INTEGER_BYTES: libc::socklen_t = length_of::<libc::c_int>();
 
@@ -31,6 +34,10 @@ pub struct ReceiveBatch {
     headers: Vec<libc::mmsghdr>,
 }
 
+// SAFETY: the pointers in `vectors` and `headers` are only followed within `receive`, which makes them anew
+// before; they point into the other fields, which move along with them.
+unsafe impl Send for ReceiveBatch {}
+
 /// One packet of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
@@ -41,6 +48,30 @@ pub struct Received<'a> {
     /// DSCP and ECN of the packet; 0 where the socket was not told to report them (IP_RECVTOS,
     /// IPV6_RECVTCLASS).
     pub traffic_class: u8,
+    /// Bytes of each of the datagrams that the kernel joined, aside from a shorter last one; none where it
+    /// joined none, as it does where the socket did not ask for it (UDP_GRO).
+    pub joined: Option<NonZeroUsize>,
+}
+
+impl<'a> Received<'a> {
+    /// The packets that the kernel joined, each by itself; a packet that was alone, also an empty one.
+    pub fn each(self) -> impl Iterator<Item = Received<'a>> {
+        let Received {
+            bytes,
+            source,
+            traffic_class,
+            joined,
+        } = self;
+        let size = joined.map_or(bytes.len(), NonZeroUsize::get);
+        let (first, others) = bytes.split_at_mut(size.min(bytes.len()));
+        let others = others.chunks_mut(size.max(1));
+        iter::once(first).chain(others).map(move |bytes| Received {
+            bytes,
+            source,
+            traffic_class,
+            joined: None,
+        })
+    }
 }
 
 /// What the kernel told about a packet, beside its bytes.
@@ -48,7 +79,14 @@ pub struct Received<'a> {
 struct Arrival {
     length: usize,
     source: Option<IpAddr>,
+    notes: Notes,
+}
+
+/// What control messages say.
+#[derive(Debug, Clone, Copy, Default)]
+struct Notes {
     traffic_class: u8,
+    joined: Option<NonZeroUsize>,
 }
 
 impl ReceiveBatch {
@@ -94,7 +132,7 @@ impl ReceiveBatch {
         self.arrivals.extend(filled.map(|(header, name)| Arrival {
             length: header.msg_len as usize,
             source: address_of(name),
-            traffic_class: traffic_class_of(&header.msg_hdr),
+            notes: notes_of(&header.msg_hdr),
         }));
         Ok(received)
     }
@@ -106,7 +144,8 @@ impl ReceiveBatch {
             Some(Received {
                 bytes: slot.get_mut(..arrival.length)?,
                 source: arrival.source,
-                traffic_class: arrival.traffic_class,
+                traffic_class: arrival.notes.traffic_class,
+                joined: arrival.notes.joined,
             })
         })
     }
@@ -127,7 +166,7 @@ impl ReceiveBatch {
     }
 }
 
-/// A message of one piece, with room for its sender and one control message.
+/// A message of one piece, with room for its sender and its control messages.
 fn message_header(
     vector: &mut libc::iovec,
     name: &mut libc::sockaddr_storage,
@@ -158,30 +197,38 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<IpAddr> {
     }
 }
 
-/// The traffic class among the control messages: one byte from IPv4 (ip(7)), an integer from IPv6
-/// (RFC 3542 §6.5).
-fn traffic_class_of(header: &libc::msghdr) -> u8 {
+/// What the control messages of a received message say: its traffic class, one byte from IPv4 (ip(7)), an
+/// integer from IPv6 (RFC 3542 §6.5); the size of joined datagrams, an integer (UDP_GRO, udp(7)).
+fn notes_of(header: &libc::msghdr) -> Notes {
+    let mut notes = Notes::default();
     // SAFETY: the kernel has filled the room that `header` points at, a whole `Control` that is still
     // alive, and has set its length; the first message, if there is one, lies within.
-    let Some(message) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
-        return 0;
-    };
-    // SAFETY: only computes the address of the message's data.
-    let data = unsafe { libc::CMSG_DATA(message) };
-    match (message.cmsg_level, message.cmsg_type) {
-        // SAFETY: such a message holds one byte.
-        (libc::IPPROTO_IP, libc::IP_TOS) => unsafe { *data },
-        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-            // SAFETY: such a message holds an integer, which is read wherever it is aligned.
-            let class = unsafe { data.cast::<libc::c_int>().read_unaligned() };
-            u8::try_from(class).unwrap_or_default()
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() };
+    while let Some(message) = next {
+        // SAFETY: only computes the address of the message's data.
+        let data = unsafe { libc::CMSG_DATA(message) };
+        // SAFETY: only called for messages that hold an integer, which is read wherever it is aligned.
+        let integer = || unsafe { data.cast::<libc::c_int>().read_unaligned() };
+        match (message.cmsg_level, message.cmsg_type) {
+            // SAFETY: such a message holds one byte.
+            (libc::IPPROTO_IP, libc::IP_TOS) => notes.traffic_class = unsafe { *data },
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                notes.traffic_class = u8::try_from(integer()).unwrap_or_default();
+            }
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                notes.joined = usize::try_from(integer()).ok().and_then(NonZeroUsize::new);
+            }
+            _ => {}
         }
-        _ => 0,
+        // SAFETY: as for the first message.
+        next = unsafe { libc::CMSG_NXTHDR(header, message).as_ref() };
     }
+    notes
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::option;
     use super::*;
     use socket2::SockRef;
     use std::{net::UdpSocket, os::fd::AsFd};
@@ -255,11 +302,43 @@ mod tests {
             bytes: &mut [7],
             source: Some("127.0.0.1".parse().unwrap()),
             traffic_class: 0,
+            joined: None,
         };
         assert_eq!(batch.packets_mut().next(), Some(expected));
         let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
         sender.send(&[7]).unwrap();
         batch.receive(receiver.as_fd()).unwrap();
         assert_eq!(batch.packets_mut().next().unwrap().source, None);
+    }
+    /// The datagrams of one send through loopback arrive joined, beside their traffic class.
+    #[test]
+    fn joined_datagrams_tell_their_size() {
+        for address in ["127.0.0.1", "::1"] {
+            let (sender, receiver) = pair(address);
+            let (to, from) = (SockRef::from(&receiver), SockRef::from(&sender));
+            match address {
+                "::1" => to.set_recv_tclass_v6(true).unwrap(),
+                _ => to.set_recv_tos_v4(true).unwrap(),
+            }
+            match address {
+                "::1" => from.set_tclass_v6(0xb9).unwrap(),
+                _ => from.set_tos_v4(0xb9).unwrap(),
+            }
+            option::join_datagrams(receiver.as_fd()).unwrap();
+            option::set(sender.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 3).unwrap();
+            let mut batch = ReceiveBatch::new(4, 16);
+            sender.send(b"onetwosix!").unwrap();
+            sender.send(b"one").unwrap();
+            assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 2);
+            let packets = batch.packets_mut();
+            let found: Vec<_> = packets
+                .map(|packet| (packet.bytes.to_vec(), packet.joined, packet.traffic_class))
+                .collect();
+            let expected = [
+                (b"onetwosix!".to_vec(), NonZeroUsize::new(3), 0xb9),
+                (b"one".to_vec(), None, 0xb9),
+            ];
+            assert_eq!(found, expected, "{address}");
+        }
     }
 }
