@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::lab::{BACKEND, DIRECTOR_CORE, Lab, PORT, VIP};
+use crate::lab::{BACKEND, DIRECTOR_CORE, Lab, Namespace, PORT, VIP};
 use crate::options;
 
 /// The one to which the others are compared; always first.
@@ -158,7 +158,7 @@ fn steer(mask: u32) -> Result<()> {
 
 fn start_naive(lab: &Lab) -> Result<Running<'_>> {
     let program = std::env::current_exe()?.display().to_string();
-    Process::start(lab, &program, &[options::NAIVE]).map(Running::Process)
+    Process::start(&lab.director, &program, &[options::NAIVE], "forwarding").map(Running::Process)
 }
 
 fn start_tunlb(lab: &Lab) -> Result<Running<'_>> {
@@ -175,7 +175,7 @@ pub(crate) const TUNLB: &str = env!("CARGO_BIN_EXE_tunlb");
 pub(crate) fn start_tunlb_process(lab: &Lab) -> Result<Process> {
     let (vip, backend) = (format!("{VIP}:{PORT}/udp"), BACKEND.to_string());
     Process::start(
-        lab,
+        &lab.director,
         TUNLB,
         &[
             "run",
@@ -186,6 +186,7 @@ pub(crate) fn start_tunlb_process(lab: &Lab) -> Result<Process> {
             "--tun",
             "tunlb0",
         ],
+        "forwarding",
     )
 }
 
@@ -199,8 +200,17 @@ pub(crate) struct Process {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Process {
-    fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = lab.director.command(program, DIRECTOR_CORE);
+    /// Starts a program in a namespace, on the director's core, and returns when it says `ready`.
+    ///
+    /// # Errors
+    /// It ended or did not say so in time; its own words are in the error.
+    pub(crate) fn start(
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[&str],
+        ready: &str,
+    ) -> Result<Self> {
+        let mut command = namespace.command(program, DIRECTOR_CORE);
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -211,8 +221,7 @@ impl Process {
             .with_context(|| format!("cannot start {program}"))?;
         let stderr = child.stderr.take().context("no stderr")?;
         let process = Self { child };
-        wait_until_forwarding(&lines_of(stderr))
-            .with_context(|| format!("{program} {arguments:?}"))?;
+        wait_until(ready, &lines_of(stderr)).with_context(|| format!("{program} {arguments:?}"))?;
         Ok(process)
     }
 
@@ -221,7 +230,7 @@ impl Process {
         self.child.id()
     }
 
-    fn cpu_time(&self) -> Result<Duration> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let mut sum = Duration::ZERO;
         for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
             let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -277,15 +286,15 @@ fn lines_of(stderr: ChildStderr) -> Receiver<String> {
     receiver
 }
 
-fn wait_until_forwarding(lines: &Receiver<String>) -> Result<()> {
+fn wait_until(ready: &str, lines: &Receiver<String>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut said = String::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match lines.recv_timeout(left) {
-            Ok(line) if line.contains("forwarding") => return Ok(()),
+            Ok(line) if line.contains(ready) => return Ok(()),
             Ok(line) => said = format!("{said}\n{line}"),
-            Err(_) => bail!("is not forwarding; it said:{said}"),
+            Err(_) => bail!("does not say \"{ready}\"; it said:{said}"),
         }
     }
 }

@@ -133,7 +133,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let made = thread::spawn(|| {
             // SAFETY: moves this thread alone to a new namespace; it touches no memory.
             succeeded(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
@@ -192,7 +192,7 @@ impl Namespace {
         Ok(())
     }
 
-    fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+    pub(crate) fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{key}");
         self.within(|| fs::write(&path, value))?
             .with_context(|| format!("cannot write {path}"))

@@ -24,6 +24,8 @@ use options::{Mode, Options};
 use report::{Round, Sample};
 
 mod contender;
+mod decap;
+mod flood;
 mod generator;
 mod idle;
 mod lab;
@@ -60,11 +62,14 @@ fn run() -> Result<()> {
         cores >= 2,
         "needs two cores, one for the generator and one for the director"
     );
+    if options.mode == Mode::Decap {
+        return decap::report(&options);
+    }
     let lab = Lab::build().context("cannot build the lab")?;
     match options.mode {
         Mode::Throughput => throughput(&lab, &options),
         Mode::Idle => idle::report(&lab, options.rounds),
-        Mode::Naive => bail!("the naive loop runs inside a lab only"),
+        Mode::Naive | Mode::Decap => bail!("does not run in this lab"),
     }
 }
 

@@ -6,10 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "\
 cargo bench --bench datapath -- [--rounds N] [--seconds S] [--only NAME]
+cargo bench --bench datapath -- --decap [--against PROGRAM] [--rounds N] [--seconds S]
 cargo bench --bench datapath -- --idle [--rounds N]
   --rounds N    how often each contender is measured (5)
   --seconds S   how long each measurement takes (3)
   --only NAME   this contender and the naive loop, which the ratios need
+  --decap       what tunlb decap costs; --against PROGRAM: another build of tunlb beside this one
   --idle        resident memory, time to the first forwarded packet, size of the binary";
 
 /// What to do.
@@ -17,6 +19,8 @@ cargo bench --bench datapath -- --idle [--rounds N]
 pub(crate) enum Mode {
     /// Packets per second and CPU time per packet.
     Throughput,
+    /// What the backend's decapsulator costs.
+    Decap,
     /// What tunlb costs before any load.
     Idle,
     /// Be the naive loop: how this program starts that contender.
@@ -30,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) seconds: Duration,
     pub(crate) only: Option<String>,
+    /// Another build of tunlb, for [`Mode::Decap`].
+    pub(crate) against: Option<String>,
 }
 
 impl Options {
@@ -42,6 +48,7 @@ impl Options {
             rounds: 5,
             seconds,
             only: None,
+            against: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -58,6 +65,8 @@ impl Options {
                     options.seconds = Duration::try_from_secs_f64(seconds).context("--seconds")?;
                 }
                 "--only" => options.only = Some(value()?),
+                "--decap" => options.mode = Mode::Decap,
+                "--against" => options.against = Some(value()?),
                 "--idle" => options.mode = Mode::Idle,
                 NAIVE => options.mode = Mode::Naive,
                 "--bench" => {} // what cargo bench passes to every bench

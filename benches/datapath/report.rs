@@ -61,6 +61,33 @@ pub(crate) fn print_table(packet_bytes: usize, contenders: &[Contender], rounds:
     }
 }
 
+/// Prints medians over the rounds, a row for each name; the ratio is the median of each round's own ratio to its
+/// first one.
+pub(crate) fn print_rows(title: &str, names: &[&str], rounds: &[Round]) {
+    println!("\n{title}, median of {} rounds", rounds.len());
+    println!(
+        "{:<40} {:>8} {:>10} {:>8} {:>13}",
+        "", "kpps", "ns/packet", "× first", "offered kpps"
+    );
+    for (index, name) in names.iter().enumerate() {
+        let over = |figure: fn(&[Sample], usize) -> f64| {
+            median(
+                &mut rounds
+                    .iter()
+                    .map(|round| figure(round, index))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        println!(
+            "{name:<40} {:>8.0} {:>10.0} {:>8.2} {:>13.0}",
+            over(|round, index| round[index].kpps),
+            over(|round, index| round[index].nanoseconds),
+            over(|round, index| round[index].kpps / round[0].kpps),
+            over(|round, index| round[index].offered_kpps),
+        );
+    }
+}
+
 /// The middle value, or the mean of the two middle ones; `values` are sorted and not empty.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);

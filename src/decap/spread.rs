@@ -147,3 +147,108 @@ fn mix_word(program: &mut Vec<SockFilter>, offset: u32) {
         step(STORE, HASH),
     ]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeSet, net::UdpSocket};
+
+    const SHARES: u32 = 3;
+
+    /// Sockets with one share each. What their filters see begins with the UDP header.
+    fn sockets(inner: Version) -> Vec<UdpSocket> {
+        let socket = |index| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let socket = Socket::from(socket);
+            take(&socket, Start::At(8), inner, Share { index, of: SHARES }).unwrap();
+            socket.into()
+        };
+        (0..SHARES).map(socket).collect()
+    }
+
+    /// The one socket that takes the packet.
+    fn taker(sockets: &[UdpSocket], packet: &[u8]) -> usize {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for socket in sockets {
+            sender
+                .send_to(packet, socket.local_addr().unwrap())
+                .unwrap();
+        }
+        let took = |socket: &UdpSocket| socket.recv(&mut [0; 200]).is_ok();
+        let takers: Vec<_> = (0..sockets.len())
+            .filter(|index| took(&sockets[*index]))
+            .collect();
+        assert_eq!(takers.len(), 1, "{takers:?} took {packet:02x?}");
+        takers[0]
+    }
+
+    fn packet(version: Version, client: u8, protocol: u8, port: u16) -> Vec<u8> {
+        let header = match version {
+            Version::V4 => {
+                let head = [0x45, 0, 0, 30, 0, 1, 0, 0, 63, protocol, 0, 0];
+                [&head[..], &[192, 0, 2, client, 10, 0, 0, 100]].concat()
+            }
+            Version::V6 => {
+                let head = [0x60, 0, 0, 0, 0, 10, protocol, 63];
+                [&head[..], &[0xfd; 15], &[client], &[0xfc; 16]].concat()
+            }
+        };
+        [
+            &header[..],
+            &port.to_be_bytes(),
+            &[0, 53, 0, 10, 0, 0, 1, 2],
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn each_packet_has_one_taker_and_each_taker_packets() {
+        for version in [Version::V4, Version::V6] {
+            let sockets = sockets(version);
+            for protocol in [6, 17] {
+                let takers: BTreeSet<_> = (0..60)
+                    .map(|port| taker(&sockets, &packet(version, 7, protocol, 40_000 + port)))
+                    .collect();
+                assert_eq!(takers.len(), 3, "{version:?}: ports spread");
+            }
+            let takers: BTreeSet<_> = (0..60)
+                .map(|client| taker(&sockets, &packet(version, client, 1, 0)))
+                .collect();
+            assert_eq!(takers.len(), 3, "{version:?}: addresses spread");
+        }
+    }
+
+    #[test]
+    fn ports_count_only_where_there_are_some() {
+        let sockets = sockets(Version::V4);
+        let fragment = |port: u16| {
+            let mut packet = packet(Version::V4, 7, 17, port);
+            packet[6..8].copy_from_slice(&[0x20, 0]);
+            packet
+        };
+        let options = |port: u16| {
+            let mut packet = packet(Version::V4, 7, 17, port);
+            packet[0] = 0x46;
+            packet
+        };
+        let icmp = |port: u16| packet(Version::V4, 7, 1, port);
+        let kinds: [&dyn Fn(u16) -> Vec<u8>; 3] = [&fragment, &options, &icmp];
+        let takers: BTreeSet<_> = kinds
+            .iter()
+            .flat_map(|kind| (0..30).map(|port| taker(&sockets, &kind(40_000 + port))))
+            .collect();
+        assert_eq!(takers.len(), 1, "one client is one flow then");
+    }
+
+    #[test]
+    fn what_is_too_short_is_the_first_ones() {
+        for version in [Version::V4, Version::V6] {
+            let sockets = sockets(version);
+            for length in [0, 1, 19, 20, 23] {
+                let packet = &packet(version, 7, 17, 40_000)[..length];
+                assert_eq!(taker(&sockets, packet), 0, "{version:?}, {length} bytes");
+            }
+        }
+    }
+}

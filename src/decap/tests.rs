@@ -13,6 +13,7 @@ use signal_hook::consts::SIGTERM;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{SocketAddr, UdpSocket},
+    num::NonZeroUsize,
     os::fd::AsFd,
     thread,
     time::{Duration, Instant},
