@@ -14,8 +14,8 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::lab::{GENERATOR_CORE, Namespace, pin};
 
-/// Frames per system call: a compromise between its cost and how soon it stops.
-const REPEAT: u32 = 4096;
+/// Frames per system call. A call ends with a wait of some milliseconds, until the kernel has its pages back.
+const REPEAT: u32 = 1 << 18;
 
 /// What the flood consists of.
 #[derive(Debug, Clone)]

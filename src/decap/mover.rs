@@ -1,7 +1,7 @@
 //! Moves packets from the tunnel sockets of one thread to its queue of the TUN device, and follows the
 //! addresses of this machine meanwhile. The loop that waits for events belongs to the caller.
 //!
-//! Per burst: no allocation, no lock; one system call to receive up to 64 packets, one for each packet or
+//! Per burst: no allocation, no lock; one system call to receive up to 256 packets, one for each packet or
 //! super-packet to inject.
 
 use std::{
@@ -13,7 +13,10 @@ use std::{
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
-use crate::io::{netlink::Drained, sys::ReceiveBatch};
+use crate::{
+    io::{netlink::Drained, sys::ReceiveBatch},
+    packet::coalesce::WINDOW,
+};
 
 use super::{
     DecapError, Totals,
@@ -27,11 +30,12 @@ const ADDRESSES: Token = Token(0);
 /// The token of the first socket; the others follow.
 const SOCKETS: usize = 1;
 
-/// Packets per system call; more gains nothing (measured for the director: 64 is enough).
-const BATCH: usize = 64;
+/// Packets per system call, and so those that may be joined: with many flows at once a burst of 64 has few packets
+/// of each.
+const BATCH: usize = WINDOW;
 
 /// Batches from one socket before the others, signals and address changes have their turn.
-const BATCHES_PER_TURN: usize = 16;
+const BATCHES_PER_TURN: usize = 4;
 
 /// The most that an IPv4 packet can be; the payload of an IPv6 one can be as much.
 const PACKET_BYTES: usize = 65_535;
@@ -138,7 +142,7 @@ impl Mover {
     fn move_packets(&mut self, index: usize) -> Result<Waiting, DecapError> {
         let TunnelSocket { socket, carrier } = &self.sockets[index];
         for _ in 0..BATCHES_PER_TURN {
-            match self.batch.receive(socket.as_fd()) {
+            match self.batch.receive(socket.as_fd(), carrier.wanted()) {
                 Ok(_) => self.injector.inject(
                     *carrier,
                     &mut self.batch,

@@ -11,7 +11,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    io::sys::{self, Received},
+    io::sys::{self, Received, Wanted},
     packet::{
         Version,
         decap::{self, DecapError as Unfit, Decapsulated, Outer},
@@ -80,6 +80,14 @@ impl Carrier {
 
     const fn is_udp(self) -> bool {
         matches!(self, Self::Udp4(_) | Self::Udp6(_))
+    }
+
+    /// What the kernel is to tell beside the bytes: nothing where the outer header is among them.
+    pub(super) const fn wanted(self) -> Wanted {
+        match self {
+            Self::Ipv4(_) => Wanted::Bytes,
+            Self::Ipv6(_) | Self::Udp4(_) | Self::Udp6(_) => Wanted::Everything,
+        }
     }
 
     /// Takes what was received out of its tunnel.

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::io::{
-    sys::ReceiveBatch,
+    sys::{ReceiveBatch, Wanted},
     sysctl::Sysctl,
     testing::in_namespace,
     tun::{Framing, Queue, TunDevice},
@@ -195,7 +195,7 @@ fn start_service(vip: &'static str, deadline: Instant) -> thread::JoinHandle<()>
         let mut batch = ReceiveBatch::new(8, 64);
         loop {
             thread::sleep(Duration::from_millis(5));
-            if batch.receive(socket.as_fd()).is_ok() {
+            if batch.receive(socket.as_fd(), Wanted::Everything).is_ok() {
                 for request in batch.packets_mut() {
                     assert_eq!(request.bytes, b"hello");
                     let answer = [request.traffic_class];

@@ -25,7 +25,7 @@ pub use packet::{
     Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,
     report_times,
 };
-pub use receive::{ReceiveBatch, Received};
+pub use receive::{ReceiveBatch, Received, Wanted};
 pub use send::{Destination, LinkAddress, send_batch};
 pub use user::effective_user;
 

@@ -20,12 +20,18 @@ const _: () =
 
 const INTEGER_BYTES: libc::socklen_t = length_of::<libc::c_int>();
 
+/// Slots that are armed for a call even where the last one filled fewer: arming one takes some nanoseconds, which
+/// would be in vain for hundreds at low load.
+const FEWEST_ARMED: usize = 16;
+
 /// Packets received from a socket by one system call (recvmmsg(2)), in memory that is used again.
 #[derive(Debug)]
 pub struct ReceiveBatch {
     /// One slot after the other. Pages of a slot that no packet reached take no memory.
     storage: Vec<u8>,
     slot_bytes: usize,
+    /// Slots that the next call may fill.
+    armed: usize,
     /// What the last call filled.
     arrivals: Vec<Arrival>,
     controls: Vec<Control>,
@@ -38,12 +44,21 @@ pub struct ReceiveBatch {
 // before; they point into the other fields, which move along with them.
 unsafe impl Send for ReceiveBatch {}
 
+/// What the kernel is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The packets only, where they hold all that there is to know: each other fact takes time.
+    Bytes,
+    /// Sender and control messages, too.
+    Everything,
+}
+
 /// One packet of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
     /// What the socket delivers: from the network header on, or what follows it.
     pub bytes: &'a mut [u8],
-    /// The sender; none where the socket is of another family than IPv4 and IPv6.
+    /// The sender; none where it was not asked for, or the socket is of another family than IPv4 and IPv6.
     pub source: Option<IpAddr>,
     /// DSCP and ECN of the packet; 0 where the socket was not told to report them (IP_RECVTOS,
     /// IPV6_RECVTCLASS).
@@ -98,6 +113,7 @@ impl ReceiveBatch {
         Self {
             storage: vec![0; slots * slot_bytes],
             slot_bytes,
+            armed: slots.min(FEWEST_ARMED),
             arrivals: Vec::with_capacity(slots),
             controls: vec![Control::default(); slots],
             names: vec![no_name; slots],
@@ -106,14 +122,14 @@ impl ReceiveBatch {
         }
     }
 
-    /// Receives what waits, up to the number of slots, without blocking; returns the number of packets.
-    /// A packet longer than a slot is cut.
+    /// Receives what waits, up to a number of slots that follows the load, without blocking; returns the number of
+    /// packets. A packet longer than a slot is cut.
     ///
     /// # Errors
     /// `WouldBlock` when none waits; otherwise the socket's error.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, wanted: Wanted) -> io::Result<usize> {
         self.arrivals.clear();
-        self.point_at_slots();
+        self.point_at_slots(wanted);
         let slots = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
         // SAFETY: `headers` holds at least `slots` entries. Each points at one entry of `vectors`, of
         // `names` and of `controls`, and the vector at one whole slot of `storage`; `point_at_slots` has
@@ -129,6 +145,10 @@ impl ReceiveBatch {
         };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         let filled = self.headers.iter().zip(&self.names).take(received);
+        self.armed = match received {
+            all if all == self.armed => (2 * all).min(self.controls.len()),
+            some => self.armed.min((2 * some).max(FEWEST_ARMED)),
+        };
         self.arrivals.extend(filled.map(|(header, name)| Arrival {
             length: header.msg_len as usize,
             source: address_of(name),
@@ -151,9 +171,10 @@ impl ReceiveBatch {
     }
 
     /// Pointers are made anew for each call: an address is stored only while nothing else uses the slots.
-    fn point_at_slots(&mut self) {
+    fn point_at_slots(&mut self, wanted: Wanted) {
         self.vectors.clear();
         let slots = self.storage.chunks_exact_mut(self.slot_bytes);
+        let slots = slots.take(self.armed);
         self.vectors.extend(slots.map(|slot| libc::iovec {
             iov_base: slot.as_mut_ptr().cast(),
             iov_len: slot.len(),
@@ -161,8 +182,9 @@ impl ReceiveBatch {
         let around = self.names.iter_mut().zip(&mut self.controls);
         let headers = self.vectors.iter_mut().zip(around);
         self.headers.clear();
-        self.headers
-            .extend(headers.map(|(vector, (name, control))| message_header(vector, name, control)));
+        self.headers.extend(
+            headers.map(|(vector, (name, control))| message_header(vector, name, control, wanted)),
+        );
     }
 }
 
@@ -171,14 +193,18 @@ fn message_header(
     vector: &mut libc::iovec,
     name: &mut libc::sockaddr_storage,
     control: &mut Control,
+    wanted: Wanted,
 ) -> libc::mmsghdr {
     name.ss_family = 0; // a socket that names no sender leaves the room as it was
     // SAFETY: `mmsghdr` is plain data for which all zeroes is valid: null pointers and zero lengths.
     let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-    header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-    header.msg_hdr.msg_namelen = length_of::<libc::sockaddr_storage>();
     header.msg_hdr.msg_iov = ptr::from_mut(vector);
     header.msg_hdr.msg_iovlen = 1;
+    if wanted == Wanted::Bytes {
+        return header;
+    }
+    header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+    header.msg_hdr.msg_namelen = length_of::<libc::sockaddr_storage>();
     header.msg_hdr.msg_control = ptr::from_mut(control).cast();
     header.msg_hdr.msg_controllen = size_of::<Control>();
     header
@@ -202,7 +228,7 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<IpAddr> {
 fn notes_of(header: &libc::msghdr) -> Notes {
     let mut notes = Notes::default();
     // SAFETY: the kernel has filled the room that `header` points at, a whole `Control` that is still
-    // alive, and has set its length; the first message, if there is one, lies within.
+    // alive or none, and has set its length; the first message, if there is one, lies within.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() };
     while let Some(message) = next {
         // SAFETY: only computes the address of the message's data.
@@ -249,19 +275,46 @@ mod tests {
     fn a_batch_keeps_packets_apart_and_is_used_again() {
         let (sender, receiver) = pair("127.0.0.1");
         let mut batch = ReceiveBatch::new(4, 8);
-        let error = batch.receive(receiver.as_fd()).unwrap_err();
+        let error = batch
+            .receive(receiver.as_fd(), Wanted::Everything)
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(batch.packets_mut().count(), 0);
         for packet in ["one", "", "longer than 8", "four", "five"] {
             sender.send(packet.as_bytes()).unwrap();
         }
-        assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 4);
+        assert_eq!(
+            batch.receive(receiver.as_fd(), Wanted::Everything).unwrap(),
+            4
+        );
         assert_eq!(
             bytes_of(&mut batch),
             [&b"one"[..], b"", b"longer t", b"four"]
         );
-        assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 1);
+        assert_eq!(
+            batch.receive(receiver.as_fd(), Wanted::Everything).unwrap(),
+            1
+        );
         assert_eq!(bytes_of(&mut batch), [b"five"]);
+    }
+
+    #[test]
+    fn the_number_of_slots_follows_the_load() {
+        let (sender, receiver) = pair("127.0.0.1");
+        let mut batch = ReceiveBatch::new(64, 8);
+        let mut receive = |waiting: usize| {
+            (0..waiting).for_each(|_| assert_eq!(sender.send(b"x").unwrap(), 1));
+            let mut sizes = Vec::new();
+            while let Ok(size) = batch.receive(receiver.as_fd(), Wanted::Everything) {
+                assert_eq!(batch.packets_mut().count(), size);
+                sizes.push(size);
+            }
+            sizes
+        };
+        assert_eq!(receive(150), [16, 32, 64, 38]);
+        assert_eq!(receive(64), [64]);
+        assert_eq!(receive(3), [3]);
+        assert_eq!(receive(20), [16, 4]);
     }
 
     #[test]
@@ -281,7 +334,10 @@ mod tests {
                 }
                 sender.send(&[]).unwrap();
             }
-            assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 3);
+            assert_eq!(
+                batch.receive(receiver.as_fd(), Wanted::Everything).unwrap(),
+                3
+            );
             let classes: Vec<_> = batch
                 .packets_mut()
                 .map(|packet| (packet.source.unwrap().to_string(), packet.traffic_class))
@@ -297,7 +353,7 @@ mod tests {
         SockRef::from(&sender).set_tos_v4(0xb9).unwrap();
         sender.send(&[7]).unwrap();
         let mut batch = ReceiveBatch::new(4, 8);
-        batch.receive(receiver.as_fd()).unwrap();
+        batch.receive(receiver.as_fd(), Wanted::Everything).unwrap();
         let expected = Received {
             bytes: &mut [7],
             source: Some("127.0.0.1".parse().unwrap()),
@@ -305,9 +361,13 @@ mod tests {
             joined: None,
         };
         assert_eq!(batch.packets_mut().next(), Some(expected));
+        sender.send(&[8]).unwrap();
+        assert_eq!(batch.receive(receiver.as_fd(), Wanted::Bytes).unwrap(), 1);
+        let packet = batch.packets_mut().next().unwrap();
+        assert_eq!((packet.bytes, packet.source), (&mut [8][..], None));
         let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
         sender.send(&[7]).unwrap();
-        batch.receive(receiver.as_fd()).unwrap();
+        batch.receive(receiver.as_fd(), Wanted::Everything).unwrap();
         assert_eq!(batch.packets_mut().next().unwrap().source, None);
     }
     /// The datagrams of one send through loopback arrive joined, beside their traffic class.
@@ -329,7 +389,10 @@ mod tests {
             let mut batch = ReceiveBatch::new(4, 16);
             sender.send(b"onetwosix!").unwrap();
             sender.send(b"one").unwrap();
-            assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 2);
+            assert_eq!(
+                batch.receive(receiver.as_fd(), Wanted::Everything).unwrap(),
+                2
+            );
             let packets = batch.packets_mut();
             let found: Vec<_> = packets
                 .map(|packet| (packet.bytes.to_vec(), packet.joined, packet.traffic_class))
