@@ -24,12 +24,21 @@ const INTEGER_BYTES: libc::socklen_t = length_of::<libc::c_int>();
 /// would be in vain for hundreds at low load.
 const FEWEST_ARMED: usize = 16;
 
+/// A page in bytes, on most machines.
+const PAGE: usize = 4096;
+
+/// Slots are that many bytes further apart than whole pages, three cache lines: with a power of two between them, the
+/// packets of a burst would push each other out of a few sets of the cache.
+const STAGGER: usize = 192;
+
 /// Packets received from a socket by one system call (recvmmsg(2)), in memory that is used again.
 #[derive(Debug)]
 pub struct ReceiveBatch {
     /// One slot after the other. Pages of a slot that no packet reached take no memory.
     storage: Vec<u8>,
     slot_bytes: usize,
+    /// From the start of one slot to the next.
+    stride: usize,
     /// Slots that the next call may fill.
     armed: usize,
     /// What the last call filled.
@@ -108,11 +117,13 @@ impl ReceiveBatch {
     /// Room for `slots` packets of up to `slot_bytes` bytes.
     #[must_use]
     pub fn new(slots: usize, slot_bytes: usize) -> Self {
+        let stride = slot_bytes.next_multiple_of(PAGE) + STAGGER;
         // SAFETY: `sockaddr_storage` is plain data for which all zeroes is valid.
         let no_name: libc::sockaddr_storage = unsafe { mem::zeroed() };
         Self {
-            storage: vec![0; slots * slot_bytes],
+            storage: vec![0; slots * stride],
             slot_bytes,
+            stride,
             armed: slots.min(FEWEST_ARMED),
             arrivals: Vec::with_capacity(slots),
             controls: vec![Control::default(); slots],
@@ -132,8 +143,9 @@ impl ReceiveBatch {
         self.point_at_slots(wanted);
         let slots = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
         // SAFETY: `headers` holds at least `slots` entries. Each points at one entry of `vectors`, of
-        // `names` and of `controls`, and the vector at one whole slot of `storage`; `point_at_slots` has
-        // just made them so, nothing is moved or touched before the call returns, and no two overlap.
+        // `names` and of `controls`, and the vector at the first `slot_bytes` of one slot of `storage`, which
+        // is longer; `point_at_slots` has just made them so, nothing is moved or touched before the call
+        // returns, and no two overlap.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -159,7 +171,7 @@ impl ReceiveBatch {
 
     /// The packets of the last call.
     pub fn packets_mut(&mut self) -> impl Iterator<Item = Received<'_>> {
-        let slots = self.storage.chunks_exact_mut(self.slot_bytes);
+        let slots = self.storage.chunks_exact_mut(self.stride);
         slots.zip(&self.arrivals).filter_map(|(slot, arrival)| {
             Some(Received {
                 bytes: slot.get_mut(..arrival.length)?,
@@ -173,11 +185,11 @@ impl ReceiveBatch {
     /// Pointers are made anew for each call: an address is stored only while nothing else uses the slots.
     fn point_at_slots(&mut self, wanted: Wanted) {
         self.vectors.clear();
-        let slots = self.storage.chunks_exact_mut(self.slot_bytes);
+        let slots = self.storage.chunks_exact_mut(self.stride);
         let slots = slots.take(self.armed);
         self.vectors.extend(slots.map(|slot| libc::iovec {
             iov_base: slot.as_mut_ptr().cast(),
-            iov_len: slot.len(),
+            iov_len: self.slot_bytes,
         }));
         let around = self.names.iter_mut().zip(&mut self.controls);
         let headers = self.vectors.iter_mut().zip(around);

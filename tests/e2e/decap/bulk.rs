@@ -3,7 +3,7 @@
 
 use super::{pair, start};
 use crate::enter::{in_lab, tunlb};
-use crate::lab::Node;
+use crate::lab::{Lab, Node};
 use crate::process::Signal;
 use crate::site::{CLIENT, VIP, succeeded};
 use crate::totals::of_decap;
@@ -23,57 +23,55 @@ fn set_up_peer(peer: &Node) {
 }
 
 /// Through a director with that encapsulation, to a decapsulator with these arguments.
-fn upload(encapsulation: &str, arguments: &[&str]) {
-    in_lab(|lab| {
-        let (backend, peer) = pair(lab);
-        set_up_peer(&peer);
-        let decap = start(&backend, &[&["--setup"], arguments].concat());
-        let [streams, datagrams] = PORTS;
-        let sink = backend.python(SINK, &[VIP, streams, datagrams]);
-        let sink = backend.start("sink", sink, "listening");
-        let mut director = peer.command(tunlb());
-        let vips = [
-            format!("{VIP}:{streams}/tcp"),
-            format!("{VIP}:{datagrams}/udp"),
-        ];
-        director.args(["run", "--encap", encapsulation, "--backend", "10.0.1.11"]);
-        director.args(["--vip", &vips[0], "--vip", &vips[1]]);
-        let director = peer.start("run", director, "forwarding");
-        peer.run_python(SOURCE, &[CLIENT, VIP, streams, datagrams]);
-        succeeded(director.stop(Signal::Term));
-        drop(sink);
-        let written = backend.device_counter("decap0", "rx_packets");
-        let totals = of_decap(&succeeded(decap.stop(Signal::Term)).stdout);
-        assert_eq!(totals["received"], totals["injected"], "{totals:?}");
-        // 16 MiB in segments of at most 1460 bytes.
-        assert!(totals["injected"] > (16 << 20) / 1460, "{totals:?}");
-        assert!(
-            written < totals["injected"],
-            "{written} written of {totals:?}: none was joined"
-        );
-        for counter in ["InCsumErrors", "InErrs"] {
-            assert_eq!(backend.counter("Tcp", counter), 0, "{counter}");
-        }
-        assert_eq!(backend.counter("Udp", "InCsumErrors"), 0);
-    });
+fn upload(lab: &Lab, encapsulation: &str, arguments: &[&str]) {
+    let (backend, peer) = pair(lab);
+    set_up_peer(&peer);
+    let decap = start(&backend, &[&["--setup"], arguments].concat());
+    let [streams, datagrams] = PORTS;
+    let sink = backend.python(SINK, &[VIP, streams, datagrams]);
+    let sink = backend.start("sink", sink, "listening");
+    let mut director = peer.command(tunlb());
+    let vips = [
+        format!("{VIP}:{streams}/tcp"),
+        format!("{VIP}:{datagrams}/udp"),
+    ];
+    director.args(["run", "--encap", encapsulation, "--backend", "10.0.1.11"]);
+    director.args(["--vip", &vips[0], "--vip", &vips[1]]);
+    let director = peer.start("run", director, "forwarding");
+    peer.run_python(SOURCE, &[CLIENT, VIP, streams, datagrams]);
+    succeeded(director.stop(Signal::Term));
+    drop(sink);
+    let written = backend.device_counter("decap0", "rx_packets");
+    let totals = of_decap(&succeeded(decap.stop(Signal::Term)).stdout);
+    assert_eq!(totals["received"], totals["injected"], "{totals:?}");
+    // 16 MiB in segments of at most 1460 bytes.
+    assert!(totals["injected"] > (16 << 20) / 1460, "{totals:?}");
+    assert!(
+        written < totals["injected"],
+        "{written} written of {totals:?}: none was joined"
+    );
+    for counter in ["InCsumErrors", "InErrs"] {
+        assert_eq!(backend.counter("Tcp", counter), 0, "{counter}");
+    }
+    assert_eq!(backend.counter("Udp", "InCsumErrors"), 0);
 }
 
 #[test]
 fn uploads_in_ipip_are_whole() {
-    upload("ipip", &[]);
+    in_lab(|lab| upload(lab, "ipip", &[]));
 }
 
 #[test]
 fn uploads_in_ipip_with_two_workers_are_whole() {
-    upload("ipip", &["--workers", "2"]);
+    in_lab(|lab| upload(lab, "ipip", &["--workers", "2"]));
 }
 
 #[test]
 fn uploads_in_gue_are_whole() {
-    upload("gue:6080", &["--gue", "6080"]);
+    in_lab(|lab| upload(lab, "gue:6080", &["--gue", "6080"]));
 }
 
 #[test]
 fn uploads_in_gue_with_two_workers_are_whole() {
-    upload("gue:6080", &["--gue", "6080", "--workers", "2"]);
+    in_lab(|lab| upload(lab, "gue:6080", &["--gue", "6080", "--workers", "2"]));
 }
