@@ -156,7 +156,7 @@ fn flood(tunnel: Tunnel, inner_bytes: usize, flows: u16) -> Flood {
     let outer = ipv4(DIRECTOR, BACKEND.octets(), protocol, &carried);
     let frame = [&[0; 12][..], &[8, 0], &outer].concat();
     Flood {
-        port_at: u16::try_from(frame.len() - inner_bytes + 20).expect("a small frame"),
+        port_at: i16::try_from(frame.len() - inner_bytes + 20).expect("a small frame"),
         frame,
         flows,
     }

@@ -29,36 +29,14 @@ impl Sample {
     }
 }
 
-/// Prints medians over the rounds. The ratio is the median of each round's own ratio to its first
-/// contender, the naive loop.
+/// Prints the table of the directors; the first contender is the naive loop.
 pub(crate) fn print_table(packet_bytes: usize, contenders: &[Contender], rounds: &[Round]) {
-    println!(
-        "\n{packet_bytes}-byte UDP, one core, median of {} rounds",
-        rounds.len()
+    let names: Vec<_> = contenders.iter().map(|contender| contender.name).collect();
+    print_rows(
+        &format!("{packet_bytes}-byte UDP, one core"),
+        &names,
+        rounds,
     );
-    println!(
-        "{:<20} {:>8} {:>10} {:>8} {:>13}",
-        "", "kpps", "ns/packet", "× naive", "offered kpps"
-    );
-    for (index, contender) in contenders.iter().enumerate() {
-        let over = |figure: fn(&Sample) -> f64| {
-            median(
-                &mut rounds
-                    .iter()
-                    .map(|round| figure(&round[index]))
-                    .collect::<Vec<_>>(),
-            )
-        };
-        let mut ratios: Vec<f64> = rounds.iter().map(|r| r[index].kpps / r[0].kpps).collect();
-        println!(
-            "{:<20} {:>8.0} {:>10.0} {:>8.2} {:>13.0}",
-            contender.name,
-            over(|s| s.kpps),
-            over(|s| s.nanoseconds),
-            median(&mut ratios),
-            over(|s| s.offered_kpps),
-        );
-    }
 }
 
 /// Prints medians over the rounds, a row for each name; the ratio is the median of each round's own ratio to its

@@ -114,9 +114,10 @@ impl Engine {
 
     /// The watch sees more of a lost device than what writes to it.
     fn explained(&self, error: DecapError) -> DecapError {
-        match error {
-            DecapError::DeviceLost { .. } => self.alarms.try_recv().unwrap_or(error),
-            _ => error,
+        if matches!(error, DecapError::DeviceLost { .. }) {
+            self.alarms.try_recv().unwrap_or(error)
+        } else {
+            error
         }
     }
 

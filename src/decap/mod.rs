@@ -228,12 +228,7 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     );
     let result = thread::scope(|scope| {
         let _ended_first = stop; // before the device is closed, which is no loss then
-        let watching = thread::Builder::new().name("watch".to_owned());
-        let watching = watching.spawn_scoped(scope, || watch.follow(subjects));
-        watching.map_err(|cause| DecapError::Loop {
-            operation: "start the watch",
-            cause,
-        })?;
+        start_watch(scope, watch, subjects)?;
         let _workers = workers::start(scope, movers, (&tally, &doubled), &alarm)?;
         engine.run(&doubled, report)
     });
@@ -242,6 +237,19 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         log::info!("{totals}");
     }
     result.map(|()| totals)
+}
+
+fn start_watch<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    watch: Watch,
+    subjects: Subjects<'scope>,
+) -> Result<(), DecapError> {
+    let builder = thread::Builder::new().name("watch".to_owned());
+    let started = builder.spawn_scoped(scope, || watch.follow(subjects));
+    started.map(drop).map_err(|cause| DecapError::Loop {
+        operation: "start the watch",
+        cause,
+    })
 }
 
 /// One mover for each queue of the device, each with sockets and rules of its own.

@@ -100,7 +100,7 @@ impl Made {
             let length = u16::try_from(8 + self.payload.len()).unwrap().to_be_bytes();
             return [&ports[..], &length, &[0, 0], &self.payload].concat();
         }
-        let offset = u8::try_from((20 + self.options.len()) / 4 << 4).unwrap();
+        let offset = u8::try_from(((20 + self.options.len()) / 4) << 4).unwrap();
         let words = [
             self.sequence.to_be_bytes(),
             self.acknowledgement.to_be_bytes(),
@@ -425,7 +425,6 @@ fn a_window_is_used_again() {
     window.clear();
     window.push(&packets[1]);
     assert_eq!(window.frames().count(), 1);
-    drop(window);
     assert_eq!(coalescer.window().frames().count(), 0);
 }
 
