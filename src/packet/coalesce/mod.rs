@@ -219,6 +219,9 @@ impl<'p> Window<'_, 'p> {
         if let Some(next) = self.coalescer.next.get_mut(usize::from(group.last)) {
             *next = index;
         }
+        if let Some(next) = self.coalescer.next.get_mut(usize::from(index)) {
+            *next = NONE; // a window before this one may have left something else
+        }
         group.add(index, &segment, packet);
         true
     }

@@ -428,6 +428,31 @@ fn a_window_is_used_again() {
     assert_eq!(coalescer.window().frames().count(), 0);
 }
 
+/// What one window joined leaves no trace in the next.
+#[test]
+fn windows_do_not_mix() {
+    let long = run(9, |_, _| {});
+    let short = run(9, |position, made| {
+        if position == 2 || position == 5 {
+            made.flags = PSH_ACK;
+        }
+    });
+    let mut coalescer = Coalescer::default();
+    for packets in [&long, &short, &long] {
+        let mut window = coalescer.window();
+        packets.iter().for_each(|packet| window.push(packet));
+        let left: Vec<_> = window
+            .frames()
+            .flat_map(|frame| {
+                let packets: Vec<_> = frame.packets().collect();
+                assert_eq!(packets.len(), usize::from(frame.count()));
+                packets
+            })
+            .collect();
+        assert_eq!(&left, packets);
+    }
+}
+
 /// A packet that mostly continues its flow: the oracle has much to take apart.
 fn made() -> impl Strategy<Value = (u8, Made)> {
     let change = prop_oneof![12 => Just(0_u8), 1 => 1_u8..14];
