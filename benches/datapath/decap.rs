@@ -34,19 +34,17 @@ enum Tunnel {
     Gue,
 }
 
-/// Measures this build, and the binary that is to be compared where one is named.
+/// Measures this build, or those that are named.
 ///
 /// # Errors
 /// A step that failed.
 pub(crate) fn report(options: &Options) -> Result<()> {
     let backend = backend()?;
     let _service = backend.within(|| UdpSocket::bind((VIP, PORT)))??;
-    let programs: Vec<_> = options
-        .against
-        .iter()
-        .map(String::as_str)
-        .chain([TUNLB])
-        .collect();
+    let mut programs: Vec<_> = options.programs.iter().map(String::as_str).collect();
+    if programs.is_empty() {
+        programs.push(TUNLB);
+    }
     for (tunnel, name) in [(Tunnel::Ipip, "IPIP"), (Tunnel::Gue, "GUE")] {
         for flows in [1, 64, 4096] {
             let flood = flood(tunnel, 64, flows);
@@ -128,20 +126,19 @@ fn sample(
     ))
 }
 
-/// Datagrams that came to the service's socket; it is full, so they are errors.
+/// Datagrams that the service's socket refused, since it is full: the last column of its line (proc_net_udp.txt).
 fn delivered(backend: &Namespace) -> Result<u64> {
-    let table = backend.within(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
-    let mut lines = table.lines().filter_map(|line| line.strip_prefix("Udp: "));
-    let (names, values) = (
-        lines.next().unwrap_or_default(),
-        lines.next().unwrap_or_default(),
-    );
-    let column = names.split(' ').position(|name| name == "RcvbufErrors");
-    let value = column.and_then(|column| values.split(' ').nth(column));
-    value
-        .context("no counter RcvbufErrors")?
+    let table = backend.within(|| fs::read_to_string("/proc/thread-self/net/udp"))??;
+    let local = format!(":{PORT:04X} ");
+    let line = table.lines().find(|line| {
+        let address = line.split_whitespace().nth(1).unwrap_or_default();
+        format!("{address} ").ends_with(&local)
+    });
+    let drops = line.and_then(|line| line.split_whitespace().last());
+    drops
+        .context("no socket of the service")?
         .parse()
-        .context("RcvbufErrors")
+        .context("drops")
 }
 
 /// A frame to `lo` with a tunnel packet of one inner UDP packet of that size.
@@ -159,7 +156,7 @@ fn flood(tunnel: Tunnel, inner_bytes: usize, flows: u16) -> Flood {
     let outer = ipv4(DIRECTOR, BACKEND.octets(), protocol, &carried);
     let frame = [&[0; 12][..], &[8, 0], &outer].concat();
     Flood {
-        port_at: u16::try_from(frame.len() - inner_bytes + 20).expect("a small frame"),
+        port_at: i16::try_from(frame.len() - inner_bytes + 20).expect("a small frame"),
         frame,
         flows,
     }

@@ -14,8 +14,8 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::lab::{GENERATOR_CORE, Namespace, pin};
 
-/// Frames per system call: a compromise between its cost and how soon it stops.
-const REPEAT: u32 = 4096;
+/// Frames per system call. A call ends with a wait of some milliseconds, until the kernel has its pages back.
+const REPEAT: u32 = 1 << 18;
 
 /// What the flood consists of.
 #[derive(Debug, Clone)]
@@ -23,9 +23,15 @@ pub(crate) struct Flood {
     /// An Ethernet frame to `lo`.
     pub(crate) frame: Vec<u8>,
     /// Where the source port of the inner packet is in the frame; the payload's first word is 8 bytes on.
-    pub(crate) port_at: u16,
+    pub(crate) port_at: i16,
     /// How many flows; a power of two.
     pub(crate) flows: u16,
+}
+
+impl Flood {
+    fn frame_bytes(&self) -> i16 {
+        i16::try_from(self.frame.len()).unwrap_or(i16::MAX) // no frame is as long
+    }
 }
 
 /// A flood that runs.
@@ -80,15 +86,15 @@ impl Flooding {
 
 /// One instruction: `struct bpf_insn` (linux/bpf.h).
 const fn instruction(code: u8, registers: u8, offset: i16, value: i32) -> u64 {
-    let low = code as u64 | (registers as u64) << 8 | (offset as u16 as u64) << 16;
-    low | (value as u32 as u64) << 32
+    let low = code as u64 | (registers as u64) << 8 | (offset.cast_unsigned() as u64) << 16;
+    low | (value.cast_unsigned() as u64) << 32
 }
 
 /// `port = 40000 + random % flows; payload = !port`.
 fn program(flood: &Flood) -> Vec<u64> {
-    let port = flood.port_at as i16;
+    let port = flood.port_at;
     let mask = i32::from(flood.flows - 1);
-    let end = flood.frame.len() as i32;
+    let end = i32::from(flood.frame_bytes());
     vec![
         instruction(0xbf, 0x16, 0, 0),        // r6 = r1, the context
         instruction(0x85, 0x00, 0, 7),        // r0 = bpf_get_prandom_u32()

@@ -6,12 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "\
 cargo bench --bench datapath -- [--rounds N] [--seconds S] [--only NAMES]
-cargo bench --bench datapath -- --decap [--against PROGRAM] [--rounds N] [--seconds S]
+cargo bench --bench datapath -- --decap [--program PATH]... [--rounds N] [--seconds S]
 cargo bench --bench datapath -- --idle [--rounds N]
   --rounds N    how often each contender is measured (5)
   --seconds S   how long each measurement takes (3)
   --only NAMES  these contenders (separated by commas) and the naive loop, which the ratios need
-  --decap       what tunlb decap costs; --against PROGRAM: another build of tunlb beside this one
+  --decap       what tunlb decap costs
+  --program PATH  a build of tunlb to measure instead of this one; repeat for several, compared to the first
   --idle        resident memory, time to the first forwarded packet, size of the binary";
 
 /// What to do.
@@ -34,8 +35,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) seconds: Duration,
     pub(crate) only: Option<String>,
-    /// Another build of tunlb, for [`Mode::Decap`].
-    pub(crate) against: Option<String>,
+    /// Builds of tunlb for [`Mode::Decap`]; none: this one.
+    pub(crate) programs: Vec<String>,
 }
 
 impl Options {
@@ -48,7 +49,7 @@ impl Options {
             rounds: 5,
             seconds,
             only: None,
-            against: None,
+            programs: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -66,7 +67,7 @@ impl Options {
                 }
                 "--only" => options.only = Some(value()?),
                 "--decap" => options.mode = Mode::Decap,
-                "--against" => options.against = Some(value()?),
+                "--program" => options.programs.push(value()?),
                 "--idle" => options.mode = Mode::Idle,
                 NAIVE => options.mode = Mode::Naive,
                 "--bench" => {} // what cargo bench passes to every bench

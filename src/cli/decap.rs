@@ -1,6 +1,10 @@
 //! `tunlb decap`: flags in, totals out.
 
-use std::{net::IpAddr, num::NonZeroU16, process::ExitCode};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroUsize},
+    process::ExitCode,
+};
 
 use anyhow::anyhow;
 use ipnet::IpNet;
@@ -31,6 +35,12 @@ pub struct Args {
     /// TUN device to inject through; created if absent
     #[arg(long, value_name = "NAME", default_value = decap::DEFAULT_TUN)]
     tun: String,
+
+    /// Threads, each with a queue of the TUN device and sockets of its own; "auto" is one per core
+    ///
+    /// A flow stays with one of them. One is enough unless it uses up a core.
+    #[arg(long, value_name = "N|auto", default_value = "1", value_parser = decap::parse_workers)]
+    workers: NonZeroUsize,
 
     /// Also set what the tunnel needs, keep it set, and undo exactly that on exit
     ///
@@ -70,6 +80,7 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         args.tun.clone(),
         host,
     );
+    let settings = settings.map(|settings| settings.with_workers(args.workers));
     settings.map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         anyhow!(lines.join("\n"))

@@ -45,7 +45,7 @@ use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
 use crate::io::netlink::Netlink;
 use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
-use crate::io::tun::{Framing, Queue, TunDevice};
+use crate::io::tun::{Offloads, Queue, TunDevice};
 use crate::io::undo::{self, Step, Undo, UndoError};
 use crate::text::count;
 use drains::Drains;
@@ -206,9 +206,10 @@ impl Daemon {
         let mut guards = Guards::default();
         guards.add(&wanted, &mut undo);
         preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open_with(
+        let device = TunDevice::open(
             tun,
-            (config.director.workers, Framing::Offloads),
+            config.director.workers,
+            Offloads::IfNew,
             wanted.mtu,
             &mut undo,
         )?;

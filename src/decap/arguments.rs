@@ -67,7 +67,10 @@ impl Arguments {
 }
 
 fn takes_value(option: &str) -> bool {
-    matches!(option, "--vip" | "--director" | "--gue" | "--tun")
+    matches!(
+        option,
+        "--vip" | "--director" | "--gue" | "--tun" | "--workers"
+    )
 }
 
 #[cfg(test)]
@@ -93,7 +96,7 @@ mod tests {
         };
         assert_eq!(
             read(
-                "--setup --vip 10.0.0.100 --vip=10.0.0.101 --director 10.0.1.0/24 \
+                "--setup --workers 2 --vip 10.0.0.100 --vip=10.0.0.101 --director 10.0.1.0/24 \
                  --director=10.0.2.1 --gue 6080 --tun=tun9"
             ),
             expected

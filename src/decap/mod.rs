@@ -13,21 +13,25 @@ mod answers;
 mod arguments;
 mod engine;
 mod host;
+mod injector;
 mod kernel_tunnel;
 mod lack;
 mod local;
+mod mover;
 mod pace;
 mod rival;
 mod settings;
 mod socket;
+mod spread;
 mod totals;
 mod watch;
+mod workers;
 
 use std::{
     io,
     net::IpAddr,
-    num::{NonZeroU16, NonZeroUsize},
-    sync::{atomic::AtomicBool, mpsc},
+    num::NonZeroU16,
+    sync::{Arc, atomic::AtomicBool, mpsc},
     thread,
     time::Instant,
 };
@@ -40,7 +44,7 @@ use crate::{
         netlink::{Netlink, NetlinkError},
         signals,
         sysctl::SysctlError,
-        tun::{TunDevice, TunError},
+        tun::{Offloads, TunDevice, TunError},
         undo::{self, Undo, UndoError},
     },
     text::{Plain, shell},
@@ -50,13 +54,18 @@ use admission::Admission;
 use answers::AnswerRoutes;
 use engine::Engine;
 use host::Device;
+use injector::Injector;
 use local::LocalAddresses;
+use mover::Mover;
+use socket::TunnelSocket;
 use watch::{Subjects, Watch};
+use workers::Tally;
 
 pub use arguments::Arguments;
 pub use rival::{Program, Rival};
 pub use settings::{
     DEFAULT_TUN, Encapsulation, Host, Settings, SettingsError, parse_gue, parse_network, parse_vip,
+    parse_workers,
 };
 pub use totals::Totals;
 
@@ -180,8 +189,8 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     undo::recover();
     let mut netlink = Netlink::open()?;
     kernel_tunnel::refuse(settings, &netlink.links_that_show()?)?;
-    let sockets = socket::open_all(settings.encapsulation())?;
-    rival::refuse(settings, &sockets)?;
+    let sockets = socket::open_all(settings.encapsulation(), settings.workers())?;
+    rival::refuse(settings, sockets.iter().flatten())?;
     // From here on a signal ends the loop below instead of the process, so that undoing always runs.
     let signals = Signals::new(signals::heard()).map_err(|cause| DecapError::Loop {
         operation: "take signals",
@@ -190,26 +199,22 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     warn_about_any_source(settings);
     let (watch, stop) = Watch::open()?;
     let mut undo = Undo::new()?;
-    let mut tun = TunDevice::open(settings.tun(), NonZeroUsize::MIN, TUN_MTU, &mut undo)?;
+    let queues = settings.workers();
+    let tun = TunDevice::open(settings.tun(), queues, Offloads::Always, TUN_MTU, &mut undo)?;
     let device = Device {
         index: tun.index,
         name: tun.name.clone(),
     };
     let mut answers = AnswerRoutes::new(settings);
     let told = host::prepare(settings, &device, &mut answers, &mut netlink, &mut undo)?;
-    let queue = tun.queues.pop().ok_or(TunError::Vanished(tun.name))?;
-    let mut admission = Admission::new(settings.vips(), settings.directors());
-    let local = LocalAddresses::open(&mut admission, Instant::now())?;
+    let own = rival::inodes(sockets.iter().flatten());
+    let mut movers = movers(settings, sockets, tun)?;
+    let first = movers.remove(0);
     let doubled = AtomicBool::new(false);
     let (sender, alarms) = mpsc::channel();
-    let own = rival::inodes(&sockets);
-    let (mut engine, waker) = Engine::open(
-        sockets,
-        (queue, device.name.clone()),
-        signals,
-        local,
-        alarms,
-    )?;
+    let tally = Arc::new(Tally::new(movers.len()));
+    let (mut engine, waker) = Engine::open(first, signals, alarms, Arc::clone(&tally))?;
+    let alarm = watch::Alarm { sender, waker };
     let subjects = Subjects {
         settings,
         tun: device,
@@ -217,7 +222,7 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         undo: &mut undo,
         answers,
         told,
-        alarm: watch::Alarm { sender, waker },
+        alarm: alarm.clone(),
         doubled: &doubled,
     };
     log::info!(
@@ -225,16 +230,46 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         Plain(settings.tun()),
         list(settings.vips())
     );
-    thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         let _ended_first = stop; // before the device is closed, which is no loss then
-        let watching = thread::Builder::new().name("watch".to_owned());
-        let watching = watching.spawn_scoped(scope, || watch.follow(subjects));
-        watching.map_err(|cause| DecapError::Loop {
-            operation: "start the watch",
-            cause,
-        })?;
-        engine.run(&mut admission, &doubled, report)
+        start_watch(scope, watch, subjects)?;
+        let _workers = workers::start(scope, movers, (&tally, &doubled), &alarm)?;
+        engine.run(&doubled, report)
+    });
+    let totals = engine.totals();
+    if result.is_err() {
+        log::info!("{totals}");
+    }
+    result.map(|()| totals)
+}
+
+fn start_watch<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    watch: Watch,
+    subjects: Subjects<'scope>,
+) -> Result<(), DecapError> {
+    let builder = thread::Builder::new().name("watch".to_owned());
+    let started = builder.spawn_scoped(scope, || watch.follow(subjects));
+    started.map(drop).map_err(|cause| DecapError::Loop {
+        operation: "start the watch",
+        cause,
     })
+}
+
+/// One mover for each queue of the device, each with sockets and rules of its own.
+fn movers(
+    settings: &Settings,
+    sockets: Vec<Vec<TunnelSocket>>,
+    tun: TunDevice,
+) -> Result<Vec<Mover>, DecapError> {
+    let parts = sockets.into_iter().zip(tun.queues);
+    let mover = |(sockets, queue)| {
+        let mut admission = Admission::new(settings.vips(), settings.directors());
+        let local = LocalAddresses::open(&mut admission, Instant::now())?;
+        let injector = Injector::new(queue, tun.name.clone());
+        Ok(Mover::new(sockets, injector, admission, local))
+    };
+    parts.map(mover).collect()
 }
 
 /// A decapsulator that takes packets from any source lets that source choose the inner one (RFC 2003 §6).

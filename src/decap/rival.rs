@@ -71,7 +71,10 @@ impl fmt::Display for Rival {
 ///
 /// # Errors
 /// [`DecapError::Rival`]; [`DecapError::Netlink`] where sockets cannot be listed.
-pub(super) fn refuse(settings: &Settings, own: &[TunnelSocket]) -> Result<(), DecapError> {
+pub(super) fn refuse<'a>(
+    settings: &Settings,
+    own: impl Iterator<Item = &'a TunnelSocket>,
+) -> Result<(), DecapError> {
     match find(settings, &inodes(own))?.into_iter().next() {
         Some(rival) => Err(DecapError::Rival(rival)),
         None => Ok(()),
@@ -79,12 +82,12 @@ pub(super) fn refuse(settings: &Settings, own: &[TunnelSocket]) -> Result<(), De
 }
 
 /// The inodes of sockets; one that cannot be asked for its own is left out.
-pub(super) fn inodes(sockets: &[TunnelSocket]) -> BTreeSet<u64> {
+pub(super) fn inodes<'a>(sockets: impl Iterator<Item = &'a TunnelSocket>) -> BTreeSet<u64> {
     let inode = |socket: &TunnelSocket| {
         let socket = OwnedFd::from(socket.socket.try_clone().ok()?);
         Some(File::from(socket).metadata().ok()?.ino())
     };
-    sockets.iter().filter_map(inode).collect()
+    sockets.filter_map(inode).collect()
 }
 
 /// Sockets of others that take what this process takes; `own` are its inodes.

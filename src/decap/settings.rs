@@ -1,6 +1,10 @@
 //! What the user asks of `tunlb decap`, checked before anything is opened.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroUsize},
+    thread,
+};
 
 use ipnet::IpNet;
 
@@ -8,6 +12,9 @@ use crate::{io::sysctl::is_device_name, text::Plain};
 
 /// The TUN device where none is named.
 pub const DEFAULT_TUN: &str = "decap0";
+
+/// As many queues as the TUN driver opens (`MAX_TAP_QUEUES`, linux/drivers/net/tun.c).
+const MOST_WORKERS: usize = 256;
 
 /// Whether the machine's settings are made right, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +42,7 @@ pub struct Settings {
     encapsulation: Encapsulation,
     tun: String,
     host: Host,
+    workers: NonZeroUsize,
 }
 
 /// What is wrong with the user's wish.
@@ -108,6 +116,21 @@ pub fn parse_gue(text: &str) -> Result<NonZeroU16, String> {
         .map_err(|_| "not a UDP port (1 to 65535) such as 6080".to_owned())
 }
 
+/// Reads a number of workers.
+///
+/// # Errors
+/// What to write instead.
+pub fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
+    let available = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let number = match text {
+        "auto" => Some(available().min(MOST_WORKERS)),
+        _ => text.parse().ok().filter(|number| *number <= MOST_WORKERS),
+    };
+    number
+        .and_then(NonZeroUsize::new)
+        .ok_or_else(|| format!("not a number of threads (1 to {MOST_WORKERS}) or \"auto\""))
+}
+
 /// The address in a text that has more than that: brackets, a prefix length, a port, a protocol, a zone.
 fn bare_address(text: &str) -> Option<IpAddr> {
     let (text, _) = text.split_once(['/', '%']).unwrap_or((text, ""));
@@ -149,7 +172,15 @@ impl Settings {
             encapsulation,
             tun,
             host,
+            workers: NonZeroUsize::MIN,
         })
+    }
+
+    /// With that many threads; one otherwise.
+    #[must_use]
+    pub const fn with_workers(mut self, workers: NonZeroUsize) -> Self {
+        self.workers = workers;
+        self
     }
 
     /// Inner destinations to accept; at least one, each once.
@@ -180,6 +211,12 @@ impl Settings {
     #[must_use]
     pub fn tun(&self) -> &str {
         &self.tun
+    }
+
+    /// Threads, each with a queue of the TUN device and sockets of its own.
+    #[must_use]
+    pub const fn workers(&self) -> NonZeroUsize {
+        self.workers
     }
 
     /// What to do about the machine's settings.
@@ -282,6 +319,7 @@ mod tests {
         let vip: Parse = |text| parse_vip(text).map(|vip| vip.to_string());
         let director: Parse = |text| parse_network(text).map(|net| net.to_string());
         let gue: Parse = |text| parse_gue(text).map(|port| port.to_string());
+        let workers: Parse = |text| parse_workers(text).map(|number| number.to_string());
         for (parse, text, expected) in [
             (vip, "203.0.113.10", Ok("203.0.113.10")),
             (vip, "2001:db8::1", Ok("2001:db8::1")),
@@ -313,6 +351,10 @@ mod tests {
             (gue, "0", Err("1 to 65535")),
             (gue, "65536", Err("1 to 65535")),
             (gue, "gue", Err("such as 6080")),
+            (workers, "256", Ok("256")),
+            (workers, "257", Err("1 to 256")),
+            (workers, "0", Err("1 to 256")),
+            (workers, "many", Err("\"auto\"")),
         ] {
             match (parse(text), expected) {
                 (Ok(value), Ok(expected)) => assert_eq!(value, expected, "{text}"),
@@ -329,6 +371,14 @@ mod tests {
             assert_eq!(errors, [SettingsError::Tun(name.to_owned())]);
             assert!(!errors[0].to_string().contains('\u{1b}'));
         }
+    }
+
+    #[test]
+    fn workers_are_one_or_as_asked() {
+        let settings = settings(&["10.0.0.100"], &[], "decap0").unwrap();
+        assert_eq!(settings.workers().get(), 1);
+        let all = parse_workers("auto").unwrap();
+        assert_eq!(settings.with_workers(all).workers(), all);
     }
 
     #[test]

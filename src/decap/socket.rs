@@ -4,21 +4,24 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroUsize},
     os::fd::AsFd,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    io::sys::{self, Received},
+    io::sys::{self, Received, Wanted},
     packet::{
         Version,
         decap::{self, DecapError as Unfit, Decapsulated, Outer},
     },
 };
 
-use super::{DecapError, Encapsulation, rival};
+use super::{
+    DecapError, Encapsulation, rival,
+    spread::{self, Share, Start},
+};
 
 /// Room for bursts while the process is not running: 8 MiB, about 10,000 small packets.
 const RECEIVE_BUFFER: libc::c_int = 8 << 20;
@@ -75,6 +78,18 @@ impl Carrier {
         }
     }
 
+    const fn is_udp(self) -> bool {
+        matches!(self, Self::Udp4(_) | Self::Udp6(_))
+    }
+
+    /// What the kernel is to tell beside the bytes: nothing where the outer header is among them.
+    pub(super) const fn wanted(self) -> Wanted {
+        match self {
+            Self::Ipv4(_) => Wanted::Bytes,
+            Self::Ipv6(_) | Self::Udp4(_) | Self::Udp6(_) => Wanted::Everything,
+        }
+    }
+
     /// Takes what was received out of its tunnel.
     pub(super) fn open(self, received: Received<'_>) -> Result<Decapsulated<'_>, Unfit> {
         let outer = || {
@@ -103,22 +118,29 @@ impl fmt::Display for Carrier {
     }
 }
 
-/// Opens a socket for everything that `encapsulation` may arrive in. A kernel without IPv6 is fine.
+/// Opens, for each of `workers`, a socket for everything that `encapsulation` may arrive in. A kernel without
+/// IPv6 is fine.
 ///
 /// # Errors
 /// [`DecapError::Socket`], [`DecapError::PortInUse`].
-pub(super) fn open_all(encapsulation: Encapsulation) -> Result<Vec<TunnelSocket>, DecapError> {
-    let mut sockets = Vec::new();
+pub(super) fn open_all(
+    encapsulation: Encapsulation,
+    workers: NonZeroUsize,
+) -> Result<Vec<Vec<TunnelSocket>>, DecapError> {
+    let of = u32::try_from(workers.get()).unwrap_or(u32::MAX);
+    let mut of_workers: Vec<Vec<TunnelSocket>> = (0..of).map(|_| Vec::new()).collect();
     for carrier in Carrier::all(encapsulation) {
-        match open(carrier) {
-            Ok(socket) => sockets.push(TunnelSocket { socket, carrier }),
-            Err((_, cause)) if is_absent_ipv6(carrier, &cause) => {
-                log::debug!("{carrier}: not opened, this kernel has no IPv6: {cause}");
+        for (index, sockets) in (0..).zip(&mut of_workers) {
+            match open(carrier, Share { index, of }) {
+                Ok(socket) => sockets.push(TunnelSocket { socket, carrier }),
+                Err((_, cause)) if is_absent_ipv6(carrier, &cause) => {
+                    log::debug!("{carrier}: not opened, this kernel has no IPv6: {cause}");
+                }
+                Err((operation, cause)) => return Err(start_error(carrier, operation, cause)),
             }
-            Err((operation, cause)) => return Err(start_error(carrier, operation, cause)),
         }
     }
-    Ok(sockets)
+    Ok(of_workers)
 }
 
 fn is_absent_ipv6(carrier: Carrier, cause: &io::Error) -> bool {
@@ -139,8 +161,8 @@ fn start_error(carrier: Carrier, operation: &'static str, cause: io::Error) -> D
     }
 }
 
-/// The socket, or what failed.
-fn open(carrier: Carrier) -> Result<Socket, (&'static str, io::Error)> {
+/// The socket that takes a share of what the carrier brings, or what failed.
+fn open(carrier: Carrier, share: Share) -> Result<Socket, (&'static str, io::Error)> {
     let failed = |operation| move |cause| (operation, cause);
     let (kind, protocol) = match carrier {
         Carrier::Ipv4(protocol) | Carrier::Ipv6(protocol) => (Type::RAW, i32::from(protocol)),
@@ -156,7 +178,16 @@ fn open(carrier: Carrier) -> Result<Socket, (&'static str, io::Error)> {
         .map_err(failed("keep path MTUs from"))?;
     widen(&socket).map_err(failed("set the receive buffer"))?;
     report_traffic_class(&socket, carrier).map_err(failed("ask for the traffic class"))?;
+    join_datagrams(&socket, carrier);
+    if share.of > 1 {
+        share_flows(&socket, carrier, share).map_err(failed("spread flows"))?;
+    }
     bind(&socket, carrier).map_err(failed("bind"))?;
+    if share.of > 1 && carrier.is_udp() {
+        socket
+            .set_reuse_port(true)
+            .map_err(failed("share the port"))?;
+    }
     Ok(socket)
 }
 
@@ -174,6 +205,38 @@ fn report_traffic_class(socket: &Socket, carrier: Carrier) -> io::Result<()> {
         Carrier::Ipv4(_) => Ok(()),
         Carrier::Udp4(_) => socket.set_recv_tos_v4(true),
         Carrier::Ipv6(_) | Carrier::Udp6(_) => socket.set_recv_tclass_v6(true),
+    }
+}
+
+/// Without it (before Linux 5.0) the kernel takes joined datagrams apart.
+fn join_datagrams(socket: &Socket, carrier: Carrier) {
+    if carrier.is_udp()
+        && let Err(error) = sys::join_datagrams(socket.as_fd())
+    {
+        log::debug!("{carrier}: datagrams are not received joined: {error}");
+    }
+}
+
+/// UDP sockets that share a port: the kernel spreads by the outer addresses and ports (SO_REUSEPORT, socket(7)),
+/// of which the director makes the source port from the flow. The first is bound as if it were alone, so that a
+/// port in use is noticed.
+fn share_flows(socket: &Socket, carrier: Carrier, share: Share) -> io::Result<()> {
+    match carrier {
+        Carrier::Udp4(_) | Carrier::Udp6(_) if share.index == 0 => Ok(()),
+        Carrier::Udp4(_) | Carrier::Udp6(_) => socket.set_reuse_port(true),
+        Carrier::Ipv4(protocol) => {
+            spread::take(socket, Start::AfterIpv4, version_inside(protocol), share)
+        }
+        Carrier::Ipv6(protocol) => {
+            spread::take(socket, Start::At(0), version_inside(protocol), share)
+        }
+    }
+}
+
+const fn version_inside(protocol: u8) -> Version {
+    match protocol {
+        IPV6 => Version::V6,
+        _ => Version::V4,
     }
 }
 
@@ -227,13 +290,16 @@ mod tests {
 
     #[test]
     fn a_port_that_is_taken_is_named() {
-        let taken = open(Carrier::Udp4(free_port())).unwrap();
+        let taken = open(Carrier::Udp4(free_port()), Share { index: 0, of: 1 }).unwrap();
         let port = taken.local_addr().unwrap().as_socket().unwrap().port();
         let port = NonZeroU16::new(port).unwrap();
-        let error = open_all(Encapsulation::Gue(port)).unwrap_err();
-        let this = format!("port {port} is in use by process {}", std::process::id());
-        assert!(error.to_string().contains(&this), "{error}");
-        assert!(matches!(error, DecapError::PortInUse { .. }), "{error:?}");
+        for workers in [1, 2] {
+            let workers = NonZeroUsize::new(workers).unwrap();
+            let error = open_all(Encapsulation::Gue(port), workers).unwrap_err();
+            let this = format!("port {port} is in use by process {}", std::process::id());
+            assert!(error.to_string().contains(&this), "{error}");
+            assert!(matches!(error, DecapError::PortInUse { .. }), "{error:?}");
+        }
     }
 
     fn free_port() -> NonZeroU16 {
@@ -247,6 +313,7 @@ mod tests {
             bytes: &mut [0x60],
             source: None,
             traffic_class: 0,
+            joined: None,
         };
         let error = Carrier::Ipv6(IPV6).open(received).unwrap_err();
         assert_eq!(error, Unfit::Malformed);

@@ -3,16 +3,17 @@
 
 use super::*;
 use crate::io::{
-    sys::ReceiveBatch,
+    sys::{ReceiveBatch, Wanted},
     sysctl::Sysctl,
     testing::in_namespace,
-    tun::{Queue, TunDevice},
+    tun::{Offloads, Queue, TunDevice},
 };
 use crate::packet::{Packet, checksum::Sum};
 use signal_hook::consts::SIGTERM;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     net::{SocketAddr, UdpSocket},
+    num::NonZeroUsize,
     os::fd::AsFd,
     thread,
     time::{Duration, Instant},
@@ -156,7 +157,14 @@ fn set_up(encapsulation: Encapsulation) -> Settings {
 /// Everything to the clients' networks comes out of the queue.
 fn clients_behind_a_tun(netlink: &mut Netlink) -> Queue {
     let mut undo = Undo::new().unwrap();
-    let mut tun = TunDevice::open("clients", NonZeroUsize::MIN, 1500, &mut undo).unwrap();
+    let mut tun = TunDevice::open(
+        "clients",
+        NonZeroUsize::MIN,
+        Offloads::Never,
+        1500,
+        &mut undo,
+    )
+    .unwrap();
     let off = Sysctl::ipv6_conf("clients", "disable_ipv6").unwrap();
     off.write(0).unwrap();
     for net in ["192.0.2.0/24", "2001:db8:9::/64"] {
@@ -185,7 +193,7 @@ fn start_service(vip: &'static str, deadline: Instant) -> thread::JoinHandle<()>
         let mut batch = ReceiveBatch::new(8, 64);
         loop {
             thread::sleep(Duration::from_millis(5));
-            if batch.receive(socket.as_fd()).is_ok() {
+            if batch.receive(socket.as_fd(), Wanted::Everything).is_ok() {
                 for request in batch.packets_mut() {
                     assert_eq!(request.bytes, b"hello");
                     let answer = [request.traffic_class];

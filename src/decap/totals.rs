@@ -1,8 +1,11 @@
 //! What happened to the packets, counted.
 
-use std::fmt;
+use std::{fmt, ops::Add};
 
 use super::admission::Refusal;
+
+/// How many counts there are.
+pub(super) const COUNTS: usize = 3 + Refusal::ALL.len();
 
 /// Counts since the start; `received` is the sum of `injected` and all that were refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,10 +22,10 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Counts one packet that was given to the kernel.
-    pub(super) const fn count_injected(&mut self) {
-        self.received += 1;
-        self.injected += 1;
+    /// Counts packets that were given to the kernel.
+    pub(super) const fn count_injected(&mut self, packets: u64) {
+        self.received += packets;
+        self.injected += packets;
     }
 
     /// So many of those that were injected came while another decapsulator took the same packets.
@@ -30,11 +33,30 @@ impl Totals {
         self.doubled += packets;
     }
 
-    /// Counts one packet that was refused.
-    pub(super) fn count_refused(&mut self, reason: Refusal) {
-        self.received += 1;
+    /// Counts packets that were refused.
+    pub(super) fn count_refused(&mut self, reason: Refusal, packets: u64) {
+        self.received += packets;
         if let Some(count) = self.refused.get_mut(reason as usize) {
-            *count += 1;
+            *count += packets;
+        }
+    }
+
+    /// Every count, as [`Totals::from_counts`] takes them.
+    pub(super) fn counts(&self) -> [u64; COUNTS] {
+        let mut counts = [0; COUNTS];
+        counts[..3].copy_from_slice(&[self.received, self.injected, self.doubled]);
+        counts[3..].copy_from_slice(&self.refused);
+        counts
+    }
+
+    /// From every count.
+    pub(super) fn from_counts(counts: [u64; COUNTS]) -> Self {
+        let [received, injected, doubled, refused @ ..] = counts;
+        Self {
+            received,
+            injected,
+            doubled,
+            refused,
         }
     }
 
@@ -45,6 +67,18 @@ impl Totals {
             .get(reason as usize)
             .copied()
             .unwrap_or_default()
+    }
+}
+
+impl Add for Totals {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let mut counts = self.counts();
+        for (count, more) in counts.iter_mut().zip(other.counts()) {
+            *count += more;
+        }
+        Self::from_counts(counts)
     }
 }
 
@@ -66,10 +100,10 @@ mod tests {
     #[test]
     fn every_reason_has_its_own_count() {
         let mut totals = Totals::default();
-        totals.count_injected();
+        totals.count_injected(1);
         totals.count_doubled(1);
-        for (times, reason) in Refusal::ALL.into_iter().enumerate() {
-            (0..=times).for_each(|_| totals.count_refused(reason));
+        for (packets, reason) in (1..).zip(Refusal::ALL) {
+            totals.count_refused(reason, packets);
         }
         assert_eq!(
             totals.to_string(),

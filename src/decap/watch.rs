@@ -58,14 +58,14 @@ const SETTLING: Duration = Duration::from_millis(5);
 const MOST_TIMES_DOWN: u32 = 5;
 
 /// What the engine hears from the watch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Alarm {
     pub(super) sender: Sender<DecapError>,
     pub(super) waker: Arc<Waker>,
 }
 
 impl Alarm {
-    fn raise(&self, error: DecapError) {
+    pub(super) fn raise(&self, error: DecapError) {
         // Both fail only where the engine has ended already.
         self.sender.send(error).unwrap_or_default();
         self.waker.wake().unwrap_or_default();

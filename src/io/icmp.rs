@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::sys::{self, ReceiveBatch};
+use super::sys::{self, ReceiveBatch, Wanted};
 use crate::packet::{PathMtuError, Version};
 
 /// Room for one message: ICMPv6 errors are at most 1280 bytes (RFC 4443 §2.4 c), ICMP ones 576.
@@ -50,7 +50,7 @@ impl PathMtuListener {
         batch: &mut ReceiveBatch,
         mut heard: impl FnMut(&PathMtuError<'_>),
     ) -> io::Result<usize> {
-        let count = batch.receive(self.socket.as_fd())?;
+        let count = batch.receive(self.socket.as_fd(), Wanted::Everything)?;
         for received in batch.packets_mut() {
             // Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
             let error = match self.version {

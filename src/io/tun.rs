@@ -84,29 +84,14 @@ pub struct TunDevice {
 
 impl TunDevice {
     /// Opens (creating it where absent) the device `name` with `queues` queues, and brings it up with
-    /// `mtu` bytes; `undo` gives a device that existed before its MTU, queue length
-    /// and state back.
+    /// `mtu` bytes; `undo` gives a device that existed before its MTU, queue length and state back.
     ///
     /// # Errors
     /// Any [`TunError`].
     pub fn open(
         name: &str,
         queues: NonZeroUsize,
-        mtu: u32,
-        undo: &mut Undo,
-    ) -> Result<Self, TunError> {
-        Self::open_with(name, (queues, Framing::Plain), mtu, undo)
-    }
-
-    /// As [`open`](Self::open), with another framing where the device is new. One that was there before is
-    /// read plainly: what a device promises to take stays with it, and would outlast a process that is
-    /// killed.
-    ///
-    /// # Errors
-    /// Any [`TunError`].
-    pub fn open_with(
-        name: &str,
-        (queues, framing): (NonZeroUsize, Framing),
+        offloads: Offloads,
         mtu: u32,
         undo: &mut Undo,
     ) -> Result<Self, TunError> {
@@ -120,9 +105,9 @@ impl TunDevice {
         let mut netlink = Netlink::open().map_err(netlink_error)?;
         let existing = netlink.link(name).map_err(netlink_error)?;
         let queueing = queueing_for(name, existing.as_ref(), queues)?;
-        let framing = match existing {
-            Some(_) => Framing::Plain,
-            None => framing,
+        let framing = match (offloads, &existing) {
+            (Offloads::Always, _) | (Offloads::IfNew, None) => Framing::Offloads,
+            (Offloads::Never, _) | (Offloads::IfNew, Some(_)) => Framing::Plain,
         };
         let queues = open_queues(name, (queueing, framing), queues)?;
         let link = netlink.link(name).map_err(netlink_error)?;
@@ -252,6 +237,18 @@ fn open_queues(
     devices.into_iter().map(queue).collect()
 }
 
+/// When a device is opened with [`Framing::Offloads`]. What a device promises to take stays with one that was
+/// there before, and would outlast a process that is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offloads {
+    /// Never.
+    Never,
+    /// Where it is new: for one that is read from.
+    IfNew,
+    /// Always: for one that is written to only.
+    Always,
+}
+
 /// How a queue hands packets over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
@@ -313,6 +310,24 @@ impl Queue {
         let header = header.encode();
         let parts = [IoSlice::new(&header), IoSlice::new(packet)];
         self.device.send_vectored(&parts)
+    }
+
+    /// The same for a packet in up to `PARTS` parts; for a queue with [`Framing::Offloads`] the first begins with
+    /// its header.
+    ///
+    /// # Errors
+    /// As of [`Queue::send`]; EINVAL also for a super-packet of a kind that this kernel does not know.
+    pub fn send_parts<'a, const PARTS: usize>(
+        &self,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> io::Result<usize> {
+        let mut vectors = [IoSlice::new(&[]); PARTS];
+        let mut count = 0;
+        for (vector, part) in vectors.iter_mut().zip(parts) {
+            *vector = IoSlice::new(part);
+            count += 1;
+        }
+        self.device.send_vectored(&vectors[..count])
     }
 }
 
@@ -410,7 +425,7 @@ mod tests {
     fn impossible_names_are_refused_before_anything_opens() {
         let mut undo = Undo::new().unwrap();
         for name in ["", "a/b", "sixteen-bytes-xx"] {
-            let result = TunDevice::open(name, queues(1), 1480, &mut undo);
+            let result = TunDevice::open(name, queues(1), Offloads::Never, 1480, &mut undo);
             assert!(matches!(result, Err(TunError::Name(_))));
         }
     }
@@ -425,7 +440,8 @@ mod tests {
     fn devices_come_and_go_inside() {
         let mut netlink = Netlink::open().unwrap();
         let mut undo = Undo::new().unwrap();
-        let device = TunDevice::open("tunlb0", queues(2), 1480, &mut undo).unwrap();
+        let device =
+            TunDevice::open("tunlb0", queues(2), Offloads::Never, 1480, &mut undo).unwrap();
         let link = netlink.link("tunlb0").unwrap().unwrap();
         assert_eq!((link.index, link.mtu, link.up), (device.index, 1480, true));
         assert_eq!(link.tun.unwrap().open_queues, 2);
@@ -433,13 +449,15 @@ mod tests {
         let error = device.queues[1].send(&[0; 20]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         for wanted in [1, 2] {
-            let result = TunDevice::open("tunlb0", queues(wanted), 1480, &mut undo);
+            let result =
+                TunDevice::open("tunlb0", queues(wanted), Offloads::Never, 1480, &mut undo);
             assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
         }
         drop(device);
         assert_eq!(netlink.link("tunlb0").unwrap(), None);
-        let device = TunDevice::open("tunlb0", queues(1), 65_535, &mut undo).unwrap();
-        let result = TunDevice::open("tunlb0", queues(1), 1480, &mut undo);
+        let device =
+            TunDevice::open("tunlb0", queues(1), Offloads::Never, 65_535, &mut undo).unwrap();
+        let result = TunDevice::open("tunlb0", queues(1), Offloads::Never, 1480, &mut undo);
         assert!(matches!(result, Err(TunError::InUse(_))), "{result:?}");
         drop(device);
     }
@@ -462,7 +480,8 @@ mod tests {
         add("tap1", &["tap"]);
         for (name, wanted) in [("tun1", 1), ("tun256", 1), ("tun256", 3)] {
             let mut undo = Undo::new().unwrap();
-            let device = TunDevice::open(name, queues(wanted), 1480, &mut undo).unwrap();
+            let device =
+                TunDevice::open(name, queues(wanted), Offloads::Never, 1480, &mut undo).unwrap();
             let mut netlink = Netlink::open().unwrap();
             netlink.set_queue_length(device.index, 4096).unwrap();
             assert_eq!(netlink.link(name).unwrap().unwrap().queue_length, 4096);
@@ -475,13 +494,13 @@ mod tests {
             assert_eq!(found, (1500, 500, false), "{name} is as it was");
         }
         let mut undo = Undo::new().unwrap();
-        let result = TunDevice::open("tun1", queues(2), 1480, &mut undo);
+        let result = TunDevice::open("tun1", queues(2), Offloads::Never, 1480, &mut undo);
         assert!(
             matches!(result, Err(TunError::SingleQueue { .. })),
             "{result:?}"
         );
         for name in ["tap1", "lo"] {
-            let result = TunDevice::open(name, queues(1), 1480, &mut undo);
+            let result = TunDevice::open(name, queues(1), Offloads::Never, 1480, &mut undo);
             assert!(matches!(result, Err(TunError::NotTun { .. })), "{result:?}");
         }
     }

@@ -1,6 +1,5 @@
 //! Takes an IP packet out of its tunnel: what is in front of it checked and removed, the inner header
-//! checked, congestion marks carried over (RFC 6040 §4.2), its checksums made whole. Who may send it is
-//! not asked here.
+//! checked, congestion marks carried over (RFC 6040 §4.2). Who may send it is not asked here.
 //!
 //! Read first: RFC 2003 (4in4), RFC 4213 (6in4), RFC 2473 (4in6, 6in6), draft-ietf-intarea-gue-09.
 
@@ -11,7 +10,6 @@ use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use super::{
     Version, checksum,
     ecn::{self, Ecn},
-    partial,
 };
 
 /// Where the header checksum is in an IPv4 header (RFC 791 §3.1).
@@ -183,8 +181,8 @@ fn inner_v6(inner: &[u8]) -> Option<(IpAddr, IpAddr, usize)> {
 }
 
 impl<'a> Decapsulated<'a> {
-    /// Merges the congestion marks into the inner header, in place, completes a transport checksum that
-    /// the kernel left partial, and hands the packet out.
+    /// Merges the congestion marks into the inner header, in place, and hands the packet out. A transport
+    /// checksum that the kernel left partial is partial still.
     ///
     /// # Errors
     /// [`DecapError::Ecn`].
@@ -201,7 +199,6 @@ impl<'a> Decapsulated<'a> {
         if marked != class {
             set_traffic_class(version, inner, marked);
         }
-        partial::complete(version, inner);
         Ok(inner)
     }
 }

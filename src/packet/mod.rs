@@ -4,6 +4,7 @@
 
 mod burst;
 pub mod checksum;
+pub mod coalesce;
 pub mod decap;
 pub mod ecn;
 mod encap;

@@ -1,23 +1,37 @@
-//! Completes a TCP or UDP checksum that the kernel left partial, on a packet taken out of a tunnel.
+//! Finds a TCP or UDP checksum that the kernel left partial, on a packet taken out of a tunnel, so that the
+//! kernel is told again when it gets the packet back.
 //!
 //! A kernel that joins received segments (GRO, on by default on network cards) and one that hands a
 //! packet over inside the machine keep in the checksum field only the sum of the pseudo-header, and note
 //! beside the packet that the rest is to be added (CHECKSUM_PARTIAL, linux/skbuff.h). A socket delivers
 //! the bytes without the note. Read first: RFC 9293 §3.1, RFC 768, RFC 8200 §8.1.
 
-use super::{Version, checksum::Sum};
+use super::{Version, checksum::Sum, vnet::PartialChecksum};
 
-/// Makes the transport checksum of `packet`, a whole IP packet of that version, complete where it is
-/// partial. One that is right, or wrong in any other way, is left to the receiver's judgement; so are
-/// fragments and what is behind IPv6 extension headers.
-pub(super) fn complete(version: Version, packet: &mut [u8]) {
-    if let Some((pseudo, field, segment)) = transport(version, packet) {
-        complete_segment(pseudo, field, segment);
-    }
+/// What the transport checksum of a packet covers.
+#[derive(Debug)]
+pub(super) struct Covered<'a> {
+    pseudo: Sum,
+    /// Where the checksum field is in the segment.
+    field: usize,
+    /// From the transport header on.
+    segment: &'a [u8],
+    start: usize,
 }
 
-/// The sum of the pseudo-header, where the checksum field is in the segment, and the segment.
-fn transport(version: Version, packet: &mut [u8]) -> Option<(Sum, usize, &mut [u8])> {
+/// The checksum of `packet`, a whole IP packet of that version, where it is partial. By chance a complete one
+/// looks the same, one in 65,536; then it is right, too, that the kernel adds the rest. Fragments and what is
+/// behind IPv6 extension headers are not looked at.
+pub(super) fn find(version: Version, packet: &[u8]) -> Option<PartialChecksum> {
+    let covered = covered(version, packet)?;
+    covered.is_partial().then_some(PartialChecksum {
+        start: u16::try_from(covered.start).ok()?,
+        offset: u16::try_from(covered.field).ok()?,
+    })
+}
+
+/// What the transport checksum of `packet` covers, where it is TCP or UDP and no fragment.
+pub(super) fn covered(version: Version, packet: &[u8]) -> Option<Covered<'_>> {
     let (protocol, addresses, start) = match version {
         Version::V4 if is_fragment(packet) => return None,
         Version::V4 => (*packet.get(9)?, 12..20, usize::from(packet[0] & 0xf) * 4),
@@ -28,34 +42,36 @@ fn transport(version: Version, packet: &mut [u8]) -> Option<(Sum, usize, &mut [u
         17 => 6,
         _ => return None,
     };
-    let (header, segment) = packet.split_at_mut_checked(start)?;
+    let (header, segment) = packet.split_at_checked(start)?;
     let pseudo = Sum::default()
         .add_bytes(header.get(addresses)?)
         .add_word(protocol.into())
         .add_word(u16::try_from(segment.len()).ok()?);
-    Some((pseudo, field, segment))
+    Some(Covered {
+        pseudo,
+        field,
+        segment,
+        start,
+    })
+}
+
+impl Covered<'_> {
+    /// Whether the field holds the sum of the pseudo-header.
+    pub(super) fn is_partial(&self) -> bool {
+        let partial = (!self.pseudo.finish()).to_be_bytes();
+        self.segment.get(self.field..self.field + 2) == Some(&partial)
+    }
+
+    /// Whether the field holds the right checksum.
+    pub(super) fn is_complete(&self) -> bool {
+        self.pseudo.add_bytes(self.segment).finish() == 0
+    }
 }
 
 /// Whether more fragments follow, or the offset is not 0 (RFC 791 §3.1).
 fn is_fragment(packet: &[u8]) -> bool {
     let bits = packet.get(6..8).and_then(|pair| pair.first_chunk());
     bits.is_some_and(|bits| u16::from_be_bytes(*bits) & 0x3fff != 0)
-}
-
-fn complete_segment(pseudo: Sum, field: usize, segment: &mut [u8]) {
-    let partial = (!pseudo.finish()).to_be_bytes();
-    // What follows is work for each byte of the packet; this is rarely so by chance.
-    if segment.get(field..field + 2) != Some(&partial) {
-        return;
-    }
-    let by_chance = pseudo.add_bytes(segment).finish() == 0;
-    let sum = match Sum::default().add_bytes(segment).finish() {
-        0 => 0xffff, // to UDP, 0 is no checksum (RFC 768); to TCP they are the same number
-        sum => sum,
-    };
-    if let Some(bytes) = segment.get_mut(field..field + 2).filter(|_| !by_chance) {
-        bytes.copy_from_slice(&sum.to_be_bytes());
-    }
 }
 
 #[cfg(test)]
@@ -69,22 +85,22 @@ mod tests {
         0x0f, 0xa0, 0x00, 0x35, 0x00, 0x0a, 0xcc, 0x86, b'h', b'i',
     ];
 
-    /// [`UDP4`] as the kernel of the receiver wants it.
+    /// [`UDP4`] with the checksum that the receiver wants.
     const COMPLETE: [u8; 2] = [0xbb, 0x30];
 
     #[test]
-    fn a_partial_checksum_is_completed_once() {
+    fn partial_and_complete() {
+        let found = find(Version::V4, &UDP4).unwrap();
+        assert_eq!((found.start, found.offset), (20, 6));
+        assert!(!covered(Version::V4, &UDP4).unwrap().is_complete());
         let mut packet = UDP4;
-        complete(Version::V4, &mut packet);
-        assert_eq!(packet[26..28], COMPLETE);
-        assert_eq!(packet[..26], UDP4[..26]);
-        let before = packet;
-        complete(Version::V4, &mut packet);
-        assert_eq!(packet, before);
+        packet[26..28].copy_from_slice(&COMPLETE);
+        assert_eq!(find(Version::V4, &packet), None);
+        assert!(covered(Version::V4, &packet).unwrap().is_complete());
     }
 
     #[test]
-    fn other_checksums_are_left_alone() {
+    fn other_checksums_are_not_partial() {
         for (description, at, value) in [
             ("none", 26..28, [0, 0]),
             ("wrong", 26..28, [0xcc, 0x87]),
@@ -94,9 +110,7 @@ mod tests {
         ] {
             let mut packet = UDP4;
             packet[at].copy_from_slice(&value);
-            let before = packet;
-            complete(Version::V4, &mut packet);
-            assert_eq!(packet, before, "{description}");
+            assert_eq!(find(Version::V4, &packet), None, "{description}");
         }
     }
 
@@ -113,13 +127,15 @@ mod tests {
         };
         packet.extend((1..=addresses).map(|octet| octet * 7));
         packet.extend(segment);
-        let (pseudo, field, segment) = transport(version, &mut packet).unwrap();
-        segment[field..field + 2].copy_from_slice(&(!pseudo.finish()).to_be_bytes());
+        let covered = covered(version, &packet).unwrap();
+        let at = covered.start + covered.field;
+        let sum = !covered.pseudo.finish();
+        packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         packet
     }
 
     proptest! {
-        /// Afterwards the receiver finds the checksum right; nothing else has changed.
+        /// The kernel does with what was found what the receiver then finds right.
         #[test]
         fn the_receiver_agrees(
             v6: bool,
@@ -127,19 +143,21 @@ mod tests {
             segment in prop::collection::vec(any::<u8>(), 20..200),
         ) {
             let version = if v6 { Version::V6 } else { Version::V4 };
-            let before = partial(version, tcp, &segment);
-            let mut packet = before.clone();
-            complete(version, &mut packet);
-            let (pseudo, field, segment) = transport(version, &mut packet).unwrap();
-            prop_assert_eq!(pseudo.add_bytes(segment).finish(), 0);
-            let at = before.len() - segment.len() + field;
-            packet[at..at + 2].copy_from_slice(&before[at..at + 2]);
-            prop_assert_eq!(packet, before);
+            let mut packet = partial(version, tcp, &segment);
+            let found = find(version, &packet).unwrap();
+            let start = usize::from(found.start);
+            let sum = Sum::default().add_bytes(&packet[start..]).finish();
+            let at = start + usize::from(found.offset);
+            packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+            prop_assert!(covered(version, &packet).unwrap().is_complete());
         }
 
         #[test]
-        fn random_bytes_never_panic(v6: bool, mut bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            complete(if v6 { Version::V6 } else { Version::V4 }, &mut bytes);
+        fn random_bytes_never_panic(v6: bool, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let version = if v6 { Version::V6 } else { Version::V4 };
+            if let Some(found) = find(version, &bytes) {
+                prop_assert!(usize::from(found.start + found.offset) + 2 <= bytes.len());
+            }
         }
     }
 }

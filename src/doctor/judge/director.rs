@@ -11,8 +11,7 @@ use super::path::{self, Place};
 use super::{Check, Selection, findings, neighbour, run, selected, verdict};
 use crate::doctor::departure::Departure;
 use crate::doctor::facts::{
-    BackendOnDirector, DirectorFacts, Facts, Link, Observed, Role, RouteAnswer,
-    VipOnDirector,
+    BackendOnDirector, DirectorFacts, Facts, Link, Observed, Role, RouteAnswer, VipOnDirector,
 };
 use crate::doctor::finding::{Diagnosis, SCHEMA};
 use crate::doctor::firewall::{FilterVerdict, Firewall};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::io::testing::in_namespace;
-use crate::io::tun::TunDevice;
+use crate::io::tun::{Offloads, TunDevice};
 use crate::io::undo::Undo;
 use crate::packet::vnet::{Gso, PartialChecksum};
 use crate::packet::{Entropy, Outgoing, Packet, Piece, TunnelId, Version};
@@ -81,9 +81,9 @@ fn framed(
     (header, packet)
 }
 
-fn open(name: &str, framing: Framing) -> TunDevice {
+fn open(name: &str, offloads: Offloads) -> TunDevice {
     let mut undo = Undo::new().unwrap();
-    TunDevice::open_with(name, (NonZeroUsize::MIN, framing), 1500, &mut undo).unwrap()
+    TunDevice::open(name, NonZeroUsize::MIN, offloads, 1500, &mut undo).unwrap()
 }
 
 fn ip(arguments: &str) {
@@ -137,9 +137,9 @@ fn segments_are_the_kernel_s() {
 #[test]
 #[ignore = "run by segments_are_the_kernel_s in a namespace of its own"]
 fn segments_are_the_kernel_s_inside() {
-    let source = open("source", Framing::Offloads);
-    let mut plain = open("plain", Framing::Plain);
-    let mut offloads = open("offloads", Framing::Offloads);
+    let source = open("source", Offloads::Always);
+    let mut plain = open("plain", Offloads::Never);
+    let mut offloads = open("offloads", Offloads::IfNew);
     for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
     }

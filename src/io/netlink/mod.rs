@@ -316,7 +316,11 @@ fn malformed(operation: &Operation, length: usize, reason: &str) -> NetlinkError
 mod tests {
     use super::answer::{check_code, split_message};
     use super::*;
-    use crate::io::{testing::in_namespace, tun::TunDevice, undo::Undo};
+    use crate::io::{
+        testing::in_namespace,
+        tun::{Offloads, TunDevice},
+        undo::Undo,
+    };
     use netlink_packet_sock_diag::SockDiagMessage;
     use proptest::prelude::*;
     use std::num::NonZeroUsize;
@@ -378,7 +382,14 @@ mod tests {
     #[ignore = "run by the_kernel_takes_changes_and_tells_of_them in a namespace of its own"]
     fn the_kernel_takes_changes_and_tells_of_them_inside() {
         let mut undo = Undo::new().unwrap();
-        let device = TunDevice::open("tunlb0", NonZeroUsize::MIN, 1480, &mut undo).unwrap();
+        let device = TunDevice::open(
+            "tunlb0",
+            NonZeroUsize::MIN,
+            Offloads::Never,
+            1480,
+            &mut undo,
+        )
+        .unwrap();
         let mut netlink = Netlink::open().unwrap();
         let lo = netlink.link("lo").unwrap().unwrap().index;
         netlink.set_up(lo).unwrap();

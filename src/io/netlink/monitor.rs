@@ -377,7 +377,7 @@ mod tests {
         netlink::Netlink,
         sysctl::Sysctl,
         testing::in_namespace,
-        tun::{TunDevice, TunError},
+        tun::{Offloads, TunDevice, TunError},
         undo::Undo,
     };
     use proptest::prelude::*;
@@ -394,7 +394,7 @@ mod tests {
 
     fn tun(name: &str) -> Result<TunDevice, TunError> {
         let mut undo = Undo::new().unwrap();
-        TunDevice::open(name, NonZeroUsize::MIN, 1480, &mut undo)
+        TunDevice::open(name, NonZeroUsize::MIN, Offloads::Never, 1480, &mut undo)
     }
 
     #[test]

@@ -26,14 +26,14 @@ pub use datagrams::{Datagrams, MOST_DATAGRAMS, send_datagrams};
 pub use features::has_device_feature;
 pub use heap::release_freed_memory;
 pub use option::{
-    KernelPathMtu, bypass_queueing, force_receive_buffer, learn_no_path_mtu, limit_by,
-    namespace_cookie, receive_only, report_full_queues,
+    KernelPathMtu, bypass_queueing, force_receive_buffer, join_datagrams, learn_no_path_mtu,
+    limit_by, namespace_cookie, receive_only, report_full_queues,
 };
 pub use packet::{
     Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,
     report_times,
 };
-pub use receive::{ReceiveBatch, Received};
+pub use receive::{ReceiveBatch, Received, Wanted};
 pub use send::{Destination, LinkAddress, send_batch};
 pub use user::effective_user;
 pub use xsk::{Stalled, TransmitSocket, XSK_FRAME};

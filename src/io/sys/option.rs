@@ -96,6 +96,15 @@ pub fn bypass_queueing(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)
 }
 
+/// Hands datagrams over joined that the kernel has received so, each message with their size (UDP_GRO,
+/// udp(7)).
+///
+/// # Errors
+/// The kernel's, before Linux 5.0 and for a socket of another kind.
+pub fn join_datagrams(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 /// Lets a raw ICMP socket receive messages of one type only (ICMP_FILTER, raw(7); ICMP6_FILTER,
 /// RFC 3542 §3.2).
 ///

@@ -3,6 +3,7 @@
 //! takes.
 
 mod addresses;
+mod bulk;
 mod device;
 mod flags;
 mod packets;
