@@ -266,9 +266,10 @@ impl Ways {
     }
 }
 
-/// From which length and number on packets of a GUE tunnel gain by leaving together (docs/performance.md): a
-/// device that segments makes it cheap; software pays each packet's checksum once more, which long ones do not
-/// earn back, and competes with sockets that go straight to the device.
+/// Up to which length and from which number on packets of a GUE tunnel leave together. A device that segments
+/// makes it cheap. Software pays each packet's checksum once more, which long ones do not earn back, and
+/// competes with sockets that go straight to the device. The numbers for software are estimates from the costs
+/// of each way alone (one call by UDP socket some 2.9 µs, one packet in a large one 0.8, by AF_XDP 0.7).
 const fn segmenting(by_device: bool, is_direct: bool) -> Segmenting {
     match (by_device, is_direct) {
         (true, _) => Segmenting {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use log::{debug, info};
+use log::{Level, debug, log};
 
 use super::hops::{Direct, Hop, Hops};
 use super::packet::{FrameHeader, PacketEgress, write_link_header};
@@ -32,6 +32,8 @@ struct Device {
     socket: Option<TransmitSocket>,
     /// Bursts until it is opened anew.
     retry_in: u32,
+    /// The log says already that it cannot be opened.
+    has_failed: bool,
     /// The frames in it that are not sent yet.
     frames: Vec<Frame>,
     /// Whether the rest of the burst goes by packet socket, so that packets stay in their order.
@@ -130,6 +132,7 @@ impl Device {
             link,
             socket: None,
             retry_in: 0,
+            has_failed: false,
             frames: Vec::with_capacity(2 * BURST),
             is_passed_by: false,
         };
@@ -139,23 +142,25 @@ impl Device {
 
     fn open(&mut self, queue: u32) {
         let link = self.link;
-        match TransmitSocket::open(link, queue) {
+        let error = match TransmitSocket::open(link, queue) {
             Ok(socket) => {
                 debug!("AF_XDP socket on queue {queue} of device {link}");
                 self.socket = Some(socket);
+                return;
             }
-            // Another socket's, for a moment after it was closed, too.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                debug!("AF_XDP socket on queue {queue} of device {link}: {error}");
-                self.retry_in = RETRY_AFTER;
-            }
-            Err(error) => {
-                info!(
-                    "no AF_XDP socket on queue {queue} of device {link}: {error}; by packet socket"
-                );
-                self.retry_in = u32::MAX; // until ways change
-            }
-        }
+            Err(error) => error,
+        };
+        let level = if self.has_failed {
+            Level::Debug
+        } else {
+            Level::Info
+        };
+        log!(
+            level,
+            "no AF_XDP socket on queue {queue} of device {link}: {error}; by packet socket"
+        );
+        self.has_failed = true;
+        self.retry_in = RETRY_AFTER;
     }
 
     /// False where it did not fit.
@@ -192,8 +197,8 @@ impl Device {
 
     fn end_burst(&mut self, queue: u32) {
         self.is_passed_by = false;
-        if self.socket.is_none() && self.retry_in != u32::MAX {
-            self.retry_in -= 1;
+        if self.socket.is_none() {
+            self.retry_in = self.retry_in.saturating_sub(1);
             if self.retry_in == 0 {
                 self.open(queue);
             }
@@ -206,8 +211,12 @@ impl Egress for XskEgress {
         self.packet.adopt(tunnels, hops);
         let xsk = self.packet.hops().filter(|hop| hop.by == Direct::Xsk);
         let links: BTreeSet<_> = xsk.map(|hop| hop.link).collect();
-        self.devices
-            .retain(|device| device.socket.is_some() && links.contains(&device.link));
+        self.devices.retain(|device| links.contains(&device.link));
+        for device in &mut self.devices {
+            if device.socket.is_none() {
+                device.open(self.queue);
+            }
+        }
         for link in links {
             if self.devices.iter().all(|device| device.link != link) {
                 self.devices.push(Device::new(link, self.queue));
