@@ -188,7 +188,7 @@ proof_with_decap() {
   done
   start_block director director Director 1
   # What the README says that it logs.
-  wait_for_word "tunlb0: forwarding 203.0.113.10:80/tcp to 2 backends, 1 worker, MTU 1480" director
+  wait_for_word "tunlb0: forwarding 203.0.113.10:80/tcp to 2 backends, 1 worker, MTU 1500" director
   grep -q hash_key "$LAB_DIR/director.log" && fail "the generated configuration has no key of its own"
   proof "tunlb decap" Proof 1
   stop_all

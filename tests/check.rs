@@ -171,7 +171,7 @@ fn one_mistake_each() {
             with("timeouts.closing = \"60\"", "", ""),
             2,
             "director.timeouts.closing",
-            "not a number with ms, s, m, h or d",
+            "not a number with us, ms, s, m, h or d",
         ),
         (
             with("", "new_flows_per_second = -1", ""),

@@ -138,7 +138,11 @@ fn way_to(far_end: IpAddr, netlink: &mut Netlink) -> Result<Result<Way, NoHop>, 
         (RouteKind::Unicast, Some(link)) => Ok(Way {
             link,
             next: route.gateway.unwrap_or(far_end),
-            mtu: route.mtu,
+            // What the kernel has learnt limits its own packets: it believes errors that the director does not.
+            mtu: match route.mtu {
+                None => None,
+                Some(mtu) => netlink.configured_mtu(far_end).unwrap_or(Some(mtu)),
+            },
         }),
         (RouteKind::Local | RouteKind::Broadcast | RouteKind::Multicast, _) => {
             Err(NoHop::NotAnotherHost)

@@ -258,10 +258,13 @@ fn what_the_kernel_believed_is_passed_by() {
     in_lab(|lab| {
         let site = Site::new(lab);
         site.announce_too_much();
-        let director = run(
-            &site.director,
-            &["--vip", "10.0.0.100:80/tcp", "--backend", B1],
+        // Other ways out pass the kernel's routes by.
+        let configuration = format!(
+            "[director]\negress = \"raw\"\n[[vip]]\naddress = \"{VIP}\"\nport = 80\n\
+             [[vip.backend]]\naddress = \"{B1}\"\n"
         );
+        let file = lab.file("raw.toml", configuration);
+        let director = run(&site.director, &["-c", &file.display().to_string()]);
         let quoted = tunnel("10.0.1.2", B1, 1, &[0, 0, 0, 0, 0, 1, 0, 1]);
         send(lab, &site.router, &Forged::naming(100, quoted));
         wait_until("the kernel to believe it", || {

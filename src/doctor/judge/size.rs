@@ -45,14 +45,15 @@ pub(super) fn segment_size(case: &Case<'_>) -> Outcome {
     let outcome = if announced <= fits {
         Outcome::pass()
     } else {
-        Outcome::warn(say!(
+        Outcome::skip(say!(
             case.lang,
             "the backend announces MSS {announced}, the tunnel carries {fits}: uploads wait for the director's \
-             Fragmentation Needed, often 200 ms a connection, and hang where ICMP is filtered",
+             Fragmentation Needed, often 200 ms a connection, and hang where ICMP is filtered; routes with \
+             `advmss {fits}` avoid that, and `tunlb decap --setup` adds them",
             "后端通告的 MSS 为 {announced}，而隧道只能承载 {fits}：上传要等 director 的 Fragmentation Needed，\
-             每个连接常多耗 200 毫秒，ICMP 被过滤时则挂住"
+             每个连接常多耗 200 毫秒，ICMP 被过滤时则挂住；给路由加上 advmss {fits} 即可避免，\
+             tunlb decap --setup 会这样做"
         ))
-        .fix(command!["ip", "route", "change", "ROUTE", "advmss", fits])
     };
     let outcome = outcome
         .evidence("MSS announced", announced)

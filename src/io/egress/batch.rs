@@ -3,13 +3,17 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use super::patience::Patience;
 use super::{SendError, Sent};
 use crate::io::sys::{self, Destination};
 use crate::packet::{BURST, Burst, Outgoing};
 
 /// Packets for one socket, each with where it goes.
 #[derive(Debug)]
-pub(super) struct Batch<D>(Vec<Ready<D>>);
+pub(super) struct Batch<D> {
+    ready: Vec<Ready<D>>,
+    patience: Patience,
+}
 
 /// A packet that only has to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -23,15 +27,18 @@ pub(super) struct Ready<D> {
 
 impl<D: Destination> Batch<D> {
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(2 * BURST))
+        Self {
+            ready: Vec::with_capacity(2 * BURST),
+            patience: Patience::default(),
+        }
     }
 
     pub(super) fn push(&mut self, packet: Ready<D>) {
-        self.0.push(packet);
+        self.ready.push(packet);
     }
 
     /// Sends and forgets all packets, which are among `packets`. What the kernel refuses is reported and
-    /// skipped.
+    /// skipped; a queue that is full is waited for, but not long.
     pub(super) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -39,8 +46,9 @@ impl<D: Destination> Batch<D> {
         results: &mut [Sent],
     ) {
         let mut done = 0;
-        while let Some(next) = self.0.get(done) {
-            let packets = self.0[done..].iter().map(|ready| {
+        let mut waiting = self.patience.begin();
+        while let Some(next) = self.ready.get(done) {
+            let packets = self.ready[done..].iter().map(|ready| {
                 let packet = &packets[ready.position];
                 (burst.with_header(packet, ready.overhead), ready.to)
             });
@@ -48,17 +56,22 @@ impl<D: Destination> Batch<D> {
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    results[next.position] = Err(SendError::from(error));
+                    let error = SendError::from(error);
+                    if error == SendError::Full && waiting.wait() {
+                        continue;
+                    }
+                    results[next.position] = Err(error);
                     done += 1;
                 }
             }
         }
-        self.0.clear();
+        self.patience.end(&waiting);
+        self.ready.clear();
     }
 
     /// Forgets all packets: none of them leaves, for one reason.
     pub(super) fn refuse(&mut self, error: SendError, results: &mut [Sent]) {
-        for packet in self.0.drain(..) {
+        for packet in self.ready.drain(..) {
             results[packet.position] = Err(error);
         }
     }

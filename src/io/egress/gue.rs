@@ -219,7 +219,7 @@ impl GueEgress {
         while let Some(at) = next {
             let position = usize::from(at);
             next = self.following[position];
-            let taken = self.rest.take((burst, packets), position, header, results);
+            let taken = self.rest.take((burst, packets), position, header);
             if taken.is_err() {
                 results[position] = taken;
             }
@@ -346,7 +346,7 @@ impl Egress for GueEgress {
                 if self.gather(burst, packet, position, header) {
                     return Ok(());
                 }
-                self.rest.take((burst, packets), position, header, results)
+                self.rest.take((burst, packets), position, header)
             });
             if taken.is_err() {
                 results[position] = taken;

@@ -9,6 +9,7 @@ mod gue;
 mod hops;
 mod memory;
 mod packet;
+mod patience;
 mod raw;
 mod xsk;
 

@@ -36,6 +36,8 @@ struct Device {
     has_failed: bool,
     /// The frames in it that are not sent yet.
     frames: Vec<Frame>,
+    /// Which of them the driver dropped, in their order.
+    dropped: Vec<usize>,
     /// Whether the rest of the burst goes by packet socket, so that packets stay in their order.
     is_passed_by: bool,
 }
@@ -74,7 +76,6 @@ impl XskEgress {
         (burst, packets): (&mut Burst, &[Outgoing]),
         position: usize,
         header: Header,
-        results: &mut [Sent],
     ) -> Sent {
         let packet = &packets[position];
         let Some((at, hop)) = self.device_of(packet) else {
@@ -86,7 +87,7 @@ impl XskEgress {
             return Ok(());
         }
         // No room, or too long: what was copied leaves before it.
-        self.flush_device(at, packets, results);
+        self.flush_device(at, packets);
         if !self.devices[at].copy(burst, packet, frame) {
             self.devices[at].is_passed_by = true;
             self.packet.take_frame(position, header, &hop);
@@ -107,17 +108,18 @@ impl XskEgress {
     /// Sends what was taken of `packets`.
     pub(super) fn flush(&mut self, (burst, packets): (&Burst, &[Outgoing]), results: &mut [Sent]) {
         for at in 0..self.devices.len() {
-            self.flush_device(at, packets, results);
+            self.flush_device(at, packets);
             self.devices[at].end_burst(self.queue);
         }
         self.packet.flush((burst, packets), results);
     }
 
-    /// Sends a device's frames; those that a socket did not take go by packet socket.
-    fn flush_device(&mut self, at: usize, packets: &[Outgoing], results: &mut [Sent]) {
+    /// Sends a device's frames; those that its driver or the socket did not take go by packet socket, which
+    /// waits for room.
+    fn flush_device(&mut self, at: usize, packets: &[Outgoing]) {
         let device = &mut self.devices[at];
-        let taken = device.flush(results);
-        for frame in &device.frames[taken..] {
+        device.flush();
+        for frame in &device.frames {
             if let Some(hop) = self.packet.hop(packets[frame.position].tunnel).copied() {
                 self.packet.take_frame(frame.position, frame.header, &hop);
             }
@@ -134,6 +136,7 @@ impl Device {
             retry_in: 0,
             has_failed: false,
             frames: Vec::with_capacity(2 * BURST),
+            dropped: Vec::with_capacity(2 * BURST),
             is_passed_by: false,
         };
         device.open(queue);
@@ -176,23 +179,28 @@ impl Device {
         copied
     }
 
-    /// Sends its frames; returns how many of them the kernel took, and closes the socket where not all.
-    fn flush(&mut self, results: &mut [Sent]) -> usize {
-        let frames = &self.frames;
-        let Some(socket) = self.socket.as_mut().filter(|_| !frames.is_empty()) else {
-            return frames.len();
+    /// Sends its frames; those that were not taken are left. Closes the socket where it does not go on.
+    fn flush(&mut self) {
+        let Some(socket) = self.socket.as_mut().filter(|_| !self.frames.is_empty()) else {
+            return;
         };
-        let refused = super::SendError::Full;
-        let stalled = socket.flush(|at| results[frames[at].position] = Err(refused));
-        let Err(stalled) = stalled else {
-            return frames.len();
-        };
-        let (link, cause) = (self.link, stalled.cause);
-        debug!("AF_XDP socket on device {link} does not go on: {cause}; by packet socket");
-        self.socket = None;
-        self.is_passed_by = true;
-        self.retry_in = RETRY_AFTER;
-        stalled.taken
+        let (dropped, frames) = (&mut self.dropped, &mut self.frames);
+        dropped.clear();
+        let flushed = socket.flush(|at| dropped.push(at));
+        let taken = flushed
+            .as_ref()
+            .map_or_else(|stalled| stalled.taken, |()| frames.len());
+        for (place, &at) in dropped.iter().enumerate() {
+            frames[place] = frames[at]; // in their order, so that `at` is never below `place`
+        }
+        frames.drain(dropped.len()..taken.max(dropped.len()));
+        if let Err(stalled) = flushed {
+            let (link, cause) = (self.link, stalled.cause);
+            debug!("AF_XDP socket on device {link} does not go on: {cause}; by packet socket");
+            self.socket = None;
+            self.is_passed_by = true;
+            self.retry_in = RETRY_AFTER;
+        }
     }
 
     fn end_burst(&mut self, queue: u32) {
@@ -237,7 +245,7 @@ impl Egress for XskEgress {
     ) {
         for (position, packet) in packets.iter().enumerate() {
             let taken = write_header(burst, packet, tunnels)
-                .and_then(|header| self.take((burst, packets), position, header, results));
+                .and_then(|header| self.take((burst, packets), position, header));
             if taken.is_err() {
                 results[position] = taken;
             }
