@@ -32,7 +32,7 @@ enum Kind {
     Tunlb(Settings),
 }
 
-const ALL: [Contender; 9] = [
+const ALL: [Contender; 10] = [
     contender(NAIVE, Kind::Naive),
     contender("kernel-forwarding", Kind::Kernel),
     contender("tunlb", Kind::Tunlb(DEFAULT)),
@@ -41,6 +41,7 @@ const ALL: [Contender; 9] = [
     contender("tunlb-xsk", Kind::Tunlb(Settings::ipip("xsk"))),
     contender("tunlb-gue", Kind::Tunlb(Settings::gue(false))),
     contender("tunlb-gue-uso", Kind::Tunlb(Settings::gue(true))),
+    contender("tunlb-queue-500", Kind::Tunlb(Settings::short_queue())),
     contender(BUSY_POLL, Kind::Tunlb(Settings::busy_poll())),
 ];
 

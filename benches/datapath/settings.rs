@@ -37,6 +37,14 @@ impl Settings {
         }
     }
 
+    /// The queue that the kernel gives a TUN, as the naive loop has it.
+    pub(crate) const fn short_queue() -> Self {
+        Self {
+            more: "queue_length = 500\n",
+            ..DEFAULT
+        }
+    }
+
     pub(crate) const fn busy_poll() -> Self {
         Self {
             more: "busy_poll = \"50us\"\n",

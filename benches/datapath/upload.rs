@@ -16,12 +16,12 @@ use tunlb::packet::vnet::{Gso, PartialChecksum, VnetHeader};
 use crate::generator::Shared;
 use crate::lab::{GENERATOR_CORE, Lab, PORT, VIP, packet_socket, pin, succeeded};
 
-/// A whole segment, IP header included: with an IPIP header it fills an Ethernet frame.
-pub(crate) const SEGMENT_BYTES: usize = 1480;
+/// A whole segment, IP header included: with a GUE header it fills an Ethernet frame.
+pub(crate) const SEGMENT_BYTES: usize = 1472;
 
 /// IPv4 (20) and TCP (20) headers, and the timestamps option (12).
 const HEADER_BYTES: usize = 52;
-const SEGMENT_DATA: u16 = 1428;
+const SEGMENT_DATA: u16 = 1420;
 
 /// Segments of a super-packet; 45 are 64 KiB.
 const SEGMENTS: usize = 45;

@@ -7,7 +7,7 @@ use std::{
     fmt,
     io::{self, IoSlice},
     num::NonZeroUsize,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd},
 };
 
 use log::debug;
@@ -15,6 +15,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{
     netlink::{Address, Link, Netlink, NetlinkError, TunAttributes, TunMode, TunQueueing},
+    sys,
     sysctl::{Sysctl, is_device_name},
     undo::{Undo, UndoError},
 };
@@ -276,6 +277,10 @@ pub struct Queue {
 }
 
 impl Queue {
+    fn file(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
     /// How it hands packets over.
     #[must_use]
     pub const fn framing(&self) -> Framing {
@@ -288,7 +293,7 @@ impl Queue {
     /// # Errors
     /// `WouldBlock` when none waits; otherwise the driver's error.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.device.recv(buffer)
+        sys::read(self.file(), buffer)
     }
 
     /// Gives one packet to the kernel, as if the device had received it.
@@ -297,7 +302,7 @@ impl Queue {
     /// The driver's error, such as EIO where the device is down or EINVAL where it is no IP packet.
     pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
         match self.framing {
-            Framing::Plain => self.device.send(packet),
+            Framing::Plain => sys::write_parts(self.file(), &[IoSlice::new(packet)]),
             Framing::Offloads => self.send_framed(&VnetHeader::default(), packet),
         }
     }
@@ -309,7 +314,7 @@ impl Queue {
     pub fn send_framed(&self, header: &VnetHeader, packet: &[u8]) -> io::Result<usize> {
         let header = header.encode();
         let parts = [IoSlice::new(&header), IoSlice::new(packet)];
-        self.device.send_vectored(&parts)
+        sys::write_parts(self.file(), &parts)
     }
 
     /// The same for a packet in up to `PARTS` parts; for a queue with [`Framing::Offloads`] the first begins with
@@ -327,7 +332,7 @@ impl Queue {
             *vector = IoSlice::new(part);
             count += 1;
         }
-        self.device.send_vectored(&vectors[..count])
+        sys::write_parts(self.file(), &vectors[..count])
     }
 }
 

@@ -134,7 +134,8 @@ fn fragments_follow_their_flow_to_a_draining_backend_by_four_workers() {
 fn assert_fragments_follow(lab: &Lab, workers: usize) {
     let site = Site::new(lab);
     // So that no fragment is cut again.
-    site.client.run("ip link set eth0 mtu 1480");
+    site.client
+        .run("ip route replace default via 10.0.9.1 mtu 1480");
     let _echoes = echo_datagrams(&site);
     let mut director = Reloading::start(lab, &site, &config(workers, DNS, &[]));
     let before = names_of_flows(&site, 5);

@@ -11,6 +11,7 @@
 
 mod affinity;
 mod datagrams;
+mod direct;
 mod features;
 mod heap;
 mod mapping;
@@ -23,6 +24,7 @@ mod xsk;
 
 pub use affinity::{pin_to_cpu, usable_cpus};
 pub use datagrams::{Datagrams, MOST_DATAGRAMS, send_datagrams};
+pub use direct::{read, write_parts};
 pub use features::has_device_feature;
 pub use heap::release_freed_memory;
 pub use option::{

@@ -248,8 +248,9 @@ fn the_next_boot() {
 #[test]
 fn segments_of_full_size() {
     in_lab(|lab| {
-        let bench = Bench::new(lab);
-        assert_eq!(bench.examine().status_of("B24"), "pass");
+        let bench = Bench::kept(lab);
+        let fits = bench.examine();
+        assert_eq!(fits.status_of("B24"), "pass", "{}", fits.check("B24"));
         // An operator's rule that comes before the decapsulator's.
         let first = "from 10.0.0.100 lookup main priority 100";
         bench.backend().run(&format!("ip rule add {first}"));
