@@ -20,11 +20,11 @@ use crate::lab::{GENERATOR_CORE, Lab, PORT, VIP, packet_socket, pin, succeeded};
 pub(crate) const SEGMENT_BYTES: usize = 1472;
 
 /// IPv4 (20) and TCP (20) headers, and the timestamps option (12).
-const HEADER_BYTES: usize = 52;
+const HEADER_BYTES: u16 = 52;
 const SEGMENT_DATA: u16 = 1420;
 
 /// Segments of a super-packet; 45 are 64 KiB.
-const SEGMENTS: usize = 45;
+const SEGMENTS: u16 = 45;
 
 const FLOWS: u16 = 64;
 
@@ -60,7 +60,7 @@ impl Uploads {
         while !shared.is_stopped() {
             for frame in &self.frames {
                 match self.socket.send(frame) {
-                    Ok(_) => shared.count(SEGMENTS as u64),
+                    Ok(_) => shared.count(SEGMENTS.into()),
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                     Err(error) => return Err(error).context("cannot send a super-packet"),
                 }
@@ -82,7 +82,7 @@ fn socket() -> Result<Socket> {
             libc::SOL_PACKET,
             libc::PACKET_VNET_HDR,
             (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
+            libc::socklen_t::try_from(size_of_val(&on))?,
         )
     })?;
     Ok(socket)
@@ -90,15 +90,15 @@ fn socket() -> Result<Socket> {
 
 /// What the kernel is told, the Ethernet header, and the super-packet of one flow.
 fn frame(flow: u16) -> Vec<u8> {
-    let data = SEGMENTS * usize::from(SEGMENT_DATA);
-    let length = (HEADER_BYTES + data) as u16;
+    let data = SEGMENTS * SEGMENT_DATA;
+    let length = HEADER_BYTES + data;
     let header = VnetHeader {
         checksum: Some(PartialChecksum {
             start: 14 + 20,
             offset: 16,
         }),
         gso: Some((Gso::Tcp(Version::V4), SEGMENT_DATA)),
-        header_length: 14 + HEADER_BYTES as u16,
+        header_length: 14 + HEADER_BYTES,
     };
     let mut ip = vec![0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 6, 0, 0];
     ip[2..4].copy_from_slice(&length.to_be_bytes());
@@ -118,6 +118,6 @@ fn frame(flow: u16) -> Vec<u8> {
     tcp.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]);
     let parts = [&header.encode()[..], &ETHERNET, &ip, &tcp];
     let mut frame = parts.concat();
-    frame.resize(frame.len() + data, 0x5a);
+    frame.resize(frame.len() + usize::from(data), 0x5a);
     frame
 }
