@@ -3,6 +3,7 @@
 //! Opens no device and needs no privileges. Text: the configuration on stdout, problems and
 //! warnings on stderr. JSON: one document on stdout, whatever the outcome.
 
+mod plan;
 mod report;
 
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use crate::io::sys::usable_cpus;
 
 use super::source::{ConfigSource, complain_about};
 use super::{BAD_NEWS, complain, print};
-use report::{KeyDisplay, Plan, Report};
+use plan::Plan;
+use report::{KeyDisplay, Report};
 
 /// Arguments of `tunlb check`.
 #[derive(Debug, clap::Args)]

@@ -107,7 +107,7 @@ impl Admission {
     ///
     /// # Errors
     /// The [`Refusal`], never [`Refusal::InjectionFailed`].
-    pub fn admit<'a>(&self, packet: Decapsulated<'a>) -> Result<&'a [u8], Refusal> {
+    pub fn admit<'a>(&self, packet: Decapsulated<'a>) -> Result<&'a mut [u8], Refusal> {
         if !self.is_director(packet.outer_source) {
             return Err(Refusal::NotDirector);
         }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn admit<'a>(rules: &Admission, packet: &'a mut [u8]) -> Result<&'a [u8], Refusal> {
-        rules.admit(open_ipv4(packet)?)
+        rules.admit(open_ipv4(packet)?).map(|inner| &*inner)
     }
 
     #[test]

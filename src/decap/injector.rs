@@ -4,7 +4,10 @@
 use std::io;
 
 use crate::{
-    io::{sys::ReceiveBatch, tun::Queue},
+    io::{
+        sys::ReceiveBatch,
+        tun::{Framing, Queue},
+    },
     packet::coalesce::{self, Coalescer, Frame, MAX_SEGMENTS, UdpRule, Window},
 };
 
@@ -62,6 +65,10 @@ impl Injector {
         for packet in batch.packets_mut().flat_map(|received| received.each()) {
             let opened = carrier.open(packet).map_err(Refusal::from);
             match opened.and_then(|packet| admission.admit(packet)) {
+                // A device that was there before stays as it is.
+                Ok(inner) if output.queue.framing() == Framing::Plain => {
+                    output.write_plainly(inner, totals)?;
+                }
                 Ok(inner) => {
                     if window.is_full() {
                         output.write(&window, totals)?;
@@ -81,6 +88,15 @@ impl Output {
         window
             .frames()
             .try_for_each(|frame| self.write_frame(&frame, totals))
+    }
+
+    fn write_plainly(&self, packet: &mut [u8], totals: &mut Totals) -> Result<(), DecapError> {
+        coalesce::complete(packet);
+        match self.queue.send(packet) {
+            Ok(_) => totals.count_injected(1),
+            Err(error) => self.not_injected(&error, 1, totals)?,
+        }
+        Ok(())
     }
 
     fn write_frame(

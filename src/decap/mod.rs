@@ -200,7 +200,7 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     let (watch, stop) = Watch::open()?;
     let mut undo = Undo::new()?;
     let queues = settings.workers();
-    let tun = TunDevice::open(settings.tun(), queues, Offloads::Always, TUN_MTU, &mut undo)?;
+    let tun = TunDevice::open(settings.tun(), queues, Offloads::IfNew, TUN_MTU, &mut undo)?;
     let device = Device {
         index: tun.index,
         name: tun.name.clone(),

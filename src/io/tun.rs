@@ -107,7 +107,7 @@ impl TunDevice {
         let existing = netlink.link(name).map_err(netlink_error)?;
         let queueing = queueing_for(name, existing.as_ref(), queues)?;
         let framing = match (offloads, &existing) {
-            (Offloads::Always, _) | (Offloads::IfNew, None) => Framing::Offloads,
+            (Offloads::IfNew, None) => Framing::Offloads,
             (Offloads::Never, _) | (Offloads::IfNew, Some(_)) => Framing::Plain,
         };
         let queues = open_queues(name, (queueing, framing), queues)?;
@@ -244,10 +244,8 @@ fn open_queues(
 pub enum Offloads {
     /// Never.
     Never,
-    /// Where it is new: for one that is read from.
+    /// Where it is new.
     IfNew,
-    /// Always: for one that is written to only.
-    Always,
 }
 
 /// How a queue hands packets over.

@@ -137,7 +137,7 @@ fn segments_are_the_kernel_s() {
 #[test]
 #[ignore = "run by segments_are_the_kernel_s in a namespace of its own"]
 fn segments_are_the_kernel_s_inside() {
-    let source = open("source", Offloads::Always);
+    let source = open("source", Offloads::IfNew);
     let mut plain = open("plain", Offloads::Never);
     let mut offloads = open("offloads", Offloads::IfNew);
     for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {

@@ -321,6 +321,14 @@ impl Group {
     }
 }
 
+/// Completes the checksum of a packet that leaves as it came and without a header, where it is partial.
+pub fn complete(packet: &mut [u8]) {
+    let partial = headers::version(packet).and_then(|version| partial::find(version, packet));
+    if let Some(checksum) = partial {
+        checksum.complete(packet).ok(); // it was found in the packet
+    }
+}
+
 /// The header of a packet that leaves as it came: the kernel is told of a checksum that is partial.
 #[must_use]
 pub fn alone(packet: &[u8]) -> [u8; VnetHeader::LENGTH] {
