@@ -137,7 +137,11 @@ pub(crate) fn connected_socket() -> io::Result<UdpSocket> {
 fn flood(sockets: &[UdpSocket], payload_bytes: usize, shared: &Shared) -> Result<()> {
     pin(GENERATOR_CORE).context("cannot pin the generator")?;
     for socket in sockets {
-        cut_into(socket, payload_bytes).context("cannot set UDP_SEGMENT")?;
+        let size = libc::c_int::try_from(payload_bytes)?;
+        set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, size).context("cannot set UDP_SEGMENT")?;
+        // As a sender has it who sends datagrams singly: the kernel sets DF on no larger ones.
+        let always = libc::IP_PMTUDISC_DO;
+        set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, always).context("cannot set DF")?;
     }
     let batch = BATCH.min(MAX_DATAGRAM_BYTES / payload_bytes);
     let payload = vec![0_u8; batch * payload_bytes];
@@ -152,20 +156,16 @@ fn flood(sockets: &[UdpSocket], payload_bytes: usize, shared: &Shared) -> Result
     Ok(())
 }
 
-/// Makes the socket cut what it is given into datagrams of this payload (udp(7), UDP_SEGMENT): one way
-/// through the stack for a batch. The lab's veth takes single packets only, so it sees no difference.
-fn cut_into(socket: &UdpSocket, payload_bytes: usize) -> io::Result<()> {
-    let value = libc::c_int::try_from(payload_bytes).map_err(io::Error::other)?;
+/// Sets an option. UDP_SEGMENT (udp(7)) makes a socket cut what it is given into datagrams of that payload: one
+/// way through the stack for a batch. The lab's veth takes single packets only, so it sees no difference.
+fn set(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
     let value = (&raw const value).cast();
     // SAFETY: the value lives until the call returns, which reads `length` bytes of it.
-    succeeded(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            value,
-            length,
-        )
-    })
+    succeeded(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) })
 }

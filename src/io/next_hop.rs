@@ -21,7 +21,7 @@ pub type Found = Result<Hop, NoHop>;
 pub struct Resolved {
     /// By far end.
     pub hops: BTreeMap<IpAddr, Found>,
-    /// Device and address of each next hop.
+    /// Device and address of each next hop that is to be confirmed.
     pub neighbours: BTreeSet<(u32, IpAddr)>,
     /// Names of all devices, by their index.
     pub devices: BTreeMap<u32, String>,
@@ -64,7 +64,10 @@ pub fn resolve(
         let way = way_to(far_end, netlink)?;
         let found = way.and_then(|way| {
             let hop = tables.hop(far_end, way, by)?;
-            resolved.neighbours.insert((way.link, way.next));
+            let neighbour = (way.link, way.next);
+            if !tables.fixed.contains(&neighbour) {
+                resolved.neighbours.insert(neighbour);
+            }
             Ok(hop)
         });
         resolved.hops.insert(far_end, found);
@@ -80,6 +83,9 @@ pub fn resolve(
     Ok(resolved)
 }
 
+/// States of neighbours that need no confirmation.
+const FIXED: [&str; 2] = ["PERMANENT", "NOARP"];
+
 /// As ethtool(8) names it.
 const SEGMENTATION: &str = "tx-udp-segmentation";
 
@@ -88,16 +94,23 @@ const SEGMENTATION: &str = "tx-udp-segmentation";
 struct Tables {
     links: BTreeMap<u32, Link>,
     neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
+    /// Those of them that an operator set. To ask the kernel to confirm one would make it forget that
+    /// (`NEIGH_UPDATE_F_USE` in `__neigh_update`, linux/net/core/neighbour.c) and ask the network.
+    fixed: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Tables {
     fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
         let links = netlink.links()?.into_iter();
-        let neighbours = netlink.neighbours()?.into_iter();
+        let neighbours = netlink.neighbours()?;
+        let is_fixed = |known: &&Neighbour| FIXED.contains(&known.state.as_str());
+        let key = |known: &Neighbour| (known.link, known.address);
         Ok(Self {
             links: links.map(|link| (link.index, link)).collect(),
+            fixed: neighbours.iter().filter(is_fixed).map(key).collect(),
             neighbours: neighbours
-                .filter_map(|known| Some(((known.link, known.address), usable_address(&known)?)))
+                .iter()
+                .filter_map(|known| Some((key(known), usable_address(known)?)))
                 .collect(),
         })
     }

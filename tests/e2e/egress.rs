@@ -99,6 +99,32 @@ fn a_backend_that_moves_is_served_at_once() {
     });
 }
 
+/// A neighbour entry that an operator made stays what it is; any other one is confirmed before it goes stale.
+#[test]
+fn only_what_the_kernel_found_is_confirmed() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let [b1, b2] = ["10.0.1.11", "10.0.1.12"];
+        let entry = |address| {
+            site.director
+                .run(&format!("ip neigh show {address} dev eth0"))
+        };
+        for (address, state) in [(b1, "permanent"), (b2, "stale")] {
+            let known = entry(address);
+            let mac = known.split_whitespace().nth(2).unwrap();
+            site.director.run(&format!(
+                "ip neigh replace {address} lladdr {mac} dev eth0 nud {state}"
+            ));
+        }
+        let director = site.run(&["--vip", WEB, "--backend", b1, "--backend", b2]);
+        wait_until("the stale entry to be confirmed", || {
+            entry(b2).contains("REACHABLE")
+        });
+        assert!(entry(b1).contains("PERMANENT"), "{}", entry(b1));
+        director.stop();
+    });
+}
+
 /// What each egress puts on the wire for the same packets, apart from what the kernel chooses.
 #[test]
 fn the_wire_is_the_same_by_every_egress() {

@@ -23,7 +23,7 @@ use crate::packet::{
 
 /// Source ports of a family: a power of two. More spread flows over more of a backend's receive queues, and
 /// make fewer packets leave together.
-pub const SOURCE_PORTS: u16 = 1;
+pub const SOURCE_PORTS: u16 = 4;
 
 /// The first of the dynamic ports (RFC 6335 §6), of which a flow's hash chooses one.
 const FIRST_PORT: u16 = 0xc000;
