@@ -1,6 +1,6 @@
 //! One burst's way: ingress, director, egress. The same code over a TUN, a capture file or memory.
 //!
-//! No threads, no clock, no waiting: [`worker`](super::worker) turns it in an event loop; `tunlb replay`,
+//! No threads, no clock, no waiting: a worker turns it in an event loop; `tunlb replay`,
 //! tests, benches and fuzzing turn it over packets in memory. A capture is taken of the burst that left.
 
 use std::io;

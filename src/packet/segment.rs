@@ -15,8 +15,7 @@ pub struct PackedFlow {
     pub addresses: [u64; 4],
     /// Source and destination port.
     pub ports: u32,
-    /// The protocol's number, with [`SOURCE_V6`](Self::SOURCE_V6) and
-    /// [`DESTINATION_V6`](Self::DESTINATION_V6); 0 is no flow's.
+    /// The protocol's number, with a bit for each address that is IPv6; 0 is no flow's.
     pub kind: u8,
 }
 
