@@ -166,6 +166,15 @@ start_decap() {
   if is_gue "$1"; then arguments+=(--gue "$GUE_PORT"); fi
   start "$device" backend "$TUNLB" decap --tun "$device" --setup "${arguments[@]}"
   wait_for_word decapsulating "$device"
+  # Its routes for answers announce segments that fit the tunnel. An operator's rules that come first let
+  # full-sized packets come, about which the client must be told.
+  for name; do
+    if [[ ${VIP[$name]} = *:* ]]; then
+      on backend ip -6 rule add from "${VIP[$name]}" lookup main priority 100
+    else
+      on backend ip rule add from "${VIP[$name]}" lookup main priority 100
+    fi
+  done
 }
 
 # ---------------------------------------------------------------------------------------- traffic

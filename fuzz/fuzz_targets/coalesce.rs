@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tunlb::packet::VNET_HEADER;
+use tunlb::packet::vnet::VnetHeader;
 use tunlb::packet::coalesce::{Coalescer, MAX_SEGMENTS, WINDOW};
 
 fuzz_target!(|data: &[u8]| {
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     for frame in window.frames() {
         let of_frame: Vec<_> = frame.packets().collect();
         assert!(of_frame.len() == usize::from(frame.count()) && of_frame.len() <= MAX_SEGMENTS);
-        let headers = frame.header().len() - VNET_HEADER;
+        let headers = frame.header().len() - VnetHeader::LENGTH;
         for (packet, payload) in of_frame.iter().zip(frame.payloads()) {
             assert_eq!(payload, &packet[headers..], "{packet:02x?}");
         }
