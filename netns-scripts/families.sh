@@ -49,6 +49,7 @@ main() {
   start web backend "$LAB_ROOT/netns-scripts/httpd.py" backend :: # which takes IPv4, too
   end_ipip
   end_gue
+  let_full_sized_packets_come
   start watch backend "$LAB_ROOT/netns-scripts/watch.py" eth0
   start_director
   wait_for_word listening web
@@ -166,13 +167,17 @@ start_decap() {
   if is_gue "$1"; then arguments+=(--gue "$GUE_PORT"); fi
   start "$device" backend "$TUNLB" decap --tun "$device" --setup "${arguments[@]}"
   wait_for_word decapsulating "$device"
-  # Its routes for answers announce segments that fit the tunnel. An operator's rules that come first let
-  # full-sized packets come, about which the client must be told.
-  for name; do
+}
+
+# The decapsulators' routes for answers announce segments that fit the tunnel. An operator's rules that come
+# first let full-sized packets come, about which the client must be told.
+let_full_sized_packets_come() {
+  local name
+  for name in "${COMBINATIONS[@]}"; do
     if [[ ${VIP[$name]} = *:* ]]; then
-      on backend ip -6 rule add from "${VIP[$name]}" lookup main priority 100
+      on backend ip -6 rule add from "${VIP[$name]}" lookup main priority 10
     else
-      on backend ip rule add from "${VIP[$name]}" lookup main priority 100
+      on backend ip rule add from "${VIP[$name]}" lookup main priority 10
     fi
   done
 }
