@@ -88,13 +88,13 @@ impl Director {
     /// Makes a packet that is to leave fit the tunnel: one that is too long becomes its own first fragment, and
     /// the others follow behind the burst.
     pub(super) fn fit(&mut self, burst: &mut Burst, frame: usize, now: Timestamp) {
-        let Some(&Verdict::Forward(forward)) = self.verdicts.get(frame) else {
+        let Some(Verdict::Forward(forward)) = self.verdicts.get(frame) else {
             return;
         };
-        let meta = &forward.meta;
-        if meta.dont_fragment || meta.version == Version::V6 {
+        if forward.meta.dont_fragment || forward.meta.version == Version::V6 {
             return;
         }
+        let (forward, meta) = (*forward, &forward.meta);
         if let Some(room) = self.exceeded(meta, forward.backend, now) {
             self.verdicts[frame] = match meta.segmentation {
                 Some(segmentation) => self.segment_finer(forward, segmentation, burst, frame, room),
