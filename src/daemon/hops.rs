@@ -17,6 +17,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use super::published::Current;
 use super::ways::{self, Obstacles, Policy, Ways};
 use crate::director::Snapshot;
+use crate::doctor::gather;
 use crate::io::egress::Hops;
 use crate::io::netlink::{Drained, Monitor, Netlink, NetlinkError, PolicyTopic, Topic};
 use crate::io::next_hop::{self, Resolved};
@@ -99,6 +100,8 @@ struct Watcher {
 #[derive(Debug)]
 struct Policies {
     monitors: Vec<Monitor>,
+    /// Whether the kernel tells of rules of nftables.
+    watches_filters: bool,
     obstacles: Obstacles,
     read: Instant,
     /// How long the reading took.
@@ -109,7 +112,10 @@ struct Policies {
 impl Policies {
     fn watch(registry: &Registry, netlink: &mut Netlink) -> Result<Self> {
         let mut monitors = Vec::new();
-        for topic in [PolicyTopic::Filters, PolicyTopic::Ipsec] {
+        // To listen loads nftables into a kernel without, and who has no `nft` could then read no rules.
+        let watches_filters = gather::may_have_nftables();
+        let filters = watches_filters.then_some(PolicyTopic::Filters);
+        for topic in filters.into_iter().chain([PolicyTopic::Ipsec]) {
             match Monitor::open_policies(topic) {
                 Ok(mut monitor) => {
                     monitor.register(registry, POLICIES, Interest::READABLE)?;
@@ -122,6 +128,7 @@ impl Policies {
         let read = Instant::now();
         Ok(Self {
             monitors,
+            watches_filters,
             obstacles: Obstacles::read(netlink),
             read,
             took: read.elapsed(),
@@ -140,7 +147,7 @@ impl Policies {
     fn due(&self) -> Option<Duration> {
         let interval = if self.changed {
             POLICY_INTERVAL.max(10 * self.took)
-        } else if has_legacy_tables() {
+        } else if !self.watches_filters || has_legacy_tables() {
             LEGACY_INTERVAL
         } else {
             return None;

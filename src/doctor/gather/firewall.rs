@@ -38,7 +38,7 @@ fn nft(modules: &Modules) -> Observed<String> {
 }
 
 /// The module is there as soon as there is a table; `nft` itself would load it.
-fn may_have_nftables(modules: &Modules) -> bool {
+pub(super) fn may_have_nftables(modules: &Modules) -> bool {
     !matches!(
         modules.state("nf_tables"),
         Some(ModuleState::Available | ModuleState::Absent)

@@ -207,6 +207,12 @@ pub(super) fn packet_filters(root: &Path) -> FirewallFacts {
     firewall::read(&Modules::read(root, &kernel()))
 }
 
+/// Whether this kernel may have nftables: built in, or loaded already. To ask it would load them.
+#[must_use]
+pub fn may_have_nftables() -> bool {
+    firewall::may_have_nftables(&Modules::read(Path::new("/"), &kernel()))
+}
+
 fn unseen_firewall() -> FirewallFacts {
     FirewallFacts {
         nft: Observed::Unseen("reading the firewall failed".to_owned()),
