@@ -11,7 +11,7 @@ use crate::packet::PackedFlow;
 /// No entry; the end of a list or chain.
 pub(in crate::director) const NONE: u32 = u32::MAX;
 
-/// Of a flow's key; keyed, so that nobody can aim flows at one bucket.
+/// Of a flow's key; keyed, so that packets cannot be made to share a bucket.
 pub(super) fn hash(key: &PackedFlow, state: &RandomState) -> u64 {
     let mut hasher = state.build_hasher();
     let [a, b, c, d] = key.addresses;

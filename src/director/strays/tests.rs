@@ -276,8 +276,8 @@ fn an_answer_about_a_backend_that_left() {
     site.read(1, &[unreachable(port)], NOW);
     site.adopt(&[BackendState::Disabled; 3]);
     site.ask(1, NOW);
-    let nobody = Decided::Dropped(DropReason::NoBackend);
-    assert_eq!(site.read(1, &[], NOW), [nobody]);
+    let dropped = Decided::Dropped(DropReason::NoBackend);
+    assert_eq!(site.read(1, &[], NOW), [dropped]);
     assert_eq!(site.dropped(1), 1);
 }
 

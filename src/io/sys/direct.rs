@@ -1,6 +1,6 @@
 //! Reads and writes without the C library's: in a program with threads it makes each call one that a thread
-//! can be cancelled at (pthreads(7)), which costs two atomic operations, 4 % of a packet's time. Nobody is
-//! cancelled here.
+//! can be cancelled at (pthreads(7)), which costs two atomic operations, 4 % of a packet's time. No thread
+//! is cancelled here.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
