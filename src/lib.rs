@@ -12,6 +12,9 @@
 //! - [`io`]: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
 //! - [`decap`]: the backend's userspace decapsulator.
 //! - [`doctor`]: gathers facts about a machine and judges them.
+//! - [`site`]: a configuration and this host's routes become a snapshot.
+//! - [`control`]: the one owner of what a running director runs by.
+//! - [`api`]: what a running director tells others, and takes from them.
 //! - [`daemon`]: the director's threads; the only place that joins `io` to `director`.
 //! - [`cli`]: one file per subcommand; the only place that prints.
 //!
@@ -19,12 +22,15 @@
 
 #![deny(unsafe_code)]
 
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod decap;
 pub mod director;
 pub mod doctor;
 pub mod io;
 pub mod packet;
+pub mod site;
 pub mod text;

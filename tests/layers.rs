@@ -30,16 +30,29 @@ const LAYERS: &[(&str, &[&str])] = &[
         "doctor",
         &["text", "packet", "director", "config", "io", "decap"],
     ),
+    ("site", &["text", "packet", "director", "config", "io"]),
+    (
+        "control",
+        &["text", "packet", "director", "config", "io", "site"],
+    ),
+    (
+        "api",
+        &[
+            "text", "packet", "director", "config", "io", "site", "control",
+        ],
+    ),
     (
         "daemon",
         &[
-            "text", "packet", "director", "config", "io", "decap", "doctor",
+            "text", "packet", "director", "config", "io", "decap", "doctor", "site", "control",
+            "api",
         ],
     ),
     (
         "cli",
         &[
-            "text", "packet", "director", "config", "io", "decap", "doctor", "daemon",
+            "text", "packet", "director", "config", "io", "decap", "doctor", "site", "control",
+            "api", "daemon",
         ],
     ),
     ("main", &["cli"]),

@@ -66,7 +66,7 @@ impl Site {
         self.reloads += 1;
         let next = snapshot(&mut self.roster, self.reloads);
         self.pipeline.adopt(next, 0);
-        let flows = self.roster.all_traffic().flows;
+        let flows = self.roster.counters().all_traffic().flows;
         assert_eq!(flows, self.pipeline.director().flows().len() as u64);
     }
 }

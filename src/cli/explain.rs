@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use super::source::ConfigSource;
 use super::{BAD_NEWS, parse_protocol, print};
-use crate::daemon::Paths;
+use crate::site::{Paths, taken_for_healthy};
 use crate::director::Roster;
 use crate::io::netlink::Netlink;
 use crate::packet::{FlowKey, Protocol};
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     let paths = Paths::resolve(&config, &mut Netlink::open()?)?;
-    let snapshot = paths.snapshot(&config, &mut Roster::default())?;
+    let snapshot = paths.snapshot(&config, &mut Roster::default(), taken_for_healthy)?;
     let report = Report::new(&config, &paths, &snapshot, &flow);
     print(&if args.json {
         report.to_json()?

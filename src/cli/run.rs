@@ -17,7 +17,7 @@ use super::verbosity::Verbosity;
 use super::{BAD_NEWS, complain, print, size};
 use crate::config::Config;
 use crate::daemon::{
-    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason, Totals,
+    self, CaptureOptions, CaptureTo, Filter, HostSetup, ReadAgain, RunOptions, StopReason, Totals,
 };
 
 /// Arguments of `tunlb run`.
@@ -95,6 +95,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let options = RunOptions {
         setup,
         capture: capture(args, &config)?,
+        file: args.source.config.clone(),
     };
     let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
@@ -132,7 +133,7 @@ fn end_by_signals_in_a_container() -> Result<Arc<AtomicBool>> {
 const KILLED: i32 = 128;
 
 /// Where the configuration came as flags, there is nothing to read again.
-fn reload(source: &ConfigSource) -> Option<Reload> {
+fn reload(source: &ConfigSource) -> Option<ReadAgain> {
     source.config.as_ref()?;
     let source = source.clone();
     Some(Arc::new(move || source.load_again()))

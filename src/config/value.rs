@@ -55,7 +55,7 @@ pub(super) const DEFAULT_PROTOCOL: Protocol = Protocol::Tcp;
 /// The GUE port where none is named: the one that IANA assigned.
 pub(super) const DEFAULT_GUE_PORT: NonZeroU16 = const { NonZeroU16::new(6080).expect("not 0") };
 /// The weight of a backend that names none.
-pub(super) const DEFAULT_WEIGHT: u16 = 1;
+pub const DEFAULT_WEIGHT: u16 = 1;
 
 /// What is accepted where no value is.
 pub(super) const LEFT_OUT: &str = "the key left out";

@@ -18,6 +18,7 @@ use super::mail::Mail;
 use super::pipeline::{Pipeline, Turn};
 use super::tee::Tee;
 use super::{Event, Shared};
+use crate::control::{Heartbeat, WorkerLink};
 use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp, Verdict};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
@@ -58,6 +59,7 @@ pub(super) struct Worker<I, E> {
     mail: Option<Mail>,
     stop: Arc<AtomicBool>,
     pace: Pace,
+    heartbeat: Arc<Heartbeat>,
     /// When a burst with packets was read last.
     busy_at: Timestamp,
     /// Packets of the first burst after the queue was empty: one where they come alone, so that each leaves
@@ -72,24 +74,24 @@ pub(super) struct Worker<I, E> {
 #[derive(Debug)]
 pub(super) struct Remote {
     stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
+    link: WorkerLink,
 }
 
 impl Remote {
-    /// The worker looks at what is published, also when no packet comes.
-    pub(super) fn wake(&self) -> io::Result<()> {
-        self.waker.wake()
-    }
-
     /// The worker returns after the burst it is at.
     pub(super) fn stop(&self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.waker.wake()
+        self.link.waker.wake()
     }
 
     /// For those that have something for the worker.
     pub(super) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
+        Arc::clone(&self.link.waker)
+    }
+
+    /// For those that watch the worker.
+    pub(super) fn link(&self) -> WorkerLink {
+        self.link.clone()
     }
 }
 
@@ -106,9 +108,15 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         poll.registry()
             .register(&mut source, TUN, Interest::READABLE)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let heartbeat = Arc::new(Heartbeat::new(shared.epoch));
+        let link = WorkerLink {
+            counters: Arc::clone(pipeline.director().counters()),
+            heartbeat: Arc::clone(&heartbeat),
+            waker: Arc::new(Waker::new(poll.registry(), WAKE)?),
+        };
         let remote = Remote {
             stop: Arc::clone(&stop),
-            waker: Arc::new(Waker::new(poll.registry(), WAKE)?),
+            link,
         };
         let worker = Self {
             poll,
@@ -119,6 +127,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             mail: None,
             stop,
             pace,
+            heartbeat,
             busy_at: Timestamp::START,
             first: 1,
             limit: KernelPathMtu::Route,
@@ -164,6 +173,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             self.pipeline
                 .limit(if run == 0 { self.first } else { BURST });
             let now = self.now();
+            self.heartbeat.beat(now);
             self.adopt();
             self.limit_egress(now);
             let reading = self.turn(now)?;
@@ -209,6 +219,8 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         if is_new {
             self.pipeline
                 .adopt(Arc::clone(&published.snapshot), published.longest);
+            // A full channel is no loss: control looks for itself after a while.
+            self.shared.events.try_send(Event::Adopted).ok();
         }
         if is_new || !Arc::ptr_eq(&hops, &self.hops) {
             let tunnels = Arc::clone(self.pipeline.director().snapshot());

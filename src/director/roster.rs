@@ -19,7 +19,8 @@ use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
 use super::spec::{FlowLimits, HashKey, Mss, RingSize, VipSpec};
-use super::verdict::{Counters, Traffic};
+use super::reader::CounterReader;
+use super::verdict::Counters;
 use crate::packet::{Encap, FamilyMismatch};
 
 /// What a snapshot is built from.
@@ -44,7 +45,7 @@ pub struct Roster {
     vacant: Vec<BackendIndex>,
     rings: Rings,
     path_mtus: Arc<PathMtus>,
-    workers: Vec<Arc<Counters>>,
+    counters: CounterReader,
     /// Of the last snapshot that was asked for.
     epoch: u64,
     /// The last snapshot that was built; the next one shares what did not change.
@@ -61,8 +62,6 @@ struct Holder {
     seen: u64,
     /// The epoch of the first snapshot after that without it.
     left: Option<u64>,
-    /// Counted for those who held the index before.
-    before: Traffic,
 }
 
 impl Roster {
@@ -77,7 +76,7 @@ impl Roster {
 
     /// From now on the counts of this worker tell whether an index is still in use.
     pub fn attach(&mut self, worker: Arc<Counters>) {
-        self.workers.push(worker);
+        self.counters.attach(worker);
     }
 
     /// Builds the snapshot that follows the last one. `health` tells what was measured of each
@@ -150,42 +149,22 @@ impl Roster {
         Ok(snapshot)
     }
 
-    /// What all workers counted for the backend that holds `index`.
+    /// Reads what the workers count, by the indices of the last snapshot.
     #[must_use]
-    pub fn traffic(&self, index: BackendIndex) -> Traffic {
-        let holder = self.holders.get(index.position());
-        let before = holder.map(|holder| holder.before).unwrap_or_default();
-        self.counted(index) - before
-    }
-
-    /// What all workers counted for all backends, those that left among them.
-    #[must_use]
-    pub fn all_traffic(&self) -> Traffic {
-        let workers = self.workers.iter();
-        workers.map(|worker| worker.all_traffic()).sum()
-    }
-
-    /// The workers' counters.
-    #[must_use]
-    pub fn workers(&self) -> &[Arc<Counters>] {
-        &self.workers
+    pub const fn counters(&self) -> &CounterReader {
+        &self.counters
     }
 
     /// Whether every worker forwards by the snapshot of that epoch, or a later one.
     #[must_use]
     pub fn is_adopted(&self, epoch: u64) -> bool {
-        self.workers.iter().all(|worker| worker.adopted() >= epoch)
+        self.counters.is_adopted(epoch)
     }
 
     /// How many different rings the last snapshot has; VIPs with equal backends share one.
     #[must_use]
     pub fn rings(&self) -> usize {
         self.rings.len()
-    }
-
-    fn counted(&self, index: BackendIndex) -> Traffic {
-        let workers = self.workers.iter();
-        workers.map(|worker| worker.traffic(index)).sum()
     }
 
     /// The services of a plan; those of the last snapshot where they are the same.
@@ -248,7 +227,7 @@ impl Roster {
         let left = self.indices.values().filter(|index| {
             let left = self.holders[index.position()].left;
             // In this order: a worker that has adopted enters no further flow.
-            left.is_some_and(|left| self.is_adopted(left)) && self.counted(**index).flows == 0
+            left.is_some_and(|left| self.is_adopted(left)) && self.counters.counted(**index).flows == 0
         });
         let mut left: Vec<_> = left.copied().collect();
         left.sort_unstable(); // a map has no order, and runs should be alike
@@ -277,8 +256,8 @@ impl Roster {
             identity,
             seen: self.epoch,
             left: None,
-            before: self.counted(index),
         };
+        self.counters.begin(index);
         match self.holders.get_mut(index.position()) {
             Some(vacant) => *vacant = holder,
             None => self.holders.push(holder),

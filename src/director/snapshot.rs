@@ -52,6 +52,12 @@ impl Vip {
     pub const fn address(&self) -> IpAddr {
         self.service.address
     }
+
+    /// All backends, in the order of the configuration.
+    #[must_use]
+    pub fn backends(&self) -> &[BackendIndex] {
+        &self.backends
+    }
 }
 
 /// What a packet needs of its backend: one cache line.

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::daemon::Paths;
+use crate::site::Paths;
 use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
 use crate::text::json;

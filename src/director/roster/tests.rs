@@ -1,3 +1,4 @@
+use super::super::verdict::Traffic;
 use super::*;
 use crate::director::eligible::Takes;
 use crate::director::spec::{AllDown, BackendSpec, BackendState, Echo, HashFields, Mss, PortMatch};
@@ -189,7 +190,7 @@ fn a_backend_that_returns_in_time_gets_its_index_back() {
         seats(&third)[1..],
         [(host(3), index(2)), (host(2), index(1))]
     );
-    let Traffic { packets, flows, .. } = roster.traffic(index(1));
+    let Traffic { packets, flows, .. } = roster.counters().traffic(index(1));
     assert_eq!((packets, flows), (1, 1));
 }
 
@@ -206,7 +207,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
     workers.iter().for_each(|worker| adopt(worker, &second));
     let third = build(&mut roster, &[vip(80, &[2])]);
     assert_eq!(seats(&third), [(host(2), index(0))]);
-    assert_eq!(roster.traffic(index(0)), Traffic::default());
+    assert_eq!(roster.counters().traffic(index(0)), Traffic::default());
     workers[1].count_sent(index(0), 40);
     workers[1].count_flow(index(0));
     let one = Traffic {
@@ -215,14 +216,14 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         untracked: 0,
         flows: 1,
     };
-    assert_eq!(roster.traffic(index(0)), one);
+    assert_eq!(roster.counters().traffic(index(0)), one);
     let all = Traffic {
         packets: 3,
         bytes: 240,
         untracked: 2,
         flows: 1,
     };
-    assert_eq!(roster.all_traffic(), all);
+    assert_eq!(roster.counters().all_traffic(), all);
 }
 
 /// A set that is refused leaves the roster so that the next one is as if it had not been.

@@ -13,12 +13,12 @@
 use anyhow::{Context as _, Result};
 use log::{info, warn};
 
-use super::paths::Paths;
 use super::preflight::HostSetup;
 use crate::io::netlink::{Link, Netlink};
 use crate::io::sysctl::{Sysctl, SysctlError};
 use crate::io::undo::Undo;
 use crate::packet::Version;
+use crate::site::Paths;
 use crate::text::plain::Plain;
 use crate::text::shell;
 

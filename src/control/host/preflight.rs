@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use log::warn;
 
 use super::forwarding;
-use super::paths::Paths;
 use crate::config::Config;
 use crate::io::netlink::{Netlink, RouteKind, RouteQuery};
 use crate::io::sysctl::Sysctl;
 use crate::io::undo::Undo;
 use crate::packet::Version;
+use crate::site::Paths;
 use crate::text::plain::Plain;
 use crate::text::shell;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use log::info;
 
+use super::events::{EventKind, EventLog, Happening};
 use crate::director::{BackendIndex, BackendState, Roster, Snapshot};
 
 /// Who is draining and was not reported yet.
@@ -32,18 +33,24 @@ impl Drains {
     }
 
     /// Says of every backend that was waited for and has no flow left that it is drained.
-    pub(super) fn report(&mut self, snapshot: &Snapshot, roster: &Roster) {
+    pub(super) fn report(&mut self, snapshot: &Snapshot, roster: &Roster, events: &EventLog) {
         if !roster.is_adopted(snapshot.epoch()) {
             return; // a worker may still give it a new flow
         }
-        let ended = |index: &BackendIndex| roster.traffic(*index).flows == 0;
+        let ended = |index: &BackendIndex| roster.counters().traffic(*index).flows == 0;
         let drained: Vec<_> = self.draining.iter().copied().filter(ended).collect();
         for index in drained {
             self.draining.remove(&index);
             self.reported.insert(index);
             if let Some(backend) = snapshot.backend(index) {
                 let (vip, address) = (&snapshot.vip(backend.vip).name, backend.address);
-                info!("vip {vip}: backend {address} is drained: its last flow ended");
+                let text = format!("vip {vip}: backend {address} is drained: its last flow ended");
+                info!("{text}");
+                events.tell(Happening {
+                    vip: Some(vip.clone()),
+                    backend: Some(address),
+                    ..Happening::new(EventKind::Drained, text)
+                });
             }
         }
     }

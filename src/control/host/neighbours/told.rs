@@ -7,7 +7,7 @@ use log::{error, warn};
 
 use super::Vip;
 use crate::config::{Config, Neighbour};
-use crate::daemon::NAMED;
+use crate::site::NAMED;
 use crate::io::netlink::Netlink;
 use crate::io::on_link::{Missing, Subnet};
 use crate::io::sysctl::Sysctl;

@@ -7,28 +7,28 @@
 //! The kernel drops the route into a TUN with its device. Without another one a host that forwards would
 //! then send packets for the VIP by its default route, back to the router that sent them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use log::{debug, warn};
 
-use super::{NAMED, Paths, SMALLEST_IPV6_MTU};
 use crate::config::Config;
 use crate::io::netlink::Netlink;
 use crate::io::sysctl::Sysctl;
 use crate::io::undo::Undo;
+use crate::site::{NAMED, Paths, SMALLEST_IPV6_MTU};
 
 /// The smallest MTU of an IPv4 link (RFC 791 §3.2).
 const SMALLEST_IPV4_MTU: u32 = 68;
 
 /// What is to lead into the TUN.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub struct Wanted {
     vips: BTreeSet<IpAddr>,
     /// Of the TUN, in bytes.
-    pub(super) mtu: u32,
+    pub mtu: u32,
 }
 
 impl Wanted {
@@ -36,7 +36,7 @@ impl Wanted {
     ///
     /// # Errors
     /// A VIP is left with less than its address family needs.
-    pub(super) fn new(config: &Config, paths: &Paths) -> Result<Self> {
+    pub fn new(config: &Config, paths: &Paths) -> Result<Self> {
         let rooms = paths.inner_mtus(config);
         for (vip, &room) in &rooms {
             let smallest = match vip {
@@ -65,7 +65,6 @@ pub(super) struct Routes {
     /// Of the TUN, in bytes.
     mtu: u32,
     vips: BTreeSet<IpAddr>,
-    guards: Guards,
 }
 
 /// The VIPs with an unreachable route behind that into the TUN.
@@ -100,7 +99,7 @@ impl Guards {
     }
 
     /// Removes those of other VIPs than the `wanted` ones.
-    fn retain(&mut self, wanted: &Wanted, undo: &mut Undo) -> Result<()> {
+    pub(super) fn retain(&mut self, wanted: &Wanted, undo: &mut Undo) -> Result<()> {
         let gone = self.0.iter().copied();
         let gone: Vec<_> = gone.filter(|vip| !wanted.vips.contains(vip)).collect();
         for vip in gone {
@@ -114,19 +113,13 @@ impl Guards {
 
 impl Routes {
     /// No routes yet into the device of this name, index and MTU.
-    pub(super) const fn new(tun: String, index: u32, mtu: u32, guards: Guards) -> Self {
+    pub(super) const fn new(tun: String, index: u32, mtu: u32) -> Self {
         Self {
             tun,
             index,
             mtu,
             vips: BTreeSet::new(),
-            guards,
         }
-    }
-
-    /// Makes the VIPs of `wanted` unreachable without a route into the TUN, as [`Guards::add`] does.
-    pub(super) fn guard(&mut self, wanted: &Wanted, undo: &mut Undo) {
-        self.guards.add(wanted, undo);
     }
 
     /// Of the TUN, in bytes.
@@ -134,28 +127,74 @@ impl Routes {
         self.mtu
     }
 
-    /// A host route for every VIP address of `wanted` into the TUN. Routes of other VIPs go.
+    /// The device is up and has the MTU of `wanted`, and every VIP address of it a host route into the device.
+    /// Routes of other VIPs go. Returns what others had changed and is so again.
     ///
     /// # Errors
     /// The kernel's refusal of a change; those before it are made.
-    pub(super) fn follow(&mut self, wanted: &Wanted, undo: &mut Undo) -> Result<()> {
+    pub(super) fn lead(
+        &mut self,
+        wanted: &Wanted,
+        netlink: &mut Netlink,
+        undo: &mut Undo,
+    ) -> Result<Vec<String>> {
+        let mut restored = self.restore_device(netlink)?;
+        self.set_mtu(wanted.mtu, netlink)?;
         self.prepare_device(wanted, undo)?;
-        let gone: Vec<_> = self
-            .vips
-            .iter()
-            .copied()
-            .filter(|vip| !wanted.vips.contains(vip))
-            .collect();
-        for vip in gone {
+        restored.extend(self.restore_routes(wanted, netlink)?);
+        self.follow(wanted, undo)?;
+        Ok(restored)
+    }
+
+    /// Gives the device its state and MTU back.
+    fn restore_device(&self, netlink: &mut Netlink) -> Result<Vec<String>> {
+        let tun = &self.tun;
+        let mut restored = Vec::new();
+        let Some(link) = netlink.link_at(self.index)? else {
+            return Ok(restored); // it was deleted: its workers end, and the director with them
+        };
+        if !link.up {
+            let up = netlink.set_up(self.index);
+            up.with_context(|| format!("cannot set {tun} up again"))?;
+            restored.push(format!("{tun} had been set down, and is up again"));
+        }
+        if link.mtu != self.mtu {
+            self.write_mtu(self.mtu, netlink)?;
+            let mtu = self.mtu;
+            restored.push(format!("{tun} had MTU {}, and has {mtu} again", link.mtu));
+        }
+        Ok(restored)
+    }
+
+    /// Adds the routes that were there and are gone.
+    fn restore_routes(&self, wanted: &Wanted, netlink: &mut Netlink) -> Result<Vec<String>> {
+        if self.vips.is_empty() {
+            return Ok(Vec::new());
+        }
+        let there: HashSet<_> = netlink.routes_through(self.index)?.into_iter().collect();
+        let gone = self.vips.intersection(&wanted.vips).copied();
+        let gone: Vec<_> = gone.filter(|vip| !there.contains(&IpNet::from(*vip))).collect();
+        for &vip in &gone {
+            let added = netlink.add_route(vip.into(), self.index);
+            added.with_context(|| format!("vip {vip}: cannot route it into {} again", self.tun))?;
+        }
+        let told = gone.iter().take(NAMED);
+        let told = told.map(|vip| format!("the route of vip {vip} into {} had been removed, and is there again", self.tun));
+        let more = gone.len().saturating_sub(NAMED);
+        let more = (more > 0).then(|| format!("so are the routes of {more} more VIPs"));
+        Ok(told.chain(more).collect())
+    }
+
+    /// A host route for every VIP address of `wanted`.
+    fn follow(&mut self, wanted: &Wanted, undo: &mut Undo) -> Result<()> {
+        let gone = self.vips.difference(&wanted.vips).copied();
+        for vip in gone.collect::<Vec<_>>() {
             undo.remove_route(self.index, vip.into())
                 .with_context(|| format!("vip {vip}: cannot remove its route"))?;
             self.vips.remove(&vip);
         }
-        self.guards.retain(wanted, undo)?;
-        for &vip in &wanted.vips {
-            if self.vips.contains(&vip) {
-                continue;
-            }
+        let new = wanted.vips.difference(&self.vips).copied();
+        for vip in new.collect::<Vec<_>>() {
             debug!("vip {vip}: routed into {}", self.tun);
             undo.add_route(self.index, &self.tun, IpNet::from(vip))
                 .with_context(|| format!("vip {vip}: cannot route it into {}", self.tun))?;
@@ -181,17 +220,17 @@ impl Routes {
         Ok(())
     }
 
-    /// Gives the device this MTU, in bytes.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(super) fn set_device_mtu(&mut self, mtu: u32, netlink: &mut Netlink) -> Result<()> {
+    fn set_mtu(&mut self, mtu: u32, netlink: &mut Netlink) -> Result<()> {
         if mtu != self.mtu {
-            netlink
-                .set_mtu(self.index, mtu)
-                .with_context(|| format!("cannot set the MTU of {} to {mtu}", self.tun))?;
+            self.write_mtu(mtu, netlink)?;
             self.mtu = mtu;
         }
         Ok(())
+    }
+
+    fn write_mtu(&self, mtu: u32, netlink: &mut Netlink) -> Result<()> {
+        netlink
+            .set_mtu(self.index, mtu)
+            .with_context(|| format!("cannot set the MTU of {} to {mtu}", self.tun))
     }
 }

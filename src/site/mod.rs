@@ -1,4 +1,5 @@
-//! The way to each backend: by which device, from which address, with which MTU.
+//! A site: a configuration, and what this host says of the ways to its backends: by which device, from which
+//! address, with which MTU. Both together are the snapshot that packets are forwarded by. No threads.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,12 +9,18 @@ use std::num::NonZeroU32;
 use anyhow::{Context as _, Result, bail};
 use log::{debug, warn};
 
-use super::NAMED;
+
 use crate::config::Config;
-use crate::director::{Health, Roster, Snapshot, VipSpec};
+use crate::director::{Health, Roster, Snapshot, Vip, VipIndex, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
-use crate::packet::{Encap, EncapKind, SourceRule};
+use crate::packet::{Encap, EncapKind, FamilyMismatch, SourceRule};
 use crate::text::Plain;
+
+/// More objects than this are counted in the log, not named.
+pub(crate) const NAMED: usize = 8;
+
+/// The smallest MTU of an IPv6 link (RFC 8200 §5).
+pub(crate) const SMALLEST_IPV6_MTU: u32 = 1280;
 
 /// The largest MTU that the TUN driver takes (`tun_setup`, linux/drivers/net/tun.c).
 const LONGEST_TUN_MTU: u32 = 65_535;
@@ -21,8 +28,14 @@ const LONGEST_TUN_MTU: u32 = 65_535;
 /// The MTU to assume where no backend has a route yet: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;
 
-/// The way to one backend at start.
-#[derive(Debug, Clone)]
+/// For [`Paths::snapshot`], where nothing is measured.
+#[must_use]
+pub const fn taken_for_healthy(_: &VipSpec, _: IpAddr) -> Health {
+    Health::Healthy
+}
+
+/// The way to one backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Path {
     /// Where the outer source of its tunnels comes from.
     source: SourceRule,
@@ -33,7 +46,7 @@ struct Path {
 }
 
 /// The ways to all backends.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     /// By address of the backend.
     paths: BTreeMap<IpAddr, Path>,
@@ -48,16 +61,95 @@ impl Paths {
     /// # Errors
     /// A route that leads back into the TUN; a kernel that does not answer.
     pub fn resolve(config: &Config, netlink: &mut Netlink) -> Result<Self> {
+        let mut paths = Self::looked_up(netlink)?;
+        paths.complete(config, netlink)?;
+        warn_of_no_route(&paths.paths);
+        Ok(paths)
+    }
+
+    /// The host's devices, and no way yet.
+    fn looked_up(netlink: &mut Netlink) -> Result<Self> {
         let links = netlink.links()?;
-        let links = links.into_iter().map(|link| (link.index, link)).collect();
-        let mut paths = BTreeMap::new();
+        Ok(Self {
+            paths: BTreeMap::new(),
+            links: links.into_iter().map(|link| (link.index, link)).collect(),
+        })
+    }
+
+    /// Asks for the ways to backends of `config` that are not known yet.
+    ///
+    /// # Errors
+    /// As of [`resolve`](Self::resolve).
+    pub fn complete(&mut self, config: &Config, netlink: &mut Netlink) -> Result<()> {
         for backend in config.vips.iter().flat_map(|vip| &vip.backends) {
-            if let Entry::Vacant(entry) = paths.entry(backend.address) {
-                entry.insert(resolve(backend.address, config, &links, netlink)?);
+            if let Entry::Vacant(entry) = self.paths.entry(backend.address) {
+                entry.insert(resolve(backend.address, config, &self.links, netlink)?);
             }
         }
-        warn_of_no_route(&paths);
-        Ok(Self { paths, links })
+        Ok(())
+    }
+
+    /// Asks for all ways again. One that cannot be used now, because it leads back into the TUN, stays what it
+    /// was, and is told.
+    ///
+    /// # Errors
+    /// A kernel that does not answer.
+    pub fn again(&self, config: &Config, netlink: &mut Netlink) -> Result<(Self, Vec<String>)> {
+        let mut next = Self::looked_up(netlink)?;
+        let mut unusable = Vec::new();
+        for backend in config.vips.iter().flat_map(|vip| &vip.backends) {
+            let Entry::Vacant(entry) = next.paths.entry(backend.address) else {
+                continue;
+            };
+            let found = resolve(backend.address, config, &next.links, netlink);
+            let path = match (found, self.paths.get(&backend.address)) {
+                (Ok(path), _) => path,
+                (Err(error), Some(known)) => {
+                    unusable.push(format!("{error:#}"));
+                    *known
+                }
+                (Err(error), None) => return Err(error),
+            };
+            entry.insert(path);
+        }
+        Ok((next, unusable))
+    }
+
+    /// What is different of the ways in `next`, one line for each backend that has one in both.
+    #[must_use]
+    pub fn differences(&self, next: &Self) -> Vec<(IpAddr, String)> {
+        let both = self.paths.iter().filter_map(|(backend, before)| {
+            let after = next.paths.get(backend)?;
+            let (old, new) = (self.way(before), next.way(after));
+            (old != new).then(|| (*backend, format!("{new}, not {old} any more")))
+        });
+        both.collect()
+    }
+
+    /// In a few words.
+    fn way(&self, path: &Path) -> String {
+        let device = path.link.and_then(|index| self.links.get(&index));
+        let (Some(device), Some(mtu)) = (device, path.mtu) else {
+            return "no route".to_owned();
+        };
+        let source = match path.source {
+            SourceRule::Fixed(source) if !source.is_unspecified() => format!(", outer source {source}"),
+            SourceRule::Fixed(_) | SourceRule::Entropy(_) => String::new(),
+        };
+        format!("by {}, MTU {mtu}{source}", Plain(&device.name))
+    }
+
+    /// The name of the device by which packets for a backend leave; `None` while it has no route.
+    #[must_use]
+    pub fn device(&self, backend: IpAddr) -> Option<&str> {
+        let link = self.paths.get(&backend)?.link?;
+        Some(&self.links.get(&link)?.name)
+    }
+
+    /// Where the outer source of its tunnels comes from.
+    #[must_use]
+    pub fn source(&self, backend: IpAddr) -> Option<SourceRule> {
+        Some(self.paths.get(&backend)?.source)
     }
 
     /// The ways as the configuration alone has them: no backend has a route, and an outer source
@@ -79,24 +171,60 @@ impl Paths {
     }
 
     /// What the packet path of `config` reads, with tunnels along these ways; it follows the last
-    /// snapshot of `roster`.
+    /// snapshot of `roster`. `health` tells what was measured of a backend of a VIP.
     ///
     /// # Errors
     /// What validation of the configuration would have refused.
-    pub fn snapshot(&self, config: &Config, roster: &mut Roster) -> Result<Snapshot> {
-        let ttl = config.director.encap.ttl;
-        let tunnel = |vip: &VipSpec, backend: IpAddr| {
-            let source = self.paths[&backend].source;
-            Encap::new(vip.encap, source, backend, ttl)
-        };
-        let health = |_: &VipSpec, _| Health::Healthy;
+    pub fn snapshot(
+        &self,
+        config: &Config,
+        roster: &mut Roster,
+        health: impl Fn(&VipSpec, IpAddr) -> Health,
+    ) -> Result<Snapshot> {
+        let tunnel = |vip: &VipSpec, backend| self.tunnel(config, vip, backend);
         let snapshot = roster.build(&config.plan(), health, tunnel)?;
-        let mtus = snapshot.path_mtus();
-        for (index, backend) in snapshot.backends() {
-            let mtu = self.paths[&backend.address].mtu;
-            mtus.configure(index, mtu.and_then(NonZeroU32::new));
+        for vip in snapshot.vips() {
+            self.configure_mtus(&snapshot, vip);
         }
         Ok(snapshot)
+    }
+
+    /// As [`snapshot`](Self::snapshot), where the last one was of the same VIPs and backends, and of nothing
+    /// but these `changed` VIPs the backends' weights, states, health or ways are different. At their cost.
+    ///
+    /// # Errors
+    /// What validation of the configuration would have refused.
+    pub fn refreshed(
+        &self,
+        config: &Config,
+        roster: &mut Roster,
+        changed: &[VipIndex],
+        health: impl Fn(&VipSpec, IpAddr) -> Health,
+    ) -> Result<Snapshot> {
+        let tunnel = |vip: &VipSpec, backend| self.tunnel(config, vip, backend);
+        let snapshot = roster.refresh(&config.plan(), changed, health, tunnel)?;
+        for &index in changed {
+            self.configure_mtus(&snapshot, snapshot.vip(index));
+        }
+        Ok(snapshot)
+    }
+
+    fn tunnel(
+        &self,
+        config: &Config,
+        vip: &VipSpec,
+        backend: IpAddr,
+    ) -> Result<Encap, FamilyMismatch> {
+        let source = self.paths[&backend].source;
+        Encap::new(vip.encap, source, backend, config.director.encap.ttl)
+    }
+
+    fn configure_mtus(&self, snapshot: &Snapshot, vip: &Vip) {
+        for &index in vip.backends() {
+            let mtu = snapshot.backend(index).and_then(|backend| self.mtu(backend.address));
+            let mtus = snapshot.path_mtus();
+            mtus.configure(index, mtu.and_then(NonZeroU32::new));
+        }
     }
 
     /// The longest packet in bytes that comes in by a device of this host, so that the kernel lets each pass
@@ -131,7 +259,7 @@ impl Paths {
     }
 
     /// The devices that packets for backends leave by, and backends' answers may come in by.
-    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         let used: BTreeSet<_> = self.paths.values().filter_map(|path| path.link).collect();
         used.into_iter().filter_map(|index| self.links.get(&index))
     }
@@ -223,17 +351,17 @@ fn path_mtu(
 
 /// Which packets to a backend the kernel refuses as too long, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MtuLimits {
+pub(crate) struct MtuLimits {
     /// The device's MTU.
-    pub(super) device: Option<u32>,
+    pub(crate) device: Option<u32>,
     /// The route's own, set by hand.
-    pub(super) route: Option<u32>,
+    pub(crate) route: Option<u32>,
     /// A smaller one that the kernel learnt by path MTU discovery.
-    pub(super) learnt: Option<u32>,
+    pub(crate) learnt: Option<u32>,
 }
 
 /// `None` without a route.
-pub(super) fn limits_to(
+pub(crate) fn limits_to(
     backend: IpAddr,
     netlink: &mut Netlink,
 ) -> Result<Option<MtuLimits>, NetlinkError> {

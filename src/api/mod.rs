@@ -1,0 +1,3 @@
+//! What a running director tells others, and takes from them: HTTP over a unix socket.
+
+pub mod model;

@@ -1,0 +1,69 @@
+//! What others see of a running director: published whole after each change, read without waiting for control.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::overlay::Overlay;
+use super::workers::WorkerLink;
+use crate::config::Config;
+use crate::director::{CounterReader, Snapshot};
+use crate::site::Paths;
+
+/// What stays the same as long as the process runs.
+#[derive(Debug)]
+pub struct Identity {
+    /// When it began to forward.
+    pub started: SystemTime,
+    /// The file of the configuration; `None` where it came as flags.
+    pub file: Option<PathBuf>,
+    /// The TUN device.
+    pub tun: String,
+    /// One for each thread of the data path.
+    pub workers: Vec<WorkerLink>,
+}
+
+/// The state of a director after its last change.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Counts the changes of configuration, overrides and health, from 1.
+    pub generation: u64,
+    /// As the file says, or the flags.
+    pub config: Arc<Config>,
+    /// With what operators changed since.
+    pub effective: Arc<Config>,
+    /// What they changed.
+    pub overlay: Arc<Overlay>,
+    /// The ways to backends.
+    pub paths: Arc<Paths>,
+    /// What the workers forward by.
+    pub snapshot: Arc<Snapshot>,
+    /// What they count, by the indices of that snapshot.
+    pub counters: CounterReader,
+    /// When the configuration was applied.
+    pub loaded: SystemTime,
+    /// How the last reload ended; `None` before the first.
+    pub last_reload: Option<LastReload>,
+    /// What keeps the director from its work now.
+    pub problems: Arc<[HostProblem]>,
+}
+
+/// How the last reload ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastReload {
+    /// When.
+    pub at: SystemTime,
+    /// Why the configuration was refused; nothing where it was applied.
+    pub problems: Vec<String>,
+}
+
+/// Something of this host that keeps packets from their way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostProblem {
+    /// A word that stays the same while it lasts, such as "ip_forward".
+    pub what: String,
+    /// In a sentence, with the fix.
+    pub text: String,
+    /// Whether packets of some VIP get no further.
+    pub keeps_from_work: bool,
+}
