@@ -8,6 +8,7 @@
 mod balance;
 mod capture;
 mod checksums;
+mod converge;
 mod decap;
 mod doctor;
 mod doctor_fix;

@@ -27,6 +27,8 @@ pub(super) struct Report<'a> {
     /// How many there are.
     problems_total: usize,
     warnings: &'a [String],
+    /// What this host shows to be impossible; `None` where it was not asked.
+    host: Option<&'a [String]>,
     config: Option<ConfigView<'a>>,
     plan: Option<&'a Plan>,
 }
@@ -37,6 +39,7 @@ impl<'a> Report<'a> {
         key: KeyDisplay,
         plan: &'a Plan,
         warnings: &'a [String],
+        host: Option<&'a [String]>,
     ) -> Self {
         Self {
             schema: SCHEMA,
@@ -44,6 +47,7 @@ impl<'a> Report<'a> {
             problems: &[],
             problems_total: 0,
             warnings,
+            host,
             config: Some(ConfigView::new(config, key)),
             plan: Some(plan),
         }
@@ -56,6 +60,7 @@ impl<'a> Report<'a> {
             problems: problems.first(),
             problems_total: problems.total(),
             warnings: &[],
+            host: None,
             config: None,
             plan: None,
         }

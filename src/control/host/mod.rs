@@ -73,6 +73,26 @@ pub trait Host {
     fn problems(&mut self, config: &Config) -> Vec<HostProblem>;
 }
 
+/// What this host shows to be impossible of a configuration, a line each. Needs no privileges and changes
+/// nothing.
+///
+/// # Errors
+/// No netlink socket.
+pub fn examine(config: &Config) -> Result<Vec<String>> {
+    let mut netlink = Netlink::open()?;
+    let refused = refuse(config, &mut netlink);
+    let paths = Paths::resolve(config, &mut netlink);
+    let paths = paths.and_then(|paths| Wanted::new(config, &paths));
+    let errors = [refused.err(), paths.err()].into_iter().flatten();
+    Ok(errors.map(|error| format!("{error:#}")).collect())
+}
+
+fn refuse(config: &Config, netlink: &mut Netlink) -> Result<()> {
+    preflight::refuse_local_vips(config, netlink)?;
+    preflight::refuse_local_backends(config, netlink)?;
+    neighbours::refuse_unusable_device(config, netlink)
+}
+
 /// The host that this process runs on.
 #[derive(Debug)]
 pub struct ThisHost {
@@ -140,8 +160,7 @@ fn warn_of_failures(failures: Vec<(Step, UndoError)>) {
 
 impl Host for ThisHost {
     fn refuse(&mut self, config: &Config) -> Result<()> {
-        preflight::refuse_local_vips(config, &mut self.netlink)?;
-        neighbours::refuse_unusable_device(config, &mut self.netlink)
+        refuse(config, &mut self.netlink)
     }
 
     fn paths(&mut self, config: &Config) -> Result<Paths> {

@@ -1,5 +1,6 @@
 //! What must be true of the host before packets flow: checked before anything is opened.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
@@ -45,6 +46,27 @@ pub(super) fn refuse_local_vips(config: &Config, netlink: &mut Netlink) -> Resul
             "vip {name}: {address} is a local address of this host, so the kernel answers its \
              packets and they never reach the TUN [D35]; {fix}"
         );
+    }
+    Ok(())
+}
+
+/// Refuses a backend that is this very host: what it decapsulates is for a VIP, whose route leads into the TUN
+/// again.
+pub(super) fn refuse_local_backends(config: &Config, netlink: &mut Netlink) -> Result<()> {
+    let addresses: HashSet<_> = netlink.addresses()?.iter().map(|held| held.net.addr()).collect();
+    for vip in &config.vips {
+        for backend in &vip.backends {
+            let address = backend.address;
+            if addresses.contains(&address) || address.is_loopback() {
+                bail!(
+                    "vip {}: backend {address} is an address of this host, which cannot be a backend of its \
+                     own: packets that it decapsulates would come back into {}; run the backend in a network \
+                     namespace or on a host of its own",
+                    vip.name,
+                    config.director.tun
+                );
+            }
+        }
     }
     Ok(())
 }
