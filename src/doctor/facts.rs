@@ -134,12 +134,23 @@ pub struct Link {
     pub arp: bool,
     /// Its driver kind: `ipip`, `tun`, `veth`; none for hardware and loopback.
     pub kind: Option<String>,
+    /// ARPHRD_* (linux/if_arp.h): 1 is Ethernet, 65534 none.
+    #[serde(default = "ethernet")]
+    pub hardware: u16,
+    /// Its group (`ip link set … group`); 0 is the default one.
+    #[serde(default)]
+    pub group: u32,
     /// Of an IP-in-IP tunnel device of the kernel.
     pub tunnel: Option<TunnelFacts>,
     /// Packets received, of all time.
     pub rx_packets: u64,
     /// Packets sent, of all time.
     pub tx_packets: u64,
+}
+
+/// Of devices in bundles that do not tell.
+const fn ethernet() -> u16 {
+    1
 }
 
 /// Which outer packets a tunnel device of the kernel takes.
@@ -267,6 +278,12 @@ pub struct Socket {
     pub queue_limit: u32,
     /// The program, where it could be found.
     pub program: Option<String>,
+    /// Its user.
+    #[serde(default)]
+    pub user: Option<u32>,
+    /// The group of the program.
+    #[serde(default)]
+    pub group: Option<u32>,
 }
 
 /// Packet filters as their own tools print them.
@@ -274,6 +291,9 @@ pub struct Socket {
 pub struct FirewallFacts {
     /// `nft --json list ruleset`; an empty text where the kernel has no nftables.
     pub nft: Observed<String>,
+    /// `nft list chains`, where that JSON has chains of devices: it does not tell of which (nft 1.0.6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nft_chains: Option<String>,
     /// The `iptables-save`s there are: `iptables-nft-save`, `iptables-legacy-save`, with `ip6tables-…`
     /// of each; by the program's name.
     pub iptables: BTreeMap<String, Observed<String>>,

@@ -22,9 +22,17 @@ pub(super) fn read(modules: &Modules) -> FirewallFacts {
     let nft = nft(modules);
     FirewallFacts {
         iptables: iptables(&nft),
+        nft_chains: chains(&nft),
         nft,
         conntrack: conntrack(Path::new("/proc/sys/net/netfilter/nf_conntrack_count")),
     }
+}
+
+/// The heads of all chains, where some are of devices.
+fn chains(nft: &Observed<String>) -> Option<String> {
+    let text = nft.seen()?;
+    let has_devices = ["\"ingress\"", "\"egress\""].iter().any(|hook| text.contains(hook));
+    has_devices.then(|| run("nft", &["list", "chains"]).ok())?
 }
 
 fn nft(modules: &Modules) -> Observed<String> {

@@ -367,7 +367,7 @@ fn filtered(
             (rule, outcome)
         }
         FilterVerdict::NotSeen(why) => return Some(Outcome::unknown(why)),
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(..) => {
             return None;
         }
     };

@@ -11,6 +11,7 @@ mod commands;
 mod decapsulation;
 mod director;
 mod filters;
+mod flow;
 mod forwarding;
 mod neighbour;
 mod outcome;

@@ -35,6 +35,10 @@ pub struct Link {
     pub arp: bool,
     /// Its link-layer address, of Ethernet devices.
     pub mac: Option<MacAddress>,
+    /// ARPHRD_* (linux/if_arp.h): 1 is Ethernet, 65534 none.
+    pub hardware: u16,
+    /// Its group; 0 is the default one.
+    pub group: u32,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -233,6 +237,7 @@ pub(super) fn link_of(message: LinkMessage) -> Link {
         loopback: flags.contains(LinkFlags::Loopback),
         arp: message.header.link_layer_type == LinkLayerType::Ether
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
+        hardware: message.header.link_layer_type.into(),
         ..Link::default()
     };
     for attribute in message.attributes {
@@ -246,6 +251,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.name = name;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
+    } else if let LinkAttribute::Group(group) = attribute {
+        link.group = group;
     } else if let LinkAttribute::TxQueueLen(packets) = attribute {
         link.queue_length = packets;
     } else if let LinkAttribute::Address(bytes) = attribute {
