@@ -297,6 +297,12 @@ pub struct FirewallFacts {
     /// The `iptables-save`s there are: `iptables-nft-save`, `iptables-legacy-save`, with `ip6tables-…`
     /// of each; by the program's name.
     pub iptables: BTreeMap<String, Observed<String>>,
+    /// `ipset save`, where rules of iptables ask for sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipsets: Option<String>,
+    /// The queues to programs (NFQUEUE) that some program reads; none: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<u16>>,
     /// Connections that conntrack knows now; none where it is not loaded.
     pub conntrack: Observed<Option<u64>>,
 }

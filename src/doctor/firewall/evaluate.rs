@@ -91,7 +91,7 @@ impl Sight<'_> {
             }
             Match::Within(bound) => self.within(*bound),
             Match::Beyond(bound) => self.within(*bound).not(),
-            Match::Undecidable => Truth::Perhaps,
+            Match::InIpset { .. } | Match::Undecidable => Truth::Perhaps,
         }
     }
 
@@ -196,6 +196,7 @@ impl Sight<'_> {
             Field::TcpFlags => Seen::of(packet.tcp_flags),
             Field::Length => Seen::number(packet.length.into()),
             Field::Fixed(value) => Seen::number(value),
+            Field::Dscp | Field::Ecn => Seen::number(0),
             Field::FragmentBits => Seen::Number {
                 value: 0,
                 known: !DONT_FRAGMENT,

@@ -15,6 +15,9 @@ pub(super) fn extension(module: &str, options: &[&Choice]) -> Option<Vec<Match>>
     };
     match module {
         "limit" | "hashlimit" | "connlimit" | "quota" => Some(vec![bound(options)]),
+        "set" => Some(vec![ipset(options)]),
+        "recent" => Some(vec![recent(options)]),
+        "connbytes" => Some(vec![connection_bytes(options)]),
         "ttl" | "hl" => each(&|option| compared(option, Field::TimeToLive)),
         "dscp" | "tos" | "ecn" => each(&traffic_class),
         "mac" => each(&link_source),
@@ -26,7 +29,9 @@ pub(super) fn extension(module: &str, options: &[&Choice]) -> Option<Vec<Match>>
         "policy" => Some(vec![ipsec(options)]),
         "devgroup" => each(&device_group),
         // Of the packets that are judged none has an extension header, a helper, or is one of these protocols.
-        "frag" | "rt" | "hbh" | "ah" | "esp" | "ipv4options" | "helper" => Some(vec![never()]),
+        "frag" | "rt" | "hbh" | "ah" | "esp" | "ipv4options" | "helper" | "ipv6header" => {
+            Some(vec![never()])
+        }
         _ => None,
     }
 }
@@ -69,6 +74,51 @@ fn bound(options: &[&Choice]) -> Match {
         (Some(bound), false) => Match::Within(bound),
         (Some(bound), true) => Match::Beyond(bound),
         (None, _) => Match::Undecidable,
+    }
+}
+
+/// `--match-set NAME src,dst`
+fn ipset(options: &[&Choice]) -> Match {
+    let asked = options.iter().find(|option| option.name == "--match-set");
+    match asked.map(|option| (option.values.as_slice(), option.negated)) {
+        Some(([name, dimensions], negated)) => Match::InIpset {
+            name: name.clone(),
+            by_source: dimensions.split(',').map(|by| by == "src").collect(),
+            negated,
+        },
+        Some(_) | None => Match::Undecidable,
+    }
+}
+
+/// A list of addresses seen of late: one that is put on it matches; one that has to be on it often does not.
+fn recent(options: &[&Choice]) -> Match {
+    let option = |name: &str| options.iter().find(|option| option.name == name);
+    if option("--set").is_some() {
+        return always();
+    }
+    match option("--hitcount").and_then(|hits| number(hits.value())) {
+        Some(hits) => Match::Beyond(connections(hits)),
+        None => Match::Undecidable,
+    }
+}
+
+/// `--connbytes FROM:TO`: what a connection has carried. That of one that begins is little.
+fn connection_bytes(options: &[&Choice]) -> Match {
+    const LITTLE: u64 = 100_000;
+    let amounts = options.iter().find(|option| option.name == "--connbytes");
+    let least = amounts.and_then(|option| {
+        let (from, _) = option.value().split_once(':').unwrap_or((option.value(), ""));
+        Some((number(from)?, option.negated))
+    });
+    match least {
+        Some((from, negated)) if from > LITTLE => {
+            if negated {
+                always()
+            } else {
+                never()
+            }
+        }
+        Some(_) | None => Match::Undecidable,
     }
 }
 

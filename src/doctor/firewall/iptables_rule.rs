@@ -116,7 +116,11 @@ fn end(target: &Choice, options: &[Choice]) -> Vec<Step> {
             port: option("--to-ports").and_then(|ports| ports.value().parse().ok()),
         }),
         "TPROXY" => Verdict::Divert,
-        "QUEUE" | "NFQUEUE" | "SYNPROXY" | "CLUSTERIP" | "NETMAP" => Verdict::Opaque,
+        "NFQUEUE" => Verdict::Queue {
+            number: option("--queue-num").map_or(Some(0), |queue| queue.value().parse().ok()),
+            bypass: option("--queue-bypass").is_some(),
+        },
+        "QUEUE" | "SYNPROXY" | "CLUSTERIP" | "NETMAP" => Verdict::Opaque,
         "MARK" => {
             let change = mark(option("--set-xmark"), Register::Mark);
             return vec![Step::Set(Register::Mark, change)];

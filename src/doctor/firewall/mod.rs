@@ -21,6 +21,7 @@ mod nft_text;
 mod nft_value;
 mod pass;
 mod queries;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -73,6 +74,8 @@ pub struct FilteredPacket {
     pub zone: Option<u32>,
     /// Least and most of its TTL or hop limit.
     pub ttl: (u8, u8),
+    /// The mark of its connection; none: not known. That of a new one is 0.
+    pub ct_mark: Option<u32>,
     /// What it came in by; none: not known.
     pub in_by: Option<DeviceKind>,
     /// What it leaves by.
@@ -123,6 +126,7 @@ impl FilteredPacket {
             answers: false,
             zone: Some(0),
             ttl: (LEAST_TTL, u8::MAX),
+            ct_mark: None,
             in_by: None,
             out_by: None,
             link_source: None,
@@ -162,8 +166,13 @@ pub enum ConntrackState {
 /// How conntrack keeps a packet's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracking {
-    /// In this zone.
-    InZone(u32),
+    /// In a zone.
+    InZone {
+        /// Which.
+        zone: u32,
+        /// The mark that the packet leaves on its connection; none: not known.
+        mark: Option<u32>,
+    },
     /// Not at all (notrack).
     Untracked,
 }
@@ -230,6 +239,12 @@ impl RuleText {
     pub fn place(&self) -> String {
         format!("{} {} {}", self.family, self.table, self.chain)
     }
+}
+
+/// An Ethernet address in colon form as the number that [`FilteredPacket::link_source`] is.
+#[must_use]
+pub fn link_number(text: &str) -> Option<u64> {
+    u64::try_from(names::link_address(text)?).ok()
 }
 
 /// Why rules cannot be read.
@@ -321,6 +336,7 @@ impl Firewall {
             Observed::Unseen(why) => firewall.not_seen(Family::Inet, "nft", why),
         }
         firewall.tables.extend(tables);
+        settle::settle(&mut firewall.tables, facts);
         Ok(firewall)
     }
 

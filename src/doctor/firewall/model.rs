@@ -175,7 +175,7 @@ impl Match {
         match self {
             Self::Compare(operands, _, elements) => operands.len() + elements.len(),
             Self::Either(conditions) => conditions.iter().map(Self::size).sum(),
-            Self::Within(_) | Self::Beyond(_) | Self::Undecidable => 1,
+            Self::InIpset { .. } | Self::Within(_) | Self::Beyond(_) | Self::Undecidable => 1,
         }
     }
 }
@@ -241,6 +241,12 @@ pub(super) enum Match {
     Compare(Vec<Operand>, Op, Arc<[Element]>),
     /// One of them holds.
     Either(Vec<Self>),
+    /// In an ipset of that name, by source (or destination) for each of its dimensions.
+    InIpset {
+        name: String,
+        by_source: Vec<bool>,
+        negated: bool,
+    },
     /// A rate, a number of connections or a quota that is within its bounds.
     Within(Bound),
     /// One that is beyond them.
@@ -341,6 +347,9 @@ pub(super) enum Field {
     Length,
     /// Always a constant for the packets that are judged.
     Fixed(u128),
+    /// Of the traffic class: nothing of ours sets either.
+    Dscp,
+    Ecn,
     /// TTL or hop limit.
     TimeToLive,
     /// A TCP option: its size where the rule asks for that, else whether it is there.
@@ -464,6 +473,11 @@ pub(super) enum Verdict {
     RewriteDestination(Destination),
     /// To another socket or device.
     Divert,
+    /// A program decides, which may not be there.
+    Queue {
+        number: Option<u16>,
+        bypass: bool,
+    },
     /// A program decides, or nothing we know.
     Opaque,
 }

@@ -168,6 +168,35 @@ const HARDWARE: &[(&str, u128)] = &[
     ("none", 65534),
 ];
 
+/// RFC 4594 §2, RFC 5865, RFC 8622.
+const DSCP: &[(&str, u128)] = &[
+    ("cs0", 0),
+    ("df", 0),
+    ("be", 0),
+    ("lephb", 1),
+    ("cs1", 8),
+    ("af11", 10),
+    ("af12", 12),
+    ("af13", 14),
+    ("cs2", 16),
+    ("af21", 18),
+    ("af22", 20),
+    ("af23", 22),
+    ("cs3", 24),
+    ("af31", 26),
+    ("af32", 28),
+    ("af33", 30),
+    ("cs4", 32),
+    ("af41", 34),
+    ("af42", 36),
+    ("af43", 38),
+    ("cs5", 40),
+    ("va", 44),
+    ("ef", 46),
+    ("cs6", 48),
+    ("cs7", 56),
+];
+
 const ETHERTYPES: &[(&str, u128)] = &[
     ("ip", ETHERTYPE_IPV4),
     ("ip6", ETHERTYPE_IPV6),
@@ -212,6 +241,8 @@ pub(super) fn number(field: Field, text: &str) -> Option<u128> {
         Field::NetworkFamily => FAMILIES,
         Field::EtherType => ETHERTYPES,
         Field::PacketType => PACKET_TYPES,
+        Field::Dscp => DSCP,
+        Field::Ecn => &[("not-ect", 0), ("ect1", 1), ("ect0", 2), ("ce", 3)],
         Field::InputKind | Field::OutputKind => HARDWARE,
         Field::InputGroup | Field::OutputGroup => &[("default", 0)],
         Field::SocketUser | Field::SocketGroup => &[("root", 0)],

@@ -29,8 +29,11 @@ pub(super) const fn packets_in(number: u64, seconds: u64) -> Bound {
 
 /// One client's connection is the second or third there at most.
 pub(super) const fn connections(most: u64) -> Bound {
-    const FEW: u64 = 3;
-    if most >= FEW { Bound::Ample } else { Bound::Tight }
+    match most {
+        0 => Bound::Left(0), // the connection itself is one
+        1 | 2 => Bound::Tight,
+        _ => Bound::Ample,
+    }
 }
 
 /// A flow's bytes a second, as small as it may be.

@@ -89,7 +89,8 @@ fn network(field: &str) -> Operand {
         "frag-off" => Field::FragmentBits,
         "ttl" | "hoplimit" => Field::TimeToLive,
         // What no rule and no application of ours sets.
-        "dscp" | "ecn" | "flowlabel" => Field::Fixed(0),
+        "dscp" => Field::Dscp,
+        "ecn" => Field::Ecn,
         _ => Field::Opaque,
     })
 }

@@ -173,12 +173,21 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
         "xt" if word(content, "type") == Some("match") => {
             steps.push(Step::Match(Match::Undecidable));
         }
-        "queue" => steps.push(Step::End(Verdict::Opaque)),
+        "queue" => steps.push(Step::End(Verdict::Queue {
+            number: content.get("num").map_or(Some(0), port),
+            bypass: has_word(content.get("flags"), "bypass"),
+        })),
         _ => match verdict(name, content) {
             Some(verdict) => steps.push(Step::End(verdict)),
             None => steps.extend(anything()),
         },
     }
+}
+
+/// Whether a text or a list of texts has that one.
+fn has_word(json: Option<&Json>, word: &str) -> bool {
+    let is = |json: &Json| json.as_str() == Some(word);
+    json.is_some_and(|json| is(json) || json.as_array().is_some_and(|all| all.iter().any(is)))
 }
 
 /// May match or not, and may decide.

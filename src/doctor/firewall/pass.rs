@@ -280,7 +280,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
             Verdict::RewriteSource(_) => Kind::Rewrite,
             Verdict::RewriteDestination(to) => Kind::Divert(Diversion::Address(*to)),
             Verdict::Divert => Kind::Divert(Diversion::Elsewhere),
-            Verdict::Opaque => Kind::Unknown,
+            Verdict::Queue { .. } | Verdict::Opaque => Kind::Unknown,
             Verdict::Continue => return,
             Verdict::Return => {
                 let here = std::mem::replace(&mut at.here, Place::Gone);

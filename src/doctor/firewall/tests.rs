@@ -30,6 +30,8 @@ fn firewall(nft: &str, iptables: &[(&str, &str)]) -> Firewall {
         nft: seen(nft),
         iptables: texts.collect(),
         nft_chains: None,
+        ipsets: None,
+        queues: None,
         conntrack: Observed::Seen(None),
     })
     .unwrap()
@@ -680,6 +682,8 @@ fn what_was_not_seen_is_said() {
                 .map(|(program, text)| (program.to_owned(), text))
                 .collect::<BTreeMap<_, _>>(),
             nft_chains: None,
+        ipsets: None,
+        queues: None,
         conntrack: Observed::Seen(None),
         })
         .unwrap()

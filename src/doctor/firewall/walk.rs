@@ -29,7 +29,10 @@ pub(super) fn tracking(tables: &[Table], packet: &FilteredPacket) -> Option<Trac
     match walk.notrack {
         Notrack::Yes => Some(Tracking::Untracked),
         Notrack::Perhaps(_) => None,
-        Notrack::No => walk.zone.map(Tracking::InZone),
+        Notrack::No => walk.zone.map(|zone| Tracking::InZone {
+            zone,
+            mark: walk.ct_mark,
+        }),
     }
 }
 
@@ -40,9 +43,8 @@ impl<'p> Walk<'p> {
         mark: packet.mark,
         ct_mark: match packet.state {
             ConntrackState::New => Some(0),
-            ConntrackState::Established | ConntrackState::Invalid | ConntrackState::Untracked => {
-                None
-            }
+            ConntrackState::Established => packet.ct_mark,
+            ConntrackState::Invalid | ConntrackState::Untracked => None,
         },
         zone: packet.zone,
         notrack: Notrack::No,

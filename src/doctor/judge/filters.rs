@@ -164,9 +164,8 @@ fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
 }
 
 fn checks_reverse_path(rule: &RuleText) -> bool {
-    ["fib saddr", "rpfilter", "\"fib\""]
-        .iter()
-        .any(|word| rule.rule.contains(word))
+    let asks_for_way = rule.rule.contains("fib saddr") && rule.rule.contains("oif");
+    asks_for_way || ["rpfilter", "\"fib\""].iter().any(|word| rule.rule.contains(word))
 }
 
 /// The inner packet is dropped on the tunnel device.
@@ -448,6 +447,8 @@ fn outer_packet(case: &Case<'_>) -> FilteredPacket {
         source_is_routable: on_link,
         source_is_local: Some(false),
         destination_is_local: Some(true),
+        in_by: case.physical().map(flow::kind_of),
+        link_source: flow::link_address_of_director(case),
         ..FilteredPacket::new(FilterPath::ToThisHost, source, destination, protocol)
     }
 }

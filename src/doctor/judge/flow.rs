@@ -6,7 +6,7 @@ use super::filters::CLIENT_PORT;
 use super::service::serving;
 use crate::doctor::facts::Link;
 use crate::doctor::firewall::{
-    ConntrackState, DeviceKind, FilterPath, FilteredPacket, Firewall, Tracking,
+    ConntrackState, DeviceKind, FilterPath, FilteredPacket, Firewall, Tracking, link_number,
 };
 use crate::doctor::lang::{Lang, say};
 
@@ -48,11 +48,13 @@ pub(super) fn requests(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPac
     let first = inner_packet(case, ConntrackState::New);
     let state = match firewall.tracking(&first) {
         Some(Tracking::Untracked) => ConntrackState::Untracked,
-        Some(Tracking::InZone(_)) | None => ConntrackState::Established,
+        Some(Tracking::InZone { .. }) | None => ConntrackState::Established,
     };
+    let ct_mark = connection_mark(case, firewall);
     let later = |flags, length| FilteredPacket {
         tcp_flags: Some(flags),
         length,
+        ct_mark,
         ..inner_packet(case, state)
     };
     let mut packets = vec![(first, Part::First)];
@@ -74,6 +76,7 @@ pub(super) fn answers(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPack
         FilteredPacket {
             tcp_flags: flags,
             length,
+            ct_mark: connection_mark(case, firewall).filter(|_| known),
             ..answer_packet(case, state)
         }
     };
@@ -95,9 +98,20 @@ fn is_known(case: &Case<'_>, firewall: &Firewall) -> bool {
     let request = firewall.tracking(&inner_packet(case, ConntrackState::New));
     let answer = firewall.tracking(&answer_packet(case, ConntrackState::Established));
     match (request, answer) {
-        (Some(Tracking::InZone(request)), Some(Tracking::InZone(answer))) => request == answer,
+        (
+            Some(Tracking::InZone { zone: request, .. }),
+            Some(Tracking::InZone { zone: answer, .. }),
+        ) => request == answer,
         (Some(Tracking::Untracked), _) => false,
-        (None | Some(Tracking::InZone(_)), _) => true,
+        (None | Some(Tracking::InZone { .. }), _) => true,
+    }
+}
+
+/// The mark that the request's first packet leaves on its connection.
+fn connection_mark(case: &Case<'_>, firewall: &Firewall) -> Option<u32> {
+    match firewall.tracking(&inner_packet(case, ConntrackState::New))? {
+        Tracking::InZone { mark, .. } => mark,
+        Tracking::Untracked => None,
     }
 }
 
@@ -182,4 +196,15 @@ fn owner(case: &Case<'_>) -> (Option<u32>, Option<u32>) {
     serving(case, sockets)
         .next()
         .map_or((None, None), |socket| (socket.user, socket.group))
+}
+
+/// Where outer packets come from on the segment: the director itself, where it is on it and known.
+pub(super) fn link_address_of_director(case: &Case<'_>) -> Option<u64> {
+    let (director, physical) = (case.target.director?, case.physical()?);
+    case.director_is_on_link().filter(|on_link| *on_link)?;
+    let neighbours = case.facts.neighbours.seen()?;
+    let entry = neighbours
+        .iter()
+        .find(|entry| entry.link == physical.index && entry.address == director)?;
+    link_number(entry.lladdr.as_deref()?)
 }
