@@ -401,6 +401,17 @@ pub struct DirectorFacts {
     pub backends: BTreeMap<IpAddr, BackendOnDirector>,
 }
 
+/// A client of a VIP: the one that was named, else one anywhere on the Internet.
+#[must_use]
+pub fn client_of(named: Option<IpAddr>, vip: IpAddr) -> IpAddr {
+    let named = named.filter(|client| client.is_ipv4() == vip.is_ipv4());
+    named.unwrap_or(if vip.is_ipv4() {
+        IpAddr::from([1, 1, 1, 1])
+    } else {
+        IpAddr::from([0x2606, 0x4700, 0, 0, 0, 0, 0, 0x1111])
+    })
+}
+
 /// A VIP, seen from a director.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipOnDirector {
@@ -411,6 +422,12 @@ pub struct VipOnDirector {
     /// Where it is in a subnet of the director's Ethernet devices.
     #[serde(default)]
     pub on_link: Option<VipOnLink>,
+    /// Protocol (6, 17) and port of what is balanced there; no port: any.
+    #[serde(default)]
+    pub services: Vec<(u8, Option<u16>)>,
+    /// Name of the device by which its clients' packets come in: that of the way to them.
+    #[serde(default)]
+    pub clients_by: Option<String>,
 }
 
 /// A VIP in a subnet of the director, whose machines ask for it by ARP or neighbour discovery.

@@ -113,6 +113,7 @@ fn end(target: &Choice, options: &[Choice]) -> Vec<Step> {
         ),
         "REDIRECT" => Verdict::RewriteDestination(Destination {
             address: None,
+            own: true,
             port: option("--to-ports").and_then(|ports| ports.value().parse().ok()),
         }),
         "TPROXY" => Verdict::Divert,
@@ -188,11 +189,13 @@ fn destination(text: &str) -> Destination {
     if let Ok(both) = text.parse::<SocketAddr>() {
         return Destination {
             address: Some(both.ip()),
+            own: false,
             port: Some(both.port()),
         };
     }
     Destination {
         address: text.parse().ok(),
+        own: false,
         port: text.strip_prefix(':').and_then(|port| port.parse().ok()),
     }
 }

@@ -208,8 +208,10 @@ pub enum Diversion {
 /// What dnat, redirect or a rewritten header make of a packet's destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Destination {
-    /// Another address; none: the packet's own, or of a redirect that of the device it came in by.
+    /// Another address; none: the packet's own.
     pub address: Option<IpAddr>,
+    /// The address of the device that it came in by (redirect).
+    pub own: bool,
     /// Another port; none: the packet's own.
     pub port: Option<u16>,
 }

@@ -164,6 +164,7 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
             steps.extend(family_of_nat(content));
             steps.push(Step::End(Verdict::RewriteDestination(Destination {
                 address: word(content, "addr").and_then(|address| address.parse().ok()),
+                own: name == "redirect",
                 port: content.get("port").and_then(port),
             })));
         }
@@ -334,11 +335,11 @@ fn destination(field: Option<&str>, content: &Json) -> Destination {
     match field {
         Some("daddr") => Destination {
             address: word(content, "value").and_then(|address| address.parse().ok()),
-            port: None,
+            ..Destination::default()
         },
         _ => Destination {
-            address: None,
             port: content.get("value").and_then(port),
+            ..Destination::default()
         },
     }
 }

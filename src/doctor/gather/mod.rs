@@ -112,6 +112,7 @@ pub fn director(config: &Config, client: Option<IpAddr>) -> Facts {
     gather(Role::Director, |look, facts| {
         let mut of_director = director::read(config, &mut look.network);
         of_director.client = client;
+        director::find_clients(&mut of_director, &mut look.network);
         neighbours::read(&mut of_director.vips, &mut look.network);
         facts.neighbours = director::settled_neighbours(&of_director, &mut look.network);
         facts.director = Some(of_director);

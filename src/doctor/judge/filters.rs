@@ -314,6 +314,13 @@ pub(super) fn diverted(case: &Case<'_>) -> Option<(RuleText, Diversion)> {
     }
 }
 
+/// The address that redirect sends packets to: the first one of the device that they come in by.
+fn own_of_tunnel(case: &Case<'_>) -> Option<IpAddr> {
+    let addresses = case.addresses_on(case.tunnel()?)?;
+    let mut addresses = addresses.iter().map(ipnet::IpNet::addr);
+    addresses.find(|address| address.is_ipv4() == case.target.vip.is_ipv4())
+}
+
 /// Where packets for the VIP are delivered: its own address and port, or those of this host that a rule sends
 /// them to. None where a rule sends them elsewhere.
 pub(super) fn delivered_to(case: &Case<'_>) -> Option<(IpAddr, Option<u16>)> {
@@ -322,7 +329,8 @@ pub(super) fn delivered_to(case: &Case<'_>) -> Option<(IpAddr, Option<u16>)> {
         None => Some((target.vip, target.port)),
         Some((_, Diversion::Elsewhere)) => None,
         Some((_, Diversion::Address(to))) => {
-            let address = to.address.unwrap_or(target.vip);
+            let own = to.own.then(|| own_of_tunnel(case)).flatten();
+            let address = to.address.or(own).unwrap_or(target.vip);
             let here = address == target.vip || case.is_own(address) || address.is_loopback();
             here.then_some((address, to.port.or(target.port)))
         }

@@ -14,6 +14,7 @@ mod filters;
 mod flow;
 mod forwarding;
 mod neighbour;
+mod onward;
 mod outcome;
 mod path;
 mod service;

@@ -1120,6 +1120,8 @@ fn director() -> Facts {
     director.vips.insert(
         ip(VIP),
         VipOnDirector {
+            services: vec![(6, Some(80))],
+            clients_by: Some("eth0".into()),
             route: route("unicast", "tunlb0", None),
             own_answers: route("local", "lo", None),
             on_link: None,
@@ -1262,6 +1264,8 @@ fn how_a_vip_in_a_subnet_gets_an_answer() {
     assert_eq!(finding.evidence["net.ipv4.conf.eth0.proxy_arp"], "0");
 
     let vip6 = VipOnDirector {
+        services: vec![(6, Some(80))],
+        clients_by: Some("eth0".into()),
         on_link: Some(VipOnLink {
             subnet: "2001:db8::/64".parse().unwrap(),
             device: "eth0.7".into(),
