@@ -90,6 +90,9 @@ pub struct Facts {
     pub sockets: Observed<Vec<Socket>>,
     /// Packet filters.
     pub firewall: FirewallFacts,
+    /// What sees packets beside packet filters, and is not evaluated but named.
+    #[serde(default)]
+    pub layers: Layers,
     /// Kernel modules that decapsulate, by name (`ipip`, `sit`, `ip6_tunnel`, `fou`, `tunnel4`); without
     /// those of which it cannot be told whether the kernel has them.
     pub modules: BTreeMap<String, ModuleState>,
@@ -305,6 +308,51 @@ pub struct FirewallFacts {
     pub queues: Option<Vec<u16>>,
     /// Connections that conntrack knows now; none where it is not loaded.
     pub conntrack: Observed<Option<u64>>,
+}
+
+/// What sees packets beside packet filters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// Programs and filters on devices.
+    pub on_devices: Vec<DeviceLayer>,
+    /// IPsec policies.
+    pub ipsec: Vec<IpsecPolicy>,
+}
+
+/// A program or filter on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLayer {
+    /// Name of the device.
+    pub device: String,
+    /// Whether it sees what comes in or what leaves.
+    pub sees: Sees,
+    /// As its tool calls it: `tc filter … bpf`, `XDP program 17`, `bridge filter …`.
+    pub text: String,
+}
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sees {
+    /// What comes in.
+    Arrivals,
+    /// What leaves.
+    Departures,
+}
+
+/// An IPsec policy (ip-xfrm(8)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpsecPolicy {
+    /// Its direction; policies for forwarded packets are left out.
+    pub sees: Sees,
+    /// Selected sources.
+    pub source: IpNet,
+    /// Selected destinations.
+    pub destination: IpNet,
+    /// It drops what it selects, or lets pass only what came by IPsec.
+    pub stops_plain: bool,
+    /// As `ip xfrm policy` writes it, in one line.
+    pub text: String,
 }
 
 /// A kernel module.

@@ -10,6 +10,7 @@ pub(super) mod counters;
 mod decapsulators;
 mod director;
 mod firewall;
+mod layers;
 mod modules;
 mod neighbours;
 mod network;
@@ -183,6 +184,7 @@ fn gather(role: Role, own: impl FnOnce(&mut Look, &mut Facts)) -> Facts {
         facts.sysctl_files = sysctl_files::read(Path::new("/"));
         facts.counters = counters::read();
         facts.firewall = firewall.join().unwrap_or_else(|_| unseen_firewall());
+        facts.layers = layers::read(&look.network, &facts.firewall);
         facts
     })
 }

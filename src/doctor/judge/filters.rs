@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::case::Case;
 use super::flow::{self, answer_packet, inner_packet};
+use super::layers;
 use super::commands::{Matching, accept, by_hand, lasting, nft_device, set, show, show_chain};
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
@@ -39,6 +40,7 @@ pub(super) fn outer(case: &Case<'_>) -> Outcome {
             Err(outcome) => *outcome,
         }
     });
+    let outcome = layers::arrival(case, outcome, packet.iif.as_deref(), &packet);
     case.with_counters(outcome, &["IpInReceives", "IpInDelivers"])
 }
 
@@ -182,7 +184,8 @@ pub(super) fn inner(case: &Case<'_>) -> Outcome {
         if decides(&firewall.judge(&first)).is_some_and(checks_reverse_path) {
             return Outcome::blocked(Code::backend(13));
         }
-        all_pass(case, firewall, flow::requests(case, firewall), &what)
+        let outcome = all_pass(case, firewall, flow::requests(case, firewall), &what);
+        layers::arrival(case, outcome, first.iif.as_deref(), &first)
     })
 }
 
@@ -220,6 +223,8 @@ pub(super) fn answer(case: &Case<'_>) -> Outcome {
     let outcome = with_firewall(case, |firewall| {
         all_pass(case, firewall, flow::answers(case, firewall), &what)
     });
+    let answer = answer_packet(case, ConntrackState::Established);
+    let outcome = layers::departure(case, outcome, answer.oif.as_deref(), &answer);
     case.with_counters(outcome, &["IpOutRequests", "IpOutTransmits"])
 }
 

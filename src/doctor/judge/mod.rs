@@ -13,6 +13,7 @@ mod director;
 mod filters;
 mod flow;
 mod forwarding;
+mod layers;
 mod neighbour;
 mod onward;
 mod outcome;
