@@ -12,6 +12,7 @@
 mod ahead;
 mod answers;
 mod burst;
+mod counters;
 mod eligible;
 mod error_limit;
 mod flow_table;
@@ -44,6 +45,7 @@ mod verdict;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
+pub use counters::{Counters, Traffic};
 pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
 pub use indices::{BackendIndex, VipIndex};
@@ -63,7 +65,7 @@ pub use spec::{
 pub use strays::{ANSWER_WAIT, Answer, Question};
 pub use tables::{BackendRow, Tables, Update, VipRow};
 pub use time::Timestamp;
-pub use verdict::{Counters, DropReason, Forward, ReplyRange, Target, Traffic, Verdict};
+pub use verdict::{DropReason, Forward, ReplyRange, Target, Verdict};
 
 use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,

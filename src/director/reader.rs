@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::counters::{Counters, Traffic};
 use super::indices::BackendIndex;
-use super::verdict::{Counters, DropReason, Traffic};
+use super::verdict::DropReason;
 
 /// Reads the counters of all workers.
 #[derive(Debug, Clone, Default)]

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::counters::Counters;
 use super::eligible::{Health, takes};
 use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
@@ -20,7 +21,6 @@ use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
 use super::spec::{FlowLimits, HashKey, Mss, RingSize, VipSpec};
 use super::reader::CounterReader;
-use super::verdict::Counters;
 use crate::packet::{Encap, FamilyMismatch};
 
 /// What a snapshot is built from.

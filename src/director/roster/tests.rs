@@ -1,4 +1,4 @@
-use super::super::verdict::Traffic;
+use super::super::counters::Traffic;
 use super::*;
 use crate::director::eligible::Takes;
 use crate::director::spec::{AllDown, BackendSpec, BackendState, Echo, HashFields, Mss, PortMatch};
@@ -215,6 +215,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         bytes: 40,
         untracked: 0,
         flows: 1,
+        new_flows: 1,
     };
     assert_eq!(roster.counters().traffic(index(0)), one);
     let all = Traffic {
@@ -222,6 +223,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         bytes: 240,
         untracked: 2,
         flows: 1,
+        new_flows: 1,
     };
     assert_eq!(roster.counters().all_traffic(), all);
 }
