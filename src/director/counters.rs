@@ -4,8 +4,9 @@ use std::iter::Sum;
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::indices::BackendIndex;
+use super::indices::{BackendIndex, VipSeat};
 use super::segments::Segments;
+use super::snapshot::Snapshot;
 use super::verdict::DropReason;
 
 /// What one worker counted. Written by that worker's thread alone, so that no addition needs to be atomic; read
@@ -13,10 +14,19 @@ use super::verdict::DropReason;
 #[derive(Debug)]
 pub struct Counters {
     backends: Segments<BackendCounters>,
-    drops: [AtomicU64; DropReason::ALL.len()],
+    vips: Segments<VipCounters>,
+    drops: Drops,
     replies: AtomicU64,
     /// The epoch of the snapshot that the worker forwards by.
     adopted: AtomicU64,
+}
+
+/// By [`DropReason::number`].
+type Drops = [AtomicU64; DropReason::ALL.len()];
+
+#[derive(Debug, Default)]
+struct VipCounters {
+    drops: Drops,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +60,7 @@ impl Counters {
     pub fn new(backends: usize) -> Self {
         let counters = Self {
             backends: Segments::new(),
+            vips: Segments::new(),
             drops: Default::default(),
             replies: AtomicU64::new(0),
             adopted: AtomicU64::new(0),
@@ -58,11 +69,12 @@ impl Counters {
         counters
     }
 
-    /// The worker forwards by the snapshot of this epoch from now on, which has indices below
-    /// `backends`. What it counts for backends that are not in it ends before.
-    pub(super) fn adopt(&self, epoch: u64, backends: usize) {
-        self.backends.reserve(backends);
-        self.adopted.store(epoch, Ordering::Release);
+    /// The worker forwards by this snapshot from now on. What it counts for VIPs and backends that are not in
+    /// it ends before.
+    pub(super) fn adopt(&self, snapshot: &Snapshot) {
+        self.backends.reserve(snapshot.index_bound());
+        self.vips.reserve(snapshot.vip_seats());
+        self.adopted.store(snapshot.epoch(), Ordering::Release);
     }
 
     /// The epoch of the snapshot that the worker forwards by.
@@ -109,14 +121,12 @@ impl Counters {
         }
     }
 
-    /// Counts a dropped packet.
-    pub fn count_drop(&self, reason: DropReason) {
-        self.count_drops(reason, 1);
-    }
-
-    /// Counts packets dropped together.
-    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+    /// Counts packets dropped together, for the VIP too where it is known.
+    pub(super) fn count_drops(&self, vip: Option<VipSeat>, reason: DropReason, packets: u64) {
         add(&self.drops[reason as usize], packets);
+        if let Some(counters) = vip.and_then(|vip| self.vips.get(vip.position())) {
+            add(&counters.drops[reason as usize], packets);
+        }
     }
 
     /// Counts packets that the director answered itself.
@@ -149,6 +159,15 @@ impl Counters {
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Packets dropped for `reason` that were for the VIP in a seat, and for those that had the seat before.
+    #[must_use]
+    pub fn vip_dropped(&self, vip: VipSeat, reason: DropReason) -> u64 {
+        let counters = self.vips.get(vip.position());
+        counters.map_or(0, |counters| {
+            counters.drops[reason as usize].load(Ordering::Relaxed)
+        })
     }
 }
 
@@ -213,7 +232,7 @@ mod tests {
     fn every_reason_has_its_own_counter() {
         let counters = Counters::new(0);
         for reason in DropReason::ALL {
-            counters.count_drop(reason);
+            counters.count_drops(None, reason, 1);
         }
         for reason in DropReason::ALL {
             assert_eq!(counters.dropped(reason), 1, "{}", reason.name());
