@@ -14,6 +14,7 @@ mod command;
 mod converge;
 mod drains;
 pub mod events;
+mod flows;
 pub mod host;
 pub mod overlay;
 mod pending;
@@ -33,6 +34,7 @@ use arc_swap::ArcSwap;
 pub use command::{
     Ask, Busy, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions, Reloaded, Reply, Request,
 };
+pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;

@@ -18,6 +18,7 @@ mod chunks;
 mod class;
 mod entry;
 mod index;
+mod listing;
 mod lists;
 mod slab;
 
@@ -30,6 +31,7 @@ pub(super) use class::Tick;
 pub use class::{FlowClass, FlowEvent};
 pub(super) use entry::NONE;
 pub(super) use index::Sought;
+pub use listing::{FlowCursor, KnownFlow, NotACursor};
 
 use super::counters::Counters;
 use super::indices::BackendIndex;

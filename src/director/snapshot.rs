@@ -237,6 +237,21 @@ impl Snapshot {
         })
     }
 
+    /// The address of the backend that holds `index`, or that held it last.
+    #[must_use]
+    pub fn address_of(&self, index: BackendIndex) -> Option<IpAddr> {
+        Some(self.places.get(index.position())?.address)
+    }
+
+    /// The VIP of a flow that is with a backend: that of the backend, or the one that its packets are for.
+    #[must_use]
+    pub fn vip_of(&self, flow: &FlowKey, backend: BackendIndex) -> Option<&Vip> {
+        match self.lane(backend) {
+            Some(lane) => Some(self.vip(lane.vip)),
+            None => self.find_vip(flow),
+        }
+    }
+
     /// What a packet needs of the backend that holds `index`; `None` when it is not configured any more.
     #[must_use]
     pub fn lane(&self, index: BackendIndex) -> Option<&Lane> {

@@ -126,6 +126,11 @@ impl Tick {
         Self(u32::try_from(now.as_nanos() / Self::NANOS).unwrap_or(u32::MAX))
     }
 
+    /// How long so many ticks are.
+    pub(super) fn duration(ticks: u32) -> std::time::Duration {
+        std::time::Duration::from_nanos(u64::from(ticks) * Self::NANOS)
+    }
+
     /// Ticks from `earlier` to `self`; zero where `earlier` is later.
     pub(super) const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
