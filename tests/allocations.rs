@@ -16,7 +16,8 @@ use tunlb::control::{FlowMailbox, FlowRequest};
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, Echo, FlowCursor, FlowFilter, FlowLimits,
-    FlowTimeouts, HashFields, HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, VipSpec,
+    FlowTimeouts, HashFields, HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot,
+    Timestamp, VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
 use tunlb::io::ingress::{Ingress, Reading};

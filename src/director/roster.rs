@@ -151,7 +151,14 @@ impl Roster {
             let placement = Placement::new(vip, indices, takes(vip, &health))?;
             self.rings.add(&placement.members);
             let ring = self.ring(seat, &placement);
-            place(&mut snapshot, (index, seat), vip, placement, ring, &mut tunnel)?;
+            place(
+                &mut snapshot,
+                (index, seat),
+                vip,
+                placement,
+                ring,
+                &mut tunnel,
+            )?;
         }
         for &index in changed {
             if let Some(vip) = snapshot.vips.get(index.position()) {

@@ -48,7 +48,10 @@ impl FlowTable {
         mut visit: impl FnMut(KnownFlow) -> ControlFlow<()>,
     ) -> Option<FlowCursor> {
         let now = Tick::at(now);
-        let end = self.index.buckets().min(from.bucket.saturating_add(buckets));
+        let end = self
+            .index
+            .buckets()
+            .min(from.bucket.saturating_add(buckets));
         let mut cursor = from;
         while cursor.bucket < end {
             while let Some(at) = self.next_of_bucket(cursor) {

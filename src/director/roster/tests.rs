@@ -373,7 +373,11 @@ fn changes_of_a_ring_are_counted_by_seat() {
     configure(&[]);
     configure(&[]);
     let other = configure(&[vip(8080, &[3]), web(Active, &[1, 2])]);
-    assert_eq!([80, 8080].map(|port| changes(&other, port)), [0, 0], "of others");
+    assert_eq!(
+        [80, 8080].map(|port| changes(&other, port)),
+        [0, 0],
+        "of others"
+    );
 }
 
 #[test]
@@ -422,7 +426,11 @@ fn a_fingerprint_is_of_what_is_chosen_whatever_it_is_numbered() {
     by_client.hash = HashFields::SourceAddress;
     assert_ne!(one, fingerprint(&[by_client.clone()]));
     by_client.backends.truncate(1);
-    assert_eq!(fingerprint(&[vip(80, &[1])]), fingerprint(&[by_client]), "one choice");
+    assert_eq!(
+        fingerprint(&[vip(80, &[1])]),
+        fingerprint(&[by_client]),
+        "one choice"
+    );
     let mut drained = vip(80, &[1]);
     drained.backends[0].state = BackendState::Draining;
     assert_eq!(fingerprint(&[drained]), None);
