@@ -344,3 +344,6 @@ fn trace_losses(turn: &Turn<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
