@@ -32,8 +32,8 @@ use anyhow::Result;
 use arc_swap::ArcSwap;
 
 pub use command::{
-    Ask, Busy, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions, Reloaded, Reply,
-    Request,
+    Ask, Busy, CaptureRequest, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions,
+    Reloaded, Reply, Request,
 };
 pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
 pub use workers::{Heartbeat, WorkerLink};
