@@ -10,7 +10,7 @@ pub use bursts::{BURST_SIZES, Bursts};
 pub use send_errno::SendErrno;
 pub use traffic::Traffic;
 
-use super::flow_table::FlowClass;
+use super::flow_class::FlowClass;
 
 use super::indices::{BackendIndex, VipSeat};
 use super::segments::Segments;

@@ -6,7 +6,7 @@
 //!
 //! - An entry is one cache line ([`entry`](self::entry)), found through an index of linear hashing
 //!   ([`index`](self::index)): a known flow's packet reads its bucket's head and, mostly, one line.
-//! - Each class of entries ([`class`](self::class)) is a list in the order of filing
+//! - Each class of entries ([`flow_class`](super::flow_class)) is a list in the order of filing
 //!   ([`lists`](self::lists)). A packet writes only its own line; its entry is filed anew when its
 //!   class changes, or when it was filed more than 1/64 of its idle timeout ago. So "the oldest"
 //!   here is exact to 1/64 of the timeout; look-ups judge expiry by the last packet itself.
@@ -15,7 +15,6 @@
 //!   closed, and no flow that lasts.
 
 mod chunks;
-mod class;
 mod entry;
 mod index;
 mod listing;
@@ -27,18 +26,18 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-pub(super) use class::Tick;
-pub use class::{FlowClass, FlowEvent};
 pub(super) use entry::NONE;
 pub(super) use index::Sought;
 pub use listing::{FlowCursor, KnownFlow, NotACursor};
 
 use super::counters::Counters;
+pub(super) use super::flow_class::Tick;
+use super::flow_class::Timeouts;
+pub use super::flow_class::{FlowClass, FlowEvent};
 use super::indices::BackendIndex;
 use super::spec::FlowLimits;
 use super::time::Timestamp;
 use crate::packet::{FlowKey, PackedFlow};
-use class::Timeouts;
 use entry::Entry;
 use index::Index;
 use lists::Lists;

@@ -17,6 +17,7 @@ mod drops;
 mod eligible;
 mod error_limit;
 mod expiry;
+mod flow_class;
 mod flow_table;
 mod fragments;
 mod identification;

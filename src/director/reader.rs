@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::counters::{Bursts, Counters, SendErrno, Traffic};
-use super::flow_table::FlowClass;
+use super::flow_class::FlowClass;
 use super::indices::{BackendIndex, VipSeat};
 use super::verdict::DropReason;
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::tests::{
     NOW, SYN, backend, decide, director, director_of, successors, tcp, unreachable, vip,
 };
-use super::super::{BackendState, Echo, Protocol, Seat, Snapshot, Timestamp, Verdict, VipSpec};
+use super::super::{BackendState, Echo, Protocol, Timestamp, Verdict, VipSpec};
 use super::*;
 
 /// Nothing serves it.

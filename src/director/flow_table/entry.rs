@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
 
-use super::class::{FlowClass, Tick};
+use crate::director::flow_class::{FlowClass, Tick};
 use crate::director::indices::BackendIndex;
 use crate::packet::PackedFlow;
 

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::class::{FlowClass, Tick};
 use super::{FlowTable, NONE};
+use crate::director::flow_class::{FlowClass, Tick};
 use crate::director::indices::BackendIndex;
 use crate::director::time::Timestamp;
 use crate::packet::FlowKey;

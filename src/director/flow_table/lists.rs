@@ -1,8 +1,8 @@
 //! The entries of each class in the order in which they were filed.
 
-use super::class::{FlowClass, Tick};
 use super::entry::NONE;
 use super::slab::Slab;
+use crate::director::flow_class::{FlowClass, Tick};
 
 /// A doubly linked list through [`Entry::newer`](super::entry::Entry::newer) and
 /// [`Entry::older`](super::entry::Entry::older).

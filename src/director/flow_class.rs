@@ -1,7 +1,7 @@
 //! The life of a flow: which packets move it on, and how long it lives without one.
 
-use crate::director::spec::FlowTimeouts;
-use crate::director::time::Timestamp;
+use super::spec::FlowTimeouts;
+use super::time::Timestamp;
 use crate::packet::TcpFlags;
 
 /// What a packet says of its flow's life.
@@ -15,7 +15,7 @@ pub enum FlowEvent {
 
 impl FlowEvent {
     /// Whether it is a SYN that opens a connection.
-    pub(in crate::director) const fn opens(self) -> bool {
+    pub(super) const fn opens(self) -> bool {
         matches!(self, Self::Tcp(flags) if flags.opens)
     }
 }
@@ -116,13 +116,13 @@ impl FlowClass {
 /// Saturates after 8.5 years, from when nothing ages and a full table gives up what was filed
 /// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::director) struct Tick(u32);
+pub(super) struct Tick(u32);
 
 impl Tick {
     const NANOS: u64 = 1_000_000_000 / 16;
 
     /// The last tick not after `now`.
-    pub(in crate::director) fn at(now: Timestamp) -> Self {
+    pub(super) fn at(now: Timestamp) -> Self {
         Self(u32::try_from(now.as_nanos() / Self::NANOS).unwrap_or(u32::MAX))
     }
 
