@@ -1,3 +1,4 @@
 //! What a running director tells others, and takes from them: HTTP over a unix socket.
 
+pub mod flows;
 pub mod model;

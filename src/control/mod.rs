@@ -14,6 +14,7 @@ mod command;
 mod converge;
 mod drains;
 pub mod events;
+mod flows;
 pub mod host;
 pub mod overlay;
 mod pending;
@@ -31,8 +32,10 @@ use anyhow::Result;
 use arc_swap::ArcSwap;
 
 pub use command::{
-    Ask, Busy, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions, Reloaded, Reply, Request,
+    Ask, Busy, CaptureRequest, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions,
+    Reloaded, Reply, Request,
 };
+pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
@@ -215,7 +218,8 @@ impl State {
 
     fn refreshed(&self, roster: &mut Roster, changed: &[VipIndex]) -> Result<Snapshot> {
         let health = |vip: &VipSpec, address| self.health(vip, address);
-        self.paths.refreshed(&self.effective, roster, changed, health)
+        self.paths
+            .refreshed(&self.effective, roster, changed, health)
     }
 }
 
@@ -314,7 +318,12 @@ impl<H: Host> Control<H> {
     }
 
     /// Makes `state` what the workers forward by. Only `changed` VIPs are different, or everything.
-    fn publish(&mut self, state: &State, changed: Option<&[VipIndex]>, longest: u32) -> Result<u64> {
+    fn publish(
+        &mut self,
+        state: &State,
+        changed: Option<&[VipIndex]>,
+        longest: u32,
+    ) -> Result<u64> {
         let snapshot = match changed {
             Some(changed) => state.refreshed(&mut self.roster, changed)?,
             None => state.snapshot(&mut self.roster)?,

@@ -36,15 +36,14 @@ use crate::config::{Config, ConfigError};
 use crate::control::events::{EventKind, EventLog, Happening};
 pub use crate::control::host::HostSetup;
 use crate::control::host::{Host as _, ThisHost};
+use crate::control::overlay::Author;
 use crate::control::published::Current;
 use crate::control::view::Identity;
-use crate::control::{
-    Ask, Beginning, Busy, Control, Handle, Reload,
-};
+use crate::control::{Ask, Beginning, Busy, Control, Handle, Reload, Reply};
 use crate::director::{BackendIndex, Director, Roster, Seat};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
-use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
+use crate::io::sys::{release_freed_memory, usable_cpus};
 use crate::io::tun::Queue;
 use crate::io::undo;
 use hops::{CurrentHops, HopWatch};
@@ -52,8 +51,8 @@ use path_mtu::PathLearner;
 use pipeline::Pipeline;
 pub use reread::ReadAgain;
 use reread::{Asker, Rereading};
-use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
+pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError, SMALLEST_CAPTURE};
+use tee::{Captures, Client, Tee};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use ways::Policy;
 use worker::{Pace, Remote, Worker};
@@ -121,6 +120,14 @@ pub fn run(
                 reread(&mut rereading, asker);
             }
             Event::Ask(Ask::Control(request)) => daemon.control.ask(request),
+            Event::Ask(Ask::Capture { what, by, reply }) => {
+                let client = daemon.client(by, reply);
+                let config = daemon.control.effective();
+                daemon.captures.ask_begin(what, config, client);
+            }
+            Event::Ask(Ask::StopCapture { by, reply }) => {
+                daemon.captures.ask_end(daemon.client(by, reply));
+            }
             Event::Reread(read, asker) => {
                 daemon.reload(*read, asker.unwrap_or_default());
                 if let Some(rereading) = &mut rereading {
@@ -176,7 +183,7 @@ struct Daemon {
     control: Control<ThisHost>,
     learner: PathLearner,
     workers: Vec<WorkerThread>,
-    capture: Option<Capture>,
+    captures: Captures,
     handle: Handle,
 }
 
@@ -198,14 +205,14 @@ impl Daemon {
         let roster = Roster::building_by(threads::build_rings);
         let mut beginning = Beginning::new(config, &mut host, roster)?;
         let config = Arc::clone(beginning.config());
-        let capture = options
-            .capture
-            .map(|options| Capture::start(options, &config.director.tun))
-            .transpose()?;
+        let captures = Captures::default();
+        if let Some(capture) = options.capture {
+            captures.begin(capture, &config.director.tun)?;
+        }
         host.prepare(&config, beginning.paths(), &beginning.wanted)?;
         let queues = host.open_tun(&config, &beginning.wanted)?;
         let shared = Shared::new(beginning.current(), events);
-        let mut workers = ready_workers(queues, &config, &shared, capture.as_ref(), &mut beginning)?;
+        let mut workers = ready_workers(queues, &config, &shared, &captures, &mut beginning)?;
         introduce(&mut workers);
         let hop_watch = watch_hops(&config, &shared)?;
         let learner = PathLearner::new(&shared);
@@ -231,7 +238,7 @@ impl Daemon {
             control,
             learner,
             workers,
-            capture,
+            captures,
             handle,
         };
         if let Err(error) = daemon.open_up(&config, events) {
@@ -289,11 +296,14 @@ impl Daemon {
         }
         let workers = std::mem::take(&mut self.workers);
         workers.into_iter().for_each(WorkerThread::join);
-        if let Some(capture) = self.capture.take() {
-            capture.stop();
-        }
+        self.captures.end();
         self.control.host().undo_all();
         self.totals()
+    }
+
+    fn client<T>(&self, by: Author, reply: Reply<Result<T, String>>) -> Client<T> {
+        let events = Arc::clone(&self.handle.events);
+        Client { by, events, reply }
     }
 
     /// What was forwarded and dropped so far.
@@ -390,7 +400,7 @@ fn ready_workers(
     queues: Vec<Queue>,
     config: &Config,
     shared: &Shared,
-    capture: Option<&Capture>,
+    captures: &Captures,
     beginning: &mut Beginning,
 ) -> Result<Vec<ReadyWorker>> {
     let pace = Pace {
@@ -398,7 +408,7 @@ fn ready_workers(
         queue_length: config.director.queue_length as usize,
     };
     let ready = queues.into_iter().zip(seats(config)).map(|(queue, seat)| {
-        let tee = capture.map(Capture::tee).unwrap_or_default();
+        let tee = captures.tee();
         ready_worker(queue, &seat, shared, tee, &mut beginning.roster, pace)
     });
     ready.collect()
@@ -450,7 +460,7 @@ impl ReadyWorker {
     fn start(self, events: SyncSender<Event>, cpu: Option<u16>) -> Result<WorkerThread> {
         let worker = self.worker;
         let body = move || {
-            if let Err(error) = pin(cpu).and_then(|()| worker.run()) {
+            if let Err(error) = threads::pin(cpu).and_then(|()| worker.run()) {
                 // Nobody listens only while the daemon is stopping anyway.
                 events.send(Event::Stop(StopReason::Failed(error))).ok();
             }
@@ -464,18 +474,6 @@ impl ReadyWorker {
             thread,
         })
     }
-}
-
-fn pin(cpu: Option<u16>) -> io::Result<()> {
-    let Some(cpu) = cpu else {
-        return Ok(());
-    };
-    pin_to_cpu(cpu).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot pin a worker to CPU {cpu}: {error}"),
-        )
-    })
 }
 
 impl WorkerThread {
