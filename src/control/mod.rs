@@ -9,6 +9,7 @@
 //!
 //! Control never touches a packet, and sends no answer itself: replies must not wait.
 
+pub mod build_times;
 mod change;
 mod command;
 mod converge;
@@ -36,6 +37,7 @@ pub use command::{
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
+use build_times::BuildTimes;
 use crate::director::{Health, Roster, Snapshot, VipIndex, VipSpec};
 use crate::site::Paths;
 use drains::Drains;
@@ -84,6 +86,7 @@ pub struct Control<H> {
     loaded: SystemTime,
     last_reload: Option<LastReload>,
     problems: Arc<[HostProblem]>,
+    builds: Arc<BuildTimes>,
     view: Arc<ArcSwap<View>>,
     events: Arc<EventLog>,
 }
@@ -176,6 +179,7 @@ impl Beginning {
         let snapshot = Arc::clone(&self.publisher.current().load().snapshot);
         let mut drains = Drains::default();
         drains.follow(&snapshot);
+        let builds = Arc::<BuildTimes>::default();
         let view = View {
             generation: 1,
             config: Arc::clone(&self.state.config),
@@ -187,6 +191,7 @@ impl Beginning {
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            builds: Arc::clone(&builds),
         };
         Control {
             host,
@@ -201,6 +206,7 @@ impl Beginning {
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            builds,
             view: Arc::new(ArcSwap::from_pointee(view)),
             events,
         }
@@ -315,10 +321,12 @@ impl<H: Host> Control<H> {
 
     /// Makes `state` what the workers forward by. Only `changed` VIPs are different, or everything.
     fn publish(&mut self, state: &State, changed: Option<&[VipIndex]>, longest: u32) -> Result<u64> {
+        let begun = Instant::now();
         let snapshot = match changed {
             Some(changed) => state.refreshed(&mut self.roster, changed)?,
             None => state.snapshot(&mut self.roster)?,
         };
+        self.builds.add(begun.elapsed());
         let snapshot = Arc::new(snapshot);
         let epoch = snapshot.epoch();
         self.drains.follow(&snapshot);
@@ -344,6 +352,7 @@ impl<H: Host> Control<H> {
             loaded: self.loaded,
             last_reload: self.last_reload.clone(),
             problems: Arc::clone(&self.problems),
+            builds: Arc::clone(&self.builds),
         };
         self.view.store(Arc::new(view));
     }

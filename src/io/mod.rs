@@ -21,6 +21,7 @@ pub mod sysctl;
 pub mod tracing;
 pub mod tun;
 pub mod undo;
+pub mod usage;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,58 @@
+//! Every backend with what its metrics say, read once for each scrape.
+
+use crate::config::Config;
+use crate::control::view::View;
+use crate::director::{Backend, BackendSpec, Health, Takes, Traffic, Vip};
+
+/// A backend.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) vip: &'a Vip,
+    pub(super) address: String,
+    pub(super) takes: Takes,
+    /// Absent for a moment while another configuration is being applied.
+    pub(super) weight: Option<u16>,
+    pub(super) health: Health,
+    pub(super) traffic: Traffic,
+}
+
+/// All backends, in the order of the configuration.
+#[derive(Debug)]
+pub(super) struct Rows<'a>(pub(super) Vec<Row<'a>>);
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(view: &'a View) -> Self {
+        let snapshot = &view.snapshot;
+        let row = |(index, backend): (_, Backend<'_>)| {
+            let vip = snapshot.vip(backend.vip);
+            Row {
+                vip,
+                address: backend.address.to_string(),
+                takes: backend.takes,
+                weight: spec(&view.effective, vip, &backend).map(|spec| spec.weight),
+                health: health(view, vip, &backend),
+                traffic: view.counters.traffic(index),
+            }
+        };
+        Self(snapshot.backends().map(row).collect())
+    }
+}
+
+impl Row<'_> {
+    /// The values of the labels `vip` and `backend`.
+    pub(super) fn labels(&self) -> [&str; 2] {
+        [&self.vip.name, &self.address]
+    }
+}
+
+/// What is known of its health.
+pub(super) fn health(view: &View, vip: &Vip, backend: &Backend<'_>) -> Health {
+    view.overlay.health(&vip.name, backend.address).unwrap_or_default()
+}
+
+/// As it is configured, where that is the configuration of the snapshot.
+fn spec<'a>(config: &'a Config, vip: &Vip, backend: &Backend<'_>) -> Option<&'a BackendSpec> {
+    let of = config.vips.get(backend.vip.position())?;
+    let known = of.name == vip.name;
+    known.then(|| of.backends.iter().find(|spec| spec.address == backend.address))?
+}

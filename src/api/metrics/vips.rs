@@ -1,0 +1,70 @@
+//! Metrics of VIPs.
+
+use std::fmt;
+
+use super::families as f;
+use super::family::Exposition;
+use super::rows::health;
+use crate::control::view::View;
+use crate::director::{Backend, BackendState, Health, Takes, Vip};
+
+/// The states of a backend, in the order of the output.
+const STATES: [BackendState; 3] = [
+    BackendState::Active,
+    BackendState::Draining,
+    BackendState::Disabled,
+];
+
+/// A VIP's backends, counted.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    /// As [`STATES`] lists them.
+    states: [u64; STATES.len()],
+    healthy: u64,
+    take_new: u64,
+    is_fail_open: bool,
+}
+
+pub(super) fn write(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
+    let vips: Vec<_> = view
+        .snapshot
+        .vips()
+        .iter()
+        .map(|vip| (vip.name.as_str(), Count::new(view, vip)))
+        .collect();
+    let each = |value: fn(&Count) -> u64| {
+        let vips = vips.iter();
+        vips.map(move |(name, count)| ([*name], value(count)))
+    };
+    let words = STATES.map(|state| state.to_string());
+    let states = vips.iter().flat_map(|(name, count)| {
+        let states = words.iter().zip(count.states);
+        states.map(|(state, backends)| ([*name, state.as_str()], backends))
+    });
+    out.gauges(&f::VIP_BACKENDS, states)?;
+    out.gauges(&f::VIP_HEALTHY, each(|count| count.healthy))?;
+    out.gauges(&f::VIP_TAKE_NEW, each(|count| count.take_new))?;
+    out.gauges(&f::VIP_FAIL_OPEN, each(|count| u64::from(count.is_fail_open)))
+}
+
+impl Count {
+    fn new(view: &View, vip: &Vip) -> Self {
+        let mut count = Self::default();
+        let backends = vip.backends().iter();
+        for backend in backends.filter_map(|&index| view.snapshot.backend(index)) {
+            count.add(&backend, health(view, vip, &backend));
+        }
+        count
+    }
+
+    fn add(&mut self, backend: &Backend<'_>, health: Health) {
+        for (state, backends) in STATES.into_iter().zip(&mut self.states) {
+            *backends += u64::from(state == backend.state);
+        }
+        let is_healthy = health == Health::Healthy;
+        let takes_new = backend.takes == Takes::NewFlows;
+        self.healthy += u64::from(is_healthy);
+        self.take_new += u64::from(takes_new);
+        self.is_fail_open |= takes_new && !is_healthy;
+    }
+}
