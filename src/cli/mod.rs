@@ -37,7 +37,7 @@ use log::LevelFilter;
 use crate::packet::Protocol;
 use crate::text::Plain;
 use crate::text::plain::plain;
-pub use log_line::log_line;
+pub use log_line::LogTo;
 
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;

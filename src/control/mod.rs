@@ -299,6 +299,12 @@ impl<H: Host> Control<H> {
         self.report_drains();
     }
 
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.queue.is_empty()
+    }
+
     /// How long the next event may be waited for; `None`: for ever.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {

@@ -14,6 +14,7 @@ pub mod on_link;
 pub mod packet_socket;
 pub mod pcap;
 pub mod processes;
+pub mod service_manager;
 pub mod signals;
 pub mod sockets;
 pub mod sys;
