@@ -34,6 +34,7 @@ mod refusals;
 mod reload;
 mod reloading;
 mod restart;
+mod service_manager;
 mod signals;
 mod site;
 mod slow_files;
