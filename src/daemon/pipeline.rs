@@ -260,18 +260,16 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
     }
 
     fn count(&self) {
-        let counters = self.director.counters();
+        let director = &self.director;
         for (packet, sent) in self.outgoing.iter().zip(&self.results) {
+            let backend = BackendIndex::of_tunnel(packet.tunnel);
             match sent {
-                Ok(()) => {
-                    let backend = BackendIndex::of_tunnel(packet.tunnel);
-                    counters.count_sent(backend, packet.length());
-                }
-                Err(error) => counters.count_drop(drop_reason(*error)),
+                Ok(()) => director.counters().count_sent(backend, packet.length()),
+                Err(error) => director.count_unsent(backend, drop_reason(*error)),
             }
         }
-        for (_, error) in &self.unanswered {
-            counters.count_drop(drop_reason(*error));
+        for (frame, error) in &self.unanswered {
+            director.count_unanswered(self.burst.packet(*frame), drop_reason(*error));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::mem;
 
 use super::{
     Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, ReplyRange, Target,
-    Timestamp, Verdict,
+    Timestamp, Verdict, VipSeat,
 };
 use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
 
@@ -98,7 +98,11 @@ impl Director {
                 None => self.forward(glance.meta, target),
                 Some(room) => self.refuse(bytes, glance.meta.segmentation, room, now),
             },
-            Err(reason) => self.drop_packets(reason, glance.meta.packets()),
+            Err(reason) => {
+                let vip = self.snapshot.find_vip(&glance.sought.flow.key());
+                let seat = vip.map(|vip| vip.seat);
+                self.drop_packets(seat, reason, glance.meta.packets());
+            }
         }
     }
 
@@ -115,15 +119,15 @@ impl Director {
             Ok(packet) => {
                 let packet = packet.segmented(segmentation);
                 let outcome = self.too_big((&packet, bytes), room, now);
-                self.conclude(packet.meta(), outcome);
+                self.conclude(&packet, outcome);
             }
-            Err(_) => self.drop_packets(DropReason::Malformed, 1),
+            Err(_) => self.drop_packets(None, DropReason::Malformed, 1),
         }
     }
 
     fn read(&mut self, bytes: &[u8], segmentation: Option<Segmentation>, now: Timestamp) {
         let Ok(packet) = Packet::parse(bytes) else {
-            return self.drop_packets(DropReason::Malformed, 1);
+            return self.drop_packets(None, DropReason::Malformed, 1);
         };
         let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
@@ -135,29 +139,33 @@ impl Director {
 
     pub(super) fn decide(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) {
         let outcome = self.outcome(packet, bytes, now);
-        self.conclude(packet.meta(), outcome);
+        self.conclude(packet, outcome);
     }
 
-    fn conclude(&mut self, meta: Meta, outcome: Result<Outcome, DropReason>) {
+    fn conclude(&mut self, packet: &Packet<'_>, outcome: Result<Outcome, DropReason>) {
         match outcome {
-            Ok(Outcome::Forward(target)) => self.forward(meta, target),
+            Ok(Outcome::Forward(target)) => self.forward(packet.meta(), target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
                 let replies = self.answers.push(self.replies.packets());
                 self.verdicts.push(Verdict::Reply(replies));
             }
             Ok(Outcome::Hold) => self.verdicts.push(Verdict::Hold),
-            Err(reason) => self.drop_packets(reason, meta.packets()),
+            Err(reason) => {
+                let seat = self.seat_for(packet, reason);
+                self.drop_packets(seat, reason, packet.meta().packets());
+            }
         }
     }
 
     /// The packet leaves, if the outer length field can hold it.
     fn forward(&mut self, meta: Meta, target: Target) {
         let Some(lane) = self.snapshot.lane(target.backend) else {
-            return self.drop_packets(DropReason::NoBackend, meta.packets());
+            return self.drop_packets(None, DropReason::NoBackend, meta.packets());
         };
         if !lane.encap.holds(meta.longest()) {
-            return self.drop_packets(DropReason::TooBig, meta.packets());
+            let seat = self.seat_behind(target.backend);
+            return self.drop_packets(seat, DropReason::TooBig, meta.packets());
         }
         let identification = if meta.dont_fragment {
             0
@@ -174,8 +182,8 @@ impl Director {
         }));
     }
 
-    pub(super) fn drop_packets(&mut self, reason: DropReason, packets: u64) {
-        self.counters.count_drops(reason, packets);
+    pub(super) fn drop_packets(&mut self, vip: Option<VipSeat>, reason: DropReason, packets: u64) {
+        self.counters.count_drops(vip, reason, packets);
         self.verdicts.push(Verdict::Drop(reason));
     }
 
@@ -198,9 +206,9 @@ impl Director {
             match Packet::parse(bytes) {
                 Ok(packet) => {
                     let outcome = self.send((&packet, bytes), target, now);
-                    self.conclude(packet.meta(), outcome);
+                    self.conclude(&packet, outcome);
                 }
-                Err(_) => self.drop_packets(DropReason::Malformed, 1), // cut by a frame that is too small
+                Err(_) => self.drop_packets(None, DropReason::Malformed, 1), // cut by a frame that is too small
             }
             let frame = burst.len();
             burst.push(length);

@@ -31,10 +31,10 @@ pub(super) use class::Tick;
 pub(super) use entry::NONE;
 pub(super) use index::Sought;
 
+use super::counters::Counters;
 use super::indices::BackendIndex;
 use super::spec::FlowLimits;
 use super::time::Timestamp;
-use super::verdict::Counters;
 use crate::packet::{FlowKey, PackedFlow};
 use class::{Class, Timeouts};
 use entry::Entry;
@@ -269,8 +269,7 @@ impl FlowTable {
         let entry = &mut self.entries[at];
         entry.generation = generation;
         if entry.backend != backend {
-            self.counters.uncount_flow(entry.backend);
-            self.counters.count_flow(backend);
+            self.counters.move_flow(entry.backend, backend);
             entry.backend = backend;
         }
     }

@@ -12,6 +12,8 @@
 mod ahead;
 mod answers;
 mod burst;
+mod counters;
+mod drops;
 mod eligible;
 mod error_limit;
 mod flow_table;
@@ -44,14 +46,15 @@ mod verdict;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
+pub use counters::{Counters, Traffic};
 pub use eligible::{Health, Takes};
 pub use flow_table::{FlowEvent, FlowTable};
-pub use indices::{BackendIndex, VipIndex};
+pub use indices::{BackendIndex, VipIndex, VipSeat};
 pub use path_error::Disbelief;
 pub use path_mtu::PathMtus;
+pub use reader::CounterReader;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use rings::{BuildRings, RingId, RingTask};
-pub use reader::CounterReader;
 pub use roster::{Plan, Roster};
 pub use selection::SelectionHash;
 pub use services::Service;
@@ -63,7 +66,7 @@ pub use spec::{
 pub use strays::{ANSWER_WAIT, Answer, Question};
 pub use tables::{BackendRow, Tables, Update, VipRow};
 pub use time::Timestamp;
-pub use verdict::{Counters, DropReason, Forward, ReplyRange, Target, Traffic, Verdict};
+pub use verdict::{DropReason, Forward, ReplyRange, Target, Verdict};
 
 use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,
@@ -133,7 +136,7 @@ impl Director {
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, seat: &Seat) -> Self {
         let counters = Arc::new(Counters::new(snapshot.index_bound()));
-        counters.adopt(snapshot.epoch(), snapshot.index_bound());
+        counters.adopt(&snapshot);
         let limits = snapshot.flow_limits().share(seat.workers);
         Self {
             flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
@@ -160,12 +163,8 @@ impl Director {
         self.flows
             .set_limits(snapshot.flow_limits().share(self.workers));
         self.new_flows.adopt(&self.snapshot, &snapshot);
-        let lost = self
-            .fragments
-            .give_up(|backend| snapshot.lane(backend).is_none());
-        self.counters.count_drops(DropReason::NoBackend, lost);
-        self.counters
-            .adopt(snapshot.epoch(), snapshot.index_bound());
+        self.give_up_fragments(&snapshot);
+        self.counters.adopt(&snapshot);
         self.snapshot = snapshot;
     }
 
@@ -204,23 +203,35 @@ impl Director {
     /// every [`burst`](Self::burst).
     pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
         self.strays.expire(now);
-        let expired = self.flows.expire(now, budget);
-        let given_up = self.fragments.expire(now);
-        if given_up > 0 {
-            self.counters
-                .count_drops(DropReason::FragmentTimeout, given_up);
-        }
-        expired
+        let (snapshot, counters) = (&self.snapshot, &self.counters);
+        self.fragments.expire(now, |destination, given_up| {
+            let vip = snapshot.only_vip_at(destination);
+            let seat = vip.map(|vip| vip.seat);
+            counters.count_drops(seat, DropReason::FragmentTimeout, given_up);
+        });
+        self.flows.expire(now, budget)
+    }
+
+    /// Fragments that wait to leave for backends which the next snapshot does not have are lost.
+    fn give_up_fragments(&mut self, next: &Snapshot) {
+        let (snapshot, counters) = (&self.snapshot, &self.counters);
+        let is_gone = |backend| next.lane(backend).is_none();
+        self.fragments.give_up(is_gone, |backend, lost| {
+            let lane = snapshot.lane(backend);
+            let seat = lane.map(|lane| snapshot.vip(lane.vip).seat);
+            counters.count_drops(seat, DropReason::NoBackend, lost);
+        });
     }
 
     /// Gives up everything that still waits, so that the counters account for every packet. Where other
     /// workers were asked, [`stop_asking`](Self::stop_asking) and further bursts come before.
     pub fn finish(&mut self) {
         self.expire(Timestamp::END, 0);
-        let (errors, fragments) = self.strays.give_up();
-        self.counters.count_drops(DropReason::IcmpNoFlow, errors);
-        self.counters
-            .count_drops(DropReason::FragmentTimeout, fragments);
+        let (snapshot, counters) = (&self.snapshot, &self.counters);
+        self.strays.give_up(|flow, reason| {
+            let seat = snapshot.find_vip(flow).map(|vip| vip.seat);
+            counters.count_drops(seat, reason, 1);
+        });
     }
 
     fn outcome(
@@ -260,7 +271,8 @@ impl Director {
                 };
                 let lost = self.fragments.decide(id, decision, now);
                 let reason = decision.err().unwrap_or(DropReason::Malformed);
-                self.counters.count_drops(reason, lost);
+                self.counters
+                    .count_drops(self.seat_for(packet, reason), reason, lost);
                 outcome
             }
             _ => match self.fragments.place(id, bytes, now)? {

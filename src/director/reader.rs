@@ -3,8 +3,12 @@
 
 use std::sync::Arc;
 
-use super::indices::BackendIndex;
-use super::verdict::{Counters, DropReason, Traffic};
+use super::counters::{Counters, Traffic};
+use super::indices::{BackendIndex, VipSeat};
+use super::verdict::DropReason;
+
+/// By [`DropReason::number`].
+type Drops = [u64; DropReason::ALL.len()];
 
 /// Reads the counters of all workers.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +16,8 @@ pub struct CounterReader {
     workers: Arc<Vec<Arc<Counters>>>,
     /// By index, what was counted for those who held it before.
     before: Arc<Vec<Traffic>>,
+    /// By seat, the drops of VIPs that had it before.
+    drops_before: Arc<Vec<Drops>>,
 }
 
 impl CounterReader {
@@ -27,6 +33,31 @@ impl CounterReader {
             before.resize(index.position() + 1, Traffic::default());
         }
         before[index.position()] = counted;
+    }
+
+    /// What is counted for the VIP in `seat` from now on is its new holder's.
+    pub(super) fn begin_vip(&mut self, seat: VipSeat) {
+        let counted = DropReason::ALL.map(|reason| self.counted_drops(seat, reason));
+        let before = Arc::make_mut(&mut self.drops_before);
+        if before.len() <= seat.position() {
+            before.resize(seat.position() + 1, Drops::default());
+        }
+        before[seat.position()] = counted;
+    }
+
+    /// Counted for whichever VIP had the seat.
+    fn counted_drops(&self, seat: VipSeat, reason: DropReason) -> u64 {
+        let workers = self.workers.iter();
+        workers.map(|worker| worker.vip_dropped(seat, reason)).sum()
+    }
+
+    /// Packets for the VIP that has `seat` which all workers dropped for `reason`, as far as their VIP was
+    /// known: of those malformed, and of those for no VIP, it never is.
+    #[must_use]
+    pub fn vip_drops(&self, seat: VipSeat, reason: DropReason) -> u64 {
+        let before = self.drops_before.get(seat.position());
+        let before = before.map_or(0, |drops| drops[reason as usize]);
+        self.counted_drops(seat, reason).saturating_sub(before)
     }
 
     /// Counted for whoever held the index.

@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::eligible::Takes;
-use super::indices::{BackendIndex, VipIndex};
+use super::indices::{BackendIndex, VipIndex, VipSeat};
 use super::path_mtu::PathMtus;
 use super::ring::{MAX_MEMBERS, Slot};
 use super::rings::NumberedRing;
@@ -35,6 +35,8 @@ pub struct Vip {
     pub mss: Mss,
     /// Its position in [`Snapshot::vips`].
     pub index: VipIndex,
+    /// What is counted for it goes by this.
+    pub seat: VipSeat,
     /// Flows that may enter the flow table, for all workers together.
     pub new_flows_per_second: Option<NonZeroU32>,
     pub(super) hash: HashFields,
@@ -125,6 +127,8 @@ pub struct Snapshot {
     pub(super) flow_limits: FlowLimits,
     pub(super) services: Arc<Services>,
     pub(super) vips: Vec<Arc<Vip>>,
+    /// All seats of VIPs are below it.
+    pub(super) vip_seats: usize,
     /// By index; none where a backend is not configured any more.
     pub(super) lanes: Shared<Lane>,
     /// By index.
@@ -205,6 +209,11 @@ impl Snapshot {
         self.places.bound()
     }
 
+    /// All seats of VIPs are below it.
+    pub(super) const fn vip_seats(&self) -> usize {
+        self.vip_seats
+    }
+
     /// The generation of its [`Services`]: while it stays the same, a flow stays with its VIP.
     pub(super) fn generation(&self) -> u16 {
         self.services.generation()
@@ -262,6 +271,12 @@ impl Snapshot {
         self.services
             .at_address(address)
             .map(|index| self.vip(index))
+    }
+
+    /// The VIP with this address, where no other one has it.
+    pub(super) fn only_vip_at(&self, address: IpAddr) -> Option<&Vip> {
+        let index = self.services.alone_at(address)?;
+        Some(self.vip(index))
     }
 
     /// The VIP that a packet is addressed to: that of its flow, else the first one with its address.

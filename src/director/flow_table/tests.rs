@@ -341,6 +341,7 @@ proptest! {
     fn agrees_with_a_map(steps in prop::collection::vec(step(), 0..200)) {
         let (mut table, mut now) = (table(100), 0);
         let mut model = HashMap::<u32, (Modelled, bool)>::new();
+        let mut entered = [0; BACKENDS as usize];
         for step in steps {
             match step {
                 Step::Packet(number, event, backend) => {
@@ -354,6 +355,7 @@ proptest! {
                     } else {
                         let backend = BackendIndex::new(backend);
                         table.insert(flow(number), backend, event, at(now));
+                        entered[backend.position()] += 1;
                         model.insert(number, (Modelled::first(backend, event, now), false));
                     }
                 }
@@ -375,6 +377,8 @@ proptest! {
             }
             check(&table);
         }
+        let counted = |backend| table.counters.traffic(BackendIndex::new(backend)).new_flows;
+        prop_assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(counted), entered, "moved flows are not new");
         model.retain(|_, (flow, _)| now - flow.last < flow.timeout);
         // What was used since it was filed may stay on for 1/64 of its timeout, unseen.
         prop_assert!(table.len() >= model.len());

@@ -1,8 +1,11 @@
-use super::super::verdict::Traffic;
+use super::super::counters::Traffic;
+use super::super::verdict::DropReason;
 use super::*;
 use crate::director::eligible::Takes;
 use crate::director::spec::{AllDown, BackendSpec, BackendState, Echo, HashFields, Mss, PortMatch};
 use crate::packet::{EncapKind, FlowKey, Protocol, SourceRule};
+use proptest::prelude::*;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::num::{NonZeroU8, NonZeroU16};
 
@@ -83,7 +86,7 @@ fn staffed() -> (Roster, [Arc<Counters>; 2]) {
 }
 
 fn adopt(worker: &Counters, snapshot: &Snapshot) {
-    worker.adopt(snapshot.epoch(), snapshot.index_bound());
+    worker.adopt(snapshot);
 }
 
 /// Address and index of every backend.
@@ -215,6 +218,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         bytes: 40,
         untracked: 0,
         flows: 1,
+        new_flows: 1,
     };
     assert_eq!(roster.counters().traffic(index(0)), one);
     let all = Traffic {
@@ -222,6 +226,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         bytes: 240,
         untracked: 2,
         flows: 1,
+        new_flows: 1,
     };
     assert_eq!(roster.counters().all_traffic(), all);
 }
@@ -340,4 +345,95 @@ fn equal_sets_share_a_ring() {
     assert_ne!(chosen(80).vip, chosen(443).vip);
     build(&mut roster, &[]);
     assert_eq!(roster.rings(), 0);
+}
+
+/// What happens between control and two workers.
+#[derive(Debug, Clone)]
+enum Step {
+    /// VIPs on these ports are configured.
+    Configure(Vec<u16>),
+    /// A worker adopts the latest snapshot.
+    Adopt(usize),
+    /// A worker drops a packet for one of the VIPs of its snapshot.
+    Drop(usize, prop::sample::Index, DropReason),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ports = prop::sample::subsequence(vec![1u16, 2, 3, 4, 5], 0..=5).prop_shuffle();
+    let reason = prop::sample::select(DropReason::ALL.to_vec());
+    prop_oneof![
+        2 => ports.prop_map(Step::Configure),
+        3 => (0..2usize).prop_map(Step::Adopt),
+        5 => (0..2usize, any::<prop::sample::Index>(), reason)
+            .prop_map(|(worker, vip, reason)| Step::Drop(worker, vip, reason)),
+    ]
+}
+
+/// What a VIP should show: as long as it is configured, or may still be in use, nothing of it is forgotten.
+#[derive(Debug, Default)]
+struct Shown {
+    drops: HashMap<DropReason, u64>,
+    /// The epoch of the first snapshot without it.
+    left: Option<u64>,
+}
+
+proptest! {
+    /// Whatever is configured and adopted when: no VIP loses a count or gets one of another VIP.
+    #[test]
+    fn drops_stay_with_their_vip(steps in prop::collection::vec(step(), 0..60)) {
+        let (mut roster, workers) = staffed();
+        let mut latest = build(&mut roster, &[]);
+        let mut adopted = [latest.clone(), latest.clone()];
+        workers.iter().for_each(|worker| adopt(worker, &latest));
+        let mut shown = HashMap::<u16, Shown>::new();
+        let mut totals = HashMap::<DropReason, u64>::new();
+        for step in steps {
+            match step {
+                Step::Configure(ports) => {
+                    let oldest = adopted.iter().map(Snapshot::epoch).min().unwrap();
+                    shown.retain(|_, vip| vip.left.is_none_or(|left| left > oldest));
+                    let vips: Vec<_> = ports.iter().map(|&port| vip(port, &[1])).collect();
+                    latest = build(&mut roster, &vips);
+                    for (port, vip) in &mut shown {
+                        let epoch = vip.left.unwrap_or(latest.epoch());
+                        vip.left = (!ports.contains(port)).then_some(epoch);
+                    }
+                    for port in ports {
+                        shown.entry(port).or_default();
+                    }
+                }
+                Step::Adopt(worker) => {
+                    adopt(&workers[worker], &latest);
+                    adopted[worker] = latest.clone();
+                }
+                Step::Drop(worker, which, reason) => {
+                    let vips = adopted[worker].vips();
+                    if vips.is_empty() {
+                        continue;
+                    }
+                    let vip = which.get(vips);
+                    workers[worker].count_drops(Some(vip.seat), reason, 1);
+                    *totals.entry(reason).or_default() += 1;
+                    let PortMatch::Exact(port) = vip.service.port else { unreachable!() };
+                    let shown = shown.get_mut(&port.get()).unwrap();
+                    *shown.drops.entry(reason).or_default() += 1;
+                }
+            }
+            let mut seats: Vec<_> = latest.vips().iter().map(|vip| vip.seat).collect();
+            for vip in latest.vips() {
+                let PortMatch::Exact(port) = vip.service.port else { unreachable!() };
+                for reason in DropReason::ALL {
+                    let expected = shown[&port.get()].drops.get(&reason).copied().unwrap_or(0);
+                    prop_assert_eq!(roster.counters().vip_drops(vip.seat, reason), expected);
+                }
+            }
+            seats.sort_unstable();
+            seats.dedup();
+            prop_assert_eq!(seats.len(), latest.vips().len());
+        }
+        for reason in DropReason::ALL {
+            let total = totals.get(&reason).copied().unwrap_or(0);
+            prop_assert_eq!(roster.counters().dropped(reason), total);
+        }
+    }
 }
