@@ -9,7 +9,7 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
 /// The header `Content-Security-Policy` of [`HTML`]: only its own script and style, by their hashes, and questions to
 /// the listener that it came from.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'sha256-jKQaOMN2cC7BI8b74oriNz6nt4olD0aG6aYsev+X0vg='; style-src 'sha256-ow5EUgJmLrwxhzmN7KjEifYI6glEFvZ86tDlAgGrfiQ='; \
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'sha256-jKQaOMN2cC7BI8b74oriNz6nt4olD0aG6aYsev+X0vg='; style-src 'sha256-nTBaL8gcnU9+OPc5PsY8BNfCJyIUjd0HooCj+a8xm3o='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Further headers of [`HTML`], by name: a browser sends no address of it elsewhere and takes it for nothing else, and

@@ -14,6 +14,7 @@ pub(super) fn write(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
     };
     count(&f::BACKEND_PACKETS, |row| row.traffic.packets)?;
     count(&f::BACKEND_BYTES, |row| row.traffic.bytes)?;
+    count(&f::BACKEND_NEW_FLOWS, |row| row.traffic.new_flows)?;
     count(&f::BACKEND_UNTRACKED, |row| row.traffic.untracked)?;
     let mut tell = |family: &Family, value: fn(&Row<'_>) -> Option<u64>| {
         let values = rows.0.iter().filter_map(|row| Some((row.labels(), value(row)?)));

@@ -48,10 +48,12 @@ families! {
     VIP_BACKENDS = "tunlb_vip_backends", Gauge, ["vip", "state"], "Backends by the state that the operator wants.";
     VIP_HEALTHY = "tunlb_vip_healthy_backends", Gauge, ["vip"], "Backends that are not known to be down.";
     VIP_TAKE_NEW = "tunlb_vip_backends_taking_new_flows", Gauge, ["vip"], "Backends in the ring.";
+    VIP_DROPS = "tunlb_vip_drops_total", Counter, ["vip", "reason"], "Packets for it that were dropped; no_backend and too_big always, other reasons once they occurred.";
     VIP_FAIL_OPEN = "tunlb_vip_fail_open", Gauge, ["vip"], "1 while new flows go to backends that are down, since none is up.";
 
     BACKEND_PACKETS = "tunlb_backend_packets_total", Counter, ["vip", "backend"], "Packets that left for it.";
     BACKEND_BYTES = "tunlb_backend_bytes_total", Counter, ["vip", "backend"], "Their bytes, without outer headers.";
+    BACKEND_NEW_FLOWS = "tunlb_backend_new_flows_total", Counter, ["vip", "backend"], "Flows that began and are remembered.";
     BACKEND_UNTRACKED = "tunlb_backend_untracked_packets_total", Counter, ["vip", "backend"], "Packets beyond new_flows_per_second, for which no flow is remembered.";
     BACKEND_FLOWS = "tunlb_backend_flows", Gauge, ["vip", "backend"], "Flows in the tables.";
     BACKEND_WEIGHT = "tunlb_backend_weight", Gauge, ["vip", "backend"], "Its weight, overrides included.";

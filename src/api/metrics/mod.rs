@@ -26,10 +26,6 @@ use rows::Rows;
 /// The type of what [`encode`] returns.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// With more backends than these, [`PerBackend::Auto`] leaves out metrics of single backends: each has ten values,
-/// and 20,000 of them are some 20 MB a scrape.
-pub const MANY_BACKENDS: usize = 20_000;
-
 /// Which metrics are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MetricsOptions {
@@ -42,12 +38,10 @@ pub struct MetricsOptions {
 /// Whether metrics of single backends are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PerBackend {
-    /// Up to [`MANY_BACKENDS`].
+    /// They are.
     #[default]
-    Auto,
-    /// However many there are.
     Yes,
-    /// Never.
+    /// They are not: a hundred thousand backends have over a million values.
     No,
 }
 
@@ -59,18 +53,6 @@ pub enum NodeIpvs {
     No,
     /// There are (`metrics.compat = ["node_ipvs"]`).
     Yes,
-}
-
-impl MetricsOptions {
-    /// Whether metrics of single backends are told where there are so many.
-    #[must_use]
-    pub const fn tells_each(&self, backends: usize) -> bool {
-        match self.per_backend {
-            PerBackend::Auto => backends <= MANY_BACKENDS,
-            PerBackend::Yes => true,
-            PerBackend::No => false,
-        }
-    }
 }
 
 /// All metrics of a director now, as [`CONTENT_TYPE`] says.
@@ -108,8 +90,7 @@ impl Collector for Scrape {
         if self.options.node_ipvs == NodeIpvs::Yes {
             node_ipvs::write_totals(&mut out, view)?;
         }
-        let backends = view.snapshot.backends().count();
-        if self.options.tells_each(backends) {
+        if self.options.per_backend == PerBackend::Yes {
             let rows = Rows::new(view);
             backends::write(&mut out, &rows)?;
             if self.options.node_ipvs == NodeIpvs::Yes {

@@ -11,6 +11,7 @@ use crate::director::{PortMatch, Protocol};
 
 pub(super) fn write_totals(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
     let all = view.counters.all_traffic();
+    out.counter(&f::IPVS_CONNECTIONS, all.new_flows)?;
     out.counter(&f::IPVS_IN_PACKETS, all.packets)?;
     out.counter(&f::IPVS_IN_BYTES, all.bytes)?;
     out.counter(&f::IPVS_OUT_PACKETS, 0_u64)?;

@@ -258,15 +258,6 @@ fn metrics_of_backends_and_other_names_are_told_as_asked() {
     let few = text(PerBackend::No, NodeIpvs::Yes);
     assert!(!few.contains("tunlb_backend_") && !few.contains("node_ipvs_backend"));
     assert!(few.contains("node_ipvs_incoming_bytes_total 0"));
-    let told = |per_backend, backends| {
-        let options = MetricsOptions {
-            per_backend,
-            ..MetricsOptions::default()
-        };
-        options.tells_each(backends)
-    };
-    assert!(told(PerBackend::Auto, MANY_BACKENDS) && !told(PerBackend::Auto, MANY_BACKENDS + 1));
-    assert!(told(PerBackend::Yes, usize::MAX) && !told(PerBackend::No, 1));
 }
 
 /// Name, type and labels of each metric.

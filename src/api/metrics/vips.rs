@@ -6,7 +6,7 @@ use super::families as f;
 use super::family::Exposition;
 use super::rows::health;
 use crate::control::view::View;
-use crate::director::{Backend, BackendState, Health, Takes, Vip};
+use crate::director::{Backend, BackendState, DropReason, Health, Takes, Vip};
 
 /// The states of a backend, in the order of the output.
 const STATES: [BackendState; 3] = [
@@ -14,6 +14,9 @@ const STATES: [BackendState; 3] = [
     BackendState::Draining,
     BackendState::Disabled,
 ];
+
+/// Reasons that a VIP always has a value for, so that an alert sees the first packet, too.
+const ALWAYS: [DropReason; 2] = [DropReason::NoBackend, DropReason::TooBig];
 
 /// A VIP's backends, counted.
 #[derive(Debug, Default, Clone, Copy)]
@@ -43,8 +46,18 @@ pub(super) fn write(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
     });
     out.gauges(&f::VIP_BACKENDS, states)?;
     out.gauges(&f::VIP_HEALTHY, each(|count| count.healthy))?;
+    out.counters(&f::VIP_DROPS, drops(view))?;
     out.gauges(&f::VIP_TAKE_NEW, each(|count| count.take_new))?;
     out.gauges(&f::VIP_FAIL_OPEN, each(|count| u64::from(count.is_fail_open)))
+}
+
+fn drops(view: &View) -> impl Iterator<Item = ([&str; 2], u64)> {
+    let reasons = view.snapshot.vips().iter().flat_map(|vip| DropReason::ALL.map(|reason| (vip, reason)));
+    reasons.filter_map(|(vip, reason)| {
+        let packets = view.counters.vip_drops(vip.seat, reason);
+        let is_told = packets > 0 || ALWAYS.contains(&reason);
+        is_told.then_some(([vip.name.as_str(), reason.name()], packets))
+    })
 }
 
 impl Count {
