@@ -52,7 +52,7 @@ impl Director {
     pub fn burst(&mut self, burst: &mut Burst, now: Timestamp) {
         self.verdicts.clear();
         self.answers.clear();
-        self.expire(now, EXPIRE_PER_PACKET * burst.len());
+        self.expire_due(now, EXPIRE_PER_PACKET * burst.len());
         self.look_ahead(burst);
         let glances = mem::take(&mut self.ahead);
         for (frame, glance) in glances.iter().enumerate().take(burst.len()) {
@@ -66,6 +66,7 @@ impl Director {
         self.ahead = glances;
         self.release_strays(burst, now);
         self.release(burst, now);
+        self.tell_kept();
     }
 
     /// What becomes of each packet of the burst that was decided last, by frame.

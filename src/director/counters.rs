@@ -1,8 +1,16 @@
 //! The counters of one worker, which account for every packet.
 
-use std::iter::Sum;
-use std::ops::{Add, Sub};
+mod bursts;
+mod send_errno;
+mod traffic;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use bursts::{BURST_SIZES, Bursts};
+pub use send_errno::SendErrno;
+pub use traffic::Traffic;
+
+use super::flow_table::FlowClass;
 
 use super::indices::{BackendIndex, VipSeat};
 use super::segments::Segments;
@@ -17,6 +25,16 @@ pub struct Counters {
     vips: Segments<VipCounters>,
     drops: Drops,
     replies: AtomicU64,
+    /// By the order of [`SendErrno::ALL`].
+    send_errors: [AtomicU64; SendErrno::ALL.len()],
+    /// By the order of [`FlowClass::ALL`].
+    evictions: [AtomicU64; FlowClass::ALL.len()],
+    /// By the order of [`BURST_SIZES`].
+    bursts: [AtomicU64; BURST_SIZES.len()],
+    burst_packets: AtomicU64,
+    flows: AtomicU64,
+    flow_bound: AtomicU64,
+    fragments_held: AtomicU64,
     /// The epoch of the snapshot that the worker forwards by.
     adopted: AtomicU64,
 }
@@ -38,22 +56,6 @@ struct BackendCounters {
     new_flows: AtomicU64,
 }
 
-/// What one backend got; all of it only grows, but the flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Traffic {
-    /// Packets that left for it.
-    pub packets: u64,
-    /// Their inner bytes, without the outer headers.
-    pub bytes: u64,
-    /// Packets that the ring alone chose it for, beyond their VIP's
-    /// [`new_flows_per_second`](super::VipSpec::new_flows_per_second).
-    pub untracked: u64,
-    /// Flows in the table now.
-    pub flows: u64,
-    /// Flows that entered the table.
-    pub new_flows: u64,
-}
-
 impl Counters {
     /// Zeros, with room for `backends` backends.
     #[must_use]
@@ -63,6 +65,13 @@ impl Counters {
             vips: Segments::new(),
             drops: Default::default(),
             replies: AtomicU64::new(0),
+            send_errors: Default::default(),
+            evictions: Default::default(),
+            bursts: Default::default(),
+            burst_packets: AtomicU64::new(0),
+            flows: AtomicU64::new(0),
+            flow_bound: AtomicU64::new(0),
+            fragments_held: AtomicU64::new(0),
             adopted: AtomicU64::new(0),
         };
         counters.backends.reserve(backends);
@@ -140,6 +149,76 @@ impl Counters {
         self.replies.load(Ordering::Relaxed)
     }
 
+    /// Counts a packet that the kernel did not take.
+    pub fn count_send_error(&self, errno: SendErrno) {
+        add(&self.send_errors[errno as usize], 1);
+    }
+
+    /// Packets that the kernel did not take for this reason.
+    #[must_use]
+    pub fn send_errors(&self, errno: SendErrno) -> u64 {
+        self.send_errors[errno as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a flow of a class that made room for another one.
+    pub(super) fn count_eviction(&self, class: FlowClass) {
+        add(&self.evictions[class as usize], 1);
+    }
+
+    /// Flows of a class that made room for others, because the table, or the part for flows of one packet, was
+    /// full.
+    #[must_use]
+    pub fn evicted(&self, class: FlowClass) -> u64 {
+        self.evictions[class as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a burst by the packets that were read; one without any is none.
+    pub fn count_burst(&self, packets: usize) {
+        if let Some(size) = bursts::size(packets) {
+            add(&self.bursts[size], 1);
+            add(&self.burst_packets, packets as u64);
+        }
+    }
+
+    /// The bursts that were read.
+    #[must_use]
+    pub fn bursts(&self) -> Bursts {
+        Bursts {
+            of_size: std::array::from_fn(|size| self.bursts[size].load(Ordering::Relaxed)),
+            packets: self.burst_packets.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What the worker keeps now: flows in its table, and fragments that wait.
+    pub(super) fn tell_kept(&self, flows: usize, fragments: usize) {
+        self.flows.store(flows as u64, Ordering::Relaxed);
+        self.fragments_held
+            .store(fragments as u64, Ordering::Relaxed);
+    }
+
+    /// How many flows its table may have from now on.
+    pub(super) fn tell_flow_bound(&self, bound: usize) {
+        self.flow_bound.store(bound as u64, Ordering::Relaxed);
+    }
+
+    /// Flows in the worker's table, as of its last burst or expiry.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    /// Flows that its table may have.
+    #[must_use]
+    pub fn flow_bound(&self) -> u64 {
+        self.flow_bound.load(Ordering::Relaxed)
+    }
+
+    /// Fragments that wait for others of their datagrams, as of its last burst or expiry.
+    #[must_use]
+    pub fn fragments_held(&self) -> u64 {
+        self.fragments_held.load(Ordering::Relaxed)
+    }
+
     /// What the backend at `index` got.
     #[must_use]
     pub fn traffic(&self, index: BackendIndex) -> Traffic {
@@ -187,40 +266,6 @@ impl BackendCounters {
             flows: load(&self.flows),
             new_flows: load(&self.new_flows),
         }
-    }
-}
-
-impl Add for Traffic {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            packets: self.packets + other.packets,
-            bytes: self.bytes + other.bytes,
-            untracked: self.untracked + other.untracked,
-            flows: self.flows + other.flows,
-            new_flows: self.new_flows + other.new_flows,
-        }
-    }
-}
-
-impl Sub for Traffic {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        Self {
-            packets: self.packets.saturating_sub(other.packets),
-            bytes: self.bytes.saturating_sub(other.bytes),
-            untracked: self.untracked.saturating_sub(other.untracked),
-            flows: self.flows.saturating_sub(other.flows),
-            new_flows: self.new_flows.saturating_sub(other.new_flows),
-        }
-    }
-}
-
-impl Sum for Traffic {
-    fn sum<I: Iterator<Item = Self>>(traffic: I) -> Self {
-        traffic.fold(Self::default(), Add::add)
     }
 }
 

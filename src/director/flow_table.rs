@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-pub use class::FlowEvent;
 pub(super) use class::Tick;
+pub use class::{FlowClass, FlowEvent};
 pub(super) use entry::NONE;
 pub(super) use index::Sought;
 
@@ -36,7 +36,7 @@ use super::indices::BackendIndex;
 use super::spec::FlowLimits;
 use super::time::Timestamp;
 use crate::packet::{FlowKey, PackedFlow};
-use class::{Class, Timeouts};
+use class::Timeouts;
 use entry::Entry;
 use index::Index;
 use lists::Lists;
@@ -71,12 +71,14 @@ impl FlowTable {
     #[must_use]
     pub fn new(limits: FlowLimits, seed: [u64; 4], counters: Arc<Counters>) -> Self {
         let [a, b, c, d] = seed;
+        let bound = effective(limits.bound);
+        counters.tell_flow_bound(bound);
         Self {
             index: Index::new(RandomState::with_seeds(a, b, c, d)),
             entries: Slab::new(),
             lists: Lists::new(),
             counters,
-            bound: effective(limits.bound),
+            bound,
             timeouts: Timeouts::new(&limits.timeouts),
             expired_at: None,
         }
@@ -86,6 +88,7 @@ impl FlowTable {
     /// is reached by the evictions of further [`insert`](Self::insert)s, a few each.
     pub fn set_limits(&mut self, limits: FlowLimits) {
         self.bound = effective(limits.bound);
+        self.counters.tell_flow_bound(self.bound);
         self.timeouts = Timeouts::new(&limits.timeouts);
         self.expired_at = None;
     }
@@ -171,7 +174,7 @@ impl FlowTable {
             return 0;
         }
         let mut expired = 0;
-        for class in Class::ALL {
+        for class in FlowClass::ALL {
             while let Some(at) = self.lists.oldest(class)
                 && self.is_over(at, now)
             {
@@ -283,7 +286,7 @@ impl FlowTable {
         now: Tick,
     ) {
         debug_assert!(self.find(sought).is_none(), "{sought:?} is in the table");
-        let class = Class::first(event);
+        let class = FlowClass::first(event);
         self.make_room(class);
         let entry = Entry::new(&sought.flow, class, (backend, generation), now);
         let at = self.entries.take(entry);
@@ -309,7 +312,7 @@ impl FlowTable {
     }
 
     /// Evicts until one more flow of the class fits both its part and the whole.
-    fn make_room(&mut self, class: Class) {
+    fn make_room(&mut self, class: FlowClass) {
         let part = (self.bound / FIRST_PART).max(1);
         for _ in 0..EVICT_PER_INSERT {
             let victim = if self.lists.len(class) >= part {
@@ -321,11 +324,12 @@ impl FlowTable {
                 None
             };
             let Some(at) = victim else { return };
+            self.counters.count_eviction(self.entries[at].class);
             self.remove_at(at);
         }
     }
 
-    fn file(&mut self, at: u32, class: Class, now: Tick) {
+    fn file(&mut self, at: u32, class: FlowClass, now: Tick) {
         self.lists.unlink(&mut self.entries, at);
         self.entries[at].class = class;
         self.lists.push(&mut self.entries, at, now);

@@ -135,6 +135,11 @@ impl FragmentTable {
         self.waiting_datagrams > 0
     }
 
+    /// How many fragments are kept.
+    pub(super) const fn held(&self) -> usize {
+        self.held.fragments()
+    }
+
     /// The first fragment of a datagram was decided: those that follow go the same way. Those that
     /// were kept are released where it goes to a backend; where it is dropped they are dropped too,
     /// and this is how many.

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::counters::{Counters, Traffic};
+use super::counters::{Bursts, Counters, SendErrno, Traffic};
+use super::flow_table::FlowClass;
 use super::indices::{BackendIndex, VipSeat};
 use super::verdict::DropReason;
 
@@ -92,6 +93,45 @@ impl CounterReader {
     pub fn replied(&self) -> u64 {
         let workers = self.workers.iter();
         workers.map(|worker| worker.replied()).sum()
+    }
+
+    /// Packets that the kernel did not take from the workers for this reason.
+    #[must_use]
+    pub fn send_errors(&self, errno: SendErrno) -> u64 {
+        let workers = self.workers.iter();
+        workers.map(|worker| worker.send_errors(errno)).sum()
+    }
+
+    /// Flows of a class that made room for others.
+    #[must_use]
+    pub fn evicted(&self, class: FlowClass) -> u64 {
+        let workers = self.workers.iter();
+        workers.map(|worker| worker.evicted(class)).sum()
+    }
+
+    /// The bursts that all workers read.
+    #[must_use]
+    pub fn bursts(&self) -> Bursts {
+        self.workers.iter().map(|worker| worker.bursts()).sum()
+    }
+
+    /// Flows in the tables of all workers.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.flows()).sum()
+    }
+
+    /// Flows that those may have together.
+    #[must_use]
+    pub fn flow_bound(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.flow_bound()).sum()
+    }
+
+    /// Fragments that wait for others of their datagrams.
+    #[must_use]
+    pub fn fragments_held(&self) -> u64 {
+        let workers = self.workers.iter();
+        workers.map(|worker| worker.fragments_held()).sum()
     }
 
     /// The workers' counters.

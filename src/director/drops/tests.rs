@@ -112,8 +112,10 @@ fn a_drop_is_counted_for_its_vip() {
 fn fragments_that_are_lost_are_counted_for_their_vip() {
     let mut expired = director(&[up("web", 80)]);
     assert_eq!(decide(&mut expired, &later(), NOW), Verdict::Hold);
+    assert_eq!(expired.counters().fragments_held(), 1);
     expired.expire(Timestamp::after(Duration::from_secs(2)), 0);
     assert_eq!(counted(&expired), [("web", DropReason::FragmentTimeout, 1)]);
+    assert_eq!(expired.counters().fragments_held(), 0);
 
     let mut refused = director(&[down("tls", 443), down("web", 80)]);
     assert_eq!(decide(&mut refused, &later(), NOW), Verdict::Hold);

@@ -62,7 +62,7 @@ fn flows_of(table: &FlowTable, backend: BackendIndex) -> u64 {
 fn check(table: &FlowTable) {
     let mut seen = HashSet::new();
     let mut backends = HashMap::new();
-    for class in Class::ALL {
+    for class in FlowClass::ALL {
         let (mut at, mut older, mut length) = (table.lists.oldest(class), NONE, 0);
         while let Some(place) = at {
             let entry = &table.entries[place];
@@ -204,6 +204,9 @@ fn a_full_table_gives_up_what_is_closed_then_its_oldest() {
         assert_eq!(table.peek(&flow(gone), at(9)), None, "for {number}");
         assert_eq!(table.len(), 8);
     }
+    let evicted = FlowClass::ALL.map(|class| table.counters.evicted(class));
+    assert_eq!(evicted, [0, 0, 2, 1, 1, 1]);
+    assert_eq!(table.counters.flow_bound(), 8);
 }
 
 /// A flow in use is not the oldest, though each packet alone does not file it anew.
