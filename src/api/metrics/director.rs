@@ -8,7 +8,7 @@ use super::families as f;
 use super::family::{Exposition, NONE};
 use crate::api::requests::RequestCounts;
 use crate::control::view::{Identity, View};
-use crate::director::DropReason;
+use crate::director::{BURST_SIZES, CounterReader, DropReason, FlowClass, SendErrno};
 use crate::io::netlink::Netlink;
 use crate::io::usage::Usage;
 
@@ -29,6 +29,7 @@ pub(super) fn write(
     });
     out.counters(&f::API_REQUESTS, requests)?;
     write_packets(out, identity, view)?;
+    write_tables(out, &view.counters)?;
     let ages = identity.workers.iter().enumerate().map(|(worker, link)| {
         ([worker.to_string()], link.heartbeat.age().as_secs_f64())
     });
@@ -87,14 +88,31 @@ fn write_packets(out: &mut Exposition<'_>, identity: &Identity, view: &View) -> 
     out.counter(&f::REPLIES, counters.replied())?;
     let dropped = tun_dropped(&identity.tun).map(|packets| (NONE, packets));
     out.counters(&f::TUN_DROPPED, dropped)?;
-    out.gauge(&f::FLOWS, all.flows)?;
-    out.gauge(&f::FLOWS_LIMIT, view.snapshot.flow_limits().bound.get() as u64)
+    let errors = SendErrno::ALL.map(|errno| ([errno.name()], counters.send_errors(errno)));
+    out.counters(&f::SEND_ERRORS, errors)
+}
+
+fn write_tables(out: &mut Exposition<'_>, counters: &CounterReader) -> fmt::Result {
+    out.gauge(&f::FLOWS, counters.flows())?;
+    out.gauge(&f::FLOWS_LIMIT, counters.flow_bound())?;
+    let evictions = FlowClass::ALL.map(|class| ([class.name()], counters.evicted(class)));
+    out.counters(&f::FLOW_EVICTIONS, evictions)?;
+    out.gauge(&f::FRAGMENTS_HELD, counters.fragments_held())?;
+    let bursts = counters.bursts();
+    let sizes = BURST_SIZES.into_iter().map(approximate);
+    let buckets: Vec<_> = sizes.zip(bursts.of_size).collect();
+    out.histogram(&f::BATCH, &buckets, approximate(bursts.packets))
 }
 
 /// What the kernel dropped before the TUN `name`; `None` where it does not answer, or the device is gone.
 fn tun_dropped(name: &str) -> Option<u64> {
     let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
     Some(link.ok()??.tx_dropped)
+}
+
+/// The nearest number that a histogram can have; exact up to 2⁵³.
+const fn approximate(number: u64) -> f64 {
+    number as f64
 }
 
 /// In seconds after the Unix epoch.

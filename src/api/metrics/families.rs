@@ -41,8 +41,12 @@ families! {
     DROPS = "tunlb_drops_total", Counter, ["reason"], "Packets dropped by the director.";
     REPLIES = "tunlb_replies_total", Counter, [], "Packets that the director answered itself: echo requests, packets too big for a path.";
     TUN_DROPPED = "tunlb_tun_dropped_packets_total", Counter, [], "Packets that the kernel dropped before tunlb could read them: the TUN's queue was full.";
+    SEND_ERRORS = "tunlb_send_errors_total", Counter, ["errno"], "Packets that the kernel did not take, by the error's name.";
     FLOWS = "tunlb_flows", Gauge, [], "Flows in the tables of all workers.";
     FLOWS_LIMIT = "tunlb_flows_limit", Gauge, [], "Most flows that are remembered (director.flows).";
+    FLOW_EVICTIONS = "tunlb_flow_evictions_total", Counter, ["class"], "Flows that made room for others before their time, by what they were.";
+    FRAGMENTS_HELD = "tunlb_fragments_held", Gauge, [], "Fragments that wait for others of their datagrams.";
+    BATCH = "tunlb_worker_batch_packets", Histogram, [], "Packets that a worker read at once, of all workers; reads of nothing do not count.";
     HEARTBEAT = "tunlb_worker_heartbeat_age_seconds", Gauge, ["worker"], "Since the worker last looked up from its work or its sleep; it is woken at least once a second.";
 
     VIP_BACKENDS = "tunlb_vip_backends", Gauge, ["vip", "state"], "Backends by the state that the operator wants.";
