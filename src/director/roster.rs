@@ -18,7 +18,7 @@ use super::indices::{BackendIndex, VipIndex, VipSeat};
 use super::path_mtu::PathMtus;
 use super::placement::Placement;
 use super::reader::CounterReader;
-use super::rings::{BuildRings, NumberedRing, Rings};
+use super::rings::{BuildRings, NumberedRing, RingId, Rings};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
@@ -45,12 +45,22 @@ pub struct Roster {
     backends: Seats<Identity>,
     vips: Seats<Service>,
     rings: Rings,
+    /// By seat, since the VIP has it; none before its first snapshot.
+    histories: Vec<Option<RingHistory>>,
     path_mtus: Arc<PathMtus>,
     counters: CounterReader,
     /// Of the last snapshot that was asked for.
     epoch: u64,
     /// The last snapshot that was built; the next one shares what did not change.
     last: Option<Snapshot>,
+}
+
+/// What became of a VIP's ring.
+#[derive(Debug, Clone, Copy)]
+struct RingHistory {
+    /// The one of the last snapshot.
+    ring: Option<RingId>,
+    changes: u64,
 }
 
 /// What stays the same of a backend, whatever else changes.
@@ -99,13 +109,16 @@ impl Roster {
         self.rings = self.rings.next(&plan.hash_key, plan.ring_size, sets);
         let mut snapshot = self.successor(plan, services);
         for (position, (vip, (seat, placement))) in plan.vips.iter().zip(placements).enumerate() {
-            let ring = self.rings.of(&placement.members);
             let at = (VipIndex::at(position), seat);
+            let ring = self.ring(seat, &placement);
             place(&mut snapshot, at, vip, placement, ring, &mut tunnel)?;
         }
         snapshot.vips.truncate(plan.vips.len());
         self.vacate(&mut snapshot);
         index_addresses(&mut snapshot);
+        for vip in &snapshot.vips {
+            self.remember(vip);
+        }
         self.last = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -134,11 +147,16 @@ impl Roster {
                 continue;
             };
             let known = snapshot.vip(index);
-            let (at, indices) = ((index, known.seat), known.backends.to_vec());
+            let (seat, indices) = (known.seat, known.backends.to_vec());
             let placement = Placement::new(vip, indices, takes(vip, &health))?;
             self.rings.add(&placement.members);
-            let ring = self.rings.of(&placement.members);
-            place(&mut snapshot, at, vip, placement, ring, &mut tunnel)?;
+            let ring = self.ring(seat, &placement);
+            place(&mut snapshot, (index, seat), vip, placement, ring, &mut tunnel)?;
+        }
+        for &index in changed {
+            if let Some(vip) = snapshot.vips.get(index.position()) {
+                self.remember(vip);
+            }
         }
         self.last = Some(snapshot.clone());
         Ok(snapshot)
@@ -218,6 +236,25 @@ impl Roster {
         self.vips.reclaim(|_, left| counters.is_adopted(left));
     }
 
+    /// The ring of a VIP's backends, and how often the VIP's changed until it is that one.
+    fn ring(&self, seat: VipSeat, placement: &Placement) -> (Option<NumberedRing>, u64) {
+        let ring = self.rings.of(&placement.members);
+        let history = self.histories.get(seat.position()).copied().flatten();
+        let changes = history.map_or(0, |history| {
+            let is_another = history.ring != ring.as_ref().map(|ring| ring.id);
+            history.changes + u64::from(is_another)
+        });
+        (ring, changes)
+    }
+
+    /// A snapshot has this VIP.
+    fn remember(&mut self, vip: &Vip) {
+        self.histories[vip.seat.position()] = Some(RingHistory {
+            ring: vip.ring.as_ref().map(|ring| ring.id),
+            changes: vip.ring_changes,
+        });
+    }
+
     /// The index of a backend of the snapshot of this epoch.
     fn seat(&mut self, identity: Identity) -> BackendIndex {
         match self.backends.seat(identity, self.epoch) {
@@ -239,6 +276,8 @@ impl Roster {
             Seated::New(number) => {
                 let seat = VipSeat::new(number);
                 self.counters.begin_vip(seat);
+                self.histories.resize(self.vips.bound(), None);
+                self.histories[seat.position()] = None;
                 seat
             }
         }
@@ -265,7 +304,7 @@ fn place(
     (index, seat): (VipIndex, VipSeat),
     spec: &VipSpec,
     placement: Placement,
-    ring: Option<NumberedRing>,
+    (ring, ring_changes): (Option<NumberedRing>, u64),
     tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
 ) -> Result<(), SnapshotError> {
     for (backend, (at, takes)) in spec.backends.iter().zip(placement.seats()) {
@@ -290,6 +329,7 @@ fn place(
         mss: spec.mss,
         index,
         seat,
+        ring_changes,
         new_flows_per_second: spec.new_flows_per_second,
         hash: spec.hash,
         ring,

@@ -39,6 +39,8 @@ pub struct Vip {
     pub seat: VipSeat,
     /// Flows that may enter the flow table, for all workers together.
     pub new_flows_per_second: Option<NonZeroU32>,
+    /// How often its ring became another one since it was first configured; how it first was is no change.
+    pub ring_changes: u64,
     pub(super) hash: HashFields,
     /// `None` while no backend takes new flows. A slot holds a position in `members`.
     pub(super) ring: Option<NumberedRing>,
@@ -59,6 +61,44 @@ impl Vip {
     #[must_use]
     pub fn backends(&self) -> &[BackendIndex] {
         &self.backends
+    }
+
+    /// How many slots its ring has; `None` while no backend takes new flows.
+    #[must_use]
+    pub fn slots(&self) -> Option<u32> {
+        Some(self.ring.as_ref()?.slots.size().slots())
+    }
+
+    /// A hash of what its ring chooses, equal on directors that choose alike for this VIP: the ring's
+    /// [`fingerprint`](super::Ring::fingerprint), and which fields of a packet are hashed where that matters.
+    /// `None` while no backend takes new flows.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u32> {
+        let ring = self.ring.as_ref()?.slots.fingerprint();
+        if self.members.len() < 2 {
+            return Some(ring);
+        }
+        Some(match self.hash {
+            HashFields::FiveTuple => ring,
+            HashFields::SourceAddress => ring ^ 1,
+            HashFields::DestinationPort => ring ^ 2,
+        })
+    }
+
+    /// How many slots of its ring a backend of this VIP has: its part of new flows.
+    #[must_use]
+    pub fn share(&self, backend: BackendIndex) -> u32 {
+        let mut shares = self.shares();
+        let found = shares.find(|&(member, _)| member == backend);
+        found.map_or(0, |(_, slots)| slots)
+    }
+
+    /// The backends that take new flows, in the order of addresses, and how many slots each has.
+    pub fn shares(&self) -> impl Iterator<Item = (BackendIndex, u32)> {
+        let ring = self.ring.as_ref();
+        let share = move |position| ring.map_or(0, |ring| ring.slots.share(position));
+        let members = (0..).zip(&self.members);
+        members.map(move |(position, &backend)| (backend, share(position)))
     }
 }
 

@@ -347,6 +347,104 @@ fn equal_sets_share_a_ring() {
     assert_eq!(roster.rings(), 0);
 }
 
+#[test]
+fn changes_of_a_ring_are_counted_by_seat() {
+    use BackendState::{Active, Draining};
+    let (mut roster, workers) = staffed();
+    let changes = |snapshot: &Snapshot, port| snapshot.find_vip(&flow(port)).unwrap().ring_changes;
+    let web = |state, hosts: &[u8]| {
+        let mut web = vip(80, hosts);
+        web.backends[0].state = state;
+        web
+    };
+    let mut configure = |vips: &[VipSpec]| {
+        let snapshot = build(&mut roster, vips);
+        workers.iter().for_each(|worker| adopt(worker, &snapshot));
+        snapshot
+    };
+    let first = configure(&[web(Active, &[1, 2])]);
+    assert_eq!(changes(&first, 80), 0);
+    let moved = configure(&[vip(443, &[1, 2]), web(Active, &[2, 1])]);
+    assert_eq!([80, 443].map(|port| changes(&moved, port)), [0, 0], "moved");
+    let drained = configure(&[vip(443, &[1, 2]), web(Draining, &[1, 2])]);
+    assert_eq!([80, 443].map(|port| changes(&drained, port)), [1, 0]);
+    let none = configure(&[vip(443, &[1, 2]), web(Draining, &[1])]);
+    assert_eq!(changes(&none, 80), 2);
+    configure(&[]);
+    configure(&[]);
+    let other = configure(&[vip(8080, &[3]), web(Active, &[1, 2])]);
+    assert_eq!([80, 8080].map(|port| changes(&other, port)), [0, 0], "of others");
+}
+
+#[test]
+fn a_refresh_counts_changes_of_rings_too() {
+    let (mut roster, _) = staffed();
+    let vips = [vip(80, &[1, 2]), vip(443, &[1, 2])];
+    build(&mut roster, &vips);
+    let plan = Plan {
+        vips: &vips,
+        hash_key: HashKey::DEFAULT,
+        ring_size: RingSize::new(251).unwrap(),
+        flows: FlowLimits::default(),
+    };
+    let mut refresh = |down: IpAddr| {
+        let health = |_: &VipSpec, backend| {
+            if backend == down {
+                Health::Unhealthy
+            } else {
+                Health::Healthy
+            }
+        };
+        let tunnel = |vip: &VipSpec, backend| {
+            let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
+            Encap::new(vip.encap, source, backend, NonZeroU8::MAX)
+        };
+        let changed = [VipIndex::at(0)];
+        let snapshot = roster.refresh(&plan, &changed, health, tunnel).unwrap();
+        [0, 1].map(|vip| snapshot.vips()[vip].ring_changes)
+    };
+    assert_eq!(refresh(host(1)), [1, 0]);
+    assert_eq!(refresh(host(1)), [1, 0]);
+    assert_eq!(refresh(host(9)), [2, 0], "the first ring again");
+}
+
+#[test]
+fn a_fingerprint_is_of_what_is_chosen_whatever_it_is_numbered() {
+    let fingerprint = |vips: &[VipSpec]| {
+        let mut roster = Roster::default();
+        let snapshot = build(&mut roster, vips);
+        snapshot.find_vip(&flow(80)).unwrap().fingerprint()
+    };
+    let one = fingerprint(&[vip(80, &[1, 2, 3])]);
+    assert_eq!(one, fingerprint(&[vip(443, &[9, 8]), vip(80, &[3, 1, 2])]));
+    assert_ne!(one, fingerprint(&[vip(80, &[1, 2])]));
+    let mut by_client = vip(80, &[1, 2, 3]);
+    by_client.hash = HashFields::SourceAddress;
+    assert_ne!(one, fingerprint(&[by_client.clone()]));
+    by_client.backends.truncate(1);
+    assert_eq!(fingerprint(&[vip(80, &[1])]), fingerprint(&[by_client]), "one choice");
+    let mut drained = vip(80, &[1]);
+    drained.backends[0].state = BackendState::Draining;
+    assert_eq!(fingerprint(&[drained]), None);
+}
+
+#[test]
+fn shares_are_of_a_vip_s_backends() {
+    let mut roster = Roster::default();
+    let mut web = vip(80, &[2, 1, 3]);
+    web.backends[0].weight = 2;
+    web.backends[2].weight = 0;
+    let snapshot = build(&mut roster, &[vip(443, &[1]), web]);
+    let web = snapshot.find_vip(&flow(80)).unwrap();
+    let shares = [1, 2, 3].map(|number| web.share(index(number)));
+    assert_eq!((shares[0] + shares[1], shares[2]), (251, 0), "{shares:?}");
+    assert!(shares[0].abs_diff(2 * shares[1]) <= 2, "{shares:?}");
+    assert_eq!(web.share(index(0)), 0, "of another VIP");
+    assert_eq!(web.slots(), Some(251));
+    let shares = [(index(2), shares[1]), (index(1), shares[0])];
+    assert!(web.shares().eq(shares), "in the order of addresses");
+}
+
 /// What happens between control and two workers.
 #[derive(Debug, Clone)]
 enum Step {
