@@ -31,7 +31,10 @@ mod tests {
     /// What is between the one opening and the one closing tag.
     fn inside(tag: &str) -> &'static str {
         let [open, close] = [format!("<{tag}>"), format!("</{tag}>")];
-        assert_eq!((HTML.matches(&open).count(), HTML.matches(&close).count()), (1, 1));
+        assert_eq!(
+            (HTML.matches(&open).count(), HTML.matches(&close).count()),
+            (1, 1)
+        );
         let (_, rest) = HTML.split_once(&open).unwrap();
         rest.split_once(&close).unwrap().0
     }
@@ -46,17 +49,28 @@ print(base64.b64encode(hashlib.sha256(sys.stdin.buffer.read()).digest()).decode(
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        python.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        python
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
         let output = python.wait_with_output().unwrap();
         assert!(output.status.success());
-        format!("'sha256-{}'", String::from_utf8(output.stdout).unwrap().trim())
+        format!(
+            "'sha256-{}'",
+            String::from_utf8(output.stdout).unwrap().trim()
+        )
     }
 
     #[test]
     fn the_policy_allows_the_script_and_the_style_that_the_page_has() {
         for (tag, directive) in [("script", "script-src"), ("style", "style-src")] {
             let wanted = format!("{directive} {};", hash(inside(tag)));
-            assert!(CONTENT_SECURITY_POLICY.contains(&wanted), "should be: {wanted}");
+            assert!(
+                CONTENT_SECURITY_POLICY.contains(&wanted),
+                "should be: {wanted}"
+            );
         }
     }
 
@@ -64,8 +78,22 @@ print(base64.b64encode(hashlib.sha256(sys.stdin.buffer.read()).digest()).decode(
     #[test]
     fn the_page_loads_nothing_and_makes_no_markup_of_text() {
         for word in [
-            "http:", "https:", "//cdn", "@import", "url(", "src=", "innerHTML", "outerHTML", "insertAdjacent", "document.write",
-            "eval(", "Function(", " style=", " onclick", " onload", "localStorage",
+            "http:",
+            "https:",
+            "//cdn",
+            "@import",
+            "url(",
+            "src=",
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacent",
+            "document.write",
+            "eval(",
+            "Function(",
+            " style=",
+            " onclick",
+            " onload",
+            "localStorage",
         ] {
             let known = HTML.replace("http://www.w3.org/2000/svg", ""); // a name space, not loaded
             assert!(!known.contains(word), "{word}");
@@ -79,6 +107,9 @@ print(base64.b64encode(hashlib.sha256(sys.stdin.buffer.read()).digest()).decode(
         let status: Status = serde_json::from_str(text).unwrap();
         let again: serde_json::Value = serde_json::to_value(&status).unwrap();
         let canned: serde_json::Value = serde_json::from_str(text).unwrap();
-        assert_eq!(again, canned, "the document has other fields than the model");
+        assert_eq!(
+            again, canned,
+            "the document has other fields than the model"
+        );
     }
 }

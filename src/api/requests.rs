@@ -20,7 +20,10 @@ impl RequestCounts {
     #[must_use]
     pub fn all(&self) -> Vec<(&'static str, u16, u64)> {
         let counts = self.lock();
-        counts.iter().map(|(&(route, code), &count)| (route, code, count)).collect()
+        counts
+            .iter()
+            .map(|(&(route, code), &count)| (route, code, count))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -38,6 +41,9 @@ mod tests {
         for code in [200, 404, 200] {
             requests.count("GET /metrics", code);
         }
-        assert_eq!(requests.all(), [("GET /metrics", 200, 2), ("GET /metrics", 404, 1)]);
+        assert_eq!(
+            requests.all(),
+            [("GET /metrics", 200, 2), ("GET /metrics", 404, 1)]
+        );
     }
 }

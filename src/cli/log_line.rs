@@ -27,9 +27,9 @@ impl LogTo {
     pub fn of_stderr() -> Self {
         let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
         let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
-        let names_it = stderr.and_then(|file| file.metadata()).is_ok_and(|stderr| {
-            stream == format!("{}:{}", stderr.dev(), stderr.ino())
-        });
+        let names_it = stderr
+            .and_then(|file| file.metadata())
+            .is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()));
         if names_it { Self::Journal } else { Self::Text }
     }
 
@@ -91,6 +91,9 @@ mod tests {
         };
         assert_eq!(written(Level::Warn, "one\ntwo"), "<4>one\n<4>    two\n");
         assert_eq!(written(Level::Error, "\u{1b}[2J<0>"), "<3>\\u{1b}[2J<0>\n");
-        assert_eq!([Level::Info, Level::Debug, Level::Trace].map(priority), [6, 7, 7]);
+        assert_eq!(
+            [Level::Info, Level::Debug, Level::Trace].map(priority),
+            [6, 7, 7]
+        );
     }
 }

@@ -37,7 +37,11 @@ impl BuildTimes {
     /// How many fell into each bucket, by its upper end; `None`: longer than all of them.
     pub fn buckets(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let bounds = BOUNDS.into_iter().map(Some).chain([None]);
-        bounds.zip(self.buckets.iter().map(|count| count.load(Ordering::Relaxed)))
+        bounds.zip(
+            self.buckets
+                .iter()
+                .map(|count| count.load(Ordering::Relaxed)),
+        )
     }
 
     /// Of all together.

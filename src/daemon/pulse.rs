@@ -100,7 +100,12 @@ mod tests {
     /// pulse, and no more once a worker hangs, is over before the worker has hung for twice its time.
     #[test]
     fn a_watchdog_has_room_for_idle_workers_and_none_for_hanging_ones() {
-        for watchdog in [Duration::from_millis(40), seconds(1), seconds(10), seconds(3600)] {
+        for watchdog in [
+            Duration::from_millis(40),
+            seconds(1),
+            seconds(10),
+            seconds(3600),
+        ] {
             let rhythm = Rhythm::of(Some(watchdog));
             assert!(rhythm.interval * 2 <= rhythm.oldest, "{watchdog:?}");
             assert!(rhythm.interval * 2 <= watchdog, "{watchdog:?}");
@@ -111,7 +116,8 @@ mod tests {
     #[test]
     fn one_worker_that_hangs_is_enough() {
         let rhythm = Rhythm::of(Some(seconds(4)));
-        let hanging = |ages: &[u64]| rhythm.hanging(ages.iter().copied().map(Duration::from_millis));
+        let hanging =
+            |ages: &[u64]| rhythm.hanging(ages.iter().copied().map(Duration::from_millis));
         assert_eq!(hanging(&[0, 1000, 2000]), None);
         assert_eq!(hanging(&[0, 2001, 1000]), Some(1));
         let alone = Rhythm::of(None);

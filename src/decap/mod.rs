@@ -238,7 +238,9 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         service_manager::tell_ready(&status);
         engine.run(&doubled, report)
     });
-    let reason = result.as_ref().map_or_else(ToString::to_string, |()| "signal".to_owned());
+    let reason = result
+        .as_ref()
+        .map_or_else(ToString::to_string, |()| "signal".to_owned());
     service_manager::tell_stopping(&reason);
     let totals = engine.totals();
     if result.is_err() {

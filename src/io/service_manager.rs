@@ -16,7 +16,11 @@ pub fn tell_ready(status: &str) {
 /// It reads its configuration again; [`tell_ready`] follows, however that ends.
 pub fn tell_reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading")]),
+        Ok(now) => tell(&[
+            NotifyState::Reloading,
+            now,
+            NotifyState::Status("reloading"),
+        ]),
         Err(error) => warn!("no monotonic clock: {error}"),
     }
 }

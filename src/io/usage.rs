@@ -30,8 +30,11 @@ impl Usage {
     /// That of this process now.
     #[must_use]
     pub fn read() -> Self {
-        let read = |name: &str| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
-        let ticks = fs::read("/proc/self/auxv").ok().and_then(|auxv| ticks_per_second(&auxv));
+        let read =
+            |name: &str| fs::read_to_string(Path::new("/proc").join(name)).unwrap_or_default();
+        let ticks = fs::read("/proc/self/auxv")
+            .ok()
+            .and_then(|auxv| ticks_per_second(&auxv));
         let times = ticks.and_then(|ticks| Times::parse(&read("self/stat"), ticks));
         let booted = boot_time(&read("stat"));
         let files = fs::read_dir("/proc/self/fd").map(|files| files.count() as u64);
@@ -84,7 +87,9 @@ fn boot_time(stat: &str) -> Option<Duration> {
 
 /// `VmRSS` of `/proc/PID/status`, which is in KiB.
 fn resident(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -107,9 +112,15 @@ mod tests {
 
     #[test]
     fn values_of_the_kernels_files() {
-        assert_eq!(resident("VmHWM:\t 9 kB\nVmRSS:\t    1204 kB\n"), Some(1_232_896));
+        assert_eq!(
+            resident("VmHWM:\t 9 kB\nVmRSS:\t    1204 kB\n"),
+            Some(1_232_896)
+        );
         assert_eq!(resident("VmRSS:\t 1204 MB\n"), None);
-        assert_eq!(boot_time("cpu 1 2\nbtime 1790000000\n"), Some(Duration::from_secs(1_790_000_000)));
+        assert_eq!(
+            boot_time("cpu 1 2\nbtime 1790000000\n"),
+            Some(Duration::from_secs(1_790_000_000))
+        );
         assert_eq!(ticks_per_second(&[0; 64]), None);
         assert_eq!(ticks_per_second(&[1, 2, 3]), None);
     }
@@ -117,7 +128,9 @@ mod tests {
     #[test]
     fn this_process_runs_since_not_long_ago_and_has_files_and_memory() {
         let usage = Usage::read();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
         let age = (now + Duration::from_secs(2)).checked_sub(usage.started.unwrap());
         assert!(age.unwrap() < Duration::from_secs(24 * 3600), "{usage:?}");
         assert!(usage.cpu.unwrap() < Duration::from_secs(24 * 3600));

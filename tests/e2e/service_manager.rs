@@ -92,26 +92,49 @@ fn readiness_reloads_and_the_end_are_told() {
     in_lab(|lab| {
         let site = Site::new(lab);
         let manager = Manager::new(lab);
-        let config = |more| vip(["web", "10.0.0.100", "80", "tcp", more], &[(BACKENDS[0].1, "")]);
+        let config = |more| {
+            vip(
+                ["web", "10.0.0.100", "80", "tcp", more],
+                &[(BACKENDS[0].1, "")],
+            )
+        };
         let path = lab.file("tunlb.toml", config(""));
         let director = start(&site, &manager, &["-c", &path.display().to_string()]);
         let ready = manager.hear("readiness");
         assert_eq!(said(&ready, "READY"), Some("1"), "{ready}");
         let status = said(&ready, "STATUS").expect("a status");
-        assert!(status.starts_with("tunlb0: forwarding web to 1 backend"), "{status}");
-        assert!(site.director.run("ip route show 10.0.0.100").contains("tunlb0"), "ready too early");
+        assert!(
+            status.starts_with("tunlb0: forwarding web to 1 backend"),
+            "{status}"
+        );
+        assert!(
+            site.director
+                .run("ip route show 10.0.0.100")
+                .contains("tunlb0"),
+            "ready too early"
+        );
 
-        for (file, is_taken) in [(config("echo = \"drop\""), true), ("nonsense".into(), false)] {
+        for (file, is_taken) in [
+            (config("echo = \"drop\""), true),
+            ("nonsense".into(), false),
+        ] {
             fs::write(&path, file).expect("the director's file");
             director.signal(Signal::Hup);
             let reloading = manager.hear("a reload");
             assert_eq!(said(&reloading, "RELOADING"), Some("1"), "{reloading}");
-            let at: u64 = said(&reloading, "MONOTONIC_USEC").expect("a time").parse().expect("microseconds");
+            let at: u64 = said(&reloading, "MONOTONIC_USEC")
+                .expect("a time")
+                .parse()
+                .expect("microseconds");
             assert!(at > 0);
             let ready = manager.hear("the end of a reload");
             assert_eq!(said(&ready, "READY"), Some("1"), "{ready}");
             let status = said(&ready, "STATUS").expect("a status");
-            assert_eq!(!status.contains("the last reload was refused: "), is_taken, "{status}");
+            assert_eq!(
+                !status.contains("the last reload was refused: "),
+                is_taken,
+                "{status}"
+            );
         }
 
         succeeded(director.stop(Signal::Term));
@@ -128,22 +151,34 @@ fn signs_of_life_end_with_one_worker_that_hangs_and_not_with_idle_ones() {
         let manager = Manager::new(lab);
         let config = format!(
             "[director]\nworkers = 2\n{}",
-            vip(["web", "10.0.0.100", "80", "tcp", ""], &[(BACKENDS[0].1, "")])
+            vip(
+                ["web", "10.0.0.100", "80", "tcp", ""],
+                &[(BACKENDS[0].1, "")]
+            )
         );
         let path = lab.file("tunlb.toml", config);
         let mut director = start(&site, &manager, &["-c", &path.display().to_string()]);
         director.wait_for("forwarding");
         for _ in 0..4 {
-            assert!(manager.hears_life(WATCHDOG), "idle workers are taken for hanging ones");
+            assert!(
+                manager.hears_life(WATCHDOG),
+                "idle workers are taken for hanging ones"
+            );
         }
         let worker = Stopped::one_worker_of(director.id());
         // Until the heartbeat is too old, what is told still holds.
         let told_since = Instant::now();
         while told_since.elapsed() < WATCHDOG && manager.hears_life(WATCHDOG / 2) {}
-        assert!(!manager.hears_life(2 * WATCHDOG), "told alive with a worker that is stopped");
+        assert!(
+            !manager.hears_life(2 * WATCHDOG),
+            "told alive with a worker that is stopped"
+        );
         director.wait_for("hangs");
         drop(worker);
-        assert!(manager.hears_life(DEADLINE), "no sign of life though all workers turn again");
+        assert!(
+            manager.hears_life(DEADLINE),
+            "no sign of life though all workers turn again"
+        );
         director.wait_for("all workers turn again");
         succeeded(director.stop(Signal::Term));
     });
@@ -160,7 +195,10 @@ fn a_decapsulator_tells_when_it_is_ready_and_when_it_stops() {
         let decap = node.spawn("decap", command);
         let ready = manager.hear("readiness");
         assert_eq!(said(&ready, "READY"), Some("1"), "{ready}");
-        assert!(said(&ready, "STATUS").is_some_and(|status| status.contains("decapsulating for 10.0.0.100")));
+        assert!(
+            said(&ready, "STATUS")
+                .is_some_and(|status| status.contains("decapsulating for 10.0.0.100"))
+        );
         succeeded(decap.stop(Signal::Term));
         assert_eq!(said(&manager.hear("the end"), "STOPPING"), Some("1"));
     });
@@ -178,7 +216,10 @@ fn a_journal_gets_priorities_and_others_do_not() {
             lines.map(str::to_owned).next().expect("a line of the log")
         };
         let to_journal = line(&logged(&node, Named::Yes));
-        assert!(to_journal.starts_with("<6>tunlb0: forwarding"), "{to_journal}");
+        assert!(
+            to_journal.starts_with("<6>tunlb0: forwarding"),
+            "{to_journal}"
+        );
         let to_another = line(&logged(&node, Named::No));
         assert!(to_another.starts_with("[20"), "{to_another}");
     });
@@ -229,10 +270,14 @@ impl Stopped {
         let folder = format!("/proc/{process}/task");
         let threads = fs::read_dir(&folder).expect("threads");
         let is_worker = |name: &str| {
-            fs::read_to_string(format!("{folder}/{name}/comm")).is_ok_and(|comm| comm.trim() == "tunlb-worker")
+            fs::read_to_string(format!("{folder}/{name}/comm"))
+                .is_ok_and(|comm| comm.trim() == "tunlb-worker")
         };
         let names = threads.filter_map(|thread| thread.ok()?.file_name().into_string().ok());
-        let worker = names.into_iter().find(|name| is_worker(name)).expect("a worker");
+        let worker = names
+            .into_iter()
+            .find(|name| is_worker(name))
+            .expect("a worker");
         let thread = worker.parse().expect("a thread's number");
         for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
             trace(request, thread);
@@ -256,5 +301,10 @@ fn trace(request: libc::c_uint, thread: libc::pid_t) {
     let none = ptr::null_mut::<c_void>();
     // SAFETY: none of the requests reads or writes memory of this process.
     let status = unsafe { libc::ptrace(request, thread, none, none) };
-    assert_eq!(status, 0, "ptrace {request}: {}", io::Error::last_os_error());
+    assert_eq!(
+        status,
+        0,
+        "ptrace {request}: {}",
+        io::Error::last_os_error()
+    );
 }

@@ -8,20 +8,39 @@ use super::rows::{Row, Rows};
 use crate::director::{Health, Takes};
 
 pub(super) fn write(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
-    let mut count = |family: &Family, value: fn(&Row<'_>) -> u64| {
-        let values = rows.0.iter().map(|row| (row.labels(), value(row)));
-        out.counters(family, values)
-    };
-    count(&f::BACKEND_PACKETS, |row| row.traffic.packets)?;
-    count(&f::BACKEND_BYTES, |row| row.traffic.bytes)?;
-    count(&f::BACKEND_NEW_FLOWS, |row| row.traffic.new_flows)?;
-    count(&f::BACKEND_UNTRACKED, |row| row.traffic.untracked)?;
-    let mut tell = |family: &Family, value: fn(&Row<'_>) -> Option<u64>| {
-        let values = rows.0.iter().filter_map(|row| Some((row.labels(), value(row)?)));
-        out.gauges(family, values)
-    };
-    tell(&f::BACKEND_FLOWS, |row| Some(row.traffic.flows))?;
-    tell(&f::BACKEND_WEIGHT, |row| row.weight.map(u64::from))?;
-    tell(&f::BACKEND_TAKES_NEW, |row| Some((row.takes == Takes::NewFlows).into()))?;
-    tell(&f::BACKEND_HEALTHY, |row| Some((row.health == Health::Healthy).into()))
+    count(out, rows, &f::BACKEND_PACKETS, |row| row.traffic.packets)?;
+    count(out, rows, &f::BACKEND_BYTES, |row| row.traffic.bytes)?;
+    count(out, rows, &f::BACKEND_NEW_FLOWS, |row| row.traffic.new_flows)?;
+    count(out, rows, &f::BACKEND_UNTRACKED, |row| row.traffic.untracked)?;
+    tell(out, rows, &f::BACKEND_FLOWS, |row| row.traffic.flows)?;
+    let weighed = rows.0.iter().filter_map(|row| Some((row.labels(), u64::from(row.weight?))));
+    out.gauges(&f::BACKEND_WEIGHT, weighed)?;
+    let shares = rows.0.iter().map(|row| (row.labels(), row.share));
+    out.gauges(&f::BACKEND_RING_SHARE, shares)?;
+    tell(out, rows, &f::BACKEND_TAKES_NEW, |row| {
+        u64::from(row.takes == Takes::NewFlows)
+    })?;
+    tell(out, rows, &f::BACKEND_HEALTHY, |row| {
+        u64::from(row.health == Health::Healthy)
+    })
+}
+
+/// A counter of each.
+fn count(
+    out: &mut Exposition<'_>,
+    rows: &Rows<'_>,
+    family: &Family,
+    value: fn(&Row<'_>) -> u64,
+) -> fmt::Result {
+    out.counters(family, rows.0.iter().map(|row| (row.labels(), value(row))))
+}
+
+/// A gauge of each.
+fn tell(
+    out: &mut Exposition<'_>,
+    rows: &Rows<'_>,
+    family: &Family,
+    value: fn(&Row<'_>) -> u64,
+) -> fmt::Result {
+    out.gauges(family, rows.0.iter().map(|row| (row.labels(), value(row))))
 }

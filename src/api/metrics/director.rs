@@ -24,15 +24,17 @@ pub(super) fn write(
     write_state(out, view)?;
     write_snapshots(out, view)?;
     let requests = requests.all();
-    let requests = requests.iter().map(|(route, code, count)| {
-        ([(*route).to_owned(), code.to_string()], *count)
-    });
+    let requests = requests
+        .iter()
+        .map(|(route, code, count)| ([(*route).to_owned(), code.to_string()], *count));
     out.counters(&f::API_REQUESTS, requests)?;
     write_packets(out, identity, view)?;
     write_tables(out, &view.counters)?;
-    let ages = identity.workers.iter().enumerate().map(|(worker, link)| {
-        ([worker.to_string()], link.heartbeat.age().as_secs_f64())
-    });
+    let ages = identity
+        .workers
+        .iter()
+        .enumerate()
+        .map(|(worker, link)| ([worker.to_string()], link.heartbeat.age().as_secs_f64()));
     out.gauges(&f::HEARTBEAT, ages)
 }
 
@@ -42,8 +44,14 @@ fn write_process(out: &mut Exposition<'_>) -> fmt::Result {
     let seconds = |time: Option<Duration>| time.map(|time| none(time.as_secs_f64()));
     out.gauges(&f::PROCESS_START, seconds(usage.started))?;
     out.counters(&f::PROCESS_CPU, seconds(usage.cpu))?;
-    out.gauges(&f::PROCESS_MEMORY, usage.resident_bytes.map(|bytes| (NONE, bytes)))?;
-    out.gauges(&f::PROCESS_FILES, usage.open_files.map(|files| (NONE, files)))
+    out.gauges(
+        &f::PROCESS_MEMORY,
+        usage.resident_bytes.map(|bytes| (NONE, bytes)),
+    )?;
+    out.gauges(
+        &f::PROCESS_FILES,
+        usage.open_files.map(|files| (NONE, files)),
+    )
 }
 
 fn write_state(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
@@ -73,9 +81,16 @@ fn problems(view: &View) -> BTreeMap<[&str; 1], u64> {
 fn write_snapshots(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
     out.gauge(&f::SNAPSHOT_EPOCH, view.snapshot.epoch())?;
     let end = |bound: Option<Duration>| bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());
-    let buckets = view.builds.buckets().map(|(bound, count)| (end(bound), count));
+    let buckets = view
+        .builds
+        .buckets()
+        .map(|(bound, count)| (end(bound), count));
     let buckets: Vec<_> = buckets.collect();
-    out.histogram(&f::SNAPSHOT_BUILD, &buckets, view.builds.sum().as_secs_f64())
+    out.histogram(
+        &f::SNAPSHOT_BUILD,
+        &buckets,
+        view.builds.sum().as_secs_f64(),
+    )
 }
 
 fn write_packets(out: &mut Exposition<'_>, identity: &Identity, view: &View) -> fmt::Result {
@@ -117,5 +132,7 @@ const fn approximate(number: u64) -> f64 {
 
 /// In seconds after the Unix epoch.
 fn after_epoch(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }

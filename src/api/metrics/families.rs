@@ -53,6 +53,8 @@ families! {
     VIP_HEALTHY = "tunlb_vip_healthy_backends", Gauge, ["vip"], "Backends that are not known to be down.";
     VIP_TAKE_NEW = "tunlb_vip_backends_taking_new_flows", Gauge, ["vip"], "Backends in the ring.";
     VIP_DROPS = "tunlb_vip_drops_total", Counter, ["vip", "reason"], "Packets for it that were dropped; no_backend and too_big always, other reasons once they occurred.";
+    VIP_RING_CHANGES = "tunlb_vip_ring_changes_total", Counter, ["vip"], "How often the ring became another one, so that flows may be elsewhere than it puts them.";
+    VIP_RING_FINGERPRINT = "tunlb_vip_ring_fingerprint", Gauge, ["vip"], "A hash of what the ring chooses, 32 bits: equal on directors that choose alike; absent while no backend takes new flows.";
     VIP_FAIL_OPEN = "tunlb_vip_fail_open", Gauge, ["vip"], "1 while new flows go to backends that are down, since none is up.";
 
     BACKEND_PACKETS = "tunlb_backend_packets_total", Counter, ["vip", "backend"], "Packets that left for it.";
@@ -61,6 +63,7 @@ families! {
     BACKEND_UNTRACKED = "tunlb_backend_untracked_packets_total", Counter, ["vip", "backend"], "Packets beyond new_flows_per_second, for which no flow is remembered.";
     BACKEND_FLOWS = "tunlb_backend_flows", Gauge, ["vip", "backend"], "Flows in the tables.";
     BACKEND_WEIGHT = "tunlb_backend_weight", Gauge, ["vip", "backend"], "Its weight, overrides included.";
+    BACKEND_RING_SHARE = "tunlb_backend_ring_share_ratio", Gauge, ["vip", "backend"], "Its part of the ring, and so of new flows: 0 to 1.";
     BACKEND_TAKES_NEW = "tunlb_backend_takes_new_flows", Gauge, ["vip", "backend"], "1 while it is in the ring.";
     BACKEND_HEALTHY = "tunlb_backend_healthy", Gauge, ["vip", "backend"], "0 while it is known to be down.";
 

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder,
-    MetricEncoder,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabel as _, EncodeLabelSet,
+    LabelSetEncoder, MetricEncoder,
 };
 use prometheus_client::metrics::MetricType;
 
@@ -53,7 +53,11 @@ impl Exposition<'_> {
     }
 
     /// A counter without labels.
-    pub(super) fn counter(&mut self, family: &Family, value: impl EncodeCounterValue) -> fmt::Result {
+    pub(super) fn counter(
+        &mut self,
+        family: &Family,
+        value: impl EncodeCounterValue,
+    ) -> fmt::Result {
         self.counters(family, [(NONE, value)])
     }
 
@@ -63,7 +67,12 @@ impl Exposition<'_> {
     }
 
     /// Counts by the upper ends of their buckets, the last of which is infinite, and the sum of what was counted.
-    pub(super) fn histogram(&mut self, family: &Family, buckets: &[(f64, u64)], sum: f64) -> fmt::Result {
+    pub(super) fn histogram(
+        &mut self,
+        family: &Family,
+        buckets: &[(f64, u64)],
+        sum: f64,
+    ) -> fmt::Result {
         let count = buckets.iter().map(|(_, count)| count).sum();
         self.each(family, [(NONE, ())], |encoder, ()| {
             encoder.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, None)
@@ -77,7 +86,8 @@ impl Exposition<'_> {
         write: impl Fn(&mut MetricEncoder<'_>, &V) -> fmt::Result,
     ) -> fmt::Result {
         let mut encoder =
-            self.0.encode_descriptor(family.stem(), family.help, None, family.kind.encoded())?;
+            self.0
+                .encode_descriptor(family.stem(), family.help, None, family.kind.encoded())?;
         for (of, value) in values {
             let labels = Labels {
                 names: family.labels,

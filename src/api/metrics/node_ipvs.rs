@@ -20,9 +20,14 @@ pub(super) fn write_totals(out: &mut Exposition<'_>, view: &View) -> fmt::Result
 
 pub(super) fn write_backends(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
     let rows: Vec<_> = rows.0.iter().map(|row| (labels(row), row)).collect();
-    out.gauges(&f::IPVS_ACTIVE, rows.iter().map(|(of, row)| (of, row.traffic.flows)))?;
+    out.gauges(
+        &f::IPVS_ACTIVE,
+        rows.iter().map(|(of, row)| (of, row.traffic.flows)),
+    )?;
     out.gauges(&f::IPVS_INACTIVE, rows.iter().map(|(of, _)| (of, 0_u64)))?;
-    let weights = rows.iter().filter_map(|(of, row)| Some((of, u64::from(row.weight?))));
+    let weights = rows
+        .iter()
+        .filter_map(|(of, row)| Some((of, u64::from(row.weight?))));
     out.gauges(&f::IPVS_WEIGHT, weights)
 }
 

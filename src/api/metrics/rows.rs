@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::control::view::View;
-use crate::director::{Backend, BackendSpec, Health, Takes, Traffic, Vip};
+use crate::director::{Backend, BackendIndex, BackendSpec, Health, Takes, Traffic, Vip};
 
 /// A backend.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) struct Row<'a> {
     pub(super) weight: Option<u16>,
     pub(super) health: Health,
     pub(super) traffic: Traffic,
+    /// Of the VIP's ring, 0 to 1.
+    pub(super) share: f64,
 }
 
 /// All backends, in the order of the configuration.
@@ -22,20 +24,33 @@ pub(super) struct Rows<'a>(pub(super) Vec<Row<'a>>);
 
 impl<'a> Rows<'a> {
     pub(super) fn new(view: &'a View) -> Self {
-        let snapshot = &view.snapshot;
-        let row = |(index, backend): (_, Backend<'_>)| {
-            let vip = snapshot.vip(backend.vip);
-            Row {
-                vip,
-                address: backend.address.to_string(),
-                takes: backend.takes,
-                weight: spec(&view.effective, vip, &backend).map(|spec| spec.weight),
-                health: health(view, vip, &backend),
-                traffic: view.counters.traffic(index),
-            }
-        };
-        Self(snapshot.backends().map(row).collect())
+        let vips = view.snapshot.vips().iter();
+        Self(vips.flat_map(|vip| of_vip(view, vip)).collect())
     }
+}
+
+fn of_vip<'a>(view: &'a View, vip: &'a Vip) -> Vec<Row<'a>> {
+    let slots = vip.slots().map_or(1.0, f64::from);
+    let mut shares: Vec<_> = vip.shares().collect();
+    shares.sort_unstable_by_key(|&(index, _)| index.position());
+    let share = |index: BackendIndex| {
+        let found = shares.binary_search_by_key(&index.position(), |&(index, _)| index.position());
+        found.map_or(0.0, |at| f64::from(shares[at].1) / slots)
+    };
+    let indices = vip.backends().iter();
+    let row = |&index: &BackendIndex| {
+        let backend = view.snapshot.backend(index)?;
+        Some(Row {
+            vip,
+            address: backend.address.to_string(),
+            takes: backend.takes,
+            weight: spec(&view.effective, vip, &backend).map(|spec| spec.weight),
+            health: health(view, vip, &backend),
+            traffic: view.counters.traffic(index),
+            share: share(index),
+        })
+    };
+    indices.filter_map(row).collect()
 }
 
 impl Row<'_> {
@@ -47,12 +62,18 @@ impl Row<'_> {
 
 /// What is known of its health.
 pub(super) fn health(view: &View, vip: &Vip, backend: &Backend<'_>) -> Health {
-    view.overlay.health(&vip.name, backend.address).unwrap_or_default()
+    view.overlay
+        .health(&vip.name, backend.address)
+        .unwrap_or_default()
 }
 
 /// As it is configured, where that is the configuration of the snapshot.
 fn spec<'a>(config: &'a Config, vip: &Vip, backend: &Backend<'_>) -> Option<&'a BackendSpec> {
     let of = config.vips.get(backend.vip.position())?;
     let known = of.name == vip.name;
-    known.then(|| of.backends.iter().find(|spec| spec.address == backend.address))?
+    known.then(|| {
+        of.backends
+            .iter()
+            .find(|spec| spec.address == backend.address)
+    })?
 }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::control::overlay::{Action, Author, BackendName, Change, Edit, Edits, Overlay};
 use crate::control::view::{HostProblem, LastReload};
 use crate::control::{Heartbeat, WorkerLink};
-use crate::director::{Counters, Director, DropReason, Health, Roster, Seat};
+use crate::director::{Counters, Director, DropReason, Health, Roster, Seat, SendErrno};
 use crate::site::Paths;
 
 const CONFIG: &str = "
@@ -136,7 +136,9 @@ fn overridden(config: &Config, edits: Edits) -> Overlay {
         pid: None,
     };
     let made = SystemTime::UNIX_EPOCH + Duration::from_secs(77);
-    Overlay::default().changed(config, &change, &by, made).unwrap()
+    Overlay::default()
+        .changed(config, &change, &by, made)
+        .unwrap()
 }
 
 fn weighing(weight: u16) -> Edits {
@@ -170,6 +172,10 @@ fn values_are_what_the_workers_counted() {
     }
     fixture.counters.count_sent(third, 1000);
     fixture.counters.count_drops(DropReason::NoVip, 7);
+    fixture.counters.count_burst(3);
+    fixture.counters.count_burst(31);
+    fixture.counters.count_send_error(SendErrno::NotPermitted);
+    let fingerprint = snapshot.vips()[0].fingerprint().unwrap();
     fixture.requests.count("GET /metrics", 200);
     let text = fixture.all();
     for (series, expected) in [
@@ -180,6 +186,15 @@ fn values_are_what_the_workers_counted() {
         (format!("tunlb_backend_takes_new_flows{{{WEB},backend=\"10.0.1.11\"}}"), 1.0),
         (format!("tunlb_backend_takes_new_flows{{{WEB},backend=\"10.0.1.12\"}}"), 0.0),
         (r#"tunlb_backend_bytes_total{vip="dns",backend="2001:db8::11"}"#.into(), 1000.0),
+        (format!("tunlb_backend_ring_share_ratio{{{WEB},backend=\"10.0.1.11\"}}"), 1.0),
+        (format!("tunlb_backend_ring_share_ratio{{{WEB},backend=\"10.0.1.12\"}}"), 0.0),
+        (format!("tunlb_vip_drops_total{{{WEB},reason=\"no_backend\"}}"), 0.0),
+        (format!("tunlb_vip_ring_changes_total{{{WEB}}}"), 0.0),
+        (format!("tunlb_vip_ring_fingerprint{{{WEB}}}"), f64::from(fingerprint)),
+        ("tunlb_worker_batch_packets_bucket{le=\"4\"}".into(), 1.0),
+        ("tunlb_worker_batch_packets_bucket{le=\"+Inf\"}".into(), 2.0),
+        ("tunlb_worker_batch_packets_sum".into(), 34.0),
+        (r#"tunlb_send_errors_total{errno="EPERM"}"#.into(), 1.0),
         (format!("tunlb_vip_backends{{{WEB},state=\"active\"}}"), 1.0),
         (format!("tunlb_vip_backends{{{WEB},state=\"draining\"}}"), 1.0),
         (format!("tunlb_vip_backends{{{WEB},state=\"disabled\"}}"), 0.0),
@@ -216,8 +231,14 @@ fn the_state_of_a_director_is_told() {
         ("tunlb_override_oldest_timestamp_seconds", 77.0),
         ("tunlb_config_last_reload_successful", 1.0),
         ("tunlb_config_last_reload_success_timestamp_seconds", 1.5),
-        (r#"tunlb_backend_healthy{vip="dns",backend="2001:db8::11"}"#, 0.0),
-        (r#"tunlb_backend_weight{vip="dns",backend="2001:db8::11"}"#, 7.0),
+        (
+            r#"tunlb_backend_healthy{vip="dns",backend="2001:db8::11"}"#,
+            0.0,
+        ),
+        (
+            r#"tunlb_backend_weight{vip="dns",backend="2001:db8::11"}"#,
+            7.0,
+        ),
         (r#"tunlb_vip_fail_open{vip="dns"}"#, 1.0),
         (r#"tunlb_vip_healthy_backends{vip="dns"}"#, 0.0),
     ] {
@@ -229,19 +250,26 @@ fn the_state_of_a_director_is_told() {
             at: SystemTime::now(),
             problems: vec!["no".into()],
         });
-        view.problems = ["local_vip 10.0.0.1", "local_vip 10.0.0.2", "net.ipv4.ip_forward"]
-            .map(|what| HostProblem {
-                what: what.into(),
-                text: "text".into(),
-                keeps_from_work: true,
-            })
-            .into();
+        view.problems = [
+            "local_vip 10.0.0.1",
+            "local_vip 10.0.0.2",
+            "net.ipv4.ip_forward",
+        ]
+        .map(|what| HostProblem {
+            what: what.into(),
+            text: "text".into(),
+            keeps_from_work: true,
+        })
+        .into();
     });
     let text = fixture.all();
     assert_eq!(value(&text, "tunlb_ready"), 0.0);
     assert_eq!(value(&text, "tunlb_config_last_reload_successful"), 0.0);
     assert_eq!(value(&text, r#"tunlb_host_problem{what="local_vip"}"#), 2.0);
-    assert_eq!(value(&text, r#"tunlb_host_problem{what="net.ipv4.ip_forward"}"#), 1.0);
+    assert_eq!(
+        value(&text, r#"tunlb_host_problem{what="net.ipv4.ip_forward"}"#),
+        1.0
+    );
 }
 
 #[test]
@@ -312,7 +340,9 @@ fn of_document() -> Named {
             panic!("not four cells: {row}");
         };
         assert!(meaning.len() > 10, "no meaning: {row}");
-        let labels = labels.split('`').filter(|word| word.chars().any(char::is_alphabetic));
+        let labels = labels
+            .split('`')
+            .filter(|word| word.chars().any(char::is_alphabetic));
         let labels = labels.map(str::to_owned).collect();
         let name = name.trim_end_matches('`').to_owned();
         let new = named.insert(name, (kind.to_owned(), labels));
@@ -349,7 +379,11 @@ fn the_document_and_the_output_have_the_same_metrics() {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
-        let labels = family.labels.iter().map(|&label| label.to_owned()).collect();
+        let labels = family
+            .labels
+            .iter()
+            .map(|&label| label.to_owned())
+            .collect();
         (family.name.to_owned(), (kind.to_owned(), labels))
     });
     assert_eq!(only_in_one(&output, &declared.collect()), [""; 0]);
@@ -357,4 +391,100 @@ fn the_document_and_the_output_have_the_same_metrics() {
         let valued = text.lines().any(|line| line.starts_with(name.as_str()));
         assert!(valued, "{name} has no value");
     }
+}
+
+/// The names of metrics in a text, without what a histogram adds.
+fn named_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let words = words.filter(|word| {
+        ["tunlb_", "node_ipvs_", "process_"]
+            .iter()
+            .any(|start| word.starts_with(start))
+    });
+    words
+        .map(|word| word.strip_suffix("_bucket").unwrap_or(word))
+        .collect()
+}
+
+fn collect_expressions(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    serde_json::Value::String(text)
+                        if ["expr", "query", "definition"].contains(&key.as_str()) =>
+                    {
+                        found.push(text.clone());
+                    }
+                    other => collect_expressions(other, found),
+                }
+            }
+        }
+        serde_json::Value::Array(list) => list
+            .iter()
+            .for_each(|value| collect_expressions(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
+    let dashboard = include_str!("../../../packaging/grafana/tunlb.json");
+    let mut expressions = Vec::new();
+    collect_expressions(&serde_json::from_str(dashboard).unwrap(), &mut expressions);
+    assert!(expressions.len() > 20, "{expressions:?}");
+    let rules = include_str!("../../../packaging/prometheus/tunlb.rules.yml");
+    let rules: Vec<_> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
+    assert!(rules.len() > 10, "{rules:?}");
+    let known: BTreeSet<_> = families::ALL.iter().map(|family| family.name).collect();
+    for expression in expressions.iter().map(String::as_str).chain(rules) {
+        let unknown: Vec<_> = named_in(expression)
+            .into_iter()
+            .filter(|name| !known.contains(name))
+            .collect();
+        assert!(unknown.is_empty(), "{expression}: no metrics {unknown:?}");
+    }
+}
+
+/// The bound of a scrape: 10,000 VIPs of 10 backends each, in the time that Prometheus waits by default. In a debug build
+/// that is ten times slower than a release one, and on machines that do something else as well.
+#[test]
+fn a_hundred_thousand_backends_are_told_in_time_and_in_bounded_memory() {
+    let mut config = String::new();
+    for vip in 0..10_000 {
+        config += &format!(
+            "[[vip]]\nname='vip-{vip}'\naddress='10.{}.{}.1'\nport=80\n",
+            vip / 250,
+            vip % 250
+        );
+        for backend in 0..10 {
+            config += &format!(
+                "[[vip.backend]]\naddress='172.16.{}.{}'\n",
+                backend,
+                1 + vip % 250
+            );
+        }
+    }
+    let fixture = Fixture::new(&config, |_| Overlay::default());
+    let begun = Instant::now();
+    let few = fixture.text(MetricsOptions {
+        per_backend: PerBackend::No,
+        node_ipvs: NodeIpvs::No,
+    });
+    let took_few = begun.elapsed();
+    let begun = Instant::now();
+    let all = fixture.all();
+    let took_all = begun.elapsed();
+    assert!(few.len() < 16 << 20, "{} bytes of VIPs", few.len());
+    assert!(all.len() < 192 << 20, "{} bytes in all", all.len());
+    assert!(took_few < Duration::from_secs(10), "{took_few:?}");
+    assert!(took_all < Duration::from_secs(60), "{took_all:?}");
+    println!(
+        "VIPs: {took_few:?}, {} bytes; all: {took_all:?}, {} bytes",
+        few.len(),
+        all.len()
+    );
 }

@@ -29,18 +29,18 @@ struct Count {
 }
 
 pub(super) fn write(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
-    let vips: Vec<_> = view
+    let counts: Vec<_> = view
         .snapshot
         .vips()
         .iter()
         .map(|vip| (vip.name.as_str(), Count::new(view, vip)))
         .collect();
     let each = |value: fn(&Count) -> u64| {
-        let vips = vips.iter();
-        vips.map(move |(name, count)| ([*name], value(count)))
+        let counts = counts.iter();
+        counts.map(move |(name, count)| ([*name], value(count)))
     };
     let words = STATES.map(|state| state.to_string());
-    let states = vips.iter().flat_map(|(name, count)| {
+    let states = counts.iter().flat_map(|(name, count)| {
         let states = words.iter().zip(count.states);
         states.map(|(state, backends)| ([*name, state.as_str()], backends))
     });
@@ -48,11 +48,23 @@ pub(super) fn write(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
     out.gauges(&f::VIP_HEALTHY, each(|count| count.healthy))?;
     out.counters(&f::VIP_DROPS, drops(view))?;
     out.gauges(&f::VIP_TAKE_NEW, each(|count| count.take_new))?;
-    out.gauges(&f::VIP_FAIL_OPEN, each(|count| u64::from(count.is_fail_open)))
+    let vips = || view.snapshot.vips().iter();
+    let changes = vips().map(|vip| ([vip.name.as_str()], vip.ring_changes));
+    out.counters(&f::VIP_RING_CHANGES, changes)?;
+    let fingerprints = vips().filter_map(|vip| Some(([vip.name.as_str()], vip.fingerprint()?)));
+    out.gauges(&f::VIP_RING_FINGERPRINT, fingerprints)?;
+    out.gauges(
+        &f::VIP_FAIL_OPEN,
+        each(|count| u64::from(count.is_fail_open)),
+    )
 }
 
 fn drops(view: &View) -> impl Iterator<Item = ([&str; 2], u64)> {
-    let reasons = view.snapshot.vips().iter().flat_map(|vip| DropReason::ALL.map(|reason| (vip, reason)));
+    let reasons = view
+        .snapshot
+        .vips()
+        .iter()
+        .flat_map(|vip| DropReason::ALL.map(|reason| (vip, reason)));
     reasons.filter_map(|(vip, reason)| {
         let packets = view.counters.vip_drops(vip.seat, reason);
         let is_told = packets > 0 || ALWAYS.contains(&reason);
