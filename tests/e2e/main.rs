@@ -26,6 +26,7 @@ mod icmp;
 mod lab;
 mod leftovers;
 mod logging;
+mod metrics;
 mod mtu;
 mod neighbour;
 mod process;

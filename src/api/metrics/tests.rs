@@ -38,6 +38,7 @@ address = '2001:db8::11'
 struct Fixture {
     handle: Handle,
     view: Arc<ArcSwap<View>>,
+    director: Director,
     counters: Arc<Counters>,
     requests: Arc<RequestCounts>,
     /// Keeps the waker's other end.
@@ -93,6 +94,7 @@ impl Fixture {
         Self {
             handle: Handle::new(Arc::new(identity), Arc::default(), Arc::clone(&view), ask),
             view,
+            director,
             counters,
             requests: Arc::default(),
             _poll: poll,
@@ -171,7 +173,9 @@ fn values_are_what_the_workers_counted() {
         fixture.counters.count_sent(first, 100);
     }
     fixture.counters.count_sent(third, 1000);
-    fixture.counters.count_drops(DropReason::NoVip, 7);
+    for _ in 0..7 {
+        fixture.director.count_unsent(third, DropReason::TooBig);
+    }
     fixture.counters.count_burst(3);
     fixture.counters.count_burst(31);
     fixture.counters.count_send_error(SendErrno::NotPermitted);
@@ -202,8 +206,9 @@ fn values_are_what_the_workers_counted() {
         (format!("tunlb_vip_backends_taking_new_flows{{{WEB}}}"), 1.0),
         ("tunlb_forwarded_packets_total".into(), 4.0),
         ("tunlb_forwarded_bytes_total".into(), 1300.0),
-        (r#"tunlb_drops_total{reason="no_vip"}"#.into(), 7.0),
-        (r#"tunlb_drops_total{reason="too_big"}"#.into(), 0.0),
+        (r#"tunlb_drops_total{reason="no_vip"}"#.into(), 0.0),
+        (r#"tunlb_drops_total{reason="too_big"}"#.into(), 7.0),
+        (r#"tunlb_vip_drops_total{vip="dns",reason="too_big"}"#.into(), 7.0),
         ("tunlb_flows_limit".into(), 1_000_000.0),
         ("tunlb_snapshot_epoch".into(), 1.0),
         (r#"tunlb_api_requests_total{route="GET /metrics",code="200"}"#.into(), 1.0),
@@ -449,23 +454,21 @@ fn the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
     }
 }
 
-/// The bound of a scrape: 10,000 VIPs of 10 backends each, in the time that Prometheus waits by default. In a debug build
-/// that is ten times slower than a release one, and on machines that do something else as well.
+/// A tenth of 10,000 VIPs with 10 backends each, whose metrics are 110 MB and take a release build under a second: what a
+/// VIP and a backend add to a scrape is bounded, in bytes and, for a debug build on a busy machine, in time.
 #[test]
-fn a_hundred_thousand_backends_are_told_in_time_and_in_bounded_memory() {
+fn a_scrape_of_many_vips_and_backends_is_bounded() {
+    const VIPS: usize = 1_000;
     let mut config = String::new();
-    for vip in 0..10_000 {
+    for vip in 0..VIPS {
         config += &format!(
             "[[vip]]\nname='vip-{vip}'\naddress='10.{}.{}.1'\nport=80\n",
             vip / 250,
             vip % 250
         );
         for backend in 0..10 {
-            config += &format!(
-                "[[vip.backend]]\naddress='172.16.{}.{}'\n",
-                backend,
-                1 + vip % 250
-            );
+            let address = format!("172.16.{backend}.{}", 1 + vip % 250);
+            config += &format!("[[vip.backend]]\naddress='{address}'\n");
         }
     }
     let fixture = Fixture::new(&config, |_| Overlay::default());
@@ -474,17 +477,9 @@ fn a_hundred_thousand_backends_are_told_in_time_and_in_bounded_memory() {
         per_backend: PerBackend::No,
         node_ipvs: NodeIpvs::No,
     });
-    let took_few = begun.elapsed();
-    let begun = Instant::now();
     let all = fixture.all();
-    let took_all = begun.elapsed();
-    assert!(few.len() < 16 << 20, "{} bytes of VIPs", few.len());
-    assert!(all.len() < 192 << 20, "{} bytes in all", all.len());
-    assert!(took_few < Duration::from_secs(10), "{took_few:?}");
-    assert!(took_all < Duration::from_secs(60), "{took_all:?}");
-    println!(
-        "VIPs: {took_few:?}, {} bytes; all: {took_all:?}, {} bytes",
-        few.len(),
-        all.len()
-    );
+    let took = begun.elapsed();
+    assert!(few.len() < VIPS * 1000, "{} bytes of VIPs", few.len());
+    assert!(all.len() < VIPS * 10 * 1500, "{} bytes in all", all.len());
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
