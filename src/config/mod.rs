@@ -41,6 +41,7 @@ pub use problem::Problem;
 pub use problems::{KEPT, Problems};
 pub use restart::RestartNeeded;
 pub use source::OuterSource;
+pub use value::unusable_address;
 pub use value::{DEFAULT_WEIGHT, MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
 pub use workers::{Cpus, MAX_QUEUE_LENGTH, MIN_QUEUE_LENGTH, busy_poll_text};
 

@@ -179,6 +179,12 @@ fn usable(address: IpAddr) -> Result<IpAddr, Fault> {
     }
 }
 
+/// Why no packet can be sent to an address, such as "a multicast address"; `None` where one can.
+#[must_use]
+pub fn unusable_address(address: IpAddr) -> Option<&'static str> {
+    why_unusable(address.into())
+}
+
 /// What no packet of the network is from or to, by the registries of RFC 6890; of overlapping
 /// ones the narrowest first.
 const UNUSABLE: [(IpNet, &str); 10] = [
