@@ -25,7 +25,7 @@ use super::problem;
 use super::query::Query;
 use super::route::{Entry, Route};
 use super::status::{Lazy, Measurements, Source, readiness};
-use crate::control::overlay::{Action, Author, BackendName, Change};
+use crate::control::overlay::{Action, Author, BackendName};
 use crate::control::{Ask, DryRun, Handle, KeepOverrides, ReloadOptions, Reply, Request};
 use crate::io::accounts::user_name;
 use crate::packet::{FlowKey, Protocol};
@@ -130,18 +130,10 @@ impl Api {
             Route::Readyz => self.readyz(&query),
             Route::Metrics => self.metrics().await,
             Route::Page => Ok(page()),
-            Route::ChangeBackend
-            | Route::AddBackend
-            | Route::RemoveBackend
-            | Route::ClearOverrides => {
-                let asked = Asked {
-                    route: entry.route,
-                    by: author(peer)?,
-                    if_generation: change::if_match(parts.headers.get(IF_MATCH).map(AsRef::as_ref))?,
-                    body: read(body).await?,
-                };
-                self.change(&query, asked).await
-            }
+            Route::ChangeBackend => self.change(Wish::Edit, &query, peer, parts, body).await,
+            Route::AddBackend => self.change(Wish::Add, &query, peer, parts, body).await,
+            Route::RemoveBackend => self.change(Wish::Remove, &query, peer, parts, body).await,
+            Route::ClearOverrides => self.change(Wish::Clear, &query, peer, parts, body).await,
             Route::Reload => self.reload(&query, author(peer)?).await,
         }
     }
@@ -286,63 +278,52 @@ impl Api {
         Ok(whole(metrics::CONTENT_TYPE, kept(text.into(), permit)))
     }
 
-    async fn change(&self, query: &Query, asked: Asked) -> Result<Answer, Problem> {
-        let if_generation = asked.if_generation;
+    async fn change(
+        &self,
+        wish: Wish,
+        query: &Query,
+        peer: Option<Peer>,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Answer, Problem> {
+        let by = author(peer)?;
+        let if_generation = change::if_match(parts.headers.get(IF_MATCH).map(AsRef::as_ref))?;
+        let body = read(body).await?;
         let names_one = query.text("vip").is_some() || query.text("address").is_some();
-        if asked.route == Route::ClearOverrides && !names_one {
-            return self.clear(asked).await;
+        if wish == Wish::Clear && !names_one {
+            return self.clear_all(by, if_generation).await;
         }
         let backend = change::backend(query)?;
-        let change = match asked.route {
-            Route::AddBackend => {
-                change::add(backend.clone(), &change::patch(&asked.body)?, if_generation)?
+        let of = backend.clone();
+        let change = match wish {
+            Wish::Edit => {
+                let overlay = &self.handle.view().overlay;
+                change::edit(of, &change::patch(&body)?, if_generation, overlay)?
             }
-            Route::RemoveBackend => change::plain(backend.clone(), Action::Remove, if_generation),
-            Route::ClearOverrides => change::plain(backend.clone(), Action::Clear, if_generation),
-            Route::ChangeBackend
-            | Route::Status
-            | Route::Vips
-            | Route::Backends
-            | Route::Overrides
-            | Route::Reload
-            | Route::Explain
-            | Route::Events
-            | Route::Config
-            | Route::Healthz
-            | Route::Readyz
-            | Route::Metrics
-            | Route::Page => {
-                let (patch, view) = (change::patch(&asked.body)?, self.handle.view());
-                change::edit(backend.clone(), &patch, if_generation, &view.overlay)?
-            }
+            Wish::Add => change::add(of, &change::patch(&body)?, if_generation)?,
+            Wish::Remove => change::plain(of, Action::Remove, if_generation),
+            Wish::Clear => change::plain(of, Action::Clear, if_generation),
         };
-        let gone = change.action == Action::Remove;
-        let created = matches!(change.action, Action::Add(_));
-        let generation = self.ask_change(change, asked.by).await?;
-        if gone {
-            return Ok(nothing(generation));
+        let ask = |reply| Ask::Control(Request::Change { change, by, reply });
+        let generation = self.ask(ask).await??;
+        match wish {
+            Wish::Remove => Ok(nothing(generation)),
+            Wish::Edit | Wish::Clear => self.shown(&backend, generation),
+            Wish::Add => Ok(Answer {
+                status: 201,
+                ..self.shown(&backend, generation)?
+            }),
         }
-        let answer = self.shown(&backend, generation)?;
-        Ok(Answer {
-            status: if created { 201 } else { 200 },
-            ..answer
-        })
     }
 
-    async fn clear(&self, asked: Asked) -> Result<Answer, Problem> {
-        if asked.if_generation.is_some() {
+    async fn clear_all(&self, by: Author, if_generation: Option<u64>) -> Result<Answer, Problem> {
+        if if_generation.is_some() {
             let detail = "accepted only with vip and address, which name one override";
             return Err(problem::of(400, "If-Match", detail));
         }
-        let by = asked.by;
         let ask = |reply| Ask::Control(Request::ClearOverrides { by, reply });
         let generation = self.ask(ask).await??;
         Ok(nothing(generation))
-    }
-
-    async fn ask_change(&self, change: Change, by: Author) -> Result<u64, Problem> {
-        let ask = |reply| Ask::Control(Request::Change { change, by, reply });
-        Ok(self.ask(ask).await??)
     }
 
     /// A backend as it is now, or that it is gone by the end of its override.
@@ -400,12 +381,14 @@ impl Api {
     }
 }
 
-/// A request for a change.
-struct Asked {
-    route: Route,
-    by: Author,
-    if_generation: Option<u64>,
-    body: Bytes,
+/// What is to become of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Edit,
+    Add,
+    Remove,
+    /// Its override goes, or all.
+    Clear,
 }
 
 fn author(peer: Option<Peer>) -> Result<Author, Problem> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::model::{BackendPatch, Problem};
 use super::problem;
 use super::query::Query;
@@ -15,8 +17,11 @@ pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// The longest reason in bytes.
 pub(super) const LONGEST_REASON: usize = 200;
 
-/// What accepts the words of a state.
-const STATES: &str = "\"active\", \"draining\" or \"disabled\"";
+/// The words of a state.
+const STATES: &str = "\"active\", \"draining\", \"disabled\" or null";
+
+/// The words of a health.
+const HEALTH: &str = "\"up\", \"down\" or null";
 
 /// The backend that a request is about.
 pub(super) fn backend(query: &Query) -> Result<BackendName, Problem> {
@@ -30,13 +35,63 @@ pub(super) fn backend(query: &Query) -> Result<BackendName, Problem> {
 
 /// The body of a request, which may be left out where that means something.
 pub(super) fn patch(body: &[u8]) -> Result<BackendPatch, Problem> {
+    let mut patch = BackendPatch::default();
     if body.trim_ascii().is_empty() {
-        return Ok(BackendPatch::default());
+        return Ok(patch);
     }
-    serde_json::from_slice(body).map_err(|error| {
-        let detail = format!("the body: {error}");
+    let members: Map<String, Value> = serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body: {error}; accepted: a JSON object");
         problem::new(400, problem::excerpt_of(&detail, 300))
-    })
+    })?;
+    for (name, value) in &members {
+        match &**name {
+            "weight" => patch.weight = Some(or_null(value, |value| weight(value))?),
+            "state" => patch.state = Some(or_null(value, |value| word("state", value, STATES))?),
+            "health" => patch.health = Some(or_null(value, |value| word("health", value, HEALTH))?),
+            "for_seconds" => patch.for_seconds = or_null(value, seconds)?,
+            "reason" => patch.reason = or_null(value, |value| word("reason", value, "a text"))?,
+            _ => return Err(unknown(name)),
+        }
+    }
+    Ok(patch)
+}
+
+fn unknown(name: &str) -> Problem {
+    let accepted = "weight, state, health, for_seconds, reason";
+    let detail = format!("unknown field; accepted: {accepted}");
+    problem::of(400, &problem::excerpt(name), detail)
+}
+
+fn or_null<T>(
+    value: &Value,
+    read: impl Fn(&Value) -> Result<T, Problem>,
+) -> Result<Option<T>, Problem> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => read(value).map(Some),
+    }
+}
+
+fn weight(value: &Value) -> Result<u16, Problem> {
+    let weight = value.as_u64().and_then(|number| number.try_into().ok());
+    let accepted = "a whole number from 0 to 65535, or null";
+    weight.ok_or_else(|| wrong("weight", &value.to_string(), accepted))
+}
+
+fn seconds(value: &Value) -> Result<u64, Problem> {
+    let most = LONGEST.as_secs();
+    let seconds = value.as_u64().filter(|seconds| (1..=most).contains(seconds));
+    let accepted = format!("a whole number from 1 to {most}");
+    seconds.ok_or_else(|| wrong("for_seconds", &value.to_string(), &accepted))
+}
+
+fn word(field: &str, value: &Value, accepted: &str) -> Result<String, Problem> {
+    let text = value.as_str().map(str::to_owned);
+    text.ok_or_else(|| wrong(field, &value.to_string(), accepted))
 }
 
 /// `PATCH`: keys of a backend that is there.
@@ -90,7 +145,7 @@ fn change(
     if_generation: Option<u64>,
 ) -> Result<Change, Problem> {
     Ok(Change {
-        lasts: lasts(patch.for_seconds)?,
+        lasts: patch.for_seconds.map(Duration::from_secs),
         reason: reason(patch.reason.as_deref())?,
         ..plain(backend, action, if_generation)
     })
@@ -129,20 +184,8 @@ fn health(word: &str) -> Result<Health, Problem> {
     match word {
         "up" => Ok(Health::Healthy),
         "down" => Ok(Health::Unhealthy),
-        _ => Err(wrong("health", word, "\"up\", \"down\" or null")),
+        _ => Err(wrong("health", word, HEALTH)),
     }
-}
-
-fn lasts(seconds: Option<u64>) -> Result<Option<Duration>, Problem> {
-    let Some(seconds) = seconds else {
-        return Ok(None);
-    };
-    let lasts = Duration::from_secs(seconds);
-    if lasts.is_zero() || lasts > LONGEST {
-        let most = LONGEST.as_secs();
-        return Err(wrong("for_seconds", &seconds.to_string(), &format!("1 to {most}")));
-    }
-    Ok(Some(lasts))
 }
 
 fn reason(text: Option<&str>) -> Result<Option<String>, Problem> {
@@ -158,7 +201,7 @@ fn reason(text: Option<&str>) -> Result<Option<String>, Problem> {
 
 fn wrong(field: &str, value: &str, accepted: &str) -> Problem {
     let value = problem::excerpt(value);
-    problem::of(422, field, format!("\"{value}\"; accepted: {accepted}"))
+    problem::of(422, field, format!("{value}; accepted: {accepted}"))
 }
 
 /// The generation of `If-Match`: an entity tag, or `*` for any.
@@ -223,18 +266,23 @@ mod tests {
             ("{}", 400, None, "nothing to change"),
             (r#"{"reason":"x"}"#, 400, None, "nothing to change"),
             (r#"{"for_seconds":9}"#, 400, None, "nothing to change"),
-            ("null", 400, None, "the body"),
-            ("[]", 400, None, "the body"),
+            ("null", 400, None, "accepted: a JSON object"),
+            ("[]", 400, None, "accepted: a JSON object"),
+            ("[50]", 400, None, "accepted: a JSON object"),
             ("{", 400, None, "EOF"),
             ("\u{1b}[2J", 400, None, "expected value"),
             (r#"{"weight":50}{"#, 400, None, "trailing"),
-            (r#"{"wieght":50}"#, 400, None, "unknown field `wieght`, expected one of `weight`"),
-            (r#"{"weight":1,"weight":2}"#, 400, None, "duplicate field"),
-            (r#"{"weight":-1}"#, 400, None, "expected u16"),
-            (r#"{"weight":65536}"#, 400, None, "expected u16"),
-            (r#"{"weight":1.5}"#, 400, None, "expected u16"),
-            (r#"{"weight":"50"}"#, 400, None, "expected u16"),
-            (r#"{"state":5}"#, 400, None, "expected a string"),
+            (r#"{"wieght":50}"#, 400, Some("wieght"), "accepted: weight, state"),
+            (r#"{"weight":-1}"#, 422, Some("weight"), "-1; accepted: a whole number from 0"),
+            (r#"{"weight":65536}"#, 422, Some("weight"), "to 65535"),
+            (r#"{"weight":1.5}"#, 422, Some("weight"), "1.5; accepted"),
+            (r#"{"weight":"50"}"#, 422, Some("weight"), "\"50\"; accepted"),
+            (r#"{"weight":[{}]}"#, 422, Some("weight"), "[{}]; accepted"),
+            (r#"{"state":5}"#, 422, Some("state"), "accepted: \"active\""),
+            (r#"{"health":true}"#, 422, Some("health"), "accepted: \"up\""),
+            (r#"{"weight":1,"reason":7}"#, 422, Some("reason"), "a text"),
+            (r#"{"weight":1,"for_seconds":"9"}"#, 422, Some("for_seconds"), "1 to 31536000"),
+            (r#"{"weight":1,"for_seconds":-9}"#, 422, Some("for_seconds"), "1 to 31536000"),
             (r#"{"state":"drain"}"#, 422, Some("state"), "accepted: \"active\""),
             (r#"{"state":"ACTIVE"}"#, 422, Some("state"), "accepted: \"active\""),
             (r#"{"health":"unhealthy"}"#, 422, Some("health"), "\"up\", \"down\""),

@@ -25,6 +25,8 @@ pub mod socket;
 mod status;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use server::ApiServer;
 pub use socket::default_path;

@@ -58,11 +58,11 @@ impl ApiServer {
     /// A socket or address that was asked for and cannot be had.
     pub fn start(handle: Handle, config: &DirectorConfig) -> Result<Option<Self>> {
         let socket = open_socket(config)?;
-        let metrics = config.metrics.0;
-        let tcp = metrics.map(listen).transpose()?;
+        let tcp = config.metrics.0.map(listen).transpose()?;
         if socket.is_none() && tcp.is_none() {
             return Ok(None);
         }
+        let metrics = tcp.as_ref().map(StdTcpListener::local_addr).transpose()?;
         let unix = socket.as_ref().map(ApiListener::listener).transpose()?;
         let runtime = Builder::new_current_thread()
             .enable_io()
@@ -98,6 +98,12 @@ impl ApiServer {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.socket.as_ref().map(ApiListener::path)
+    }
+
+    /// Where metrics are served by TCP.
+    #[must_use]
+    pub const fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// Ends all connections, and the thread; the socket's file is gone after it.

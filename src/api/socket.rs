@@ -7,7 +7,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use log::debug;
@@ -23,8 +23,8 @@ const PLAIN_NAME: &str = "api.sock";
 /// Of the socket: its owner and its group.
 const MODE: u32 = 0o660;
 
-/// Connections that wait until they are taken, as std's listeners have it.
-const BACKLOG: i32 = 128;
+/// Connections that wait until they are taken; a client that does not wait for a place gets an error beyond it.
+const BACKLOG: i32 = 1024;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -217,13 +217,18 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     if !kind.is_socket() {
         return Err(SocketError::NoSocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(system)
-        }
-        // One whose queue is full lives, too.
-        Ok(_) | Err(_) => Err(SocketError::InUse(path.to_owned())),
+    if is_deaf(path).map_err(system)? {
+        return fs::remove_file(path).map_err(system);
     }
+    Err(SocketError::InUse(path.to_owned()))
+}
+
+/// Whether nobody listens at a socket. Does not wait: the queue of one who does may be full.
+fn is_deaf(path: &Path) -> io::Result<bool> {
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    client.set_nonblocking(true)?;
+    let answer = client.connect(&SockAddr::unix(path)?);
+    Ok(answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 /// Makes `link` lead to a file beside it, whatever it led to before; never replaces what is no link.
@@ -242,6 +247,8 @@ fn file_name(path: &Path) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn open(path: &Path) -> Result<Option<ApiListener>, SocketError> {
