@@ -12,12 +12,12 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'sha256-jKQaOMN2cC7BI8b74oriNz6nt4olD0aG6aYsev+X0vg='; style-src 'sha256-nTBaL8gcnU9+OPc5PsY8BNfCJyIUjd0HooCj+a8xm3o='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Further headers of [`HTML`], by name: a browser sends no address of it elsewhere and takes it for nothing else, and
-/// asks again after an update.
-pub const HEADERS: [(&str, &str); 3] = [
+/// Further headers of [`HTML`], by name: beside the policy, a browser sends no address of it elsewhere and takes it for
+/// nothing else.
+pub const HEADERS: &[(&str, &str)] = &[
+    ("content-security-policy", CONTENT_SECURITY_POLICY),
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
-    ("cache-control", "no-cache"),
 ];
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ mod size;
 pub mod source;
 pub mod undo;
 pub mod verbosity;
-mod version;
 
 use std::env;
 use std::ffi::OsString;
@@ -49,7 +48,7 @@ pub const NO_WORK: u8 = 2;
 #[command(
     name = "tunlb",
     version,
-    long_version = version::LONG,
+    long_version = crate::text::version::LONG,
     max_term_width = 100,
     disable_help_subcommand = true,
     after_help = after_help()

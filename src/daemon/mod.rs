@@ -34,6 +34,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use log::{info, warn};
 
+use crate::api::ApiServer;
 use crate::config::{Config, ConfigError};
 use crate::control::events::{EventKind, EventLog, Happening};
 pub use crate::control::host::HostSetup;
@@ -193,6 +194,7 @@ struct Daemon {
     capture: Option<Capture>,
     handle: Handle,
     reloading: Reloading,
+    api: Option<ApiServer>,
 }
 
 #[derive(Debug)]
@@ -249,6 +251,7 @@ impl Daemon {
             capture,
             handle,
             reloading: Reloading::default(),
+            api: None,
         };
         if let Err(error) = daemon.open_up(&config, events) {
             daemon.stop();
@@ -263,6 +266,7 @@ impl Daemon {
         host_watch::watch(events.clone())?;
         pulse::start(self.handle.identity.workers.clone()).context("cannot start the pulse")?;
         self.control.converge();
+        self.api = ApiServer::start(self.handle.clone(), &config.director)?;
         let text = self.control.summary();
         self.handle
             .events
@@ -299,8 +303,11 @@ impl Daemon {
         release_freed_memory();
     }
 
-    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
+    /// Takes no more requests, undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
+        if let Some(api) = self.api.take() {
+            api.stop();
+        }
         self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {

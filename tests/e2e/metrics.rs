@@ -9,7 +9,7 @@ use crate::site::{BACKENDS, Site, VIP};
 
 const LISTENER: &str = "127.0.0.1:9810";
 
-/// Datagrams of which nothing comes: the first two have no VIP, the others one without an active backend.
+/// Datagrams of which nothing comes: the first two have no VIP, the others one whose backend is down.
 const DATAGRAMS: &str = "import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for port in [53, 53, 54, 54, 54]:
@@ -37,19 +37,29 @@ fn value(scrape: &Scrape, series: &str) -> f64 {
         .unwrap_or_else(|| panic!("no {series} in {scrape:#?}"))
 }
 
+/// Where the lab has the director's socket.
+const API: &str = "/dev/shm/api.sock";
+
 fn config(web: &str) -> String {
     let backends = BACKENDS.map(|(_, address)| (address, ""));
     format!(
-        "[director]\nmetrics = \"{LISTENER}\"\n[metrics]\ncompat = [\"node_ipvs\"]\n{}{}",
+        "[director]\napi = \"{API}\"\nmetrics = \"{LISTENER}\"\n[metrics]\ncompat = [\"node_ipvs\"]\n{}{}",
         vip(["web", VIP, "80", "tcp", web], &backends),
         vip(
-            ["none", VIP, "54", "udp", ""],
-            &[
-                (BACKENDS[0].1, "state = \"draining\""),
-                (BACKENDS[1].1, "weight = 0")
-            ]
+            ["none", VIP, "54", "udp", "all_down = \"drop\""],
+            &[(BACKENDS[0].1, "")]
         )
     )
+}
+
+/// An operator takes the one backend of the VIP "none" for down.
+fn take_down(node: &Node) {
+    let url = format!("http://localhost/v1/backends?vip=none&address={}", BACKENDS[0].1);
+    let patch = r#"{"health":"down","for_seconds":600}"#;
+    node.sh(&format!(
+        "curl --silent --show-error --fail-with-body --max-time 20 --unix-socket {API} --request PATCH \
+         --header content-type:application/merge-patch+json --data '{patch}' '{url}'"
+    ));
 }
 
 fn start(lab: &Lab, site: &Site) -> Reloading {
@@ -61,6 +71,7 @@ fn metrics_agree_with_what_was_sent_to_the_packet() {
     in_lab(|lab| {
         let site = Site::new(lab);
         let running = start(lab, &site);
+        take_down(&site.director);
         let answers = site.get_in_parallel(60, 20_000);
         let sent = site.sent_by_client();
         site.client.run_python(DATAGRAMS, &[VIP]);
@@ -95,6 +106,8 @@ fn metrics_agree_with_what_was_sent_to_the_packet() {
             ("tunlb_worker_batch_packets_sum", (sent + 5) as f64),
             ("node_ipvs_connections_total", 60.0),
             ("tunlb_ready", 1.0),
+            ("tunlb_overrides", 1.0),
+            (r#"tunlb_backend_healthy{vip="none",backend="10.0.1.11"}"#, 0.0),
         ] {
             assert_eq!(value(&scraped, series), expected, "{series}");
         }

@@ -5,30 +5,29 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::families as f;
+use super::Beside;
 use super::family::{Exposition, NONE};
-use crate::api::requests::RequestCounts;
 use crate::control::view::{Identity, View};
 use crate::director::{BURST_SIZES, CounterReader, DropReason, FlowClass, SendErrno};
-use crate::io::netlink::Netlink;
 use crate::io::usage::Usage;
 
 pub(super) fn write(
     out: &mut Exposition<'_>,
     identity: &Identity,
     view: &View,
-    requests: &RequestCounts,
+    beside: &Beside,
 ) -> fmt::Result {
     let build = [env!("CARGO_PKG_VERSION"), env!("TUNLB_COMMIT")];
     out.gauges(&f::BUILD, [(build, 1_u64)])?;
     write_process(out)?;
     write_state(out, view)?;
     write_snapshots(out, view)?;
-    let requests = requests.all();
+    let requests = beside.requests.all();
     let requests = requests
         .iter()
         .map(|(route, code, count)| ([(*route).to_owned(), code.to_string()], *count));
     out.counters(&f::API_REQUESTS, requests)?;
-    write_packets(out, identity, view)?;
+    write_packets(out, view, beside)?;
     write_tables(out, &view.counters)?;
     let ages = identity
         .workers
@@ -93,7 +92,7 @@ fn write_snapshots(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
     )
 }
 
-fn write_packets(out: &mut Exposition<'_>, identity: &Identity, view: &View) -> fmt::Result {
+fn write_packets(out: &mut Exposition<'_>, view: &View, beside: &Beside) -> fmt::Result {
     let counters = &view.counters;
     let all = counters.all_traffic();
     out.counter(&f::FORWARDED_PACKETS, all.packets)?;
@@ -101,8 +100,7 @@ fn write_packets(out: &mut Exposition<'_>, identity: &Identity, view: &View) -> 
     let drops = DropReason::ALL.map(|reason| ([reason.name()], counters.dropped(reason)));
     out.counters(&f::DROPS, drops)?;
     out.counter(&f::REPLIES, counters.replied())?;
-    let dropped = tun_dropped(&identity.tun).map(|packets| (NONE, packets));
-    out.counters(&f::TUN_DROPPED, dropped)?;
+    out.counter(&f::TUN_DROPPED, beside.tun_drops)?;
     let errors = SendErrno::ALL.map(|errno| ([errno.name()], counters.send_errors(errno)));
     out.counters(&f::SEND_ERRORS, errors)
 }
@@ -117,12 +115,6 @@ fn write_tables(out: &mut Exposition<'_>, counters: &CounterReader) -> fmt::Resu
     let sizes = BURST_SIZES.into_iter().map(approximate);
     let buckets: Vec<_> = sizes.zip(bursts.of_size).collect();
     out.histogram(&f::BATCH, &buckets, approximate(bursts.packets))
-}
-
-/// What the kernel dropped before the TUN `name`; `None` where it does not answer, or the device is gone.
-fn tun_dropped(name: &str) -> Option<u64> {
-    let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
-    Some(link.ok()??.tx_dropped)
 }
 
 /// The nearest number that a histogram can have; exact up to 2⁵³.

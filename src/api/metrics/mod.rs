@@ -18,6 +18,7 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
 use prometheus_client::registry::Registry;
 
 use super::requests::RequestCounts;
+use crate::config::{Compat, Config};
 use crate::control::Handle;
 use crate::control::view::{Identity, View};
 use family::Exposition;
@@ -55,14 +56,43 @@ pub enum NodeIpvs {
     Yes,
 }
 
+impl MetricsOptions {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let compat = &config.metrics.compat;
+        Self {
+            per_backend: if config.has_backend_metrics() {
+                PerBackend::Yes
+            } else {
+                PerBackend::No
+            },
+            node_ipvs: if compat.contains(&Compat::NodeIpvs) {
+                NodeIpvs::Yes
+            } else {
+                NodeIpvs::No
+            },
+        }
+    }
+}
+
+/// What is known beside the view.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// Requests to the API.
+    pub requests: Arc<RequestCounts>,
+    /// Packets that the kernel dropped before they could be read, since the director began.
+    pub tun_drops: u64,
+}
+
 /// All metrics of a director now, as [`CONTENT_TYPE`] says.
 #[must_use]
-pub fn encode(handle: &Handle, options: &MetricsOptions, requests: &Arc<RequestCounts>) -> String {
+pub fn encode(handle: &Handle, options: MetricsOptions, beside: Beside) -> String {
     let scrape = Scrape {
         identity: Arc::clone(&handle.identity),
         view: handle.view(),
-        requests: Arc::clone(requests),
-        options: *options,
+        beside,
+        options,
     };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(scrape));
@@ -77,7 +107,7 @@ pub fn encode(handle: &Handle, options: &MetricsOptions, requests: &Arc<RequestC
 struct Scrape {
     identity: Arc<Identity>,
     view: Arc<View>,
-    requests: Arc<RequestCounts>,
+    beside: Beside,
     options: MetricsOptions,
 }
 
@@ -85,7 +115,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let view = &*self.view;
         let mut out = Exposition(encoder);
-        director::write(&mut out, &self.identity, view, &self.requests)?;
+        director::write(&mut out, &self.identity, view, &self.beside)?;
         vips::write(&mut out, view)?;
         if self.options.node_ipvs == NodeIpvs::Yes {
             node_ipvs::write_totals(&mut out, view)?;

@@ -73,7 +73,7 @@ impl Fixture {
         let identity = Identity {
             started: SystemTime::UNIX_EPOCH,
             file: None,
-            tun: "lo".into(), // a device that every namespace has
+            tun: "tunlb0".into(),
             workers: vec![link],
         };
         let view = View {
@@ -102,7 +102,11 @@ impl Fixture {
     }
 
     fn text(&self, options: MetricsOptions) -> String {
-        encode(&self.handle, &options, &self.requests)
+        let beside = Beside {
+            requests: Arc::clone(&self.requests),
+            tun_drops: 5,
+        };
+        encode(&self.handle, options, beside)
     }
 
     /// Everything that there is.
@@ -209,6 +213,7 @@ fn values_are_what_the_workers_counted() {
         (r#"tunlb_drops_total{reason="no_vip"}"#.into(), 0.0),
         (r#"tunlb_drops_total{reason="too_big"}"#.into(), 7.0),
         (r#"tunlb_vip_drops_total{vip="dns",reason="too_big"}"#.into(), 7.0),
+        ("tunlb_tun_dropped_packets_total".into(), 5.0),
         ("tunlb_flows_limit".into(), 1_000_000.0),
         ("tunlb_snapshot_epoch".into(), 1.0),
         (r#"tunlb_api_requests_total{route="GET /metrics",code="200"}"#.into(), 1.0),
