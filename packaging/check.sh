@@ -24,7 +24,8 @@ main() {
   check_units
   mount -t tmpfs tmpfs /run
   mount -t tmpfs tmpfs /tmp
-  mkdir -m 755 /tmp/work
+  mkdir -m 755 /tmp/lab
+  tun_as_of_udev
   start_director
   check_scrape
   check_prometheus
@@ -38,7 +39,7 @@ trap 'kill "${DIRECTORS[@]}" "${OTHERS[@]}" 2>/dev/null || true' EXIT
 
 fail() {
   printf 'packaging: %s\n' "$*" >&2
-  [[ ! -s /tmp/work/director.log ]] || tail -n 20 /tmp/work/director.log >&2
+  [[ ! -s /tmp/lab/director.log ]] || tail -n 20 /tmp/lab/director.log >&2
   exit 1
 }
 
@@ -84,14 +85,21 @@ verify_units() {
   [[ -z $said ]] || fail "systemd-analyze verify: $said"
 }
 
+# What udev makes of it everywhere, and a machine without udev does not; in this mount namespace alone.
+tun_as_of_udev() {
+  mknod -m 666 /tmp/lab/tun c 10 200
+  mount --bind /tmp/lab/tun /dev/net/tun
+}
+
 # A director as tunlb.service runs it: an ordinary user with the two capabilities, and no way to more.
 start_director() {
   ip link set lo up
+  sysctl -qw net.ipv4.ip_forward=1
   ip link add d0 type veth peer name d1
   ip addr add 10.99.0.2/24 dev d0
   ip link set d0 up
   ip link set d1 up
-  cat >/tmp/work/tunlb.toml <<'TOML'
+  cat >/tmp/lab/tunlb.toml <<'TOML'
 [director]
 metrics = "127.0.0.1:9810"
 [metrics]
@@ -105,37 +113,37 @@ address = "10.99.0.11"
 address = "10.99.0.12"
 weight = 2
 TOML
-  cp target/debug/tunlb /tmp/work/tunlb
+  cp target/debug/tunlb /tmp/lab/tunlb
   mkdir -m 711 /run/tunlb
   chown nobody /run/tunlb
   setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all,+net_admin,+net_raw \
     --ambient-caps=-all,+net_admin,+net_raw --bounding-set=-all,+net_admin,+net_raw \
-    sh -c 'umask 077; exec /tmp/work/tunlb run --config /tmp/work/tunlb.toml' >/tmp/work/director.log 2>&1 &
+    sh -c 'umask 077; exec /tmp/lab/tunlb run --config /tmp/lab/tunlb.toml' >/tmp/lab/director.log 2>&1 &
   DIRECTORS+=($!)
   wait_until 'the director' curl --silent --fail --output /dev/null http://127.0.0.1:9810/readyz
 }
 
 check_scrape() {
   local kind
-  curl --silent --fail http://127.0.0.1:9810/metrics >/tmp/work/metrics.txt
-  promtool check metrics </tmp/work/metrics.txt || fail 'promtool check metrics'
+  curl --silent --fail http://127.0.0.1:9810/metrics >/tmp/lab/metrics.txt
+  promtool check metrics </tmp/lab/metrics.txt || fail 'promtool check metrics'
   kind=$(curl --silent --output /dev/null --write-out '%{content_type}' http://127.0.0.1:9810/metrics)
   [[ $kind == 'text/plain; version=0.0.4; charset=utf-8' ]] || fail "content type $kind"
 }
 
 # A real server scrapes it, evaluates the rules, and knows what the director says.
 check_prometheus() {
-  cat >/tmp/work/prometheus.yml <<'YAML'
+  cat >/tmp/lab/prometheus.yml <<'YAML'
 global: { scrape_interval: 1s, evaluation_interval: 1s }
-rule_files: [/tmp/work/tunlb.rules.yml]
+rule_files: [/tmp/lab/tunlb.rules.yml]
 scrape_configs:
   - job_name: tunlb
     static_configs: [{ targets: ["127.0.0.1:9810"] }]
 YAML
-  cp packaging/prometheus/tunlb.rules.yml /tmp/work/
-  promtool check config /tmp/work/prometheus.yml
-  prometheus --config.file=/tmp/work/prometheus.yml --storage.tsdb.path=/tmp/work/tsdb --web.listen-address=127.0.0.1:9090 \
-    >/tmp/work/prometheus.log 2>&1 &
+  cp packaging/prometheus/tunlb.rules.yml /tmp/lab/
+  promtool check config /tmp/lab/prometheus.yml
+  prometheus --config.file=/tmp/lab/prometheus.yml --storage.tsdb.path=/tmp/lab/tsdb --web.listen-address=127.0.0.1:9090 \
+    >/tmp/lab/prometheus.log 2>&1 &
   OTHERS+=($!)
   wait_until 'a scrape' has_value 'up{job="tunlb"}' 1
   wait_until 'weights' has_value 'sum(tunlb_backend_weight)' 3

@@ -281,11 +281,9 @@ impl Api {
     async fn metrics(&self) -> Result<Answer, Problem> {
         let permit = self.permit().await?;
         let options = MetricsOptions::of(&self.handle.view().effective);
-        let beside = Beside {
-            requests: Arc::clone(&self.requests),
-            tun_drops: self.measured.borrow().tun_drops,
-        };
-        let text = metrics::encode(&self.handle, options, beside);
+        let requests = Arc::clone(&self.requests);
+        let tun_drops = self.measured.borrow().tun_drops;
+        let text = metrics::encode(&self.handle, options, Beside { requests, tun_drops });
         Ok(whole(metrics::CONTENT_TYPE, kept(text.into(), permit)))
     }
 

@@ -54,7 +54,10 @@ fn config(web: &str) -> String {
 
 /// An operator takes the one backend of the VIP "none" for down.
 fn take_down(node: &Node) {
-    let url = format!("http://localhost/v1/backends?vip=none&address={}", BACKENDS[0].1);
+    let url = format!(
+        "http://localhost/v1/backends?vip=none&address={}",
+        BACKENDS[0].1
+    );
     let patch = r#"{"health":"down","for_seconds":600}"#;
     node.sh(&format!(
         "curl --silent --show-error --fail-with-body --max-time 20 --unix-socket {API} --request PATCH \
@@ -107,7 +110,10 @@ fn metrics_agree_with_what_was_sent_to_the_packet() {
             ("node_ipvs_connections_total", 60.0),
             ("tunlb_ready", 1.0),
             ("tunlb_overrides", 1.0),
-            (r#"tunlb_backend_healthy{vip="none",backend="10.0.1.11"}"#, 0.0),
+            (
+                r#"tunlb_backend_healthy{vip="none",backend="10.0.1.11"}"#,
+                0.0,
+            ),
         ] {
             assert_eq!(value(&scraped, series), expected, "{series}");
         }

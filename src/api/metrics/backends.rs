@@ -10,10 +10,17 @@ use crate::director::{Health, Takes};
 pub(super) fn write(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
     count(out, rows, &f::BACKEND_PACKETS, |row| row.traffic.packets)?;
     count(out, rows, &f::BACKEND_BYTES, |row| row.traffic.bytes)?;
-    count(out, rows, &f::BACKEND_NEW_FLOWS, |row| row.traffic.new_flows)?;
-    count(out, rows, &f::BACKEND_UNTRACKED, |row| row.traffic.untracked)?;
+    count(out, rows, &f::BACKEND_NEW_FLOWS, |row| {
+        row.traffic.new_flows
+    })?;
+    count(out, rows, &f::BACKEND_UNTRACKED, |row| {
+        row.traffic.untracked
+    })?;
     tell(out, rows, &f::BACKEND_FLOWS, |row| row.traffic.flows)?;
-    let weighed = rows.0.iter().filter_map(|row| Some((row.labels(), u64::from(row.weight?))));
+    let weighed = rows
+        .0
+        .iter()
+        .filter_map(|row| Some((row.labels(), u64::from(row.weight?))));
     out.gauges(&f::BACKEND_WEIGHT, weighed)?;
     let shares = rows.0.iter().map(|row| (row.labels(), row.share));
     out.gauges(&f::BACKEND_RING_SHARE, shares)?;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::families as f;
 use super::Beside;
+use super::families as f;
 use super::family::{Exposition, NONE};
+use crate::api::status::readiness;
 use crate::control::view::{Identity, View};
 use crate::director::{BURST_SIZES, CounterReader, DropReason, FlowClass, SendErrno};
 use crate::io::usage::Usage;
@@ -54,8 +55,7 @@ fn write_process(out: &mut Exposition<'_>) -> fmt::Result {
 }
 
 fn write_state(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
-    let is_ready = !view.problems.iter().any(|problem| problem.keeps_from_work);
-    out.gauge(&f::READY, u64::from(is_ready))?;
+    out.gauge(&f::READY, u64::from(readiness(view).ok))?;
     out.gauges(&f::HOST_PROBLEM, problems(view))?;
     let last = view.last_reload.as_ref();
     let is_applied = last.is_none_or(|last| last.problems.is_empty());

@@ -37,14 +37,14 @@ fn of_vip<'a>(view: &'a View, vip: &'a Vip) -> Vec<Row<'a>> {
         let found = shares.binary_search_by_key(&index.position(), |&(index, _)| index.position());
         found.map_or(0.0, |at| f64::from(shares[at].1) / slots)
     };
-    let indices = vip.backends().iter();
-    let row = |&index: &BackendIndex| {
+    let indices = vip.backends().iter().enumerate();
+    let row = |(place, &index): (usize, &BackendIndex)| {
         let backend = view.snapshot.backend(index)?;
         Some(Row {
             vip,
             address: backend.address.to_string(),
             takes: backend.takes,
-            weight: spec(&view.effective, vip, &backend).map(|spec| spec.weight),
+            weight: spec(&view.effective, vip, place, &backend).map(|spec| spec.weight),
             health: health(view, vip, &backend),
             traffic: view.counters.traffic(index),
             share: share(index),
@@ -67,13 +67,14 @@ pub(super) fn health(view: &View, vip: &Vip, backend: &Backend<'_>) -> Health {
         .unwrap_or_default()
 }
 
-/// As it is configured, where that is the configuration of the snapshot.
-fn spec<'a>(config: &'a Config, vip: &Vip, backend: &Backend<'_>) -> Option<&'a BackendSpec> {
+/// The backend at `place` of the VIP as it is configured, where that is the configuration of the snapshot.
+fn spec<'a>(
+    config: &'a Config,
+    vip: &Vip,
+    place: usize,
+    backend: &Backend<'_>,
+) -> Option<&'a BackendSpec> {
     let of = config.vips.get(backend.vip.position())?;
-    let known = of.name == vip.name;
-    known.then(|| {
-        of.backends
-            .iter()
-            .find(|spec| spec.address == backend.address)
-    })?
+    let spec = of.backends.get(place)?;
+    (of.name == vip.name && spec.address == backend.address).then_some(spec)
 }

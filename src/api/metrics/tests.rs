@@ -417,24 +417,17 @@ fn named_in(text: &str) -> BTreeSet<&str> {
 }
 
 fn collect_expressions(value: &serde_json::Value, found: &mut Vec<String>) {
-    match value {
-        serde_json::Value::Object(map) => {
-            for (key, value) in map {
-                match value {
-                    serde_json::Value::String(text)
-                        if ["expr", "query", "definition"].contains(&key.as_str()) =>
-                    {
-                        found.push(text.clone());
-                    }
-                    other => collect_expressions(other, found),
-                }
-            }
-        }
-        serde_json::Value::Array(list) => list
-            .iter()
-            .for_each(|value| collect_expressions(value, found)),
-        _ => {}
+    let expression = |(key, value): (&String, &serde_json::Value)| {
+        let is_one = ["expr", "query", "definition"].contains(&key.as_str());
+        value.as_str().filter(|_| is_one).map(str::to_owned)
+    };
+    for map in value.as_object() {
+        found.extend(map.iter().filter_map(expression));
+        map.values()
+            .for_each(|value| collect_expressions(value, found));
     }
+    let list = value.as_array().into_iter().flatten();
+    list.for_each(|value| collect_expressions(value, found));
 }
 
 #[test]
