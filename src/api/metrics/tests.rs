@@ -421,7 +421,7 @@ fn collect_expressions(value: &serde_json::Value, found: &mut Vec<String>) {
         let is_one = ["expr", "query", "definition"].contains(&key.as_str());
         value.as_str().filter(|_| is_one).map(str::to_owned)
     };
-    for map in value.as_object() {
+    if let Some(map) = value.as_object() {
         found.extend(map.iter().filter_map(expression));
         map.values()
             .for_each(|value| collect_expressions(value, found));
