@@ -3,8 +3,6 @@
 //! The answer is the ring's: that of a new flow. It is this host's where the configuration leaves
 //! the outer source and the MTU to the kernel's routes. Needs no privileges.
 
-mod report;
-
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -12,11 +10,11 @@ use anyhow::{Result, bail};
 
 use super::source::ConfigSource;
 use super::{BAD_NEWS, parse_protocol, print};
+use crate::site::explain::Report;
 use crate::site::{Paths, taken_for_healthy};
 use crate::director::Roster;
 use crate::io::netlink::Netlink;
 use crate::packet::{FlowKey, Protocol};
-use report::Report;
 
 /// Arguments of `tunlb explain`.
 #[derive(Debug, clap::Args)]

@@ -23,7 +23,6 @@ mod size;
 pub mod source;
 pub mod undo;
 pub mod verbosity;
-mod version;
 
 use std::env;
 use std::ffi::OsString;
@@ -37,7 +36,7 @@ use log::LevelFilter;
 use crate::packet::Protocol;
 use crate::text::Plain;
 use crate::text::plain::plain;
-pub use log_line::log_line;
+pub use log_line::LogTo;
 
 /// The exit code of bad news: an invalid file, a FAIL finding.
 pub const BAD_NEWS: u8 = 1;
@@ -49,7 +48,7 @@ pub const NO_WORK: u8 = 2;
 #[command(
     name = "tunlb",
     version,
-    long_version = version::LONG,
+    long_version = crate::text::version::LONG,
     max_term_width = 100,
     disable_help_subcommand = true,
     after_help = after_help()

@@ -9,6 +9,7 @@
 //!
 //! Control never touches a packet, and sends no answer itself: replies must not wait.
 
+pub mod build_times;
 mod change;
 mod command;
 mod converge;
@@ -39,6 +40,7 @@ pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
+use build_times::BuildTimes;
 use crate::director::{Health, Roster, Snapshot, VipIndex, VipSpec};
 use crate::site::Paths;
 use drains::Drains;
@@ -87,6 +89,7 @@ pub struct Control<H> {
     loaded: SystemTime,
     last_reload: Option<LastReload>,
     problems: Arc<[HostProblem]>,
+    builds: Arc<BuildTimes>,
     view: Arc<ArcSwap<View>>,
     events: Arc<EventLog>,
 }
@@ -179,6 +182,7 @@ impl Beginning {
         let snapshot = Arc::clone(&self.publisher.current().load().snapshot);
         let mut drains = Drains::default();
         drains.follow(&snapshot);
+        let builds = Arc::<BuildTimes>::default();
         let view = View {
             generation: 1,
             config: Arc::clone(&self.state.config),
@@ -190,6 +194,7 @@ impl Beginning {
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            builds: Arc::clone(&builds),
         };
         Control {
             host,
@@ -204,6 +209,7 @@ impl Beginning {
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            builds,
             view: Arc::new(ArcSwap::from_pointee(view)),
             events,
         }
@@ -297,6 +303,12 @@ impl<H: Host> Control<H> {
         self.report_drains();
     }
 
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.queue.is_empty()
+    }
+
     /// How long the next event may be waited for; `None`: for ever.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
@@ -324,10 +336,12 @@ impl<H: Host> Control<H> {
         changed: Option<&[VipIndex]>,
         longest: u32,
     ) -> Result<u64> {
+        let begun = Instant::now();
         let snapshot = match changed {
             Some(changed) => state.refreshed(&mut self.roster, changed)?,
             None => state.snapshot(&mut self.roster)?,
         };
+        self.builds.add(begun.elapsed());
         let snapshot = Arc::new(snapshot);
         let epoch = snapshot.epoch();
         self.drains.follow(&snapshot);
@@ -353,6 +367,7 @@ impl<H: Host> Control<H> {
             loaded: self.loaded,
             last_reload: self.last_reload.clone(),
             problems: Arc::clone(&self.problems),
+            builds: Arc::clone(&self.builds),
         };
         self.view.store(Arc::new(view));
     }

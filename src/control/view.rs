@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::build_times::BuildTimes;
 use super::overlay::Overlay;
 use super::workers::WorkerLink;
 use crate::config::Config;
@@ -46,6 +47,8 @@ pub struct View {
     pub last_reload: Option<LastReload>,
     /// What keeps the director from its work now.
     pub problems: Arc<[HostProblem]>,
+    /// How long snapshots took to build, but for the first.
+    pub builds: Arc<BuildTimes>,
 }
 
 /// How the last reload ended.

@@ -11,6 +11,8 @@ mod host_watch;
 mod mail;
 mod path_mtu;
 pub mod pipeline;
+mod pulse;
+mod reloading;
 mod reread;
 mod signals;
 mod tee;
@@ -32,6 +34,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use log::{info, warn};
 
+use crate::api::ApiServer;
 use crate::config::{Config, ConfigError};
 use crate::control::events::{EventKind, EventLog, Happening};
 pub use crate::control::host::HostSetup;
@@ -39,16 +42,18 @@ use crate::control::host::{Host as _, ThisHost};
 use crate::control::overlay::Author;
 use crate::control::published::Current;
 use crate::control::view::Identity;
-use crate::control::{Ask, Beginning, Busy, Control, Handle, Reload, Reply};
+use crate::control::{Ask, Beginning, Busy, Control, DryRun, Handle, Reload, Reply};
 use crate::director::{BackendIndex, Director, Roster, Seat};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
+use crate::io::service_manager;
 use crate::io::sys::{release_freed_memory, usable_cpus};
 use crate::io::tun::Queue;
 use crate::io::undo;
 use hops::{CurrentHops, HopWatch};
 use path_mtu::PathLearner;
 use pipeline::Pipeline;
+use reloading::Reloading;
 pub use reread::ReadAgain;
 use reread::{Asker, Rereading};
 pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError, SMALLEST_CAPTURE};
@@ -102,16 +107,26 @@ pub fn run(
     signals::hear(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
     let mut rereading = again.map(|read| Rereading::new(read, events));
-    info!("{}", daemon.control.summary());
+    let summary = daemon.control.summary();
+    info!("{summary}");
+    service_manager::tell_ready(&summary);
     release_freed_memory();
     loop {
-        match daemon.wait(&happened)? {
+        let reading = rereading.as_ref().is_some_and(Rereading::is_reading);
+        match daemon.wait(&happened, reading)? {
             Event::Stop(reason) => {
                 info!("stopping: {reason}");
+                service_manager::tell_stopping(&reason.to_string());
                 return Ok((daemon.stop(), reason));
             }
-            Event::HangUp => reread(&mut rereading, Asker::default()),
+            Event::HangUp => {
+                daemon.reloading.begin();
+                reread(&mut rereading, Asker::default());
+            }
             Event::Ask(Ask::Reload { options, by, reply }) => {
+                if options.dry_run == DryRun::No {
+                    daemon.reloading.begin();
+                }
                 let asker = Asker {
                     options,
                     by: Some(by),
@@ -185,6 +200,8 @@ struct Daemon {
     workers: Vec<WorkerThread>,
     captures: Captures,
     handle: Handle,
+    reloading: Reloading,
+    api: Option<ApiServer>,
 }
 
 #[derive(Debug)]
@@ -240,6 +257,8 @@ impl Daemon {
             workers,
             captures,
             handle,
+            reloading: Reloading::default(),
+            api: None,
         };
         if let Err(error) = daemon.open_up(&config, events) {
             daemon.stop();
@@ -252,7 +271,9 @@ impl Daemon {
     fn open_up(&mut self, config: &Config, events: &SyncSender<Event>) -> Result<()> {
         self.control.host().answer(config)?;
         host_watch::watch(events.clone())?;
+        pulse::start(self.handle.identity.workers.clone()).context("cannot start the pulse")?;
         self.control.converge();
+        self.api = ApiServer::start(self.handle.clone(), &config.director)?;
         let text = self.control.summary();
         self.handle
             .events
@@ -260,11 +281,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// The next event; meanwhile control goes on with what is under way.
-    fn wait(&mut self, happened: &Receiver<Event>) -> Result<Event> {
+    /// The next event; meanwhile control goes on with what is under way. `reading`: the configuration is being read.
+    fn wait(&mut self, happened: &Receiver<Event>, reading: bool) -> Result<Event> {
         const DEAF: &str = "event channel closed unexpectedly";
         loop {
             self.control.go_on();
+            if !reading && self.control.is_settled() {
+                self.reloading.settle(|| self.control.status());
+            }
             let Some(patience) = self.control.patience() else {
                 return happened.recv().context(DEAF);
             };
@@ -286,8 +310,11 @@ impl Daemon {
         release_freed_memory();
     }
 
-    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
+    /// Takes no more requests, undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
+        if let Some(api) = self.api.take() {
+            api.stop();
+        }
         self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::site::Paths;
+use super::Paths;
 use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
 use crate::text::json;
@@ -17,7 +17,7 @@ const SCHEMA: u32 = 1;
 
 /// The JSON document; its fields are documented in `docs/replay.md`.
 #[derive(Debug, Serialize)]
-pub(super) struct Report<'a> {
+pub struct Report<'a> {
     schema: u32,
     flow: Flow,
     verdict: &'static str,
@@ -75,7 +75,9 @@ struct Mtu {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(
+    /// What becomes of a new flow by that configuration, which the ways and the snapshot are of.
+    #[must_use]
+    pub fn new(
         config: &'a Config,
         paths: &Paths,
         snapshot: &Snapshot,
@@ -132,11 +134,17 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(super) const fn is_forwarded(&self) -> bool {
+    /// Whether it gets a backend.
+    #[must_use]
+    pub const fn is_forwarded(&self) -> bool {
         self.backend.is_some()
     }
 
-    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+    /// One line of JSON that a terminal may show.
+    ///
+    /// # Errors
+    /// The serializer's; there is no such value.
+    pub fn to_json(&self) -> serde_json::Result<String> {
         let text = serde_json::to_string(self)?;
         Ok(json::printable(&text) + "\n")
     }
