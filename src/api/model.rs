@@ -305,6 +305,15 @@ pub struct Override {
     pub reason: Option<String>,
 }
 
+/// `GET /v1/overrides`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// In the order of VIPs' names and addresses.
+    pub overrides: Vec<Override>,
+}
+
 /// The keys that an override can set; what is absent is the file's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OverrideKeys {
@@ -420,6 +429,31 @@ pub struct FlowPage {
     pub flows: Vec<Flow>,
     /// For the next request; absent at the end.
     pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/capture`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// An absolute path where nothing is yet; the director creates it, by its own rights.
+    pub file: PathBuf,
+    /// Terms as of `tunlb run --capture-filter`; none: every packet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<String>,
+    /// The most that it may grow to; absent: 64 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// `DELETE /v1/capture`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Where they are.
+    pub file: PathBuf,
+    /// How many packets the file has.
+    pub packets: u64,
 }
 
 /// An error (RFC 9457, `application/problem+json`).
