@@ -63,7 +63,7 @@ const CAPTURE_SIZE: u64 = 64 << 20;
 /// Room for the file's own headers and a packet or two.
 const SMALLEST_CAPTURE: u64 = 4096;
 
-fn capture_size(text: &str) -> Result<u64, String> {
+pub(super) fn capture_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     if bytes < SMALLEST_CAPTURE {
         return Err(format!(

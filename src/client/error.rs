@@ -14,14 +14,14 @@ use crate::api::model::Problem;
 pub enum ClientError {
     /// The socket is not there, or nothing listens on it.
     #[error(
-        "no director answers at {}: {source}; is `tunlb run` running in this network namespace? \
+        "no director answers at {}: {error}; is `tunlb run` running in this network namespace? \
          To name its socket: --api PATH", .path.display()
     )]
     NoDirector {
         /// The socket.
         path: PathBuf,
         /// The system's.
-        source: io::Error,
+        error: io::Error,
     },
     /// The socket is another user's.
     #[error("permission denied at {}: {needed}", .path.display())]
@@ -54,12 +54,12 @@ pub enum ClientError {
         what: Garbled,
     },
     /// The system's.
-    #[error("cannot talk to the director at {}: {source}", .path.display())]
+    #[error("cannot talk to the director at {}: {error}", .path.display())]
     System {
         /// The socket.
         path: PathBuf,
         /// The system's.
-        source: io::Error,
+        error: io::Error,
     },
     /// The director says no.
     #[error("{}", told(.0))]
@@ -117,7 +117,10 @@ impl ClientError {
                 path,
             },
             kind if is_timeout(kind) => Self::TimedOut { path, patience },
-            _ => Self::NoDirector { path, source },
+            _ => Self::NoDirector {
+                path,
+                error: source,
+            },
         }
     }
 
@@ -138,7 +141,7 @@ impl ClientError {
         }
         match source.downcast::<Garbled>() {
             Ok(what) => Self::Garbled { path, what },
-            Err(source) => Self::System { path, source },
+            Err(error) => Self::System { path, error },
         }
     }
 

@@ -184,12 +184,26 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]
-    pub fn events(&self, since: Option<u64>) -> Result<Events, ClientError> {
+    pub fn events(&self, since: u64) -> Result<Events, ClientError> {
         let target = Target::new("/v1/events")
-            .with("since", since)
+            .with("since", Some(since))
             .with("follow", Some(true));
         let answer = self.exchange(Method::Get, &target, None, self.patience)?;
         Events::new(self.socket.clone(), answer.body)
+    }
+
+    /// The number of the last event; 0 before the first.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub fn last_event(&self) -> Result<u64, ClientError> {
+        let answer = self.exchange(Method::Get, &Target::new("/v1/events"), None, self.patience)?;
+        let mut events = Events::new(self.socket.clone(), answer.body)?;
+        let mut last = 0;
+        while let Some(event) = events.wait()? {
+            last = event.id;
+        }
+        Ok(last)
     }
 
     /// Which backend a flow would get, as JSON.

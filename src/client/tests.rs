@@ -265,7 +265,7 @@ fn events_as_they_come() {
     let mut answer = streamed(&[begin, end, "\n", "\n", EVENT, "\n"]);
     answer.extend(b"0\r\n\r\n");
     let fake = Fake::new(vec![answer]);
-    let mut events = fake.client().events(Some(6)).unwrap();
+    let mut events = fake.client().events(6).unwrap();
     let event = events.wait().unwrap().unwrap();
     assert_eq!(
         (event.id, event.kind.as_str(), event.backend),
@@ -274,6 +274,17 @@ fn events_as_they_come() {
     assert!(events.wait().unwrap().is_some());
     assert!(events.wait().unwrap().is_none());
     assert!(fake.asked()[0].starts_with("GET /v1/events?since=6&follow=true "));
+}
+
+#[test]
+fn the_number_of_the_last_event() {
+    let mut answer = streamed(&[EVENT, "\n"]);
+    answer.extend(b"0\r\n\r\n");
+    for (answer, last) in [(answer, 7), (b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), 0)] {
+        let fake = Fake::new(vec![answer]);
+        assert_eq!(fake.client().last_event().unwrap(), last);
+        assert!(fake.asked()[0].starts_with("GET /v1/events HTTP/1.1\r\n"));
+    }
 }
 
 #[test]
@@ -290,7 +301,7 @@ fn events_that_end_badly() {
         ),
     ] {
         let fake = Fake::new(vec![answer]);
-        let error = fake.client().events(None).unwrap().wait().unwrap_err();
+        let error = fake.client().events(0).unwrap().wait().unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         fake.asked();
     }

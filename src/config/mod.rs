@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use difference::{Difference, DifferenceKind, Subject};
-pub use duration::text as duration_text;
+pub use duration::{parse as parse_duration, text as duration_text};
 pub use flags::Flags;
 pub use load::{MAX_FILE_BYTES, STDIN, Unreadable};
 pub use neighbour::Neighbour;
