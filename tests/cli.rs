@@ -77,7 +77,10 @@ fn every_command_has_help() {
     }
     for [command, action] in NESTED {
         let help = said(&[command, action, "--help"]);
-        assert!(help.contains(&format!("Usage: tunlb {command} {action}")), "{help}");
+        assert!(
+            help.contains(&format!("Usage: tunlb {command} {action}")),
+            "{help}"
+        );
         assert!(said(&["help", command]).contains(&format!("\n  {action} ")));
     }
     let text = refused(&["help", "nothing"]);
@@ -157,8 +160,14 @@ fn manual_pages() {
     }
     for [command, action] in NESTED {
         let text = page(&format!("tunlb-{command}-{action}.1"));
-        assert!(text.contains(&format!(".SH SYNOPSIS\ntunlb {command} {action} ")), "{text}");
-        assert!(page(&format!("tunlb-{command}.1")).contains(&format!("tunlb\\-{command}\\-{action}(1)")));
+        assert!(
+            text.contains(&format!(".SH SYNOPSIS\ntunlb {command} {action} ")),
+            "{text}"
+        );
+        assert!(
+            page(&format!("tunlb-{command}.1"))
+                .contains(&format!("tunlb\\-{command}\\-{action}(1)"))
+        );
     }
     let pages_written = fs::read_dir(&pages).unwrap().count();
     assert_eq!(pages_written, 1 + COMMANDS.len() + NESTED.len());

@@ -93,12 +93,14 @@ fn execute(command: &str, event: &Event, document: &str) -> Result<()> {
     let child = shell.stdin(Stdio::piped()).spawn();
     let mut child = child.context("cannot run sh")?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A command that does not read it is fine.
         let written = stdin.write_all(format!("{document}\n").as_bytes());
-        written.or_else(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Ok(()),
-            _ => Err(error).context("cannot write to the command of --exec"),
-        })?;
+        // A command that does not read it is fine.
+        let failed = written
+            .err()
+            .filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        if let Some(error) = failed {
+            return Err(error).context("cannot write to the command of --exec");
+        }
     }
     let status = child
         .wait()

@@ -137,10 +137,12 @@ pub enum Command {
     ///
     /// The change holds until it is taken back (--clear), its time is over (--for), or the file changes the
     /// same key; --persist writes it into the file, too.
-    #[command(override_usage = "tunlb backend <add|set|drain|remove> [OPTIONS] <VIP> <ADDRESS>")]
+    #[command(disable_help_subcommand = true, override_usage = "tunlb backend <add|set|drain|remove> [OPTIONS] <VIP> <ADDRESS>")]
     Backend(backend::Args),
     /// Capture packets of a running director into a file, without a restart
-    #[command(override_usage = "tunlb capture start [OPTIONS] <FILE>\n       tunlb capture stop [OPTIONS]")]
+    ///
+    /// The same as `tunlb run --capture` writes from the start on: docs/capture.md.
+    #[command(disable_help_subcommand = true, override_usage = "tunlb capture start [OPTIONS] <FILE>\n       tunlb capture stop [OPTIONS]")]
     Capture(capture::Args),
     /// Validate a configuration and show what would run; needs no privileges
     ///
@@ -175,6 +177,8 @@ pub enum Command {
     #[command(override_usage = "tunlb doctor [OPTIONS]")]
     Doctor(doctor::Args),
     /// Follow what happens to a running director: changes, reloads, drained backends, faults of the host
+    ///
+    /// Runs until it is stopped; exit code 2 when the director ends. docs/operations.md lists the kinds of events.
     #[command(override_usage = "tunlb events [OPTIONS]")]
     Events(events::Args),
     /// Show which backend a flow gets, by which rule, and the outer header; needs no privileges
@@ -186,6 +190,8 @@ pub enum Command {
     )]
     Explain(explain::Args),
     /// List flows that a running director remembers
+    ///
+    /// A moment's view, worker after worker: flows begin and end meanwhile.
     #[command(override_usage = "tunlb flows [OPTIONS]")]
     Flows(flows::Args),
     /// Print this help, that of a command, or a document: `tunlb help config` is an annotated configuration

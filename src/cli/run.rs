@@ -1,7 +1,7 @@
 //! `tunlb run`: the director, until a signal stops it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let options = RunOptions {
         setup,
         capture: capture(args, &config)?,
-        file: args.source.config.clone(),
+        file: file(&args.source)?,
     };
     let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
@@ -114,6 +114,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }
     }
+}
+
+/// The file of the configuration as others find it, too; standard input is none.
+fn file(source: &ConfigSource) -> Result<Option<PathBuf>> {
+    let path = source.config.as_ref().filter(|_| !source.is_stdin());
+    let absolute = path.map(path::absolute).transpose();
+    absolute.context("cannot tell the current folder")
 }
 
 /// Signals have no default action for process 1, as which containers run it: until the flag is cleared,

@@ -111,16 +111,17 @@ impl ClientError {
     /// Of a connection that cannot be made.
     pub(super) fn connecting(path: &Path, source: io::Error, patience: Duration) -> Self {
         let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Denied {
-                needed: needed(&path),
-                path,
-            },
-            kind if is_timeout(kind) => Self::TimedOut { path, patience },
-            _ => Self::NoDirector {
-                path,
-                error: source,
-            },
+        let kind = source.kind();
+        if is_timeout(kind) {
+            return Self::TimedOut { path, patience };
+        }
+        if kind == io::ErrorKind::PermissionDenied {
+            let needed = needed(&path);
+            return Self::Denied { path, needed };
+        }
+        Self::NoDirector {
+            path,
+            error: source,
         }
     }
 

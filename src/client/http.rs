@@ -148,9 +148,8 @@ fn parse(text: &[u8]) -> io::Result<Head> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     let parsed = response.parse(text);
-    let status = match (parsed, response.code) {
-        (Ok(httparse::Status::Complete(_)), Some(status)) => status,
-        _ => return Err(Garbled::Head.into()),
+    let (Ok(httparse::Status::Complete(_)), Some(status)) = (parsed, response.code) else {
+        return Err(Garbled::Head.into());
     };
     let mut framing = Framing::Close;
     for field in response.headers.iter() {

@@ -28,6 +28,7 @@ mod leftovers;
 mod logging;
 mod mtu;
 mod neighbour;
+mod operator;
 mod process;
 mod readme;
 mod refusals;

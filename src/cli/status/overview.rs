@@ -150,13 +150,13 @@ pub(in crate::cli) fn notes(of: &Backend, at: &str) -> Vec<String> {
     if of.weight.configured.is_none() {
         notes.push("not in the file".to_owned());
     }
-    let why = of.why.as_deref().filter(|_| of.takes != "new");
+    let says = |word: &str| of.why.as_deref().is_some_and(|why| why.contains(word));
     let state = &of.state.effective;
-    if state != "active" && !why.is_some_and(|why| why.contains(state.as_str())) {
+    if state != "active" && !says(state) {
         notes.push(state.clone());
     }
-    notes.extend(why.map(str::to_owned));
-    if let Some(health) = &of.health.overridden {
+    notes.extend(of.why.clone());
+    if let Some(health) = of.health.overridden.as_ref().filter(|health| !says(health)) {
         notes.push(format!("taken for {health}"));
     }
     if of.path.device.is_none() {

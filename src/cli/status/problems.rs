@@ -122,7 +122,9 @@ fn of_vip(vip: &Vip) -> Option<Problem> {
 
 /// What an operator wants is no problem.
 fn of_backend(backend: &Backend) -> Option<Problem> {
-    let is_wrong = backend.takes == "nothing" && backend.state.effective == "active";
+    let is_wanted =
+        backend.state.effective != "active" || backend.health.overridden.as_deref() == Some("down");
+    let is_wrong = backend.takes == "nothing" && !is_wanted;
     let why = backend.why.as_deref().unwrap_or("of an unknown reason");
     is_wrong.then(|| Problem {
         vip: Some(backend.vip.clone()),

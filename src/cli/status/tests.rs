@@ -215,6 +215,10 @@ fn no_problem() {
         document["vips"][0]["backends"][2]["state"]["effective"] = json!("disabled");
     });
     assert_eq!(told(None, &disabled), [""; 0], "what an operator wants");
+    let down = status(|document| {
+        document["vips"][0]["backends"][2]["health"]["override"] = json!("down");
+    });
+    assert_eq!(told(None, &down), [""; 0], "what an operator wants");
 }
 
 #[test]

@@ -219,12 +219,18 @@ impl Clock {
                 }
                 Ok(()) | Err(_) => {}
             }
-            for signal in self.signals.pending() {
-                match signal {
-                    SIGTSTP => return Ok(Tick::Pause),
-                    SIGWINCH => return Ok(Tick::Due), // the old frame does not fit
-                    _ => return Ok(Tick::End),
-                }
+            let came: Vec<_> = self.signals.pending().collect();
+            if came
+                .iter()
+                .any(|signal| ![SIGTSTP, SIGWINCH].contains(signal))
+            {
+                return Ok(Tick::End);
+            }
+            if came.contains(&SIGTSTP) {
+                return Ok(Tick::Pause);
+            }
+            if !came.is_empty() {
+                return Ok(Tick::Due); // the old frame does not fit
             }
             if Instant::now() >= self.next {
                 self.next = Instant::now() + self.interval;
