@@ -398,8 +398,6 @@ fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
     assert_eq!(
         found,
         [
-            (6, "director.api", message),
-            (7, "director.metrics", message),
             (27, "vip[0].health.kind", message),
         ]
     );

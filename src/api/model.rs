@@ -305,15 +305,6 @@ pub struct Override {
     pub reason: Option<String>,
 }
 
-/// `GET /v1/overrides`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overrides {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// In the order of VIPs' names and addresses.
-    pub overrides: Vec<Override>,
-}
-
 /// The keys that an override can set; what is absent is the file's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OverrideKeys {
@@ -397,6 +388,72 @@ pub struct Event {
     pub codes: Vec<String>,
     /// Where an operator caused it.
     pub by: Option<Author>,
+}
+
+/// `GET /v1/vips`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Vips {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// As of [`Status`].
+    pub generation: u64,
+    /// In the order of the configuration.
+    pub vips: Vec<Vip>,
+}
+
+/// `GET /v1/backends`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backends {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// As of [`Status`].
+    pub generation: u64,
+    /// In the order of VIPs, and in that of each VIP.
+    pub backends: Vec<Backend>,
+}
+
+/// `GET /v1/overrides`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// As of [`Status`].
+    pub generation: u64,
+    /// In the order of VIPs' names and of addresses.
+    pub overrides: Vec<Override>,
+}
+
+/// `GET /v1/config`: what runs, against what the file said when it was read last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigDifferences {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// As of [`Status`].
+    pub generation: u64,
+    /// Absent where the configuration came as flags.
+    pub file: Option<PathBuf>,
+    /// One line for each key that runs otherwise than the file says.
+    pub differences: Vec<String>,
+}
+
+/// `GET /healthz`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Liveness {
+    /// Every worker looked up within a second.
+    pub ok: bool,
+    /// One for each thread of the data path.
+    pub workers: Vec<WorkerLiveness>,
+}
+
+/// Whether one worker turns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerLiveness {
+    /// From 0.
+    pub id: usize,
+    /// It looked up when it was woken.
+    pub ok: bool,
+    /// Since it did last.
+    pub heartbeat_age_seconds: f64,
 }
 
 /// One flow of `GET /v1/flows`.

@@ -33,7 +33,6 @@ pub mod source;
 pub mod status;
 pub mod undo;
 pub mod verbosity;
-mod version;
 
 use std::env;
 use std::ffi::OsString;
@@ -59,7 +58,7 @@ pub const NO_WORK: u8 = 2;
 #[command(
     name = "tunlb",
     version,
-    long_version = version::LONG,
+    long_version = crate::text::version::LONG,
     max_term_width = 100,
     disable_help_subcommand = true,
     after_help = after_help()
@@ -183,9 +182,9 @@ pub enum Command {
     Events(events::Args),
     /// Show which backend a flow gets, by which rule, and the outer header; needs no privileges
     ///
-    /// The answer is the ring's: that of a new flow.
+    /// The answer is the ring's: that of a new flow. With --running it is that of the director that runs.
     #[command(
-        override_usage = "tunlb explain [OPTIONS] <-c FILE | --vip ADDR:PORT/PROTO --backend ADDR> \
+        override_usage = "tunlb explain [OPTIONS] <-c FILE | --running | --vip ADDR:PORT/PROTO --backend ADDR> \
                           <SRC:PORT> <DST:PORT/PROTO>"
     )]
     Explain(explain::Args),
@@ -264,7 +263,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Diff(args) => running::ended(diff::run(args)),
         Command::Doctor(args) => doctor::run(args),
         Command::Events(args) => running::ended(events::run(args)),
-        Command::Explain(args) => explain::run(args),
+        Command::Explain(args) => running::ended(explain::run(args)),
         Command::Flows(args) => running::ended(flows::run(args)),
         Command::Help(args) => help::run(args),
         Command::Man(args) => man::run(args),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::{BAD_NEWS, complain};
+use crate::api::socket;
 use crate::client::{Client, ClientError};
 
 /// `--api`
@@ -23,16 +24,11 @@ impl ApiArgs {
     /// What cannot be read of `/proc`.
     pub(super) fn client(&self) -> Result<Client> {
         let named = self.api.clone().map(Ok);
-        let path = named.unwrap_or_else(default_path);
+        let path = named.unwrap_or_else(socket::default_path);
         Ok(Client::new(
             path.context("cannot tell the network namespace")?,
         ))
     }
-}
-
-// Until api::socket is there.
-fn default_path() -> std::io::Result<PathBuf> {
-    Ok("/run/tunlb/api.sock".into())
 }
 
 /// The end of a command: a director that says no, for a reason that is an answer, is bad news.

@@ -71,7 +71,7 @@ const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 11));
 
 #[test]
 fn a_document() {
-    let fake = Fake::saying("200 OK", r#"{"schema":1,"overrides":[]}"#);
+    let fake = Fake::saying("200 OK", r#"{"schema":1,"generation":1,"overrides":[]}"#);
     let overrides = fake.client().overrides().unwrap();
     assert_eq!(overrides.overrides, []);
     let asked = fake.asked();

@@ -277,8 +277,6 @@ fn not_supported_yet() {
     for (director, vip, backend, key) in [
         ("datapath = \"xdp\"", "", "", "director.datapath"),
         ("interface = \"eth0\"", "", "", "director.interface"),
-        ("api = \"/run/a\"", "", "", "director.api"),
-        ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
         ("", "health.kind = \"tcp\"", "", "vip[0].health.kind"),
         ("", "health.kind = \"http\"", "", "vip[0].health.kind"),
         ("", "health.rise = 2", "", "vip[0].health.kind"),
@@ -312,6 +310,8 @@ fn syntax_before_support() {
     for (director, vip) in [
         ("api = \"x\"", ""),
         ("metrics = \"x\"", ""),
+        ("api_group = \"\"", ""),
+        ("api = \"off\"\napi_group = \"adm\"", ""),
         ("interface = \"a/b\"", ""),
         ("datapath = \"x\"", ""),
         ("encap.kind = \"x\"", ""),

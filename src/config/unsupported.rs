@@ -4,7 +4,7 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::Egress;
+use super::{Compat, Egress};
 use super::draft::{Datapath, Draft, Extra, HealthDraft, HealthKind};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
@@ -41,6 +41,8 @@ impl Supported for Mss {}
 
 impl Supported for AllDown {}
 
+impl Supported for Compat {}
+
 impl Supported for HealthKind {
     fn is_supported(&self) -> bool {
         *self == Self::None
@@ -52,8 +54,6 @@ pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
     problems.extend(key(&director.interface));
-    problems.extend(key(&director.api));
-    problems.extend(key(&director.metrics));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
         refuse_health(health, problems);
     }

@@ -44,6 +44,12 @@ impl Heartbeat {
         self.last.store(now.as_nanos(), Ordering::Relaxed);
     }
 
+    /// This moment, by the clock of the data path.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::after(self.epoch.elapsed())
+    }
+
     /// How long ago it beat.
     #[must_use]
     pub fn age(&self) -> Duration {

@@ -32,6 +32,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use log::{info, warn};
 
+use crate::api::ApiServer;
 use crate::config::{Config, ConfigError};
 use crate::control::events::{EventKind, EventLog, Happening};
 pub use crate::control::host::HostSetup;
@@ -178,6 +179,7 @@ struct Daemon {
     workers: Vec<WorkerThread>,
     capture: Option<Capture>,
     handle: Handle,
+    api: Option<ApiServer>,
 }
 
 #[derive(Debug)]
@@ -233,6 +235,7 @@ impl Daemon {
             workers,
             capture,
             handle,
+            api: None,
         };
         if let Err(error) = daemon.open_up(&config, events) {
             daemon.stop();
@@ -246,6 +249,7 @@ impl Daemon {
         self.control.host().answer(config)?;
         host_watch::watch(events.clone())?;
         self.control.converge();
+        self.api = ApiServer::start(self.handle.clone(), &config.director)?;
         let text = self.control.summary();
         self.handle
             .events
@@ -279,8 +283,11 @@ impl Daemon {
         release_freed_memory();
     }
 
-    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
+    /// Takes no more requests, undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
+        if let Some(api) = self.api.take() {
+            api.stop();
+        }
         self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {

@@ -106,6 +106,37 @@ impl Ring {
         }
     }
 
+    /// How many slots each of the first `members` indices holds, in one pass.
+    #[must_use]
+    pub fn shares(&self, members: usize) -> Vec<u32> {
+        match &self.slots {
+            Slots::Narrow(indices) => {
+                // Four, since the next slot of one backend would wait for the count of the last.
+                let mut counts = [[0_u32; 256]; 4];
+                for (at, &index) in indices.iter().enumerate() {
+                    counts[at % 4][usize::from(index)] += 1;
+                }
+                let sum = |index: usize| counts.iter().map(|lane| lane[index]).sum();
+                (0..members).map(|index| if index < 256 { sum(index) } else { 0 }).collect()
+            }
+            Slots::Wide(indices) => {
+                let mut counts = vec![0; members];
+                for &index in indices {
+                    if let Some(count) = counts.get_mut(usize::from(index)) {
+                        *count += 1;
+                    }
+                }
+                counts
+            }
+        }
+    }
+
+    /// How many slots it has.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        self.size.slots()
+    }
+
     /// The memory that its slots take: a byte each while every index is below 256, else two.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -303,6 +334,9 @@ mod tests {
         for (count, bytes) in [(1, 251), (256, 251), (257, 502)] {
             let ring = Ring::build(size(251), &KEY, &members(&vec![1; count])).unwrap();
             assert_eq!(ring.bytes(), bytes, "{count} members");
+            let shares: Vec<_> = (0..count).map(|n| ring.share(n.try_into().unwrap())).collect();
+            let counted = ring.shares(count).into_iter().map(|share| share as usize);
+            assert!(counted.eq(shares), "{count} members");
         }
     }
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use super::eligible::Takes;
 use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
-use super::ring::{MAX_MEMBERS, Slot};
-use super::rings::NumberedRing;
+use super::ring::{MAX_MEMBERS, Ring, Slot};
+use super::rings::{NumberedRing, RingId};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::shared::Shared;
@@ -57,6 +57,19 @@ impl Vip {
     #[must_use]
     pub fn backends(&self) -> &[BackendIndex] {
         &self.backends
+    }
+
+    /// The ring and its number; `None` while no backend takes new flows. A slot holds a position in
+    /// [`members`](Self::members).
+    #[must_use]
+    pub fn ring(&self) -> Option<(RingId, &Ring)> {
+        self.ring.as_ref().map(|ring| (ring.id, &*ring.slots))
+    }
+
+    /// The backends that take new flows, in the order of addresses.
+    #[must_use]
+    pub fn members(&self) -> &[BackendIndex] {
+        &self.members
     }
 }
 

@@ -1,6 +1,7 @@
 //! The outside world: TUN, egress, netlink, sysctls, captures, tracing, other
 //! programs. Knows packets, decides nothing about flows.
 
+pub mod accounts;
 pub mod capability;
 pub mod capture;
 pub mod command;

@@ -45,6 +45,8 @@ pub struct Link {
     pub rx_packets: u64,
     /// Packets sent, of all time.
     pub tx_packets: u64,
+    /// Packets that it was to send and dropped, of all time; of a TUN those whose queue was full.
+    pub tx_dropped: u64,
 }
 
 /// Which packets an IP-in-IP tunnel of the kernel takes.
@@ -255,6 +257,7 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
     } else if let LinkAttribute::Stats64(stats) = attribute {
         link.rx_packets = stats.rx_packets;
         link.tx_packets = stats.tx_packets;
+        link.tx_dropped = stats.tx_dropped;
     } else if let LinkAttribute::LinkInfo(infos) = attribute {
         link.kind = infos.iter().find_map(kind_of);
         link.tun = infos.iter().find_map(tun_of);
