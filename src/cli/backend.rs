@@ -90,7 +90,7 @@ pub struct Add {
     #[command(flatten)]
     pub which: Which,
 
-    /// Its share of new flows, from 0 to 65535 [default: 100]
+    /// Its share of new flows, from 0 to 65535 [default: 1]
     #[arg(long, value_name = "N")]
     pub weight: Option<u16>,
 

@@ -29,9 +29,10 @@ pub(super) fn lines(status: &Status, screen: Screen) -> Vec<String> {
 fn head(director: &Director, screen: Screen) -> String {
     let workers = crate::text::count(director.workers.len(), "worker");
     let up = lasting(std::time::Duration::from_secs(director.uptime_seconds));
+    let version = director.version.split(' ').next().unwrap_or_default(); // without the commit
     let process = format!(
-        "tunlb {} on {}, {}, {workers}, up {up}",
-        director.version, director.host, director.tun
+        "tunlb {version} on {}, {}, {workers}, up {up}",
+        director.host, director.tun
     );
     let file = director.config.file.as_ref();
     let file = file.map_or_else(

@@ -48,7 +48,7 @@ fn document() -> Value {
     json!({
         "schema": 1, "at": "2026-11-27T15:20:00.123Z", "generation": 418,
         "director": {
-            "version": "0.3.0", "host": "lb1", "pid": 4242, "started": "2026-11-24T11:20:00Z",
+            "version": "0.3.0 (commit 7bd02f69bcc3, features: none)", "host": "lb1", "pid": 4242, "started": "2026-11-24T11:20:00Z",
             "uptime_seconds": 273_600, "tun": "tunlb0",
             "workers": [
                 {"id": 0, "flows": 9211, "bursts": 5, "burst_mean": 3.1, "heartbeat_age_seconds": 0.2},
