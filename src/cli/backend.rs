@@ -426,10 +426,10 @@ mod tests {
 
     fn parsed(line: &str) -> Result<Action, String> {
         let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
-        match cli.command {
-            Command::Backend(args) => Ok(args.action),
-            other => panic!("{other:?}"),
-        }
+        let Command::Backend(args) = cli.command else {
+            panic!("{line}");
+        };
+        Ok(args.action)
     }
 
     fn patch_of_set(options: &str) -> Result<String, String> {

@@ -80,8 +80,9 @@ fn line(event: &Event) -> String {
     if !event.codes.is_empty() {
         write!(line, " [{}]", event.codes.join(" ")).unwrap_or_default();
     }
-    if let Some(by) = &event.by {
-        write!(line, ", by {}", author(by)).unwrap_or_default();
+    let by = event.by.as_ref().map(author);
+    if let Some(by) = by.filter(|by| !event.text.ends_with(by)) {
+        write!(line, ", by {by}").unwrap_or_default();
     }
     Plain(line).to_string()
 }

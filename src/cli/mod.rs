@@ -334,3 +334,40 @@ pub fn complain(lines: &str) {
         writeln!(io::stderr(), "{}", Plain(line)).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::control::events::EventKind;
+    use crate::text::shell;
+
+    const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+    #[test]
+    fn commands_of_the_operators_manual_are_valid() {
+        let lines = OPERATIONS.lines();
+        let typed = lines.filter_map(|line| line.strip_prefix("$ "));
+        let typed: Vec<_> = typed.collect();
+        assert!(typed.len() > 15, "{typed:?}");
+        let mut used = BTreeSet::new();
+        for line in typed {
+            let words = shell::words(line).unwrap_or_else(|| panic!("{line}"));
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{line}: {error}");
+            }
+            used.insert(words[1].clone());
+        }
+        let all = ["backend", "capture", "diff", "events", "explain", "reload", "status"];
+        assert!(all.iter().all(|command| used.contains(*command)), "{used:?}");
+    }
+
+    #[test]
+    fn every_kind_of_event_is_in_the_operators_manual() {
+        for kind in EventKind::ALL {
+            let row = format!("\n| `{}` | ", kind.name());
+            assert!(OPERATIONS.contains(&row), "{row}");
+        }
+    }
+}

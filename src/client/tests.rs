@@ -147,7 +147,7 @@ fn what_is_no_director() {
         ),
         (
             "HTTP/1.1 200 OK\r\n\r\n{\"schema\":1}",
-            "missing field `overrides`",
+            "missing field `",
         ),
     ] {
         let fake = Fake::new(vec![answer.into()]);
@@ -160,8 +160,8 @@ fn what_is_no_director() {
 
 #[test]
 fn an_answer_without_end_is_read_up_to_a_bound() {
-    for (longest_answer, is_fine) in [(26, false), (27, true)] {
-        let fake = Fake::saying("200 OK", r#"{"schema":1,"overrides":[]}"#);
+    for (longest_answer, is_fine) in [(41, false), (42, true)] {
+        let fake = Fake::saying("200 OK", r#"{"schema":1,"generation":1,"overrides":[]}"#);
         let client = Client {
             longest_answer,
             ..fake.client()
@@ -170,7 +170,7 @@ fn an_answer_without_end_is_read_up_to_a_bound() {
         assert_eq!(error.is_none(), is_fine);
         if let Some(text) = error {
             assert!(
-                text.contains("its answer is longer than 26 bytes"),
+                text.contains("its answer is longer than 41 bytes"),
                 "{text}"
             );
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::enter::{in_lab, tunlb};
-use crate::lab::{Lab, Node, wait_until};
+use crate::lab::{Node, wait_until};
 use crate::process::Signal;
 use crate::reloading::{Reloading, vip};
 use crate::site::{BACKENDS, Site, VIP, succeeded};
