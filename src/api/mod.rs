@@ -6,8 +6,11 @@
 //! [`model`] the documents.
 
 mod answer;
+mod body;
 mod change;
 mod connections;
+#[cfg(test)]
+mod described;
 mod events;
 mod liveness;
 pub mod metrics;

@@ -125,12 +125,14 @@ impl ApiListener {
 
     fn bind(path: &Path, group: Option<u32>) -> Result<Self, SocketError> {
         remove_stale(path)?;
-        let system = |cause| match io::Error::kind(&cause) {
-            io::ErrorKind::AddrInUse => SocketError::InUse(path.to_owned()),
-            _ => SocketError::System {
+        let system = |cause: io::Error| {
+            if cause.kind() == io::ErrorKind::AddrInUse {
+                return SocketError::InUse(path.to_owned()); // since a moment
+            }
+            SocketError::System {
                 path: path.to_owned(),
                 cause,
-            },
+            }
         };
         let listener = listen(path).map_err(system)?;
         let metadata = fs::symlink_metadata(path).map_err(system)?;
@@ -186,9 +188,7 @@ fn remove(path: &Path) {
 fn number_of(group: &Group) -> Result<u32, SocketError> {
     match group {
         Group::Number(number) => Ok(*number),
-        Group::Name(name) => {
-            group_number(name).ok_or_else(|| SocketError::NoGroup(name.clone()))
-        }
+        Group::Name(name) => group_number(name).ok_or_else(|| SocketError::NoGroup(name.clone())),
     }
 }
 
@@ -293,6 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_name_is_that_of_the_machines_first_namespace() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&parent.path().join("tunlb")).unwrap();
+        let [path, link] = ["api-7.sock", PLAIN_NAME].map(|name| folder.path().join(name));
+        let listener = ApiListener::in_folder(&folder, &path, Some(0)).unwrap();
+        assert_eq!(link.exists(), undo::is_the_first());
+        assert_eq!(
+            listener.path(),
+            if undo::is_the_first() { &link } else { &path }
+        );
+        UnixStream::connect(listener.path()).unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o711);
+        drop(listener);
+        assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
+    }
+
+    #[test]
     fn a_group_is_of_this_host() {
         let named = |name: &str| number_of(&Group::Name(name.into()));
         assert_eq!(number_of(&Group::Number(7)).unwrap(), 7);
@@ -306,7 +323,11 @@ mod tests {
         let mark = undo::namespace_mark().unwrap();
         let name = format!("/run/tunlb/api-{mark}.sock");
         assert_eq!(places().unwrap()[0], Path::new(&name));
-        assert!(default_path().unwrap().ends_with(format!("api-{mark}.sock")));
+        assert!(
+            default_path()
+                .unwrap()
+                .ends_with(format!("api-{mark}.sock"))
+        );
     }
 
     #[test]
