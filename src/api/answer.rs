@@ -6,37 +6,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::IF_MATCH;
 use hyper::http::request::Parts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::body;
 use super::change;
 use super::events::{EventBody, Followers};
 use super::liveness::Pulse;
 use super::metrics;
-use super::model::{
-    Backend, ConfigDifferences, Overrides, Problem, Readiness, Reloaded, SCHEMA,
-};
+use super::model::{Backend, ConfigDifferences, Overrides, Problem, Readiness, Reloaded, SCHEMA};
 use super::overrides;
 use super::problem;
 use super::query::Query;
-use super::route::{Entry, Route};
+use super::route::{Door, Entry, Route};
 use super::status::{Lazy, Measurements, Source, readiness};
-use crate::control::overlay::{Action, Author, BackendName, Change};
+use crate::control::overlay::{Action, Author, BackendName};
 use crate::control::{Ask, DryRun, Handle, KeepOverrides, ReloadOptions, Reply, Request};
 use crate::io::accounts::user_name;
 use crate::packet::{FlowKey, Protocol};
 use crate::site::explain::Report;
 use crate::text::version;
-
-/// The longest body in bytes.
-pub(super) const LONGEST_BODY: usize = 64 << 10;
-
-/// How long a body may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long control may take.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(30);
@@ -44,8 +36,8 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(30);
 /// Longer documents count as large.
 const LARGE: usize = 256 << 10;
 
-/// Large documents that may wait to be read at once: the status of 100,000 backends has 80 MB.
-const LARGE_AT_ONCE: usize = 4;
+/// Large documents that may wait to be read at once, by each door: the status of 100,000 backends has 80 MB.
+const LARGE_AT_ONCE: usize = 3;
 
 /// How long a request waits until it may make its document.
 const LARGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -55,7 +47,15 @@ const JSON: &str = "application/json";
 /// Of `GET /v1/events`.
 const LINES: &str = "application/x-ndjson";
 
-/// Whoever is at the other end of a unix socket (SO_PEERCRED, unix(7)); of TCP nobody knows.
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) door: Door,
+    /// Known of a unix socket alone.
+    pub(super) peer: Option<Peer>,
+}
+
+/// Whoever is at the other end of a unix socket (SO_PEERCRED, unix(7)).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) uid: u32,
@@ -95,7 +95,8 @@ pub(super) struct Api {
     pub(super) measured: RefCell<Measurements>,
     followers: Arc<Followers>,
     pulse: Pulse,
-    large: Arc<Semaphore>,
+    /// Of the socket, and of TCP: everybody's slow reading keeps nobody from the socket.
+    large: [Arc<Semaphore>; 2],
 }
 
 impl Api {
@@ -105,7 +106,7 @@ impl Api {
             handle,
             measured: RefCell::new(measured),
             pulse: Pulse::default(),
-            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            large: [(); 2].map(|()| Arc::new(Semaphore::new(LARGE_AT_ONCE))),
         }
     }
 
@@ -113,7 +114,7 @@ impl Api {
     pub(super) async fn answer(
         &self,
         entry: &Entry,
-        peer: Option<Peer>,
+        Caller { door, peer }: Caller,
         parts: &Parts,
         body: Incoming,
     ) -> Result<Answer, Problem> {
@@ -128,20 +129,12 @@ impl Api {
             Route::Events => self.events(&query),
             Route::Healthz => self.healthz().await,
             Route::Readyz => self.readyz(&query),
-            Route::Metrics => self.metrics().await,
+            Route::Metrics => self.metrics(door).await,
             Route::Page => Ok(page()),
-            Route::ChangeBackend
-            | Route::AddBackend
-            | Route::RemoveBackend
-            | Route::ClearOverrides => {
-                let asked = Asked {
-                    route: entry.route,
-                    by: author(peer)?,
-                    if_generation: change::if_match(parts.headers.get(IF_MATCH).map(AsRef::as_ref))?,
-                    body: read(body).await?,
-                };
-                self.change(&query, asked).await
-            }
+            Route::ChangeBackend => self.change(Wish::Edit, &query, peer, parts, body).await,
+            Route::AddBackend => self.change(Wish::Add, &query, peer, parts, body).await,
+            Route::RemoveBackend => self.change(Wish::Remove, &query, peer, parts, body).await,
+            Route::ClearOverrides => self.change(Wish::Clear, &query, peer, parts, body).await,
             Route::Reload => self.reload(&query, author(peer)?).await,
         }
     }
@@ -159,7 +152,9 @@ impl Api {
         let vip = query.text("vip");
         self.document(|source| {
             source.known(vip, None)?;
-            source.list("vips", Lazy(|| source.vips(vip))).map_err(broken)
+            source
+                .list("vips", Lazy(|| source.vips(vip)))
+                .map_err(broken)
         })
         .await
     }
@@ -180,7 +175,7 @@ impl Api {
         &self,
         make: impl FnOnce(&Source<'_>) -> Result<Vec<u8>, Problem>,
     ) -> Result<Answer, Problem> {
-        let permit = self.permit().await?;
+        let permit = self.permit(Door::Socket).await?;
         let view = self.handle.view();
         let source = Source::new(&self.handle, &view, &self.measured, SystemTime::now());
         let document = make(&source)?;
@@ -190,8 +185,13 @@ impl Api {
         })
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let permit = timeout(LARGE_PATIENCE, Arc::clone(&self.large).acquire_owned()).await;
+    async fn permit(&self, door: Door) -> Result<OwnedSemaphorePermit, Problem> {
+        let [socket, tcp] = &self.large;
+        let large = match door {
+            Door::Socket => socket,
+            Door::Metrics => tcp,
+        };
+        let permit = timeout(LARGE_PATIENCE, Arc::clone(large).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);
         permit.ok_or_else(|| {
             let detail = "other clients read large answers too slowly; try again";
@@ -280,69 +280,61 @@ impl Api {
         Ok(with_status(ready.ok, json(None, &ready)?))
     }
 
-    async fn metrics(&self) -> Result<Answer, Problem> {
-        let permit = self.permit().await?;
+    async fn metrics(&self, door: Door) -> Result<Answer, Problem> {
+        let permit = self.permit(door).await?;
         let text = metrics::encode(&self.handle);
         Ok(whole(metrics::CONTENT_TYPE, kept(text.into(), permit)))
     }
 
-    async fn change(&self, query: &Query, asked: Asked) -> Result<Answer, Problem> {
-        let if_generation = asked.if_generation;
+    async fn change(
+        &self,
+        wish: Wish,
+        query: &Query,
+        peer: Option<Peer>,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Answer, Problem> {
+        let by = author(peer)?;
+        let if_generation = change::if_match(parts.headers.get(IF_MATCH).map(AsRef::as_ref))?;
+        let body = body::read(body).await?;
         let names_one = query.text("vip").is_some() || query.text("address").is_some();
-        if asked.route == Route::ClearOverrides && !names_one {
-            return self.clear(asked).await;
+        if wish == Wish::Clear && !names_one {
+            return self.clear_all(by, if_generation).await;
         }
         let backend = change::backend(query)?;
-        let change = match asked.route {
-            Route::AddBackend => {
-                change::add(backend.clone(), &change::patch(&asked.body)?, if_generation)?
+        let of = backend.clone();
+        let change = match wish {
+            Wish::Edit => {
+                let overlay = &self.handle.view().overlay;
+                change::edit(of, &change::patch(&body)?, if_generation, overlay)?
             }
-            Route::RemoveBackend => change::plain(backend.clone(), Action::Remove, if_generation),
-            Route::ClearOverrides => change::plain(backend.clone(), Action::Clear, if_generation),
-            Route::ChangeBackend
-            | Route::Status
-            | Route::Vips
-            | Route::Backends
-            | Route::Overrides
-            | Route::Reload
-            | Route::Explain
-            | Route::Events
-            | Route::Config
-            | Route::Healthz
-            | Route::Readyz
-            | Route::Metrics
-            | Route::Page => {
-                let (patch, view) = (change::patch(&asked.body)?, self.handle.view());
-                change::edit(backend.clone(), &patch, if_generation, &view.overlay)?
+            Wish::Add => {
+                let vips = &self.handle.view().effective.vips;
+                change::add(of, &change::patch(&body)?, if_generation, vips)?
             }
+            Wish::Remove => change::plain(of, Action::Remove, if_generation),
+            Wish::Clear => change::plain(of, Action::Clear, if_generation),
         };
-        let gone = change.action == Action::Remove;
-        let created = matches!(change.action, Action::Add(_));
-        let generation = self.ask_change(change, asked.by).await?;
-        if gone {
-            return Ok(nothing(generation));
+        let ask = |reply| Ask::Control(Request::Change { change, by, reply });
+        let generation = self.ask(ask).await??;
+        match wish {
+            Wish::Remove => Ok(nothing(generation)),
+            Wish::Edit | Wish::Clear => self.shown(&backend, generation),
+            Wish::Add => Ok(Answer {
+                status: 201,
+                ..self.shown(&backend, generation)?
+            }),
         }
-        let answer = self.shown(&backend, generation)?;
-        Ok(Answer {
-            status: if created { 201 } else { 200 },
-            ..answer
-        })
     }
 
-    async fn clear(&self, asked: Asked) -> Result<Answer, Problem> {
-        if asked.if_generation.is_some() {
+    async fn clear_all(&self, by: Author, if_generation: Option<u64>) -> Result<Answer, Problem> {
+        if if_generation.is_some() {
             let detail = "accepted only with vip and address, which name one override";
             return Err(problem::of(400, "If-Match", detail));
         }
-        let by = asked.by;
         let ask = |reply| Ask::Control(Request::ClearOverrides { by, reply });
         let generation = self.ask(ask).await??;
         Ok(nothing(generation))
-    }
-
-    async fn ask_change(&self, change: Change, by: Author) -> Result<u64, Problem> {
-        let ask = |reply| Ask::Control(Request::Change { change, by, reply });
-        Ok(self.ask(ask).await??)
     }
 
     /// A backend as it is now, or that it is gone by the end of its override.
@@ -350,7 +342,9 @@ impl Api {
         let view = self.handle.view();
         let source = Source::new(&self.handle, &view, &self.measured, SystemTime::now());
         let of_vip = source.vips(Some(&backend.vip)).flat_map(|vip| vip.backends);
-        let found = of_vip.into_iter().find(|shown| shown.address == backend.address);
+        let found = of_vip
+            .into_iter()
+            .find(|shown| shown.address == backend.address);
         match found {
             Some(shown) => json(Some(generation), &shown),
             None => Ok(nothing(generation)),
@@ -382,7 +376,10 @@ impl Api {
     }
 
     /// Asks control, and waits for what it says.
-    async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Problem> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(Reply<T>) -> Ask,
+    ) -> Result<T, Problem> {
         let (sender, answer) = oneshot::channel();
         let reply = Reply::new(move |answer| {
             sender.send(answer).ok(); // the client may be gone
@@ -400,32 +397,19 @@ impl Api {
     }
 }
 
-/// A request for a change.
-struct Asked {
-    route: Route,
-    by: Author,
-    if_generation: Option<u64>,
-    body: Bytes,
+/// What is to become of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Edit,
+    Add,
+    Remove,
+    /// Its override goes, or all.
+    Clear,
 }
 
 fn author(peer: Option<Peer>) -> Result<Author, Problem> {
     let unknown = || problem::new(403, "the kernel does not tell who is at the other end");
     peer.map(Peer::author).ok_or_else(unknown)
-}
-
-/// A whole body of bounded length, in bounded time.
-async fn read(body: Incoming) -> Result<Bytes, Problem> {
-    let too_long = || problem::new(413, format!("the body; accepted: {LONGEST_BODY} bytes"));
-    if body.size_hint().lower() > LONGEST_BODY as u64 {
-        return Err(too_long());
-    }
-    let whole = Limited::new(body, LONGEST_BODY).collect();
-    match timeout(BODY_PATIENCE, whole).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(_)) => Err(problem::new(400, "the body ends too early or is malformed")),
-        Err(_) => Err(problem::new(408, "the body took too long")),
-    }
 }
 
 fn flow(
@@ -448,7 +432,10 @@ fn flow(
 
 /// A large document counts as long as any of it is in memory.
 fn kept(document: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
-    struct Large(Vec<u8>, #[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit);
+    struct Large(
+        Vec<u8>,
+        #[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit,
+    );
     impl AsRef<[u8]> for Large {
         fn as_ref(&self) -> &[u8] {
             &self.0

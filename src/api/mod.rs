@@ -6,8 +6,11 @@
 //! [`model`] the documents.
 
 mod answer;
+mod body;
 mod change;
 mod connections;
+#[cfg(test)]
+mod described;
 mod events;
 mod liveness;
 pub mod metrics;
@@ -25,6 +28,8 @@ pub mod socket;
 mod status;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use server::ApiServer;
 pub use socket::default_path;

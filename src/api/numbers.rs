@@ -36,5 +36,7 @@ pub(super) const fn bursts(_worker: &Counters) -> (u64, u64) {
 /// Packets dropped, by reason; those that never occurred are left out.
 pub(super) fn drops(counters: &CounterReader) -> Counts {
     let all = DropReason::ALL.map(|reason| (reason.name().to_owned(), counters.dropped(reason)));
-    all.into_iter().filter(|(_, packets)| *packets > 0).collect()
+    all.into_iter()
+        .filter(|(_, packets)| *packets > 0)
+        .collect()
 }

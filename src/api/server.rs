@@ -58,11 +58,11 @@ impl ApiServer {
     /// A socket or address that was asked for and cannot be had.
     pub fn start(handle: Handle, config: &DirectorConfig) -> Result<Option<Self>> {
         let socket = open_socket(config)?;
-        let metrics = config.metrics.0;
-        let tcp = metrics.map(listen).transpose()?;
+        let tcp = config.metrics.0.map(listen).transpose()?;
         if socket.is_none() && tcp.is_none() {
             return Ok(None);
         }
+        let metrics = tcp.as_ref().map(StdTcpListener::local_addr).transpose()?;
         let unix = socket.as_ref().map(ApiListener::listener).transpose()?;
         let runtime = Builder::new_current_thread()
             .enable_io()
@@ -100,6 +100,12 @@ impl ApiServer {
         self.socket.as_ref().map(ApiListener::path)
     }
 
+    /// Where metrics are served by TCP.
+    #[must_use]
+    pub const fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
     /// Ends all connections, and the thread; the socket's file is gone after it.
     pub fn stop(self) {
         drop(self.socket);
@@ -134,12 +140,7 @@ struct Listeners {
     tcp: Option<StdTcpListener>,
 }
 
-fn run(
-    runtime: &Runtime,
-    handle: Handle,
-    listeners: Listeners,
-    stopped: oneshot::Receiver<()>,
-) {
+fn run(runtime: &Runtime, handle: Handle, listeners: Listeners, stopped: oneshot::Receiver<()>) {
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let api = Rc::new(Api::new(handle, measurements()));
@@ -242,7 +243,8 @@ struct TunDrops {
 
 impl TunDrops {
     fn new(device: String) -> Self {
-        let netlink = Netlink::open().map_err(|error| warn!("cannot read the TUN's drops: {error}"));
+        let netlink =
+            Netlink::open().map_err(|error| warn!("cannot read the TUN's drops: {error}"));
         Self {
             device,
             netlink: netlink.ok(),

@@ -7,7 +7,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use log::debug;
@@ -23,8 +23,8 @@ const PLAIN_NAME: &str = "api.sock";
 /// Of the socket: its owner and its group.
 const MODE: u32 = 0o660;
 
-/// Connections that wait until they are taken, as std's listeners have it.
-const BACKLOG: i32 = 128;
+/// Connections that wait until they are taken; a client that does not wait for a place gets an error beyond it.
+const BACKLOG: i32 = 1024;
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -125,12 +125,14 @@ impl ApiListener {
 
     fn bind(path: &Path, group: Option<u32>) -> Result<Self, SocketError> {
         remove_stale(path)?;
-        let system = |cause| match io::Error::kind(&cause) {
-            io::ErrorKind::AddrInUse => SocketError::InUse(path.to_owned()),
-            _ => SocketError::System {
+        let system = |cause: io::Error| {
+            if cause.kind() == io::ErrorKind::AddrInUse {
+                return SocketError::InUse(path.to_owned()); // since a moment
+            }
+            SocketError::System {
                 path: path.to_owned(),
                 cause,
-            },
+            }
         };
         let listener = listen(path).map_err(system)?;
         let metadata = fs::symlink_metadata(path).map_err(system)?;
@@ -186,9 +188,7 @@ fn remove(path: &Path) {
 fn number_of(group: &Group) -> Result<u32, SocketError> {
     match group {
         Group::Number(number) => Ok(*number),
-        Group::Name(name) => {
-            group_number(name).ok_or_else(|| SocketError::NoGroup(name.clone()))
-        }
+        Group::Name(name) => group_number(name).ok_or_else(|| SocketError::NoGroup(name.clone())),
     }
 }
 
@@ -217,13 +217,18 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     if !kind.is_socket() {
         return Err(SocketError::NoSocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(system)
-        }
-        // One whose queue is full lives, too.
-        Ok(_) | Err(_) => Err(SocketError::InUse(path.to_owned())),
+    if is_deaf(path).map_err(system)? {
+        return fs::remove_file(path).map_err(system);
     }
+    Err(SocketError::InUse(path.to_owned()))
+}
+
+/// Whether nobody listens at a socket. Does not wait: the queue of one who does may be full.
+fn is_deaf(path: &Path) -> io::Result<bool> {
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    client.set_nonblocking(true)?;
+    let answer = client.connect(&SockAddr::unix(path)?);
+    Ok(answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 /// Makes `link` lead to a file beside it, whatever it led to before; never replaces what is no link.
@@ -242,6 +247,8 @@ fn file_name(path: &Path) -> Option<&Path> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn open(path: &Path) -> Result<Option<ApiListener>, SocketError> {
@@ -286,6 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_name_is_that_of_the_machines_first_namespace() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&parent.path().join("tunlb")).unwrap();
+        let [path, link] = ["api-7.sock", PLAIN_NAME].map(|name| folder.path().join(name));
+        let listener = ApiListener::in_folder(&folder, &path, Some(0)).unwrap();
+        assert_eq!(link.exists(), undo::is_the_first());
+        assert_eq!(
+            listener.path(),
+            if undo::is_the_first() { &link } else { &path }
+        );
+        UnixStream::connect(listener.path()).unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o711);
+        drop(listener);
+        assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
+    }
+
+    #[test]
     fn a_group_is_of_this_host() {
         let named = |name: &str| number_of(&Group::Name(name.into()));
         assert_eq!(number_of(&Group::Number(7)).unwrap(), 7);
@@ -299,7 +323,11 @@ mod tests {
         let mark = undo::namespace_mark().unwrap();
         let name = format!("/run/tunlb/api-{mark}.sock");
         assert_eq!(places().unwrap()[0], Path::new(&name));
-        assert!(default_path().unwrap().ends_with(format!("api-{mark}.sock")));
+        assert!(
+            default_path()
+                .unwrap()
+                .ends_with(format!("api-{mark}.sock"))
+        );
     }
 
     #[test]

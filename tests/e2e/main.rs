@@ -5,9 +5,11 @@
 //! Inside, a [`lab`] makes hosts and cables, a [`site`] is the usual topology with its services.
 //! Nothing sleeps to wait for something: conditions are polled with a deadline.
 
+mod api;
 mod balance;
 mod capture;
 mod checksums;
+mod client;
 mod decap;
 mod doctor;
 mod doctor_fix;
