@@ -62,7 +62,7 @@ pub struct Which {
     #[arg(long)]
     pub persist: bool,
 
-    /// The backend as one JSON document on stdout (described in docs/operations.md)
+    /// The backend as one JSON document on stdout (described in docs/api.md)
     #[arg(long)]
     pub json: bool,
 

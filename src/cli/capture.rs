@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use super::output::is_stdout;
-use super::print;
 use super::run::capture_size;
 use super::running::ApiArgs;
+use super::{print, print_json};
 use crate::api::model::CaptureRequest;
 use crate::text::{Plain, count};
 
@@ -31,7 +31,19 @@ pub enum Action {
     Start(Start),
     /// End the capture, and say how many packets the file has
     #[command(override_usage = "tunlb capture stop [OPTIONS]")]
-    Stop(ApiArgs),
+    Stop(Stop),
+}
+
+/// Arguments of `tunlb capture stop`.
+#[derive(Debug, clap::Args)]
+pub struct Stop {
+    /// One JSON document on stdout (described in docs/api.md)
+    #[arg(long)]
+    pub json: bool,
+
+    /// The director.
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 /// Arguments of `tunlb capture start`.
@@ -62,8 +74,12 @@ pub struct Start {
 pub fn run(args: &Args) -> Result<ExitCode> {
     match &args.action {
         Action::Start(start) => begin(start)?,
-        Action::Stop(api) => {
-            let captured = api.client()?.stop_capture()?;
+        Action::Stop(stop) => {
+            let captured = stop.api.client()?.stop_capture()?;
+            if stop.json {
+                print_json(&serde_json::to_string(&captured)?)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let file = captured.file.display().to_string();
             let packets = count(captured.packets, "packet");
             print(&format!("{}: {packets} captured\n", Plain(file)))?;

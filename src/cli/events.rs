@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     pub since: Option<u64>,
 
-    /// One JSON document a line (described in docs/operations.md)
+    /// One JSON document a line (described in docs/api.md)
     #[arg(long)]
     pub json: bool,
 

@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub limit: u32,
 
-    /// One JSON document on stdout (described in docs/operations.md)
+    /// One JSON document on stdout (described in docs/api.md)
     #[arg(long)]
     pub json: bool,
 
@@ -39,6 +39,10 @@ pub struct Args {
 
 /// Flows in one answer: what the workers give without losing time for packets.
 const PAGE: usize = 512;
+
+/// Empty pages in a row before it is taken for the end: a page ends early where the workers are busy, or where
+/// a long stretch of a table has no flow that was asked for.
+const MOST_EMPTY: usize = 1000;
 
 /// Lists them.
 ///
@@ -70,13 +74,15 @@ fn all(client: &Client, args: &Args, limit: usize) -> Result<FlowPage, ClientErr
     };
     let mut flows: Vec<Flow> = Vec::new();
     let mut cursor: Option<String> = None;
+    let mut empty = 0;
     loop {
         let most = PAGE.min(limit - flows.len());
         let mut page = client.flows(filter, most, cursor.as_deref())?;
         page.flows.truncate(most); // whatever comes, the end is reached
+        empty = if page.flows.is_empty() { empty + 1 } else { 0 };
         flows.append(&mut page.flows);
         cursor = page.next_cursor;
-        if cursor.is_none() || flows.len() >= limit {
+        if cursor.is_none() || flows.len() >= limit || empty == MOST_EMPTY {
             return Ok(FlowPage {
                 schema: SCHEMA,
                 flows,

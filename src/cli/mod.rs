@@ -312,10 +312,12 @@ fn for_stdout(text: &str) -> String {
 fn print_json(document: &str) -> anyhow::Result<bool> {
     let document = document.trim_end();
     let is_printable = document.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if is_printable {
-        return print_on(&format!("{document}\n"));
-    }
-    print_on(&(json::printable(document) + "\n"))
+    let is_read = if is_printable {
+        print_on(document)? // one of 80 MB is not copied
+    } else {
+        print_on(&json::printable(document))?
+    };
+    Ok(is_read && print_on("\n")?)
 }
 
 /// The transport protocol of that name; nothing for those that no VIP has.

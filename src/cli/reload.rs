@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t, value_name = "keep|drop")]
     pub overrides: Overrides,
 
-    /// One JSON document on stdout (described in docs/operations.md)
+    /// One JSON document on stdout (described in docs/api.md)
     #[arg(long)]
     pub json: bool,
 

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     pub rate: bool,
 
-    /// The whole state as one JSON document (described in docs/operations.md)
+    /// The whole state as one JSON document (described in docs/api.md)
     #[arg(long)]
     pub json: bool,
 

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod http;
 mod query;
+mod schema;
 
 use std::io::{BufReader, Read as _};
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +17,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -368,13 +368,12 @@ impl Client {
     }
 
     fn check_schema(&self, text: &[u8]) -> Result<(), ClientError> {
-        let head: Schema =
-            serde_json::from_slice(text).map_err(|error| self.garbled(Garbled::Document(error)))?;
-        match head.schema {
-            Some(schema) if schema != u64::from(SCHEMA) => {
-                Err(self.garbled(Garbled::Schema(schema)))
+        match schema::of(text) {
+            Ok(Some(other)) if other != u64::from(SCHEMA) => {
+                Err(self.garbled(Garbled::Schema(other)))
             }
-            Some(_) | None => Ok(()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.garbled(Garbled::Document(error))),
         }
     }
 
@@ -382,12 +381,6 @@ impl Client {
         let path = self.socket.clone();
         ClientError::Garbled { path, what }
     }
-}
-
-/// What documents begin with; a single backend has none.
-#[derive(Debug, Deserialize)]
-struct Schema {
-    schema: Option<u64>,
 }
 
 fn status_target(vip: Option<&str>) -> Target {

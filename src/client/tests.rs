@@ -145,10 +145,7 @@ fn what_is_no_director() {
             "HTTP/1.1 200 OK\r\n\r\n{\"schema\":2}",
             "of schema 2, and this tunlb reads schema 1",
         ),
-        (
-            "HTTP/1.1 200 OK\r\n\r\n{\"schema\":1}",
-            "missing field `",
-        ),
+        ("HTTP/1.1 200 OK\r\n\r\n{\"schema\":1}", "missing field `"),
     ] {
         let fake = Fake::new(vec![answer.into()]);
         let error = fake.client().overrides().unwrap_err();

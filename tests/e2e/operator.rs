@@ -484,3 +484,77 @@ fn the_running_director_explains() {
         director.director.stop();
     });
 }
+
+#[test]
+fn flows_are_listed() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = Reloading::start(lab, &site, &vip(WEB, &ALL));
+        let answers = site.get_in_parallel(60, 20_000);
+        site.wait_until_read(site.sent_by_client());
+        let all = json(&site.director, &["flows", "--json"]);
+        let flows = all["flows"].as_array().expect("flows");
+        assert_eq!((flows.len(), &all["next_cursor"]), (60, &Value::Null));
+        for (port, name) in &answers {
+            let source = format!("10.0.9.2:{port}");
+            let mut of_port = flows.iter().filter(|flow| flow["source"] == source);
+            let flow = of_port.next().expect("a flow of each port");
+            let address = BACKENDS.iter().find(|(known, _)| known == name);
+            assert_eq!(flow["backend"], address.expect("a backend").1);
+            assert_eq!(
+                (&flow["vip"], &flow["protocol"]),
+                (&"web".into(), &"tcp".into())
+            );
+        }
+        let of_b1 = answers.values().filter(|name| *name == "b1").count();
+        let text = said(&site.director, &["flows", "--backend", B1]);
+        assert_eq!(text.lines().count(), 1 + of_b1, "{text}");
+        let (code, text, stderr) = ended(&site.director, &["flows", "--limit", "7"]);
+        assert_eq!((code, text.lines().count()), (0, 8), "{text}");
+        assert!(stderr.contains("there may be more"), "{stderr}");
+        let (code, _, stderr) = ended(&site.director, &["flows", "--vip", "wbe"]);
+        assert!(code == 2 && stderr.contains("wbe"), "{stderr}");
+        director.director.stop();
+    });
+}
+
+#[test]
+fn a_capture_begins_and_ends_without_a_restart() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let director = Reloading::start(lab, &site, &vip(WEB, &ALL));
+        let file = lab.no_file("web.pcapng");
+        let path = file.display().to_string();
+        let start = [
+            "capture", "start", &path, "--filter", "vip=web", "--size", "1MB",
+        ];
+        said(&site.director, &start);
+        site.get();
+        site.wait_until_read(site.sent_by_client());
+        let (code, _, stderr) = ended(&site.director, &start);
+        assert!(code > 0 && stderr.contains(&path), "{stderr}");
+        let text = said(&site.director, &["capture", "stop"]);
+        let packets = text.strip_prefix(&format!("{path}: "));
+        let packets = packets.and_then(|text| text.strip_suffix(" packets captured\n"));
+        let packets: u64 = packets.expect("a number").parse().expect("a number");
+        assert_eq!(
+            packets,
+            2 * site.sent_by_client(),
+            "each one, and its outer packet"
+        );
+        assert!(fs::metadata(&file).expect("the capture").len() > 500);
+        let (code, _, stderr) = ended(&site.director, &["capture", "stop"]);
+        assert!(code > 0, "{stderr}");
+
+        let wrong = [
+            "capture",
+            "start",
+            &format!("{path}.2"),
+            "--filter",
+            "vip=wbe",
+        ];
+        let (code, _, stderr) = ended(&site.director, &wrong);
+        assert!(code > 0 && stderr.contains("wbe"), "{stderr}");
+        director.director.stop();
+    });
+}
