@@ -20,7 +20,8 @@ pub struct Args {
 const EXAMPLE: &str = include_str!("../../docs/tunlb.example.toml");
 
 /// The files of docs/ that an operator reads.
-const DOCUMENTS: [(&str, &str); 7] = [
+const DOCUMENTS: [(&str, &str); 8] = [
+    ("docs/api.md", include_str!("../../docs/api.md")),
     ("docs/balance.md", include_str!("../../docs/balance.md")),
     ("docs/capture.md", include_str!("../../docs/capture.md")),
     ("docs/config.md", include_str!("../../docs/config.md")),
