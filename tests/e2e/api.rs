@@ -438,6 +438,40 @@ fn abuse_costs_little_and_no_packet() {
     });
 }
 
+/// The plain name may be configured: its folder is made, and what a killed director left there is replaced.
+#[test]
+fn a_path_that_is_configured() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let runtime = lab.no_file("user");
+        fs::create_dir(&runtime).expect("a folder");
+        let socket = runtime.join("tunlb/api.sock");
+        let socket_text = socket.display();
+        let config = format!("[director]\napi = \"{socket_text}\"\n{}", vip(HTTP, &ALL));
+        let file = lab.file("own.toml", config);
+        let start = || {
+            let mut command = site.director.command(tunlb());
+            command
+                .arg("run")
+                .arg("-c")
+                .arg(&file)
+                .env("XDG_RUNTIME_DIR", &runtime);
+            let director = site.director.start("own", command, "forwarding");
+            let client = Client::of(&site.director, &director);
+            assert_eq!(client.socket, socket);
+            client.get("/v1/status");
+            director
+        };
+        start().stop(Signal::Kill);
+        start().stop(Signal::Term);
+        assert!(!socket.exists());
+        site.director
+            .run(&format!("ln -s api-1.sock {socket_text}"));
+        start().stop(Signal::Term);
+        assert!(!socket.exists());
+    });
+}
+
 /// Where others may write, a socket may be another's.
 #[test]
 fn without_a_folder_it_runs_without_an_api() {
