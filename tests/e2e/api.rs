@@ -76,6 +76,34 @@ fn status_agrees_with_what_was_sent() {
     });
 }
 
+/// Sends 500 datagrams to a VIP.
+const FLOOD: &str = "import socket
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(500):
+    client.sendto(b'x', ('10.0.0.100', 9))";
+
+/// What the kernel drops while the director cannot read is told, as the device counts it.
+#[test]
+fn drops_of_the_tun_are_told() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let config = format!("[director]\nqueue_length = 64\n{}", vip(HTTP, &ALL));
+        let path = lab.file("short.toml", config);
+        let director = site.run(&["-c", &path.display().to_string()]);
+        let client = Client::of(&site.director, &director.0);
+        assert_eq!(client.get("/v1/status")["director"]["tun_drops"], 0);
+        director.0.signal_named("STOP");
+        site.client.run_python(FLOOD, &[]);
+        let dropped = || site.director.device_counter("tunlb0", "tx_dropped");
+        wait_until("drops", || dropped() >= 400);
+        director.0.signal_named("CONT");
+        wait_until("the drops in the status", || {
+            client.get("/v1/status")["director"]["tun_drops"] == dropped()
+        });
+        director.stop();
+    });
+}
+
 /// How many of these connections each backend answered.
 fn answered(site: &Site, first_port: u16) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
@@ -407,6 +435,40 @@ fn abuse_costs_little_and_no_packet() {
             (sent, 0),
             "{totals:?}"
         );
+    });
+}
+
+/// The plain name may be configured: its folder is made, and what a killed director left there is replaced.
+#[test]
+fn a_path_that_is_configured() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let runtime = lab.no_file("user");
+        fs::create_dir(&runtime).expect("a folder");
+        let socket = runtime.join("tunlb/api.sock");
+        let socket_text = socket.display();
+        let config = format!("[director]\napi = \"{socket_text}\"\n{}", vip(HTTP, &ALL));
+        let file = lab.file("own.toml", config);
+        let start = || {
+            let mut command = site.director.command(tunlb());
+            command
+                .arg("run")
+                .arg("-c")
+                .arg(&file)
+                .env("XDG_RUNTIME_DIR", &runtime);
+            let director = site.director.start("own", command, "forwarding");
+            let client = Client::of(&site.director, &director);
+            assert_eq!(client.socket, socket);
+            client.get("/v1/status");
+            director
+        };
+        start().stop(Signal::Kill);
+        start().stop(Signal::Term);
+        assert!(!socket.exists());
+        site.director
+            .run(&format!("ln -s api-1.sock {socket_text}"));
+        start().stop(Signal::Term);
+        assert!(!socket.exists());
     });
 }
 
