@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, bail};
 use super::running::ApiArgs;
 use super::source::{ConfigSource, SOURCE};
 use super::{BAD_NEWS, parse_protocol, print, print_json};
-use crate::site::explain::Report;
-use crate::site::{Paths, taken_for_healthy};
 use crate::director::Roster;
 use crate::io::netlink::Netlink;
 use crate::packet::{FlowKey, Protocol};
+use crate::site::explain::Report;
+use crate::site::{Paths, taken_for_healthy};
 use crate::text::plain::plain;
 
 /// Arguments of `tunlb explain`.

@@ -44,8 +44,8 @@ use clap::{Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::packet::Protocol;
-use crate::text::{Plain, json};
 use crate::text::plain::plain;
+use crate::text::{Plain, json};
 pub use log_line::log_line;
 
 /// The exit code of bad news: an invalid file, a FAIL finding.
@@ -136,12 +136,18 @@ pub enum Command {
     ///
     /// The change holds until it is taken back (--clear), its time is over (--for), or the file changes the
     /// same key; --persist writes it into the file, too.
-    #[command(disable_help_subcommand = true, override_usage = "tunlb backend <add|set|drain|remove> [OPTIONS] <VIP> <ADDRESS>")]
+    #[command(
+        disable_help_subcommand = true,
+        override_usage = "tunlb backend <add|set|drain|remove> [OPTIONS] <VIP> <ADDRESS>"
+    )]
     Backend(backend::Args),
     /// Capture packets of a running director into a file, without a restart
     ///
     /// The same as `tunlb run --capture` writes from the start on: docs/capture.md.
-    #[command(disable_help_subcommand = true, override_usage = "tunlb capture start [OPTIONS] <FILE>\n       tunlb capture stop [OPTIONS]")]
+    #[command(
+        disable_help_subcommand = true,
+        override_usage = "tunlb capture start [OPTIONS] <FILE>\n       tunlb capture stop [OPTIONS]"
+    )]
     Capture(capture::Args),
     /// Validate a configuration and show what would run; needs no privileges
     ///
@@ -361,8 +367,13 @@ mod tests {
             }
             used.insert(words[1].clone());
         }
-        let all = ["backend", "capture", "diff", "events", "explain", "reload", "status"];
-        assert!(all.iter().all(|command| used.contains(*command)), "{used:?}");
+        let all = [
+            "backend", "capture", "diff", "events", "explain", "reload", "status",
+        ];
+        assert!(
+            all.iter().all(|command| used.contains(*command)),
+            "{used:?}"
+        );
     }
 
     #[test]

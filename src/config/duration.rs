@@ -126,7 +126,15 @@ mod tests {
         for written in ["50us", "1500ms", "90s", "15m", "7d"] {
             assert_eq!(parse(written).map(text).as_deref(), Some(written));
         }
-        for written in ["", "5", "m", "-1s", "1.5h", "99999999999999999999d", "9999999999999d"] {
+        for written in [
+            "",
+            "5",
+            "m",
+            "-1s",
+            "1.5h",
+            "99999999999999999999d",
+            "9999999999999d",
+        ] {
             assert_eq!(parse(written), None, "{written}");
         }
     }

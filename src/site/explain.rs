@@ -7,8 +7,8 @@ use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
 use super::Paths;
+use crate::config::Config;
 use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
 use crate::text::json;
@@ -78,12 +78,7 @@ struct Mtu {
 impl<'a> Report<'a> {
     /// What becomes of a new flow by that configuration, which the ways and the snapshot are of.
     #[must_use]
-    pub fn new(
-        config: &'a Config,
-        paths: &Paths,
-        snapshot: &Snapshot,
-        flow: &FlowKey,
-    ) -> Self {
+    pub fn new(config: &'a Config, paths: &Paths, snapshot: &Snapshot, flow: &FlowKey) -> Self {
         let ring_size = config.director.ring_size.slots();
         let view = |spec: &'a VipSpec| Vip::new(spec, ring_size);
         let Some(vip) = snapshot.find_vip(flow) else {
