@@ -15,6 +15,7 @@
 //! - [`site`]: a configuration and this host's routes become a snapshot.
 //! - [`control`]: the one owner of what a running director runs by.
 //! - [`api`]: what a running director tells others, and takes from them.
+//! - [`client`]: the other end of it: what commands ask a running director.
 //! - [`daemon`]: the director's threads; the only place that joins `io` to `director`.
 //! - [`cli`]: one file per subcommand; the only place that prints.
 //!
@@ -24,6 +25,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -757,7 +757,7 @@ fn problems_without_end() {
     for (content, first) in [
         (
             "tun = 1\n".repeat(50_000),
-            "f.toml:1: tun: unknown key; accepted: director, vip\nf.toml:2: not TOML: duplicate key",
+            "f.toml:1: tun: unknown key; accepted: director, metrics, vip\nf.toml:2: not TOML: duplicate key",
         ),
         (
             "?\n".repeat(200_000),

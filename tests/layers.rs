@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "text", "packet", "director", "config", "io", "site", "control",
         ],
     ),
+    ("client", &["text", "api"]),
     (
         "daemon",
         &[
@@ -52,7 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "text", "packet", "director", "config", "io", "decap", "doctor", "site", "control",
-            "api", "daemon",
+            "api", "client", "daemon",
         ],
     ),
     ("main", &["cli"]),

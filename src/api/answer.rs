@@ -6,26 +6,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::IF_MATCH;
 use hyper::http::request::Parts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
+use super::body;
 use super::change;
 use super::events::{EventBody, Followers};
 use super::liveness::Pulse;
 use super::metrics::{self, Beside, MetricsOptions};
-use super::model::{
-    Backend, ConfigDifferences, Overrides, Problem, Readiness, Reloaded, SCHEMA,
-};
+use super::model::{Backend, ConfigDifferences, Overrides, Problem, Readiness, Reloaded, SCHEMA};
 use super::overrides;
 use super::page;
 use super::problem;
 use super::query::Query;
 use super::requests::RequestCounts;
-use super::route::{Entry, Route};
+use super::route::{Door, Entry, Route};
 use super::status::{Lazy, Measurements, Source, readiness};
 use crate::control::overlay::{Action, Author, BackendName};
 use crate::control::{Ask, DryRun, Handle, KeepOverrides, ReloadOptions, Reply, Request};
@@ -33,20 +31,14 @@ use crate::io::accounts::user_name;
 use crate::packet::{FlowKey, Protocol};
 use crate::site::explain::Report;
 
-/// The longest body in bytes.
-pub(super) const LONGEST_BODY: usize = 64 << 10;
-
-/// How long a body may take to come.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How long control may take.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longer documents count as large.
 const LARGE: usize = 256 << 10;
 
-/// Large documents that may wait to be read at once: the status of 100,000 backends has 80 MB.
-const LARGE_AT_ONCE: usize = 4;
+/// Large documents that may wait to be read at once, by each door: the status of 100,000 backends has 80 MB.
+const LARGE_AT_ONCE: usize = 3;
 
 /// How long a request waits until it may make its document.
 const LARGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +48,15 @@ const JSON: &str = "application/json";
 /// Of `GET /v1/events`.
 const LINES: &str = "application/x-ndjson";
 
-/// Whoever is at the other end of a unix socket (SO_PEERCRED, unix(7)); of TCP nobody knows.
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) door: Door,
+    /// Known of a unix socket alone.
+    pub(super) peer: Option<Peer>,
+}
+
+/// Whoever is at the other end of a unix socket (SO_PEERCRED, unix(7)).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) uid: u32,
@@ -99,7 +99,8 @@ pub(super) struct Api {
     pub(super) requests: Arc<RequestCounts>,
     followers: Arc<Followers>,
     pulse: Pulse,
-    large: Arc<Semaphore>,
+    /// Of the socket, and of TCP: everybody's slow reading keeps nobody from the socket.
+    large: [Arc<Semaphore>; 2],
 }
 
 impl Api {
@@ -110,7 +111,7 @@ impl Api {
             measured: RefCell::new(measured),
             requests: Arc::default(),
             pulse: Pulse::default(),
-            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            large: [(); 2].map(|()| Arc::new(Semaphore::new(LARGE_AT_ONCE))),
         }
     }
 
@@ -118,7 +119,7 @@ impl Api {
     pub(super) async fn answer(
         &self,
         entry: &Entry,
-        peer: Option<Peer>,
+        Caller { door, peer }: Caller,
         parts: &Parts,
         body: Incoming,
     ) -> Result<Answer, Problem> {
@@ -133,7 +134,7 @@ impl Api {
             Route::Events => self.events(&query),
             Route::Healthz => self.healthz().await,
             Route::Readyz => self.readyz(&query),
-            Route::Metrics => self.metrics().await,
+            Route::Metrics => self.metrics(door).await,
             Route::Page => Ok(page()),
             Route::ChangeBackend => self.change(Wish::Edit, &query, peer, parts, body).await,
             Route::AddBackend => self.change(Wish::Add, &query, peer, parts, body).await,
@@ -156,7 +157,9 @@ impl Api {
         let vip = query.text("vip");
         self.document(|source| {
             source.known(vip, None)?;
-            source.list("vips", Lazy(|| source.vips(vip))).map_err(broken)
+            source
+                .list("vips", Lazy(|| source.vips(vip)))
+                .map_err(broken)
         })
         .await
     }
@@ -177,7 +180,7 @@ impl Api {
         &self,
         make: impl FnOnce(&Source<'_>) -> Result<Vec<u8>, Problem>,
     ) -> Result<Answer, Problem> {
-        let permit = self.permit().await?;
+        let permit = self.permit(Door::Socket).await?;
         let view = self.handle.view();
         let source = Source::new(&self.handle, &view, &self.measured, SystemTime::now());
         let document = make(&source)?;
@@ -187,8 +190,13 @@ impl Api {
         })
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let permit = timeout(LARGE_PATIENCE, Arc::clone(&self.large).acquire_owned()).await;
+    async fn permit(&self, door: Door) -> Result<OwnedSemaphorePermit, Problem> {
+        let [socket, tcp] = &self.large;
+        let large = match door {
+            Door::Socket => socket,
+            Door::Metrics => tcp,
+        };
+        let permit = timeout(LARGE_PATIENCE, Arc::clone(large).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok);
         permit.ok_or_else(|| {
             let detail = "other clients read large answers too slowly; try again";
@@ -278,8 +286,8 @@ impl Api {
         Ok(with_status(ready.ok, json(None, &ready)?))
     }
 
-    async fn metrics(&self) -> Result<Answer, Problem> {
-        let permit = self.permit().await?;
+    async fn metrics(&self, door: Door) -> Result<Answer, Problem> {
+        let permit = self.permit(door).await?;
         let options = MetricsOptions::of(&self.handle.view().effective);
         let requests = Arc::clone(&self.requests);
         let tun_drops = self.measured.borrow().tun_drops;
@@ -297,7 +305,7 @@ impl Api {
     ) -> Result<Answer, Problem> {
         let by = author(peer)?;
         let if_generation = change::if_match(parts.headers.get(IF_MATCH).map(AsRef::as_ref))?;
-        let body = read(body).await?;
+        let body = body::read(body).await?;
         let names_one = query.text("vip").is_some() || query.text("address").is_some();
         if wish == Wish::Clear && !names_one {
             return self.clear_all(by, if_generation).await;
@@ -309,7 +317,10 @@ impl Api {
                 let overlay = &self.handle.view().overlay;
                 change::edit(of, &change::patch(&body)?, if_generation, overlay)?
             }
-            Wish::Add => change::add(of, &change::patch(&body)?, if_generation)?,
+            Wish::Add => {
+                let vips = &self.handle.view().effective.vips;
+                change::add(of, &change::patch(&body)?, if_generation, vips)?
+            }
             Wish::Remove => change::plain(of, Action::Remove, if_generation),
             Wish::Clear => change::plain(of, Action::Clear, if_generation),
         };
@@ -340,7 +351,9 @@ impl Api {
         let view = self.handle.view();
         let source = Source::new(&self.handle, &view, &self.measured, SystemTime::now());
         let of_vip = source.vips(Some(&backend.vip)).flat_map(|vip| vip.backends);
-        let found = of_vip.into_iter().find(|shown| shown.address == backend.address);
+        let found = of_vip
+            .into_iter()
+            .find(|shown| shown.address == backend.address);
         match found {
             Some(shown) => json(Some(generation), &shown),
             None => Ok(nothing(generation)),
@@ -372,7 +385,10 @@ impl Api {
     }
 
     /// Asks control, and waits for what it says.
-    async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, Problem> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(Reply<T>) -> Ask,
+    ) -> Result<T, Problem> {
         let (sender, answer) = oneshot::channel();
         let reply = Reply::new(move |answer| {
             sender.send(answer).ok(); // the client may be gone
@@ -405,21 +421,6 @@ fn author(peer: Option<Peer>) -> Result<Author, Problem> {
     peer.map(Peer::author).ok_or_else(unknown)
 }
 
-/// A whole body of bounded length, in bounded time.
-async fn read(body: Incoming) -> Result<Bytes, Problem> {
-    let too_long = || problem::new(413, format!("the body; accepted: {LONGEST_BODY} bytes"));
-    if body.size_hint().lower() > LONGEST_BODY as u64 {
-        return Err(too_long());
-    }
-    let whole = Limited::new(body, LONGEST_BODY).collect();
-    match timeout(BODY_PATIENCE, whole).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(_)) => Err(problem::new(400, "the body ends too early or is malformed")),
-        Err(_) => Err(problem::new(408, "the body took too long")),
-    }
-}
-
 fn flow(
     source: SocketAddr,
     destination: SocketAddr,
@@ -440,7 +441,10 @@ fn flow(
 
 /// A large document counts as long as any of it is in memory.
 fn kept(document: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
-    struct Large(Vec<u8>, #[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit);
+    struct Large(
+        Vec<u8>,
+        #[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit,
+    );
     impl AsRef<[u8]> for Large {
         fn as_ref(&self) -> &[u8] {
             &self.0

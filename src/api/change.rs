@@ -8,7 +8,7 @@ use super::model::{BackendPatch, Problem};
 use super::problem;
 use super::query::Query;
 use crate::control::overlay::{Action, BackendName, Change, Edit, Edits, Overlay};
-use crate::director::{BackendState, Health};
+use crate::director::{BackendState, Health, VipSpec};
 use crate::text::plain::is_plain;
 
 /// The longest time that an override may last: a year of 365 days.
@@ -45,7 +45,7 @@ pub(super) fn patch(body: &[u8]) -> Result<BackendPatch, Problem> {
     })?;
     for (name, value) in &members {
         match &**name {
-            "weight" => patch.weight = Some(or_null(value, |value| weight(value))?),
+            "weight" => patch.weight = Some(or_null(value, weight)?),
             "state" => patch.state = Some(or_null(value, |value| word("state", value, STATES))?),
             "health" => patch.health = Some(or_null(value, |value| word("health", value, HEALTH))?),
             "for_seconds" => patch.for_seconds = or_null(value, seconds)?,
@@ -84,7 +84,9 @@ fn weight(value: &Value) -> Result<u16, Problem> {
 
 fn seconds(value: &Value) -> Result<u64, Problem> {
     let most = LONGEST.as_secs();
-    let seconds = value.as_u64().filter(|seconds| (1..=most).contains(seconds));
+    let seconds = value
+        .as_u64()
+        .filter(|seconds| (1..=most).contains(seconds));
     let accepted = format!("a whole number from 1 to {most}");
     seconds.ok_or_else(|| wrong("for_seconds", &value.to_string(), &accepted))
 }
@@ -104,7 +106,8 @@ pub(super) fn edit(
     let names_none = patch.weight.is_none() && patch.state.is_none() && patch.health.is_none();
     let says_nothing = patch.for_seconds.is_none() && patch.reason.is_none();
     if names_none && (says_nothing || overlay.of(&backend).is_none()) {
-        let detail = "nothing to change; accepted: weight, state or health, each with a value or null";
+        let detail =
+            "nothing to change; accepted: weight, state or health, each with a value or null";
         return Err(problem::new(400, detail));
     }
     change(backend, Action::Edit(edits(patch)?), patch, if_generation)
@@ -115,9 +118,15 @@ pub(super) fn add(
     backend: BackendName,
     patch: &BackendPatch,
     if_generation: Option<u64>,
+    vips: &[VipSpec],
 ) -> Result<Change, Problem> {
     if let Some(why) = crate::config::unusable_address(backend.address) {
         let detail = format!("{why}; accepted: a unicast address such as 10.0.1.11");
+        return Err(problem::of(422, "address", detail));
+    }
+    if let Some(vip) = vips.iter().find(|vip| vip.address == backend.address) {
+        let name = &vip.name;
+        let detail = format!("the address of the VIP {name}; its tunnel would loop");
         return Err(problem::of(422, "address", detail));
     }
     change(backend, Action::Add(edits(patch)?), patch, if_generation)
@@ -272,29 +281,98 @@ mod tests {
             ("{", 400, None, "EOF"),
             ("\u{1b}[2J", 400, None, "expected value"),
             (r#"{"weight":50}{"#, 400, None, "trailing"),
-            (r#"{"wieght":50}"#, 400, Some("wieght"), "accepted: weight, state"),
-            (r#"{"weight":-1}"#, 422, Some("weight"), "-1; accepted: a whole number from 0"),
+            (
+                r#"{"wieght":50}"#,
+                400,
+                Some("wieght"),
+                "accepted: weight, state",
+            ),
+            (
+                r#"{"weight":-1}"#,
+                422,
+                Some("weight"),
+                "-1; accepted: a whole number from 0",
+            ),
             (r#"{"weight":65536}"#, 422, Some("weight"), "to 65535"),
             (r#"{"weight":1.5}"#, 422, Some("weight"), "1.5; accepted"),
-            (r#"{"weight":"50"}"#, 422, Some("weight"), "\"50\"; accepted"),
+            (
+                r#"{"weight":"50"}"#,
+                422,
+                Some("weight"),
+                "\"50\"; accepted",
+            ),
             (r#"{"weight":[{}]}"#, 422, Some("weight"), "[{}]; accepted"),
             (r#"{"state":5}"#, 422, Some("state"), "accepted: \"active\""),
-            (r#"{"health":true}"#, 422, Some("health"), "accepted: \"up\""),
+            (
+                r#"{"health":true}"#,
+                422,
+                Some("health"),
+                "accepted: \"up\"",
+            ),
             (r#"{"weight":1,"reason":7}"#, 422, Some("reason"), "a text"),
-            (r#"{"weight":1,"for_seconds":"9"}"#, 422, Some("for_seconds"), "1 to 31536000"),
-            (r#"{"weight":1,"for_seconds":-9}"#, 422, Some("for_seconds"), "1 to 31536000"),
-            (r#"{"state":"drain"}"#, 422, Some("state"), "accepted: \"active\""),
-            (r#"{"state":"ACTIVE"}"#, 422, Some("state"), "accepted: \"active\""),
-            (r#"{"health":"unhealthy"}"#, 422, Some("health"), "\"up\", \"down\""),
-            (r#"{"weight":1,"for_seconds":0}"#, 422, Some("for_seconds"), "1 to 31536000"),
-            (r#"{"weight":1,"for_seconds":31536001}"#, 422, Some("for_seconds"), "1 to"),
-            (r#"{"weight":1,"reason":""}"#, 422, Some("reason"), "printable"),
-            (r#"{"weight":1,"reason":"\u001b[2J"}"#, 422, Some("reason"), "\\u{1b}[2J"),
+            (
+                r#"{"weight":1,"for_seconds":"9"}"#,
+                422,
+                Some("for_seconds"),
+                "1 to 31536000",
+            ),
+            (
+                r#"{"weight":1,"for_seconds":-9}"#,
+                422,
+                Some("for_seconds"),
+                "1 to 31536000",
+            ),
+            (
+                r#"{"state":"drain"}"#,
+                422,
+                Some("state"),
+                "accepted: \"active\"",
+            ),
+            (
+                r#"{"state":"ACTIVE"}"#,
+                422,
+                Some("state"),
+                "accepted: \"active\"",
+            ),
+            (
+                r#"{"health":"unhealthy"}"#,
+                422,
+                Some("health"),
+                "\"up\", \"down\"",
+            ),
+            (
+                r#"{"weight":1,"for_seconds":0}"#,
+                422,
+                Some("for_seconds"),
+                "1 to 31536000",
+            ),
+            (
+                r#"{"weight":1,"for_seconds":31536001}"#,
+                422,
+                Some("for_seconds"),
+                "1 to",
+            ),
+            (
+                r#"{"weight":1,"reason":""}"#,
+                422,
+                Some("reason"),
+                "printable",
+            ),
+            (
+                r#"{"weight":1,"reason":"\u001b[2J"}"#,
+                422,
+                Some("reason"),
+                "\\u{1b}[2J",
+            ),
         ] {
             let problem = edit(body).unwrap_err();
             assert_eq!(problem.status, status, "{body}");
             assert_eq!(problem.field.as_deref(), field, "{body}");
-            assert!(problem.detail.contains(detail), "{body}: {}", problem.detail);
+            assert!(
+                problem.detail.contains(detail),
+                "{body}: {}",
+                problem.detail
+            );
         }
     }
 
@@ -303,14 +381,23 @@ mod tests {
         let add = |address: &str| {
             let vip = "web".to_owned();
             let address = address.parse().unwrap();
-            super::add(BackendName { vip, address }, &BackendPatch::default(), Some(7))
+            super::add(
+                BackendName { vip, address },
+                &BackendPatch::default(),
+                Some(7),
+                &[],
+            )
         };
         let added = add("2001:db8::11").unwrap();
         assert_eq!(added.action, Action::Add(Edits::default()));
         assert_eq!(added.if_generation, Some(7));
         for bad in ["127.0.0.1", "::", "224.0.0.1", "fe80::1", "0.1.2.3"] {
             let problem = add(bad).unwrap_err();
-            assert_eq!((problem.status, problem.field.as_deref()), (422, Some("address")), "{bad}");
+            assert_eq!(
+                (problem.status, problem.field.as_deref()),
+                (422, Some("address")),
+                "{bad}"
+            );
         }
     }
 
@@ -319,7 +406,15 @@ mod tests {
         assert_eq!(if_match(None), Ok(None));
         assert_eq!(if_match(Some(b" * ")), Ok(None));
         assert_eq!(if_match(Some(b"\"418\"")), Ok(Some(418)));
-        for bad in [&b"418"[..], b"", b"\"x\"", b"\"1\", \"2\"", b"W/\"1\"", b"\"-1\"", b"\xff"] {
+        for bad in [
+            &b"418"[..],
+            b"",
+            b"\"x\"",
+            b"\"1\", \"2\"",
+            b"W/\"1\"",
+            b"\"-1\"",
+            b"\xff",
+        ] {
             assert_eq!(if_match(Some(bad)).unwrap_err().status, 400, "{bad:?}");
         }
     }

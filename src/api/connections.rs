@@ -19,10 +19,10 @@ use log::debug;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{AbortHandle, spawn_local};
 
-use super::answer::{Answer, Api, Content, Peer};
+use super::answer::{Answer, Api, Caller, Content, Peer};
 use super::events::EventBody;
 use super::model::Problem;
-use super::patience::Patient;
+use super::patience::{PATIENCE, Patient};
 use super::route::{self, Door};
 
 /// How long the head of a request may take, and how long a connection may be without one.
@@ -74,8 +74,10 @@ impl Connections {
         let idle = Rc::new(Cell::new(Some(Instant::now())));
         let conversation = Conversation {
             api: Rc::clone(api),
-            door: self.door,
-            peer,
+            caller: Caller {
+                door: self.door,
+                peer,
+            },
             idle: Rc::clone(&idle),
         };
         let place = Place {
@@ -96,7 +98,9 @@ impl Connections {
         if open.len() < self.most {
             return Ok(());
         }
-        let idle = open.iter().filter_map(|(&number, open)| Some((open.idle.get()?, number)));
+        let idle = open
+            .iter()
+            .filter_map(|(&number, open)| Some((open.idle.get()?, number)));
         let (_, longest) = idle.min().ok_or(Full)?;
         if let Some(ended) = open.remove(&longest) {
             ended.abort.abort();
@@ -120,8 +124,7 @@ impl Drop for Place {
 /// One connection.
 struct Conversation {
     api: Rc<Api>,
-    door: Door,
-    peer: Option<Peer>,
+    caller: Caller,
     idle: Rc<Cell<Option<Instant>>>,
 }
 
@@ -136,7 +139,7 @@ impl Conversation {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_PATIENCE)
             .max_buf_size(LONGEST_HEAD)
-            .serve_connection(TokioIo::new(Patient::new(stream)), service)
+            .serve_connection(TokioIo::new(Patient::new(stream, PATIENCE)), service)
             .await;
         if let Err(error) = served {
             debug!("a client of the API: {error}");
@@ -147,10 +150,13 @@ impl Conversation {
         self.idle.set(None);
         let busy = Busy(Rc::clone(&self.idle));
         let (parts, body) = request.into_parts();
-        let found = route::find(self.door, &parts.method, parts.uri.path());
+        let found = route::find(self.caller.door, &parts.method, parts.uri.path());
         let name = found.as_ref().map_or("none", |entry| entry.name);
         let (answered, allow) = match found {
-            Ok(entry) => (self.api.answer(entry, self.peer, &parts, body).await, None),
+            Ok(entry) => (
+                self.api.answer(entry, self.caller, &parts, body).await,
+                None,
+            ),
             Err(no_route) => (Err(no_route.problem), no_route.allow),
         };
         let answer = answered.unwrap_or_else(|problem| told(&problem));

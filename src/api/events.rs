@@ -46,7 +46,12 @@ impl Followers {
     }
 
     fn wake(&self) {
-        let waiting: Vec<_> = self.lock().wakers.values_mut().filter_map(Option::take).collect();
+        let waiting: Vec<_> = self
+            .lock()
+            .wakers
+            .values_mut()
+            .filter_map(Option::take)
+            .collect();
         waiting.into_iter().for_each(Waker::wake);
     }
 
@@ -270,7 +275,11 @@ mod tests {
         assert_eq!(lines[0], (4, GAP.to_owned()));
         assert_eq!(lines[1..], restored(5..5 + PIECE as u64));
         let mut all = EventBody::new(Arc::clone(&log), None, None).unwrap();
-        assert_eq!(next(&mut all)[0], (5, "restored".to_owned()), "no gap: all that is kept");
+        assert_eq!(
+            next(&mut all)[0],
+            (5, "restored".to_owned()),
+            "no gap: all that is kept"
+        );
     }
 
     #[test]
@@ -278,7 +287,10 @@ mod tests {
         let log = Arc::new(EventLog::default());
         tell(&log, "a");
         let mut body = EventBody::new(Arc::clone(&log), Some(500), None).unwrap();
-        assert_eq!(next(&mut body), [(1, GAP.to_owned()), (1, "restored".to_owned())]);
+        assert_eq!(
+            next(&mut body),
+            [(1, GAP.to_owned()), (1, "restored".to_owned())]
+        );
     }
 
     #[test]

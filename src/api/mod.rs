@@ -6,8 +6,11 @@
 //! [`model`] the documents.
 
 mod answer;
+mod body;
 mod change;
 mod connections;
+#[cfg(test)]
+mod described;
 mod events;
 pub mod flows;
 mod liveness;

@@ -4,10 +4,14 @@
 //!
 //! Durations are numbers with the unit in the name, times are RFC 3339 in UTC, enums lower_snake words.
 
+mod lists;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use lists::{Backends, ConfigDifferences, Liveness, Overrides, Vips, WorkerLiveness};
 
 /// The version of these documents.
 pub const SCHEMA: u32 = 1;
@@ -338,13 +342,25 @@ pub struct Author {
 #[serde(deny_unknown_fields)]
 pub struct BackendPatch {
     /// 0 to 65535.
-    #[serde(default, with = "absent_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "absent_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub weight: Option<Option<u16>>,
     /// "active", "draining" or "disabled".
-    #[serde(default, with = "absent_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "absent_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub state: Option<Option<String>>,
     /// "up" or "down"; it always expires.
-    #[serde(default, with = "absent_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "absent_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub health: Option<Option<String>>,
     /// After that the file holds again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -390,72 +406,6 @@ pub struct Event {
     pub by: Option<Author>,
 }
 
-/// `GET /v1/vips`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Vips {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// As of [`Status`].
-    pub generation: u64,
-    /// In the order of the configuration.
-    pub vips: Vec<Vip>,
-}
-
-/// `GET /v1/backends`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Backends {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// As of [`Status`].
-    pub generation: u64,
-    /// In the order of VIPs, and in that of each VIP.
-    pub backends: Vec<Backend>,
-}
-
-/// `GET /v1/overrides`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overrides {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// As of [`Status`].
-    pub generation: u64,
-    /// In the order of VIPs' names and of addresses.
-    pub overrides: Vec<Override>,
-}
-
-/// `GET /v1/config`: what runs, against what the file said when it was read last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigDifferences {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// As of [`Status`].
-    pub generation: u64,
-    /// Absent where the configuration came as flags.
-    pub file: Option<PathBuf>,
-    /// One line for each key that runs otherwise than the file says.
-    pub differences: Vec<String>,
-}
-
-/// `GET /healthz`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Liveness {
-    /// Every worker looked up within a second.
-    pub ok: bool,
-    /// One for each thread of the data path.
-    pub workers: Vec<WorkerLiveness>,
-}
-
-/// Whether one worker turns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkerLiveness {
-    /// From 0.
-    pub id: usize,
-    /// It looked up when it was woken.
-    pub ok: bool,
-    /// Since it did last.
-    pub heartbeat_age_seconds: f64,
-}
-
 /// One flow of `GET /v1/flows`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Flow {
@@ -488,6 +438,31 @@ pub struct FlowPage {
     pub next_cursor: Option<String>,
 }
 
+/// `POST /v1/capture`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// An absolute path where nothing is yet; the director creates it, by its own rights.
+    pub file: PathBuf,
+    /// Terms as of `tunlb run --capture-filter`; none: every packet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<String>,
+    /// The most that it may grow to; absent: 64 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// `DELETE /v1/capture`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Where they are.
+    pub file: PathBuf,
+    /// How many packets the file has.
+    pub packets: u64,
+}
+
 /// An error (RFC 9457, `application/problem+json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -513,7 +488,10 @@ mod absent_or_null {
         value: &Option<Option<T>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        value.as_ref().and_then(Option::as_ref).serialize(serializer)
+        value
+            .as_ref()
+            .and_then(Option::as_ref)
+            .serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(

@@ -22,7 +22,9 @@ pub(super) fn shown(
             present: set.present,
             weight: set.weight,
             state: set.state.map(|state| state.to_string()),
-            health: set.health.map(|health| overlay::health_word(health).to_owned()),
+            health: set
+                .health
+                .map(|health| overlay::health_word(health).to_owned()),
         },
         made: rfc3339(set.made),
         expires: set.expires.map(rfc3339),

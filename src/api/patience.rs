@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long [`ENOUGH`] may take to be read.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// In bytes.
 const ENOUGH: usize = 1 << 20;
@@ -19,6 +19,7 @@ const ENOUGH: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Patient<S> {
     stream: S,
+    patience: Duration,
     deadline: Pin<Box<Sleep>>,
     /// Whether the deadline counts: something waits to be read.
     waits: bool,
@@ -27,9 +28,10 @@ pub(super) struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S, patience: Duration) -> Self {
         Self {
             stream,
+            patience,
             deadline: Box::pin(sleep_until(Instant::now())),
             waits: false,
             taken: 0,
@@ -37,7 +39,7 @@ impl<S> Patient<S> {
     }
 
     fn begin(&mut self) {
-        self.deadline.as_mut().reset(Instant::now() + PATIENCE);
+        self.deadline.as_mut().reset(Instant::now() + self.patience);
         self.waits = true;
         self.taken = 0;
     }
@@ -109,5 +111,63 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// Writes until nothing more is taken, or `bytes` are.
+    async fn write(stream: &mut Patient<UnixStream>, bytes: usize) -> io::Result<()> {
+        let mut written = 0;
+        while written < bytes {
+            let piece = [0; 4096];
+            written +=
+                poll_fn(|context| Pin::new(&mut *stream).poll_write(context, &piece)).await?;
+        }
+        poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)).await
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime
+            .enable_io()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(test);
+    }
+
+    #[test]
+    fn who_reads_nothing_is_given_up() {
+        run(async {
+            let (stream, _other) = UnixStream::pair().unwrap();
+            let mut patient = Patient::new(stream, SHORT);
+            let error = write(&mut patient, 64 << 20).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        });
+    }
+
+    /// Longer than the time for a part, but each part in time.
+    #[test]
+    fn who_reads_steadily_is_not() {
+        run(async {
+            let (stream, other) = UnixStream::pair().unwrap();
+            let mut patient = Patient::new(stream, SHORT * 20);
+            let other = other.into_std().unwrap();
+            let reader = std::thread::spawn(move || {
+                other.set_nonblocking(false).unwrap();
+                io::copy(&mut io::Read::take(other, 64 << 20), &mut io::sink()).unwrap()
+            });
+            write(&mut patient, 64 << 20).await.unwrap();
+            assert_eq!(reader.join().unwrap(), 64 << 20);
+        });
     }
 }

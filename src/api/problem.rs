@@ -45,7 +45,9 @@ pub(super) fn excerpt_of(text: &str, most: usize) -> String {
 /// The reason phrase of a status (RFC 9110 §15).
 fn title(status: u16) -> &'static str {
     let known = hyper::StatusCode::from_u16(status).ok();
-    known.and_then(|status| status.canonical_reason()).unwrap_or("Error")
+    known
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error")
 }
 
 impl From<ChangeError> for Problem {

@@ -30,7 +30,11 @@ impl Query {
                 return Err(unknown(&name, known));
             }
             if all.iter().any(|(other, _)| *other == name) {
-                return Err(problem::of(400, &name, "given twice; accepted: each parameter once"));
+                return Err(problem::of(
+                    400,
+                    &name,
+                    "given twice; accepted: each parameter once",
+                ));
             }
             all.push((name, value));
         }
@@ -129,10 +133,16 @@ mod tests {
     fn parameters() {
         let query = parse("vip=203.0.113.10%3a80/tcp&address=2001:db8::1&&follow=true").unwrap();
         assert_eq!(query.text("vip"), Some("203.0.113.10:80/tcp"));
-        assert_eq!(query.address("address"), Ok(Some("2001:db8::1".parse().unwrap())));
+        assert_eq!(
+            query.address("address"),
+            Ok(Some("2001:db8::1".parse().unwrap()))
+        );
         assert_eq!(query.switch("follow"), Ok(true));
         assert_eq!(query.number("since"), Ok(None));
-        assert_eq!(parse("vip=a+b%2B%E5%90%8E").unwrap().text("vip"), Some("a b+后"));
+        assert_eq!(
+            parse("vip=a+b%2B%E5%90%8E").unwrap().text("vip"),
+            Some("a b+后")
+        );
         assert_eq!(parse("vip").unwrap().text("vip"), Some(""));
         assert_eq!(parse(""), Ok(Query::default()));
     }
@@ -150,7 +160,11 @@ mod tests {
             let problem = parse(query).unwrap_err();
             assert_eq!(problem.status, 400, "{query}");
             assert_eq!(problem.field.as_deref(), field, "{query}");
-            assert!(problem.detail.contains(detail), "{query}: {}", problem.detail);
+            assert!(
+                problem.detail.contains(detail),
+                "{query}: {}",
+                problem.detail
+            );
         }
         let query = parse("address=web&since=-1&follow=yes").unwrap();
         for problem in [

@@ -191,8 +191,15 @@ mod tests {
             fake.send(0, 0, 100, 1000);
             last = after(&mut rates, &fake, 1.0);
             let expected = |time: f64| 100.0 * (1.0 - (-f64::from(second) / time).exp());
-            for (rate, time) in [(last.second, 1.0), (last.ten_seconds, 10.0), (last.minute, 60.0)] {
-                assert!((rate.packets - expected(time)).abs() < 1e-6, "{second} {time}: {rate:?}");
+            for (rate, time) in [
+                (last.second, 1.0),
+                (last.ten_seconds, 10.0),
+                (last.minute, 60.0),
+            ] {
+                assert!(
+                    (rate.packets - expected(time)).abs() < 1e-6,
+                    "{second} {time}: {rate:?}"
+                );
                 assert!((rate.bytes - 1000.0 * rate.packets).abs() < 1e-3);
             }
         }
@@ -225,6 +232,9 @@ mod tests {
         let index = vip.backends()[0];
         let other = "10.0.1.99".parse().unwrap();
         assert_eq!(rates.of(index, vip.service, other), Rates::default());
-        assert_eq!(rates.of(BackendIndex::new(9), vip.service, other), Rates::default());
+        assert_eq!(
+            rates.of(BackendIndex::new(9), vip.service, other),
+            Rates::default()
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use hyper::Method;
 
-use super::problem;
 use super::model::Problem;
+use super::problem;
 
 /// A listener, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,11 @@ pub static ROUTES: [Entry; 17] = [
     entry(Route::Overrides, "GET /v1/overrides", &BACKEND),
     entry(Route::ClearOverrides, "DELETE /v1/overrides", &BACKEND),
     entry(Route::Reload, "POST /v1/reload", &["dry_run", "overrides"]),
-    entry(Route::Explain, "GET /v1/explain", &["source", "destination", "protocol"]),
+    entry(
+        Route::Explain,
+        "GET /v1/explain",
+        &["source", "destination", "protocol"],
+    ),
     entry(Route::Events, "GET /v1/events", &["since", "follow"]),
     entry(Route::Config, "GET /v1/config", &[]),
     public(Route::Healthz, "GET /healthz", &[]),
@@ -105,11 +109,7 @@ pub static ROUTES: [Entry; 17] = [
 
 const BACKEND: [&str; 2] = ["vip", "address"];
 
-const fn entry(
-    route: Route,
-    name: &'static str,
-    parameters: &'static [&'static str],
-) -> Entry {
+const fn entry(route: Route, name: &'static str, parameters: &'static [&'static str]) -> Entry {
     Entry {
         route,
         name,
@@ -131,7 +131,7 @@ pub struct NoRoute {
     /// For the client.
     pub problem: Problem,
     /// The methods that the path has, for the header `Allow`.
-    pub allow: Option<String>,
+    pub allow: Option<Box<str>>,
 }
 
 /// The route of a request.
@@ -152,17 +152,25 @@ pub fn find(door: Door, method: &Method, path: &str) -> Result<&'static Entry, N
         other => other,
     };
     let found = here.iter().find(|entry| entry.method() == wanted);
-    found.copied().ok_or_else(|| wrong_method(method, path, &here))
+    found
+        .copied()
+        .ok_or_else(|| wrong_method(method, path, &here))
 }
 
 fn wrong_method(method: &Method, path: &str, here: &[&Entry]) -> NoRoute {
     let methods = here.iter().map(|entry| entry.method());
-    let head = here.iter().any(|entry| entry.method() == "GET").then_some("HEAD");
+    let head = here
+        .iter()
+        .any(|entry| entry.method() == "GET")
+        .then_some("HEAD");
     let allow = methods.chain(head).collect::<Vec<_>>().join(", ");
     let method = problem::excerpt(method.as_str());
     NoRoute {
-        problem: problem::new(405, format!("{path} has no method {method}; it has: {allow}")),
-        allow: Some(allow),
+        problem: problem::new(
+            405,
+            format!("{path} has no method {method}; it has: {allow}"),
+        ),
+        allow: Some(allow.into()),
     }
 }
 
@@ -183,7 +191,7 @@ fn no_path(door: Door, path: &str) -> Problem {
 mod tests {
     use super::*;
 
-    fn found(door: Door, method: &str, path: &str) -> Result<Route, (u16, Option<String>)> {
+    fn found(door: Door, method: &str, path: &str) -> Result<Route, (u16, Option<Box<str>>)> {
         let found = find(door, &method.parse().unwrap(), path);
         let error = |error: NoRoute| (error.problem.status, error.allow);
         found.map(|entry| entry.route).map_err(error)
@@ -191,13 +199,23 @@ mod tests {
 
     #[test]
     fn paths_and_methods() {
-        let allow = |list: &str| Err((405, Some(list.to_owned())));
+        let allow = |list: &str| Err((405, Some(list.into())));
         for (door, method, path, expected) in [
             (Door::Socket, "GET", "/v1/status", Ok(Route::Status)),
             (Door::Socket, "HEAD", "/v1/status", Ok(Route::Status)),
             (Door::Socket, "POST", "/v1/status", allow("GET, HEAD")),
-            (Door::Socket, "PATCH", "/v1/backends", Ok(Route::ChangeBackend)),
-            (Door::Socket, "PUT", "/v1/backends", allow("GET, PATCH, POST, DELETE, HEAD")),
+            (
+                Door::Socket,
+                "PATCH",
+                "/v1/backends",
+                Ok(Route::ChangeBackend),
+            ),
+            (
+                Door::Socket,
+                "PUT",
+                "/v1/backends",
+                allow("GET, PATCH, POST, DELETE, HEAD"),
+            ),
             (Door::Socket, "GET", "/v1/reload", allow("POST")),
             (Door::Socket, "GET", "/v1/status/", Err((404, None))),
             (Door::Socket, "GET", "*", Err((404, None))),

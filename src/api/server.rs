@@ -140,12 +140,7 @@ struct Listeners {
     tcp: Option<StdTcpListener>,
 }
 
-fn run(
-    runtime: &Runtime,
-    handle: Handle,
-    listeners: Listeners,
-    stopped: oneshot::Receiver<()>,
-) {
+fn run(runtime: &Runtime, handle: Handle, listeners: Listeners, stopped: oneshot::Receiver<()>) {
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let api = Rc::new(Api::new(handle, measurements()));
@@ -248,7 +243,8 @@ struct TunDrops {
 
 impl TunDrops {
     fn new(device: String) -> Self {
-        let netlink = Netlink::open().map_err(|error| warn!("cannot read the TUN's drops: {error}"));
+        let netlink =
+            Netlink::open().map_err(|error| warn!("cannot read the TUN's drops: {error}"));
         Self {
             device,
             netlink: netlink.ok(),

@@ -29,7 +29,9 @@ pub(super) struct VipShares {
 impl VipShares {
     /// The part of the VIP's new flows that a backend takes, in percent.
     pub(super) fn percent(&self, backend: BackendIndex) -> f64 {
-        let found = self.slots.binary_search_by_key(&backend, |&(index, _)| index);
+        let found = self
+            .slots
+            .binary_search_by_key(&backend, |&(index, _)| index);
         let slots = found.map_or(0, |at| self.slots[at].1);
         super::rates::thousandths(100.0 * f64::from(slots) / f64::from(self.all))
     }
@@ -47,7 +49,11 @@ impl Shares {
         let members = vip.members();
         let count = || ring.shares(members.len()).into();
         let counted = self.counted.entry(id).or_insert_with(count);
-        let mut slots: Vec<_> = members.iter().copied().zip(counted.iter().copied()).collect();
+        let mut slots: Vec<_> = members
+            .iter()
+            .copied()
+            .zip(counted.iter().copied())
+            .collect();
         slots.sort_unstable_by_key(|&(index, _)| index);
         VipShares {
             slots,
@@ -64,7 +70,10 @@ impl Shares {
         }
         let begin = Instant::now();
         for vip in view.snapshot.vips() {
-            if vip.ring().is_some_and(|(id, _)| !self.counted.contains_key(&id)) {
+            if vip
+                .ring()
+                .is_some_and(|(id, _)| !self.counted.contains_key(&id))
+            {
                 self.of(vip);
                 if begin.elapsed() > BUDGET {
                     return;
@@ -90,8 +99,15 @@ mod tests {
         let mut shares = Shares::default();
         let vip = &view.snapshot.vips()[0];
         let of = shares.of(vip);
-        let percent: Vec<_> = vip.backends().iter().map(|&index| of.percent(index)).collect();
-        assert!(percent.iter().all(|percent| (percent - 50.0).abs() < 1.0), "{percent:?}");
+        let percent: Vec<_> = vip
+            .backends()
+            .iter()
+            .map(|&index| of.percent(index))
+            .collect();
+        assert!(
+            percent.iter().all(|percent| (percent - 50.0).abs() < 1.0),
+            "{percent:?}"
+        );
         assert!((percent.iter().sum::<f64>() - 100.0).abs() < 0.01);
         assert_eq!(of.percent(BackendIndex::new(77)), 0.0);
         assert_eq!(shares.counted.len(), 1, "both VIPs have one ring");

@@ -57,7 +57,15 @@ pub enum SocketError {
 /// # Errors
 /// What cannot be read of `/proc`.
 pub fn default_path() -> io::Result<PathBuf> {
-    let places = places()?;
+    let mut places = places()?;
+    if undo::is_the_first() {
+        // A configuration may have the plain name for the socket itself.
+        places.extend(
+            undo::folders()
+                .into_iter()
+                .map(|folder| folder.join(PLAIN_NAME)),
+        );
+    }
     let found = places.iter().find(|path| path.exists());
     let first = found.or_else(|| places.first());
     Ok(first.cloned().unwrap_or_else(|| PLAIN_NAME.into()))
@@ -89,9 +97,27 @@ impl ApiListener {
         let group = group.map(number_of).transpose()?;
         match socket {
             ApiSocket::Off => Ok(None),
-            ApiSocket::At(path) => Self::bind(path, group).map(Some),
+            ApiSocket::At(path) => Self::at(path, group).map(Some),
             ApiSocket::Default => Self::at_default(group).map(Some),
         }
+    }
+
+    fn at(path: &Path, group: Option<u32>) -> Result<Self, SocketError> {
+        if let Some(parent) = own_folder(path) {
+            Self::folder(&parent, group).map_err(SocketError::NoFolder)?;
+        }
+        Self::bind(path, group)
+    }
+
+    /// One of tunlb's own, made where there is none.
+    fn folder(path: &Path, group: Option<u32>) -> Result<Folder, String> {
+        let folder = Folder::create(path).map_err(|error| error.to_string())?;
+        if group.is_some() {
+            folder
+                .let_others_pass()
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(folder)
     }
 
     fn at_default(group: Option<u32>) -> Result<Self, SocketError> {
@@ -99,19 +125,15 @@ impl ApiListener {
         let mut reasons = Vec::new();
         for path in places {
             let parent = path.parent().unwrap_or_else(|| Path::new("/"));
-            match Folder::create(parent) {
+            match Self::folder(parent, group) {
                 Ok(folder) => return Self::in_folder(&folder, &path, group),
-                Err(error) => reasons.push(error.to_string()),
+                Err(error) => reasons.push(error),
             }
         }
         Err(SocketError::NoFolder(reasons.join("; ")))
     }
 
     fn in_folder(folder: &Folder, path: &Path, group: Option<u32>) -> Result<Self, SocketError> {
-        if group.is_some() {
-            let passable = folder.let_others_pass();
-            passable.map_err(|error| SocketError::NoFolder(error.to_string()))?;
-        }
         let mut listener = Self::bind(path, group)?;
         if undo::is_the_first() {
             let link = folder.path().join(PLAIN_NAME);
@@ -125,12 +147,14 @@ impl ApiListener {
 
     fn bind(path: &Path, group: Option<u32>) -> Result<Self, SocketError> {
         remove_stale(path)?;
-        let system = |cause| match io::Error::kind(&cause) {
-            io::ErrorKind::AddrInUse => SocketError::InUse(path.to_owned()),
-            _ => SocketError::System {
+        let system = |cause: io::Error| {
+            if cause.kind() == io::ErrorKind::AddrInUse {
+                return SocketError::InUse(path.to_owned()); // since a moment
+            }
+            SocketError::System {
                 path: path.to_owned(),
                 cause,
-            },
+            }
         };
         let listener = listen(path).map_err(system)?;
         let metadata = fs::symlink_metadata(path).map_err(system)?;
@@ -186,9 +210,7 @@ fn remove(path: &Path) {
 fn number_of(group: &Group) -> Result<u32, SocketError> {
     match group {
         Group::Number(number) => Ok(*number),
-        Group::Name(name) => {
-            group_number(name).ok_or_else(|| SocketError::NoGroup(name.clone()))
-        }
+        Group::Name(name) => group_number(name).ok_or_else(|| SocketError::NoGroup(name.clone())),
     }
 }
 
@@ -204,7 +226,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
-/// Removes the socket of a process that is gone.
+/// The folder of a path, if it is one of tunlb's own.
+fn own_folder(path: &Path) -> Option<PathBuf> {
+    let mut folders = undo::folders().into_iter();
+    folders.find(|folder| Some(&**folder) == path.parent())
+}
+
+/// Removes the socket of a process that is gone, or the link to it.
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let system = |cause| SocketError::System {
         path: path.to_owned(),
@@ -214,7 +242,8 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found.map_err(system)?.file_type(),
     };
-    if !kind.is_socket() {
+    let leads_on = kind.is_symlink() && own_folder(path).is_some();
+    if !kind.is_socket() && !leads_on {
         return Err(SocketError::NoSocket(path.to_owned()));
     }
     if is_deaf(path).map_err(system)? {
@@ -228,7 +257,11 @@ fn is_deaf(path: &Path) -> io::Result<bool> {
     let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     client.set_nonblocking(true)?;
     let answer = client.connect(&SockAddr::unix(path)?);
-    Ok(answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    Ok(answer.is_err_and(|error| {
+        // Of a link that leads nowhere the second.
+        let kind = error.kind();
+        kind == io::ErrorKind::ConnectionRefused || kind == io::ErrorKind::NotFound
+    }))
 }
 
 /// Makes `link` lead to a file beside it, whatever it led to before; never replaces what is no link.
@@ -293,6 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_name_is_that_of_the_machines_first_namespace() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = ApiListener::folder(&parent.path().join("tunlb"), Some(0)).unwrap();
+        let [path, link] = ["api-7.sock", PLAIN_NAME].map(|name| folder.path().join(name));
+        let listener = ApiListener::in_folder(&folder, &path, Some(0)).unwrap();
+        assert_eq!(link.exists(), undo::is_the_first());
+        assert_eq!(
+            listener.path(),
+            if undo::is_the_first() { &link } else { &path }
+        );
+        UnixStream::connect(listener.path()).unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o711);
+        drop(listener);
+        assert!(!path.exists() && fs::symlink_metadata(&link).is_err());
+    }
+
+    #[test]
     fn a_group_is_of_this_host() {
         let named = |name: &str| number_of(&Group::Name(name.into()));
         assert_eq!(number_of(&Group::Number(7)).unwrap(), 7);
@@ -306,7 +356,11 @@ mod tests {
         let mark = undo::namespace_mark().unwrap();
         let name = format!("/run/tunlb/api-{mark}.sock");
         assert_eq!(places().unwrap()[0], Path::new(&name));
-        assert!(default_path().unwrap().ends_with(format!("api-{mark}.sock")));
+        assert!(
+            default_path()
+                .unwrap()
+                .ends_with(format!("api-{mark}.sock"))
+        );
     }
 
     #[test]

@@ -23,7 +23,9 @@ use super::shares::{Shares, VipShares};
 use crate::control::Handle;
 use crate::control::overlay::{self, BackendName, ChangeError};
 use crate::control::view::View;
-use crate::director::{self, AllDown, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec};
+use crate::director::{
+    self, AllDown, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec,
+};
 use crate::packet::{EncapKind, SourceRule};
 use crate::site::NAMED;
 use crate::text::time::rfc3339;
@@ -97,7 +99,11 @@ impl<'a> Source<'a> {
             handle,
             measured,
             now,
-            moment: handle.identity.workers.first().map(|worker| worker.heartbeat.now()),
+            moment: handle
+                .identity
+                .workers
+                .first()
+                .map(|worker| worker.heartbeat.now()),
             overrides,
         }
     }
@@ -144,7 +150,11 @@ impl<'a> Source<'a> {
         if backends.any(|backend| backend.address == address) {
             return Ok(());
         }
-        Err(problem::of(404, "address", format!("{address} is no backend here")))
+        Err(problem::of(
+            404,
+            "address",
+            format!("{address} is no backend here"),
+        ))
     }
 
     /// The director itself.
@@ -187,7 +197,9 @@ impl<'a> Source<'a> {
                 flows: link.counters.all_traffic().flows,
                 bursts,
                 burst_mean: mean(packets, bursts),
-                heartbeat_age_seconds: super::rates::thousandths(link.heartbeat.age().as_secs_f64()),
+                heartbeat_age_seconds: super::rates::thousandths(
+                    link.heartbeat.age().as_secs_f64(),
+                ),
             }
         };
         workers.map(worker).collect()
@@ -209,7 +221,12 @@ impl<'a> Source<'a> {
 
     /// The VIPs in the order of the configuration, or the one with that name.
     pub(super) fn vips(&self, name: Option<&str>) -> impl Iterator<Item = Vip> {
-        let vips = self.view.snapshot.vips().iter().zip(&self.view.effective.vips);
+        let vips = self
+            .view
+            .snapshot
+            .vips()
+            .iter()
+            .zip(&self.view.effective.vips);
         let wanted = move |name_of: &str| name.is_none_or(|name| name == name_of);
         vips.enumerate()
             .filter(move |(_, (vip, _))| wanted(&vip.name))
@@ -249,13 +266,22 @@ impl<'a> Source<'a> {
         let shares = measured.shares.of(vip);
         let overrides = self.overrides.get(&*vip.name);
         // Overrides change neither the order nor the number of VIPs.
-        let file = self.view.config.vips.get(position).filter(|file| file.name == vip.name);
+        let file = self
+            .view
+            .config
+            .vips
+            .get(position)
+            .filter(|file| file.name == vip.name);
         let of = |(&index, spec): (&BackendIndex, &BackendSpec)| {
-            let set = overrides.and_then(|of_vip| of_vip.get(&spec.address)).copied();
+            let set = overrides
+                .and_then(|of_vip| of_vip.get(&spec.address))
+                .copied();
             let configured = match set {
                 None => Some(spec),
                 Some(_) => file.and_then(|file| {
-                    file.backends.iter().find(|backend| backend.address == spec.address)
+                    file.backends
+                        .iter()
+                        .find(|backend| backend.address == spec.address)
                 }),
             };
             let rates = measured.rates.of(index, vip.service, spec.address);
@@ -352,7 +378,10 @@ struct Seat<'a> {
 
 /// Whether the director can do its work.
 pub(super) fn readiness(view: &View) -> Readiness {
-    let serious = view.problems.iter().filter(|problem| problem.keeps_from_work);
+    let serious = view
+        .problems
+        .iter()
+        .filter(|problem| problem.keeps_from_work);
     let reasons: Vec<_> = serious.map(|problem| problem.text.clone()).collect();
     Readiness {
         ok: reasons.is_empty(),
@@ -440,7 +469,10 @@ mod tests {
         assert!(status.director.ready.ok && status.director.snapshot.adopted);
         assert_eq!(status.vips.len(), 2);
         let vip = &status.vips[1];
-        assert_eq!((&*vip.name, vip.port, &*vip.protocol), ("vip1", Some(80), "tcp"));
+        assert_eq!(
+            (&*vip.name, vip.port, &*vip.protocol),
+            ("vip1", Some(80), "tcp")
+        );
         assert_eq!((vip.healthy, vip.takes_new, vip.fail_open), (3, 3, false));
         assert_eq!((vip.traffic.packets, vip.traffic.bytes), (3, 300));
         let backend = &vip.backends[2];
@@ -468,7 +500,10 @@ mod tests {
         fake.set_health("vip0", BACKENDS[1], Measured::Unhealthy);
         fake.add("vip0", "10.0.1.99");
         let status = status(&fake, None);
-        assert_eq!((status.generation, status.director.config.overrides), (4, 3));
+        assert_eq!(
+            (status.generation, status.director.config.overrides),
+            (4, 3)
+        );
         let [disabled, down, left, added] = &status.vips[0].backends[..] else {
             panic!("{status:?}");
         };
@@ -476,15 +511,25 @@ mod tests {
         assert_eq!(disabled.state.overridden.as_deref(), Some("disabled"));
         assert_eq!(disabled.state.effective, "disabled");
         assert_eq!(disabled.why.as_deref(), Some("disabled"));
-        assert_eq!((&*down.takes, down.why.as_deref()), ("nothing", Some("down by an operator")));
+        assert_eq!(
+            (&*down.takes, down.why.as_deref()),
+            ("nothing", Some("down by an operator"))
+        );
         assert_eq!(down.health.overridden.as_deref(), Some("down"));
         let set = down.overridden.as_ref().unwrap();
         assert_eq!((set.by.uid, set.reason.as_deref()), (1000, Some("a test")));
-        assert!(set.expires_in_seconds.is_some_and(|left| (500..=600).contains(&left)));
+        assert!(
+            set.expires_in_seconds
+                .is_some_and(|left| (500..=600).contains(&left))
+        );
         assert_eq!((&*left.takes, &left.overridden), ("new", &None));
         assert_eq!((added.weight.configured, added.weight.effective), (None, 1));
         assert_eq!(added.overridden.as_ref().unwrap().set.present, Some(true));
-        let shares: f64 = status.vips[0].backends.iter().map(|b| b.share_percent).sum();
+        let shares: f64 = status.vips[0]
+            .backends
+            .iter()
+            .map(|b| b.share_percent)
+            .sum();
         assert!((shares - 100.0).abs() < 0.1);
         assert_eq!((status.vips[0].healthy, status.vips[0].takes_new), (3, 2));
     }
@@ -509,6 +554,9 @@ mod tests {
         fake.problem("ip_forward", true);
         fake.problem("path", false);
         let ready = status(&fake, None).director.ready;
-        assert_eq!((ready.ok, ready.reasons), (false, vec!["ip_forward is off".to_owned()]));
+        assert_eq!(
+            (ready.ok, ready.reasons),
+            (false, vec!["ip_forward is off".to_owned()])
+        );
     }
 }

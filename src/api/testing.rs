@@ -13,7 +13,9 @@ use super::shares::Shares;
 use super::status::Measurements;
 use crate::config::Config;
 use crate::control::events::{EventKind, EventLog, Happening};
-use crate::control::overlay::{Action, Author, BackendName, Change, ChangeError, Edit, Edits, Overlay};
+use crate::control::overlay::{
+    Action, Author, BackendName, Change, ChangeError, Edit, Edits, Overlay,
+};
 use crate::control::view::{HostProblem, Identity, View};
 use crate::control::{Ask, Busy, Handle, Heartbeat, Refused, Reloaded, Request, WorkerLink};
 use crate::director::{BackendState, Counters, Director, Health, Roster, Seat, Snapshot, VipSpec};
@@ -62,7 +64,9 @@ impl Fake {
         let backend = |address: &&str| format!("{{ address = \"{address}\" }},");
         let backends: String = backends.iter().map(backend).collect();
         let vip = |n| {
-            format!("[[vip]]\nname = \"vip{n}\"\naddress = \"192.0.2.{n}\"\nbackend = [{backends}]\n")
+            format!(
+                "[[vip]]\nname = \"vip{n}\"\naddress = \"192.0.2.{n}\"\nbackend = [{backends}]\n"
+            )
         };
         let text: String = (0..vips).map(vip).collect();
         Self::of(Config::parse("f", &text).unwrap(), worker)
@@ -79,7 +83,10 @@ impl Fake {
             kept: None,
         };
         let view = Arc::new(ArcSwap::from_pointee(state.view()));
-        let counters = state.director.as_ref().map(|director| Arc::clone(director.counters()));
+        let counters = state
+            .director
+            .as_ref()
+            .map(|director| Arc::clone(director.counters()));
         let counters = counters.unwrap();
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
@@ -275,9 +282,8 @@ impl State {
 
     fn snapshot(&mut self, effective: &Config, paths: &Paths) -> Snapshot {
         let overlay = self.overlay.clone();
-        let health = |vip: &VipSpec, address: IpAddr| {
-            overlay.health(&vip.name, address).unwrap_or_default()
-        };
+        let health =
+            |vip: &VipSpec, address: IpAddr| overlay.health(&vip.name, address).unwrap_or_default();
         paths.snapshot(effective, &mut self.roster, health).unwrap()
     }
 
@@ -289,7 +295,9 @@ impl State {
             return Err(ChangeError::Stale { expected, now });
         }
         let config = Arc::clone(&self.config);
-        self.overlay = self.overlay.changed(&config, change, by, SystemTime::now())?;
+        self.overlay = self
+            .overlay
+            .changed(&config, change, by, SystemTime::now())?;
         self.generation += 1;
         Ok(self.generation)
     }

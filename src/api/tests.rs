@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -52,7 +52,9 @@ impl Server {
 
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.path()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         stream
     }
 
@@ -73,7 +75,9 @@ impl Server {
     fn by_tcp(&self, method: &str, target: &str) -> Answer {
         let address = self.server.as_ref().unwrap().metrics().unwrap();
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         talk(stream, method, target, "", "")
     }
 }
@@ -96,7 +100,10 @@ struct Answer {
 
 impl Answer {
     fn problem(&self) -> Problem {
-        assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
+        assert!(
+            self.head.contains("content-type: application/problem+json"),
+            "{self:?}"
+        );
         let problem: Problem = serde_json::from_str(&self.body).unwrap();
         assert_eq!(problem.status, self.status);
         problem
@@ -127,13 +134,19 @@ fn read(mut stream: impl Read) -> Answer {
         _ => {}
     }
     let text = String::from_utf8(all).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let head = head.to_lowercase();
     let is_chunked = head.contains("transfer-encoding: chunked");
     Answer {
         status,
-        body: if is_chunked { unchunked(body) } else { body.to_owned() },
+        body: if is_chunked {
+            unchunked(body)
+        } else {
+            body.to_owned()
+        },
         head,
     }
 }
@@ -157,17 +170,33 @@ fn what_can_be_read() {
     assert_eq!(server.get::<Status>("/v1/status?vip=vip1").vips.len(), 1);
     assert_eq!(server.get::<Vips>("/v1/vips").vips, status.vips);
     let backends: Backends = server.get("/v1/backends?address=10.0.1.12");
-    let vips: Vec<_> = backends.backends.iter().map(|backend| &*backend.vip).collect();
+    let vips: Vec<_> = backends
+        .backends
+        .iter()
+        .map(|backend| &*backend.vip)
+        .collect();
     assert_eq!(vips, ["vip0", "vip1"]);
-    assert_eq!(server.get::<Backends>("/v1/backends?vip=vip0").backends.len(), 2);
+    assert_eq!(
+        server
+            .get::<Backends>("/v1/backends?vip=vip0")
+            .backends
+            .len(),
+        2
+    );
     assert_eq!(server.get::<Overrides>("/v1/overrides").overrides, []);
-    assert_eq!(server.get::<ConfigDifferences>("/v1/config").differences, [""; 0]);
+    assert_eq!(
+        server.get::<ConfigDifferences>("/v1/config").differences,
+        [""; 0]
+    );
     assert!(server.get::<Liveness>("/healthz").ok);
     assert!(server.get::<Readiness>("/readyz").ok);
     assert!(server.get::<Readiness>("/readyz?vip=vip0").ok);
     let flow = "source=192.0.2.77:40000&destination=192.0.2.0:80";
     let explained: Value = server.get(&format!("/v1/explain?{flow}&protocol=tcp"));
-    assert_eq!((&explained["verdict"], &explained["vip"]["name"]), (&json!("forward"), &json!("vip0")));
+    assert_eq!(
+        (&explained["verdict"], &explained["vip"]["name"]),
+        (&json!("forward"), &json!("vip0"))
+    );
     assert!(BACKENDS.contains(&explained["backend"].as_str().unwrap()));
     let unknown: Value = server.get(&format!("/v1/explain?{flow}&protocol=udp"));
     assert_eq!(unknown["reason"], "no_vip");
@@ -181,32 +210,117 @@ fn what_is_asked_wrongly() {
     let server = Server::new();
     for (method, target, status, field, detail) in [
         ("GET", "/v1/nothing", 404, None, "docs/api.md"),
-        ("GET", "/v1/status?vpi=web", 400, Some("vpi"), "accepted: vip"),
-        ("GET", "/v1/status?vip=web", 404, Some("vip"), "there are: vip0, vip1"),
-        ("GET", "/v1/backends?address=x", 400, Some("address"), "10.0.1.11"),
-        ("GET", "/v1/backends?address=10.9.9.9", 404, Some("address"), "no backend"),
+        (
+            "GET",
+            "/v1/status?vpi=web",
+            400,
+            Some("vpi"),
+            "accepted: vip",
+        ),
+        (
+            "GET",
+            "/v1/status?vip=web",
+            404,
+            Some("vip"),
+            "there are: vip0, vip1",
+        ),
+        (
+            "GET",
+            "/v1/backends?address=x",
+            400,
+            Some("address"),
+            "10.0.1.11",
+        ),
+        (
+            "GET",
+            "/v1/backends?address=10.9.9.9",
+            404,
+            Some("address"),
+            "no backend",
+        ),
         ("GET", "/v1/config?x=1", 400, Some("x"), "none is accepted"),
         ("GET", "/readyz?vip=web", 404, Some("vip"), "there are"),
         ("GET", "/v1/explain", 400, Some("source"), "missing"),
-        ("GET", "/v1/explain?source=192.0.2.1:1&destination=[::1]:1", 400, Some("source"), "family"),
-        ("GET", "/v1/explain?source=1.1.1.1:1&destination=1.1.1.2:1&protocol=sctp", 400, Some("protocol"), "udp"),
-        ("GET", "/v1/events?since=x", 400, Some("since"), "whole number"),
-        ("POST", "/v1/reload?dry_run=1", 400, Some("dry_run"), "true or false"),
-        ("POST", "/v1/reload?overrides=maybe", 400, Some("overrides"), "keep or drop"),
+        (
+            "GET",
+            "/v1/explain?source=192.0.2.1:1&destination=[::1]:1",
+            400,
+            Some("source"),
+            "family",
+        ),
+        (
+            "GET",
+            "/v1/explain?source=1.1.1.1:1&destination=1.1.1.2:1&protocol=sctp",
+            400,
+            Some("protocol"),
+            "udp",
+        ),
+        (
+            "GET",
+            "/v1/events?since=x",
+            400,
+            Some("since"),
+            "whole number",
+        ),
+        (
+            "POST",
+            "/v1/reload?dry_run=1",
+            400,
+            Some("dry_run"),
+            "true or false",
+        ),
+        (
+            "POST",
+            "/v1/reload?overrides=maybe",
+            400,
+            Some("overrides"),
+            "keep or drop",
+        ),
         ("PATCH", "/v1/backends", 400, Some("vip"), "missing"),
-        ("PATCH", "/v1/backends?vip=vip0", 400, Some("address"), "missing"),
-        ("DELETE", "/v1/overrides?vip=vip0", 400, Some("address"), "missing"),
-        ("DELETE", "/v1/overrides?vip=vip0&address=10.0.1.11", 404, Some("address"), "no override"),
-        ("DELETE", "/v1/backends?vip=vip0&address=10.9.9.9", 404, Some("address"), "does not exist"),
+        (
+            "PATCH",
+            "/v1/backends?vip=vip0",
+            400,
+            Some("address"),
+            "missing",
+        ),
+        (
+            "DELETE",
+            "/v1/overrides?vip=vip0",
+            400,
+            Some("address"),
+            "missing",
+        ),
+        (
+            "DELETE",
+            "/v1/overrides?vip=vip0&address=10.0.1.11",
+            404,
+            Some("address"),
+            "no override",
+        ),
+        (
+            "DELETE",
+            "/v1/backends?vip=vip0&address=10.9.9.9",
+            404,
+            Some("address"),
+            "does not exist",
+        ),
     ] {
         let problem = server.ask(method, target, "").problem();
         assert_eq!(problem.status, status, "{target}: {problem:?}");
         assert_eq!(problem.field.as_deref(), field, "{target}: {problem:?}");
-        assert!(problem.detail.contains(detail), "{target}: {}", problem.detail);
+        assert!(
+            problem.detail.contains(detail),
+            "{target}: {}",
+            problem.detail
+        );
     }
     let wrong = server.ask("PUT", "/v1/backends", "");
     assert_eq!(wrong.problem().status, 405);
-    assert!(wrong.head.contains("allow: get, patch, post, delete, head"), "{wrong:?}");
+    assert!(
+        wrong.head.contains("allow: get, patch, post, delete, head"),
+        "{wrong:?}"
+    );
 }
 
 const ONE: &str = "/v1/backends?vip=vip0&address=10.0.1.11";
@@ -219,7 +333,10 @@ fn a_backend_is_changed() {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(answer.head.contains("etag: \"2\""), "{answer:?}");
     let backend: Backend = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!((backend.weight.configured, backend.weight.overridden), (Some(1), Some(0)));
+    assert_eq!(
+        (backend.weight.configured, backend.weight.overridden),
+        (Some(1), Some(0))
+    );
     let set = backend.overridden.unwrap();
     assert_eq!(set.by.uid, crate::io::sys::effective_user());
     assert_eq!(set.by.pid, Some(std::process::id()));
@@ -228,14 +345,20 @@ fn a_backend_is_changed() {
     assert_eq!(differences, ["vip vip0: backend 10.0.1.11: weight 1 -> 0"]);
     let overrides: Overrides = server.get("/v1/overrides?vip=vip0");
     assert_eq!(overrides.overrides, [set]);
-    assert_eq!(server.get::<Overrides>("/v1/overrides?vip=vip1").overrides, []);
+    assert_eq!(
+        server.get::<Overrides>("/v1/overrides?vip=vip1").overrides,
+        []
+    );
     let stale = server.ask_with("PATCH", ONE, "If-Match: \"1\"\r\n", r#"{"weight": 5}"#);
     assert_eq!(stale.problem().status, 412);
     let fresh = server.ask_with("PATCH", ONE, "If-Match: \"2\"\r\n", r#"{"weight": null}"#);
     let backend: Backend = serde_json::from_str(&fresh.body).unwrap();
     assert_eq!((backend.weight.effective, backend.overridden), (1, None));
     let forever = server.ask("PATCH", ONE, r#"{"health": "down"}"#).problem();
-    assert_eq!((forever.status, forever.field.as_deref()), (422, Some("for_seconds")));
+    assert_eq!(
+        (forever.status, forever.field.as_deref()),
+        (422, Some("for_seconds"))
+    );
 }
 
 #[test]
@@ -248,6 +371,13 @@ fn backends_come_and_go() {
     assert_eq!(server.ask("POST", other, "").problem().status, 409);
     let loopback = server.ask("POST", "/v1/backends?vip=vip0&address=127.0.0.1", "");
     assert_eq!(loopback.problem().field.as_deref(), Some("address"));
+    let of_vip = server
+        .ask("POST", "/v1/backends?vip=vip0&address=192.0.2.1", "")
+        .problem();
+    assert!(
+        of_vip.status == 422 && of_vip.detail.contains("the VIP vip1"),
+        "{of_vip:?}"
+    );
     assert_eq!(server.ask("DELETE", ONE, "").status, 204);
     assert_eq!(server.get::<Status>("/v1/status").vips[0].backends.len(), 2);
     let one_back = server.ask("DELETE", "/v1/overrides?vip=vip0&address=10.0.1.11", "");
@@ -272,7 +402,9 @@ fn the_file_is_read_again() {
     assert_eq!(reload("/v1/reload").changes, ["No"]);
     let dry = reload("/v1/reload?dry_run=true&overrides=keep");
     assert!(dry.dry_run && dry.changes == ["Yes"]);
-    let refused = server.ask("POST", "/v1/reload?overrides=drop", "").problem();
+    let refused = server
+        .ask("POST", "/v1/reload?overrides=drop", "")
+        .problem();
     assert_eq!(refused.status, 422);
     assert_eq!(refused.problems, ["f:1: vip: there is no VIP"]);
     server.fake.be_busy();
@@ -285,7 +417,8 @@ fn reads_wait_for_no_change() {
     let server = Server::new();
     server.fake.be_slow();
     let mut waiting = server.connect();
-    let request = format!("PATCH {ONE} HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{{\"weight\":5}}");
+    let request =
+        format!("PATCH {ONE} HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{{\"weight\":5}}");
     waiting.write_all(request.as_bytes()).unwrap();
     server.get::<Status>("/v1/status");
     server.get::<Liveness>("/healthz");
@@ -299,7 +432,10 @@ fn a_worker_that_hangs_is_found() {
     let server = Server::of(Fake::with(1, &BACKENDS, FakeWorker::Hangs));
     let answer = server.ask("GET", "/healthz", "");
     let health: Liveness = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!((answer.status, health.ok, health.workers.len()), (503, false, 1));
+    assert_eq!(
+        (answer.status, health.ok, health.workers.len()),
+        (503, false, 1)
+    );
     assert_eq!(server.by_tcp("GET", "/healthz").status, 503);
     server.get::<Status>("/v1/status");
 }
@@ -312,10 +448,16 @@ fn what_keeps_it_from_work_makes_it_unready() {
     }
     server.get::<Readiness>("/readyz");
     let answer = server.ask("GET", "/readyz?vip=vip1", "");
-    assert!(answer.status == 503 && answer.body.contains("no backend takes new flows"), "{answer:?}");
+    assert!(
+        answer.status == 503 && answer.body.contains("no backend takes new flows"),
+        "{answer:?}"
+    );
     server.fake.problem("ip_forward", true);
     let answer = server.by_tcp("GET", "/readyz");
-    assert!(answer.status == 503 && answer.body.contains("ip_forward is off"), "{answer:?}");
+    assert!(
+        answer.status == 503 && answer.body.contains("ip_forward is off"),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -323,7 +465,12 @@ fn by_tcp_nothing_changes() {
     let server = Server::new();
     let metrics = server.by_tcp("GET", "/metrics");
     assert_eq!(metrics.status, 200);
-    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{metrics:?}");
+    assert!(
+        metrics
+            .head
+            .contains("content-type: text/plain; version=0.0.4"),
+        "{metrics:?}"
+    );
     assert!(metrics.body.contains("# TYPE tunlb_"), "{metrics:?}");
     assert_eq!(server.by_tcp("GET", "/").status, 200);
     for (method, target, status) in [
@@ -332,7 +479,11 @@ fn by_tcp_nothing_changes() {
         ("POST", "/v1/reload", 404),
         ("POST", "/metrics", 405),
     ] {
-        assert_eq!(server.by_tcp(method, target).problem().status, status, "{target}");
+        assert_eq!(
+            server.by_tcp(method, target).problem().status,
+            status,
+            "{target}"
+        );
     }
 }
 
@@ -341,9 +492,15 @@ fn events_are_told_as_they_happen() {
     let server = Server::new();
     server.fake.tell("first");
     let past = server.ask("GET", "/v1/events", "");
-    assert!(past.head.contains("content-type: application/x-ndjson"), "{past:?}");
+    assert!(
+        past.head.contains("content-type: application/x-ndjson"),
+        "{past:?}"
+    );
     let event: Event = serde_json::from_str(past.body.trim()).unwrap();
-    assert_eq!((event.id, &*event.kind, &*event.text), (1, "restored", "first"));
+    assert_eq!(
+        (event.id, &*event.kind, &*event.text),
+        (1, "restored", "first")
+    );
     let mut stream = server.connect();
     stream
         .write_all(b"GET /v1/events?since=1&follow=true HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -359,6 +516,34 @@ fn events_are_told_as_they_happen() {
     let event = next();
     assert_eq!(event.kind, "override_set");
     assert_eq!(event.by.map(|by| by.pid), Some(Some(std::process::id())));
+}
+
+/// A client that is gone keeps no other one from following.
+#[test]
+fn followers_leave() {
+    let server = Server::new();
+    let follow = |count: usize| {
+        let request = b"GET /v1/events?follow=true HTTP/1.1\r\nHost: a\r\n\r\n";
+        let all = (0..count).map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(request).unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).unwrap();
+            (stream, status.ends_with(b"200"))
+        });
+        all.collect::<Vec<_>>()
+    };
+    let first = follow(64);
+    assert!(first.iter().all(|(_, accepted)| *accepted));
+    assert!(!follow(1)[0].1, "one too many");
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !follow(1)[0].1 {
+        assert!(
+            Instant::now() < deadline,
+            "those who left have their places still"
+        );
+    }
 }
 
 #[test]
@@ -378,7 +563,10 @@ fn what_is_no_request_costs_nobody_else() {
     let many = [b"GET / HTTP/1.1\r\n", &*b"A: b\r\n".repeat(500), b"\r\n"].concat();
     assert!(raw(&many).starts_with("HTTP/1.1 431"));
     let head = format!("PATCH {ONE} HTTP/1.1\r\nHost: a\r\n");
-    let told = format!("{head}Content-Length: 10485760\r\n\r\n{}", " ".repeat(1 << 20));
+    let told = format!(
+        "{head}Content-Length: 10485760\r\n\r\n{}",
+        " ".repeat(1 << 20)
+    );
     assert!(raw(told.as_bytes()).starts_with("HTTP/1.1 413"));
     let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000)).repeat(160);
     let untold = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
@@ -412,7 +600,10 @@ fn idle_clients_lock_nobody_out() {
 fn the_socket_goes_with_the_server() {
     let mut server = Server::new();
     let (path, mut open) = (server.path(), server.connect());
-    assert_eq!(server.server.as_ref().unwrap().path(), Some(Path::new(&path)));
+    assert_eq!(
+        server.server.as_ref().unwrap().path(),
+        Some(Path::new(&path))
+    );
     server.server.take().unwrap().stop();
     assert!(!path.exists());
     assert_eq!(open.read(&mut [0; 1]).unwrap_or_default(), 0);

@@ -1,6 +1,6 @@
 //! `tunlb run`: the director, until a signal stops it.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ pub struct Args {
     pub verbosity: Verbosity,
 }
 
-fn capture_size(text: &str) -> Result<u64, String> {
+pub(super) fn capture_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     if bytes < SMALLEST_CAPTURE {
         return Err(format!(
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let options = RunOptions {
         setup,
         capture: capture(args, &config)?,
-        file: args.source.config.clone(),
+        file: file(&args.source)?,
     };
     let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
@@ -108,6 +108,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             Err(anyhow!(error)).with_context(|| format!("{tun} cannot be read any more"))
         }
     }
+}
+
+/// The file of the configuration as others find it, too; standard input is none.
+fn file(source: &ConfigSource) -> Result<Option<PathBuf>> {
+    let path = source.config.as_ref().filter(|_| !source.is_stdin());
+    let absolute = path.map(path::absolute).transpose();
+    absolute.context("cannot tell the current folder")
 }
 
 /// Signals have no default action for process 1, as which containers run it: until the flag is cleared,

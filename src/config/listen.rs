@@ -98,8 +98,7 @@ impl Choice for Compat {
 }
 
 pub(super) fn api(raw: Raw<'_>) -> Result<ApiSocket, Fault> {
-    const ACCEPTED: &str =
-        "an absolute path of at most 107 bytes such as \"/run/tunlb/api.sock\", \"auto\" or \"off\"";
+    const ACCEPTED: &str = "an absolute path of at most 107 bytes such as \"/run/tunlb/api.sock\", \"auto\" or \"off\"";
     let path = match value::text(&raw, ACCEPTED)? {
         "auto" => return Ok(ApiSocket::Default),
         "off" => return Ok(ApiSocket::Off),
@@ -224,9 +223,19 @@ mod tests {
     #[test]
     fn listeners() {
         for text in ["127.0.0.1:9810", "[::1]:9810", "[::]:1", "off"] {
-            assert_eq!(metrics(Raw::Text(text)).map(|m| m.to_string()), Ok(text.to_owned()));
+            assert_eq!(
+                metrics(Raw::Text(text)).map(|m| m.to_string()),
+                Ok(text.to_owned())
+            );
         }
-        for bad in ["", "9810", "127.0.0.1", "::1:9810", "localhost:9810", "127.0.0.1:0"] {
+        for bad in [
+            "",
+            "9810",
+            "127.0.0.1",
+            "::1:9810",
+            "localhost:9810",
+            "127.0.0.1:0",
+        ] {
             assert!(metrics(Raw::Text(bad)).is_err(), "{bad}");
         }
     }
@@ -234,12 +243,21 @@ mod tests {
     #[test]
     fn what_metrics_hold() {
         assert_eq!(per_backend(Raw::Switch(false)), Ok(false));
-        assert!(per_backend(Raw::Text("true")).unwrap_err().message.contains("quotes"));
+        assert!(
+            per_backend(Raw::Text("true"))
+                .unwrap_err()
+                .message
+                .contains("quotes")
+        );
         assert!(per_backend(Raw::Whole(1)).is_err());
         let name = || Raw::Text("node_ipvs");
         assert_eq!(compat(Raw::List(vec![name()])), Ok(vec![Compat::NodeIpvs]));
         assert_eq!(compat(Raw::List(vec![])), Ok(vec![]));
-        for bad in [name(), Raw::List(vec![name(), name()]), Raw::List(vec![Raw::Text("x")])] {
+        for bad in [
+            name(),
+            Raw::List(vec![name(), name()]),
+            Raw::List(vec![Raw::Text("x")]),
+        ] {
             assert!(compat(bad).is_err());
         }
     }
@@ -265,7 +283,10 @@ mod tests {
         assert!(few.has_backend_metrics() && !off(&few));
         let many = parse("", MAX_BACKENDS_WITH_METRICS + 1);
         assert!(!many.has_backend_metrics() && off(&many));
-        let asked_for = parse("[metrics]\nper_backend = true", MAX_BACKENDS_WITH_METRICS + 1);
+        let asked_for = parse(
+            "[metrics]\nper_backend = true",
+            MAX_BACKENDS_WITH_METRICS + 1,
+        );
         assert!(asked_for.has_backend_metrics() && !off(&asked_for));
         let refused = parse("[metrics]\nper_backend = false", 1);
         assert!(!refused.has_backend_metrics() && !off(&refused));

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use difference::{Difference, DifferenceKind, Subject};
-pub use duration::text as duration_text;
+pub use duration::{parse as parse_duration, text as duration_text};
 pub use flags::Flags;
 pub use listen::{
     ApiSocket, Compat, Group, MAX_BACKENDS_WITH_METRICS, MetricsConfig, MetricsListener,

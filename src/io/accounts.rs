@@ -44,7 +44,9 @@ fn name_of(content: &str, number: u32) -> Option<String> {
 }
 
 fn number_of(content: &str, name: &str) -> Option<u32> {
-    entries(content).find(|&(of, _)| of == name).map(|(_, number)| number)
+    entries(content)
+        .find(|&(of, _)| of == name)
+        .map(|(_, number)| number)
 }
 
 #[cfg(test)]
@@ -56,7 +58,11 @@ mod tests {
         let content = "# a comment\nroot:x:0:0:root:/root:/bin/sh\n\n+::::::\nbroken:x\n\
                        ann:x:1000:1000::/home/ann:/bin/sh\nagain:x:1000:7::/:/bin/sh\n";
         assert_eq!(name_of(content, 0).as_deref(), Some("root"));
-        assert_eq!(name_of(content, 1000).as_deref(), Some("ann"), "the first one");
+        assert_eq!(
+            name_of(content, 1000).as_deref(),
+            Some("ann"),
+            "the first one"
+        );
         assert_eq!(name_of(content, 7), None);
         assert_eq!(number_of(content, "ann"), Some(1000));
         assert_eq!(number_of(content, "broken"), None);

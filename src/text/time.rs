@@ -53,6 +53,9 @@ mod tests {
             let moment = UNIX_EPOCH + Duration::from_millis(milliseconds);
             assert_eq!(rfc3339(moment), text);
         }
-        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            rfc3339(UNIX_EPOCH - Duration::from_secs(1)),
+            "1970-01-01T00:00:00.000Z"
+        );
     }
 }

@@ -23,7 +23,9 @@ const HTTP: [&str; 5] = ["web", VIP, "80", "tcp", ""];
 const ABUSE: &str = include_str!("tools/abuse_api.py");
 
 fn packets(status: &Value) -> u64 {
-    status["vips"][0]["traffic"]["packets"].as_u64().expect("a number")
+    status["vips"][0]["traffic"]["packets"]
+        .as_u64()
+        .expect("a number")
 }
 
 #[test]
@@ -50,17 +52,55 @@ fn status_agrees_with_what_was_sent() {
         assert_eq!(status["director"]["ready"]["ok"], true);
         assert_eq!(status["director"]["tun_drops"], 0);
         let backends = status["vips"][0]["backends"].as_array().expect("a list");
-        let shares: f64 = backends.iter().filter_map(|b| b["share_percent"].as_f64()).sum();
+        let shares: f64 = backends
+            .iter()
+            .filter_map(|b| b["share_percent"].as_f64())
+            .sum();
         assert!((shares - 100.0).abs() < 0.01, "{backends:?}");
         for (backend, (name, address)) in backends.iter().zip(BACKENDS) {
             assert_eq!(backend["address"], address);
             assert_eq!(backend["path"]["device"], "eth0");
             assert_eq!(backend["path"]["mtu"], 1500);
             let answered = answers.values().filter(|by| *by == name).count() as u64;
-            assert!(backend["flows"].as_u64() >= Some(answered), "{name} {answered}: {backend}");
+            assert!(
+                backend["flows"].as_u64() >= Some(answered),
+                "{name} {answered}: {backend}"
+            );
         }
         let totals = director.stop();
-        assert_eq!((totals.sent().packets, totals.dropped()), (sent, 0), "{totals:?}");
+        assert_eq!(
+            (totals.sent().packets, totals.dropped()),
+            (sent, 0),
+            "{totals:?}"
+        );
+    });
+}
+
+/// Sends 500 datagrams to a VIP.
+const FLOOD: &str = "import socket
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(500):
+    client.sendto(b'x', ('10.0.0.100', 9))";
+
+/// What the kernel drops while the director cannot read is told, as the device counts it.
+#[test]
+fn drops_of_the_tun_are_told() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let config = format!("[director]\nqueue_length = 64\n{}", vip(HTTP, &ALL));
+        let path = lab.file("short.toml", config);
+        let director = site.run(&["-c", &path.display().to_string()]);
+        let client = Client::of(&site.director, &director.0);
+        assert_eq!(client.get("/v1/status")["director"]["tun_drops"], 0);
+        director.0.signal_named("STOP");
+        site.client.run_python(FLOOD, &[]);
+        let dropped = || site.director.device_counter("tunlb0", "tx_dropped");
+        wait_until("drops", || dropped() >= 400);
+        director.0.signal_named("CONT");
+        wait_until("the drops in the status", || {
+            client.get("/v1/status")["director"]["tun_drops"] == dropped()
+        });
+        director.stop();
     });
 }
 
@@ -81,14 +121,23 @@ fn changes_move_new_flows() {
         let client = Client::of(&site.director, &director.0);
         assert_eq!(answered(&site, 20_000).len(), 3);
         let changed = client.patch(WEB, B1, r#"{"state": "disabled"}"#);
-        assert_eq!((&changed["takes"], &changed["why"]), (&"nothing".into(), &"disabled".into()));
+        assert_eq!(
+            (&changed["takes"], &changed["why"]),
+            (&"nothing".into(), &"disabled".into())
+        );
         assert_eq!(changed["override"]["by"]["uid"], 0);
         let changed = client.patch(WEB, B2, r#"{"state": "draining"}"#);
         assert_eq!(changed["takes"], "known");
-        assert_eq!(answered(&site, 21_000), BTreeMap::from([("b3".to_owned(), 60)]));
+        assert_eq!(
+            answered(&site, 21_000),
+            BTreeMap::from([("b3".to_owned(), 60)])
+        );
         client.patch(WEB, B2, r#"{"state": null, "weight": 5}"#);
         let counts = answered(&site, 22_000);
-        assert!(!counts.contains_key("b1") && counts["b2"] > counts["b3"], "{counts:?}");
+        assert!(
+            !counts.contains_key("b1") && counts["b2"] > counts["b3"],
+            "{counts:?}"
+        );
         let down = client.patch(WEB, B2, r#"{"health": "down", "for_seconds": 1}"#);
         assert_eq!(down["takes"], "nothing");
         wait_until("the end of the override", || {
@@ -112,7 +161,14 @@ fn two_clients_do_not_overwrite_each_other() {
         let client = Client::of(&site.director, &director.0);
         let generation = client.get("/v1/status")["generation"].to_string();
         let condition = format!("If-Match: \"{generation}\"");
-        let patch = ["--request", "PATCH", "--data", r#"{"weight": 3}"#, "--header", &condition];
+        let patch = [
+            "--request",
+            "PATCH",
+            "--data",
+            r#"{"weight": 3}"#,
+            "--header",
+            &condition,
+        ];
         let target = format!("/v1/backends?vip={WEB}&address={B1}");
         assert_eq!(client.ask(&patch, &target).status, 200);
         let second = client.ask(&patch, &target);
@@ -132,17 +188,26 @@ fn a_reload_tells_what_it_would_do() {
         let post = ["--request", "POST"];
         let line = format!("vip web: backend {B1}: removed");
         let dry = client.ask(&post, "/v1/reload?dry_run=true");
-        assert_eq!((dry.status, &dry.json()["changes"][0]), (200, &Value::from(&*line)));
+        assert_eq!(
+            (dry.status, &dry.json()["changes"][0]),
+            (200, &Value::from(&*line))
+        );
         let backends = |client: &Client| client.get("/v1/status")["vips"][0]["backends"].clone();
         assert_eq!(backends(&client).as_array().map(Vec::len), Some(3));
         let real = client.ask(&post, "/v1/reload");
-        assert_eq!((real.status, &real.json()["changes"][0]), (200, &Value::from(&*line)));
+        assert_eq!(
+            (real.status, &real.json()["changes"][0]),
+            (200, &Value::from(&*line))
+        );
         assert_eq!(backends(&client).as_array().map(Vec::len), Some(2));
         fs::write(&director.path, "[[vip]]\nname = 5\n").expect("the file");
         let refused = client.ask(&post, "/v1/reload");
         assert_eq!(refused.status, 422, "{refused:?}");
         let problems = refused.json()["problems"].to_string();
-        assert!(problems.contains("tunlb.toml:2: vip[0].name = 5"), "{problems}");
+        assert!(
+            problems.contains("tunlb.toml:2: vip[0].name = 5"),
+            "{problems}"
+        );
         let last = client.get("/v1/status")["director"]["config"]["last_reload"].clone();
         assert_eq!(last["ok"], false);
         director.director.stop();
@@ -179,11 +244,16 @@ fn others_stay_outside() {
             let director = site.run(&["-c", &path.display().to_string()]);
             let client = Client::of(&site.director, &director.0);
             let socket = client.socket.display();
-            let modes = site.director.sh(&format!("stat -c '%a %g' {socket} $(dirname {socket})"));
+            let modes = site
+                .director
+                .sh(&format!("stat -c '%a %g' {socket} $(dirname {socket})"));
             let owner = api_group.unwrap_or(0);
             assert_eq!(modes, format!("660 {owner}\n{folder} 0\n"));
             if is_machine() {
-                let may = [other(&site.director, &client, 65534), other(&site.director, &client, 4242)];
+                let may = [
+                    other(&site.director, &client, 65534),
+                    other(&site.director, &client, 4242),
+                ];
                 assert_eq!(may, [false, api_group.is_some()]);
             }
             director.stop();
@@ -196,7 +266,12 @@ fn others_stay_outside() {
 fn other(node: &Node, client: &Client, group: u32) -> bool {
     let curl = client.curl(&[], "/healthz");
     let mut command = node.command("setpriv");
-    command.args(["--reuid=65534", &format!("--regid={group}"), "--clear-groups", "--"]);
+    command.args([
+        "--reuid=65534",
+        &format!("--regid={group}"),
+        "--clear-groups",
+        "--",
+    ]);
     // What nsenter would do is done already.
     let words = curl.get_args().skip_while(|word| *word != "--").skip(1);
     command.args(words);
@@ -209,27 +284,47 @@ fn directors_of_one_host_have_each_their_own() {
         let site = Site::new(lab);
         let first = site.run_http();
         let client = Client::of(&site.director, &first.0);
-        let name = client.socket.file_name().expect("a name").to_string_lossy().into_owned();
-        assert!(name.starts_with("api-") && name.ends_with(".sock"), "{name}");
+        let name = client
+            .socket
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        assert!(
+            name.starts_with("api-") && name.ends_with(".sock"),
+            "{name}"
+        );
 
         let other_namespace = run_beside(&site.router, &[], "tunlb0");
         let other = Client::of(&site.router, &other_namespace);
         assert_ne!(other.socket, client.socket);
-        assert_eq!(other.get("/v1/status")["director"]["pid"], other_namespace.id());
+        assert_eq!(
+            other.get("/v1/status")["director"]["pid"],
+            other_namespace.id()
+        );
 
         // In the namespace of the first one: no API, no end.
         let second = run_beside(&site.director, &[], "tunlb1");
         let log = second.stderr();
-        assert!(log.contains("no API: ") && log.contains("is another process's"), "{log}");
+        assert!(
+            log.contains("no API: ") && log.contains("is another process's"),
+            "{log}"
+        );
         assert_eq!(client.get("/v1/status")["director"]["pid"], first.0.id());
         second.stop(Signal::Term);
 
         let path = client.socket.display().to_string();
         let refused = refused(lab, &site.director, &path);
-        assert!(refused.contains("director.api") && refused.contains("is another process's"), "{refused}");
+        assert!(
+            refused.contains("director.api") && refused.contains("is another process's"),
+            "{refused}"
+        );
 
         first.0.stop(Signal::Kill);
-        assert!(client.socket.exists(), "a killed director leaves its socket");
+        assert!(
+            client.socket.exists(),
+            "a killed director leaves its socket"
+        );
         let third = site.run_http();
         let again = Client::of(&site.director, &third.0);
         assert_eq!(again.socket, client.socket);
@@ -241,7 +336,15 @@ fn directors_of_one_host_have_each_their_own() {
 /// A director for another VIP.
 fn run_beside(node: &Node, arguments: &[&str], tun: &str) -> Process {
     let mut command = node.command(tunlb());
-    command.args(["run", "--vip", "10.0.0.102:80/tcp", "--backend", B1, "--tun", tun]);
+    command.args([
+        "run",
+        "--vip",
+        "10.0.0.102:80/tcp",
+        "--backend",
+        B1,
+        "--tun",
+        tun,
+    ]);
     command.args(arguments);
     node.start(&format!("{}-{tun}", node.name()), command, "forwarding")
 }
@@ -263,17 +366,30 @@ fn refused(lab: &Lab, node: &Node, path: &str) -> String {
 fn metrics_are_served_to_others_and_nothing_else() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let config = format!("[director]\nmetrics = \"0.0.0.0:9810\"\n{}", vip(HTTP, &ALL));
+        let config = format!(
+            "[director]\nmetrics = \"0.0.0.0:9810\"\n{}",
+            vip(HTTP, &ALL)
+        );
         let path = lab.file("metrics.toml", config);
         let director = site.run(&["-c", &path.display().to_string()]);
         let get = |target: &str| {
             let format = "--silent --write-out \\n%{http_code} --max-time 60";
-            let text = site.client.run(&format!("curl {format} http://10.0.1.2:9810{target}"));
+            let text = site
+                .client
+                .run(&format!("curl {format} http://10.0.1.2:9810{target}"));
             let (body, status) = text.rsplit_once('\n').expect("a status");
             (status.to_owned(), body.to_owned())
         };
-        assert!(get("/metrics").1.contains("# TYPE tunlb_snapshot_epoch gauge"));
-        for (target, status) in [("/healthz", "200"), ("/readyz", "200"), ("/v1/status", "404")] {
+        assert!(
+            get("/metrics")
+                .1
+                .contains("# TYPE tunlb_snapshot_epoch gauge")
+        );
+        for (target, status) in [
+            ("/healthz", "200"),
+            ("/readyz", "200"),
+            ("/v1/status", "404"),
+        ] {
             assert_eq!(get(target).0, status, "{target}");
         }
         director.stop();
@@ -305,13 +421,54 @@ fn abuse_costs_little_and_no_packet() {
         }
         let more = resident(&director.0).saturating_sub(before);
         assert!(more < 32 << 20, "{more} bytes more");
-        println!("figure: 1000 idle clients, a body of 10 MB and garbage: {} KiB more", more >> 10);
+        println!(
+            "figure: 1000 idle clients, a body of 10 MB and garbage: {} KiB more",
+            more >> 10
+        );
         let ended = abuse.wait();
         assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
         let sent = site.sent_by_client();
         site.wait_until_read(sent);
         let totals = director.stop();
-        assert_eq!((totals.sent().packets, totals.dropped()), (sent, 0), "{totals:?}");
+        assert_eq!(
+            (totals.sent().packets, totals.dropped()),
+            (sent, 0),
+            "{totals:?}"
+        );
+    });
+}
+
+/// The plain name may be configured: its folder is made, and what a killed director left there is replaced.
+#[test]
+fn a_path_that_is_configured() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let runtime = lab.no_file("user");
+        fs::create_dir(&runtime).expect("a folder");
+        let socket = runtime.join("tunlb/api.sock");
+        let socket_text = socket.display();
+        let config = format!("[director]\napi = \"{socket_text}\"\n{}", vip(HTTP, &ALL));
+        let file = lab.file("own.toml", config);
+        let start = || {
+            let mut command = site.director.command(tunlb());
+            command
+                .arg("run")
+                .arg("-c")
+                .arg(&file)
+                .env("XDG_RUNTIME_DIR", &runtime);
+            let director = site.director.start("own", command, "forwarding");
+            let client = Client::of(&site.director, &director);
+            assert_eq!(client.socket, socket);
+            client.get("/v1/status");
+            director
+        };
+        start().stop(Signal::Kill);
+        start().stop(Signal::Term);
+        assert!(!socket.exists());
+        site.director
+            .run(&format!("ln -s api-1.sock {socket_text}"));
+        start().stop(Signal::Term);
+        assert!(!socket.exists());
     });
 }
 
@@ -326,7 +483,10 @@ fn without_a_folder_it_runs_without_an_api() {
         command.env_remove("XDG_RUNTIME_DIR");
         let director = site.director.start("run", command, "forwarding");
         let log = director.stderr();
-        assert!(log.contains("no API: /run/tunlb: others may write to it"), "{log}");
+        assert!(
+            log.contains("no API: /run/tunlb: others may write to it"),
+            "{log}"
+        );
         assert_eq!(site.get(), "b1");
         director.stop(Signal::Term);
     });

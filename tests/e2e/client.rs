@@ -36,7 +36,9 @@ impl Client {
         let mut socket = None;
         wait_until("the API", || {
             let log = director.stderr();
-            let line = log.lines().find_map(|line| Some(line.split_once(AT)?.1.to_owned()));
+            let line = log
+                .lines()
+                .find_map(|line| Some(line.split_once(AT)?.1.to_owned()));
             socket = line;
             socket.is_some()
         });
@@ -49,7 +51,13 @@ impl Client {
     /// curl with these arguments.
     pub(crate) fn curl(&self, arguments: &[&str], target: &str) -> Command {
         let mut command = self.node.command("curl");
-        command.args(["--silent", "--show-error", "--max-time", "60", "--no-buffer"]);
+        command.args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "60",
+            "--no-buffer",
+        ]);
         command.arg("--unix-socket").arg(&self.socket);
         command.args(arguments).arg(format!("http://tunlb{target}"));
         command

@@ -32,6 +32,7 @@ mod logging;
 mod metrics;
 mod mtu;
 mod neighbour;
+mod operator;
 mod process;
 mod readme;
 mod refusals;
