@@ -231,10 +231,10 @@ mod tests {
     }
 
     fn next(body: &mut EventBody) -> Vec<(u64, String)> {
-        match poll(body) {
-            Poll::Ready(Some(text)) => events(&text),
-            other => panic!("{other:?}"),
-        }
+        let Poll::Ready(Some(text)) = poll(body) else {
+            panic!("no lines");
+        };
+        events(&text)
     }
 
     fn restored(ids: impl Iterator<Item = u64>) -> Vec<(u64, String)> {
