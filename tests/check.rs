@@ -395,12 +395,7 @@ fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
         .map(|(line, key, message)| (*line, key.as_str(), message.as_str()))
         .collect();
     let message = "not supported yet";
-    assert_eq!(
-        found,
-        [
-            (27, "vip[0].health.kind", message),
-        ]
-    );
+    assert_eq!(found, [(27, "vip[0].health.kind", message),]);
 }
 
 #[test]

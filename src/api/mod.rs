@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod model;
 mod numbers;
 mod overrides;
+mod packets;
 pub mod page;
 mod patience;
 mod problem;

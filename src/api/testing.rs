@@ -95,6 +95,7 @@ impl Fake {
             counters: Arc::clone(&counters),
             heartbeat: Arc::clone(&heartbeat),
             waker: Arc::clone(&waker),
+            flows: Arc::default(),
         };
         let identity = Identity {
             started: SystemTime::now(),
@@ -336,6 +337,8 @@ impl Answerer {
                 self.view.store(Arc::new(state.view()));
                 reply.send(Ok(state.generation));
             }
+            Ask::Capture { reply, .. } => reply.send(Ok(())),
+            Ask::StopCapture { reply, .. } => reply.send(Err("no capture runs".into())),
             Ask::Reload { options, reply, .. } => reply.send(match options.overrides {
                 crate::control::KeepOverrides::Yes => Ok(Reloaded {
                     generation: state.generation,

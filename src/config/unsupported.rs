@@ -4,11 +4,11 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::{Compat, Egress};
 use super::draft::{Datapath, Draft, Extra, HealthDraft, HealthKind};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
+use super::{Compat, Egress};
 use crate::director::{AllDown, BackendState, Echo, HashFields, Mss, Protocol};
 use crate::packet::EncapKind;
 

@@ -11,7 +11,6 @@ use std::num::NonZeroU32;
 use anyhow::{Context as _, Result, bail};
 use log::{debug, warn};
 
-
 use crate::config::Config;
 use crate::director::{Health, Roster, Snapshot, Vip, VipIndex, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
@@ -135,7 +134,9 @@ impl Paths {
             return "no route".to_owned();
         };
         let source = match path.source {
-            SourceRule::Fixed(source) if !source.is_unspecified() => format!(", outer source {source}"),
+            SourceRule::Fixed(source) if !source.is_unspecified() => {
+                format!(", outer source {source}")
+            }
             SourceRule::Fixed(_) | SourceRule::Entropy(_) => String::new(),
         };
         format!("by {}, MTU {mtu}{source}", Plain(&device.name))
@@ -223,7 +224,9 @@ impl Paths {
 
     fn configure_mtus(&self, snapshot: &Snapshot, vip: &Vip) {
         for &index in vip.backends() {
-            let mtu = snapshot.backend(index).and_then(|backend| self.mtu(backend.address));
+            let mtu = snapshot
+                .backend(index)
+                .and_then(|backend| self.mtu(backend.address));
             let mtus = snapshot.path_mtus();
             mtus.configure(index, mtu.and_then(NonZeroU32::new));
         }

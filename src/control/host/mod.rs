@@ -18,8 +18,8 @@ use crate::io::undo::{Step, Undo, UndoError};
 use crate::site::Paths;
 use neighbours::Neighbours;
 pub use preflight::HostSetup;
-use routes::{Guards, Routes};
 pub use routes::Wanted;
+use routes::{Guards, Routes};
 
 /// What control asks of the host.
 pub trait Host {
