@@ -511,7 +511,7 @@ fn flows_are_listed() {
         assert_eq!(text.lines().count(), 1 + of_b1, "{text}");
         let (code, text, stderr) = ended(&site.director, &["flows", "--limit", "7"]);
         assert_eq!((code, text.lines().count()), (0, 8), "{text}");
-        assert!(stderr.contains("there may be more"), "{stderr}");
+        assert!(stderr.contains("there are more"), "{stderr}");
         let (code, _, stderr) = ended(&site.director, &["flows", "--vip", "wbe"]);
         assert!(code == 2 && stderr.contains("wbe"), "{stderr}");
         director.director.stop();
