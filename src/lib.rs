@@ -7,7 +7,7 @@
 //! The layers, lowest first; each uses only those before it (`tests/layers.rs` holds them to it):
 //!
 //! - [`text`]: text of others on its way to a terminal or a shell.
-//! - [`packet`] and [`director`]: the sans-IO core. Bytes, a seed and `now` come in, values come out.
+//! - [`packet`], [`probe`] and [`director`]: the sans-IO core. Bytes, a seed and `now` come in, values come out.
 //! - [`config`]: a TOML file or flags become one validated [`config::Config`].
 //! - [`io`]: TUN, egress, netlink, sysctls. Knows packets, decides nothing about flows.
 //! - [`decap`]: the backend's userspace decapsulator.
@@ -32,5 +32,6 @@ pub mod director;
 pub mod doctor;
 pub mod io;
 pub mod packet;
+pub mod probe;
 pub mod site;
 pub mod text;
