@@ -38,7 +38,7 @@ echo = "reply"            # ICMP echo to this VIP: "reply", "forward", "drop"
 all_down = "forward"      # or "drop"
 
 [vip.health]
-kind = "tcp"              # "http" (path, status), "icmp", "none"; always through the tunnel
+kind = "tcp"              # "http", "tls", "dns", "udp", "ping", "external", "none"; always through the tunnel
 interval = "2s"
 timeout = "1s"
 rise = 2
@@ -400,7 +400,6 @@ fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
         [
             (6, "director.api", message),
             (7, "director.metrics", message),
-            (27, "vip[0].health.kind", message),
         ]
     );
 }

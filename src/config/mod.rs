@@ -10,6 +10,7 @@ mod draft;
 mod duration;
 mod file;
 mod flags;
+mod health;
 mod load;
 mod neighbour;
 mod problem;

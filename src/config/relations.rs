@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::Neighbour;
+use super::{Neighbour, health};
 use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft, service_text};
 use super::problem::{Fault, Problem, Site, Written};
 use super::problems::Collector;
@@ -20,6 +20,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     duplicate_names(&draft.vips, problems);
     duplicate_services(&draft.vips, problems);
     echo_of_each_address(draft, problems);
+    health::check(&draft.vips, problems);
     let vip_addresses = vip_addresses(&draft.vips);
     problems.extend(tun_with_neighbours(&draft.director));
     problems.extend(cpus_for_workers(&draft.director));

@@ -315,10 +315,6 @@ pub(super) fn socket_path(raw: Raw<'_>) -> Result<(), Fault> {
     absolute_path(raw, ACCEPTED)
 }
 
-pub(super) fn http_path(raw: Raw<'_>) -> Result<(), Fault> {
-    absolute_path(raw, "a path such as \"/health\"")
-}
-
 fn absolute_path(raw: Raw<'_>, accepted: &str) -> Result<(), Fault> {
     let text = text(&raw, accepted)?;
     if !text.starts_with('/') || text.contains(char::is_control) {
@@ -333,20 +329,6 @@ pub(super) fn listen_address(raw: Raw<'_>) -> Result<(), Fault> {
     parsed
         .map(|_| ())
         .map_err(|_| Fault::new("not an address and port", ACCEPTED))
-}
-
-pub(super) fn http_status(raw: Raw<'_>) -> Result<(), Fault> {
-    whole(raw, 100..=599, "").map(|_| ())
-}
-
-pub(super) fn probe_count(raw: Raw<'_>) -> Result<(), Fault> {
-    whole(raw, 1..=255, "").map(|_| ())
-}
-
-/// The interval or timeout of a probe.
-pub(super) fn probe_time(raw: Raw<'_>) -> Result<(), Fault> {
-    let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
-    duration::read(raw, bounds, "2s").map(|_| ())
 }
 
 /// How long a flow is remembered.
@@ -456,12 +438,6 @@ mod tests {
 
     #[test]
     fn bounds_of_durations() {
-        for text in ["1ms", "60m", "1h"] {
-            assert_eq!(probe_time(Raw::Text(text)), Ok(()), "{text}");
-        }
-        for text in ["0s", "2h", "3600001ms"] {
-            assert_eq!(message(probe_time(Raw::Text(text))), "out of range");
-        }
         for (text, seconds) in [("1s", 1), ("1000ms", 1), ("7d", 604_800)] {
             let expected = Ok(Duration::from_secs(seconds));
             assert_eq!(flow_timeout(Raw::Text(text)), expected, "{text}");
@@ -501,9 +477,6 @@ mod tests {
         assert!(socket_path(Raw::Text("api.sock")).is_err());
         assert_eq!(listen_address(Raw::Text("[::1]:9810")), Ok(()));
         assert!(listen_address(Raw::Text("9810")).is_err());
-        assert!(http_path(Raw::Text("health")).is_err());
-        assert!(http_status(Raw::Whole(99)).is_err());
-        assert!(probe_count(Raw::Whole(0)).is_err());
         assert!(hash_key(Raw::Text("00")).is_err());
     }
 }

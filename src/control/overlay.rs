@@ -431,7 +431,7 @@ impl fmt::Display for Override {
 pub const fn health_word(health: Health) -> &'static str {
     match health {
         Health::Healthy => "up",
-        Health::Unhealthy => "down",
+        Health::Unhealthy | Health::Doubtful => "down",
     }
 }
 
