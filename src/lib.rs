@@ -13,6 +13,7 @@
 //! - [`decap`]: the backend's userspace decapsulator.
 //! - [`doctor`]: gathers facts about a machine and judges them.
 //! - [`site`]: a configuration and this host's routes become a snapshot.
+//! - [`health`]: the thread that measures backends through their tunnels.
 //! - [`control`]: the one owner of what a running director runs by.
 //! - [`api`]: what a running director tells others, and takes from them.
 //! - [`daemon`]: the director's threads; the only place that joins `io` to `director`.
@@ -30,6 +31,7 @@ pub mod daemon;
 pub mod decap;
 pub mod director;
 pub mod doctor;
+pub mod health;
 pub mod io;
 pub mod packet;
 pub mod probe;

@@ -9,6 +9,7 @@ use super::events::EventLog;
 use super::overlay::{Author, Change, ChangeError};
 use super::view::{Identity, View};
 use crate::config::{Config, ConfigError};
+use crate::health::Reports;
 
 /// Takes one answer; must not wait.
 pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
@@ -44,6 +45,8 @@ pub enum Request {
         /// Once the workers forward by it.
         reply: Reply<Result<u64, ChangeError>>,
     },
+    /// To go by what was measured.
+    Health(Reports),
     /// To take all overrides back.
     ClearOverrides {
         /// Who asks.

@@ -14,6 +14,7 @@ mod command;
 mod converge;
 mod drains;
 pub mod events;
+mod health;
 pub mod host;
 pub mod overlay;
 mod pending;
@@ -36,10 +37,12 @@ pub use command::{
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
-use crate::director::{Health, Roster, Snapshot, VipIndex, VipSpec};
+use crate::director::{Roster, Snapshot, VipIndex, VipSpec};
+use crate::health::Gauges;
 use crate::site::Paths;
 use drains::Drains;
 use events::EventLog;
+use health::Measured;
 use host::{Host, Wanted};
 use overlay::Overlay;
 use pending::Pending;
@@ -59,13 +62,8 @@ struct State {
     effective: Arc<Config>,
     /// The ways to the backends of that.
     paths: Arc<Paths>,
-}
-
-impl State {
-    /// What is known of a backend's health.
-    fn health(&self, vip: &VipSpec, address: std::net::IpAddr) -> Health {
-        self.overlay.health(&vip.name, address).unwrap_or_default()
-    }
+    /// What probes found.
+    measured: Arc<Measured>,
 }
 
 /// The owner. `H` is the host that it works on.
@@ -81,6 +79,9 @@ pub struct Control<H> {
     /// Wakes the workers and whoever else reads what is published.
     wake: Box<dyn Fn() + Send>,
     generation: u64,
+    /// The number of what is measured.
+    plan: u64,
+    gauges: Arc<Gauges>,
     loaded: SystemTime,
     last_reload: Option<LastReload>,
     problems: Arc<[HostProblem]>,
@@ -128,6 +129,7 @@ impl Beginning {
         let paths = host.paths(&config)?;
         let state = State {
             effective: Arc::new(config.clone()),
+            measured: Arc::new(Measured::default().followed(&config)),
             config: Arc::new(config),
             overlay: Arc::default(),
             paths: Arc::new(paths),
@@ -183,12 +185,13 @@ impl Beginning {
             overlay: Arc::clone(&self.state.overlay),
             paths: Arc::clone(&self.state.paths),
             snapshot,
+            gauges: Arc::default(),
             counters: self.roster.counters().clone(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
         };
-        Control {
+        let mut control = Control {
             host,
             state: self.state,
             roster: self.roster,
@@ -198,12 +201,17 @@ impl Beginning {
             queue: VecDeque::new(),
             wake: Box::new(wake),
             generation: 1,
+            plan: 0,
+            gauges: Arc::default(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
             view: Arc::new(ArcSwap::from_pointee(view)),
             events,
-        }
+        };
+        control.measure();
+        control.show();
+        control
     }
 }
 
@@ -340,6 +348,7 @@ impl<H: Host> Control<H> {
             overlay: Arc::clone(&self.state.overlay),
             paths: Arc::clone(&self.state.paths),
             snapshot: Arc::clone(&current.snapshot),
+            gauges: Arc::clone(&self.gauges),
             counters: self.roster.counters().clone(),
             loaded: self.loaded,
             last_reload: self.last_reload.clone(),

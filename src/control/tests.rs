@@ -7,7 +7,8 @@ use super::overlay::{Action, Author, BackendName, Change, Edit, Edits};
 use super::view::HostProblem;
 use super::*;
 use crate::config::Config;
-use crate::director::{BackendState, Director, Seat, Takes};
+use crate::health::Plan;
+use crate::director::{BackendState, Director, Health, Seat, Takes};
 
 /// A host of which nothing is real: the tests say what it has, and see what is asked of it.
 #[derive(Debug, Default)]
@@ -15,6 +16,7 @@ struct Kernel {
     refuses: Option<&'static str>,
     fails_to_lead: bool,
     asked: Vec<String>,
+    plan: Plan,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -54,6 +56,11 @@ impl Host for FakeHost {
 
     fn answer(&mut self, _: &Config) -> Result<()> {
         self.0.borrow_mut().asked.push("answer".into());
+        Ok(())
+    }
+
+    fn measure(&mut self, plan: Plan) -> Result<()> {
+        self.0.borrow_mut().plan = plan;
         Ok(())
     }
 

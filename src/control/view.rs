@@ -8,6 +8,7 @@ use super::overlay::Overlay;
 use super::workers::WorkerLink;
 use crate::config::Config;
 use crate::director::{CounterReader, Snapshot};
+use crate::health::Gauges;
 use crate::site::Paths;
 
 /// What stays the same as long as the process runs.
@@ -38,6 +39,8 @@ pub struct View {
     pub paths: Arc<Paths>,
     /// What the workers forward by.
     pub snapshot: Arc<Snapshot>,
+    /// What is measured of the backends that are probed.
+    pub gauges: Arc<Gauges>,
     /// What they count, by the indices of that snapshot.
     pub counters: CounterReader,
     /// When the configuration was applied.

@@ -183,6 +183,18 @@ pub enum Close {
     Graceful,
 }
 
+impl Timing {
+    /// So many intervals without a verdict, and nothing is known any more.
+    const UNKNOWN_AFTER: u32 = 3;
+
+    /// How long what was found last may be taken for what is.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let interval = self.interval.max(self.edge).max(self.down);
+        interval.max(self.timeout) * Self::UNKNOWN_AFTER
+    }
+}
+
 impl Check {
     /// The default of `interval`.
     pub const INTERVAL: Duration = Duration::from_secs(2);

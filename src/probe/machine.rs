@@ -7,9 +7,6 @@ use std::time::Duration;
 use super::flaps::Flaps;
 use super::{Check, Initial, Moment, ProbeResult, Verdict};
 
-/// So many intervals without a verdict, and nothing is known any more.
-const UNKNOWN_AFTER: u32 = 3;
-
 /// What a backend is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Standing {
@@ -152,13 +149,7 @@ impl Machine {
     #[must_use]
     pub fn is_unknown(&self, now: Moment) -> bool {
         let silence = now.saturating_sub(self.verdict_at);
-        silence > self.patience()
-    }
-
-    fn patience(&self) -> Duration {
-        let timing = self.check.timing;
-        let interval = timing.interval.max(timing.edge).max(timing.down);
-        interval.max(timing.timeout) * UNKNOWN_AFTER
+        silence > self.check.timing.patience()
     }
 
     /// A probe ended. What it tips, if anything. A result that is no verdict tips nothing and counts for

@@ -39,6 +39,8 @@ pub const fn taken_for_healthy(_: &VipSpec, _: IpAddr) -> Health {
 struct Path {
     /// Where the outer source of its tunnels comes from.
     source: SourceRule,
+    /// The address that this host has towards it; `None` while there is no route.
+    own: Option<IpAddr>,
     /// Index of the device; `None` while there is no route.
     link: Option<u32>,
     /// Bytes that an outer packet may have; `None` while there is no route.
@@ -52,6 +54,8 @@ pub struct Paths {
     paths: BTreeMap<IpAddr, Path>,
     /// The host's devices, by index.
     links: BTreeMap<u32, Link>,
+    /// The host's addresses that others can answer to, each with the index of its device.
+    addresses: Vec<(u32, IpAddr)>,
 }
 
 impl Paths {
@@ -70,9 +74,12 @@ impl Paths {
     /// The host's devices, and no way yet.
     fn looked_up(netlink: &mut Netlink) -> Result<Self> {
         let links = netlink.links()?;
+        let addresses = netlink.addresses()?.into_iter();
+        let addresses = addresses.map(|held| (held.link, held.net.addr()));
         Ok(Self {
             paths: BTreeMap::new(),
             links: links.into_iter().map(|link| (link.index, link)).collect(),
+            addresses: addresses.filter(|(_, address)| is_reachable(*address)).collect(),
         })
     }
 
@@ -152,6 +159,20 @@ impl Paths {
         Some(self.paths.get(&backend)?.source)
     }
 
+    /// The address of this host by which it can itself reach a VIP through the tunnel to a backend, and that the
+    /// backend can answer to: that of the route to it, or, where the VIP is of the other family, one of the
+    /// same device, else of any. `None` where there is none.
+    #[must_use]
+    pub fn inner_source(&self, vip: IpAddr, backend: IpAddr) -> Option<IpAddr> {
+        let path = self.paths.get(&backend)?;
+        if vip.is_ipv4() == backend.is_ipv4() {
+            return path.own;
+        }
+        let of_family = || self.addresses.iter().filter(|(_, own)| own.is_ipv4() == vip.is_ipv4());
+        let there = of_family().find(|(link, _)| Some(*link) == path.link);
+        there.or_else(|| of_family().next()).map(|(_, own)| *own)
+    }
+
     /// The ways as the configuration alone has them: no backend has a route, and an outer source
     /// that is the kernel's choice stays the unspecified address. The same on every machine.
     #[must_use]
@@ -159,6 +180,7 @@ impl Paths {
         let backends = config.vips.iter().flat_map(|vip| &vip.backends);
         let path = |backend: IpAddr| Path {
             source: source_without_route(backend, config),
+            own: None,
             link: None,
             mtu: None,
         };
@@ -167,6 +189,7 @@ impl Paths {
                 .map(|backend| (backend.address, path(backend.address)))
                 .collect(),
             links: BTreeMap::new(),
+            addresses: Vec::new(),
         }
     }
 
@@ -265,6 +288,14 @@ impl Paths {
     }
 }
 
+/// Whether an address means this host beyond its own links.
+fn is_reachable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}
+
 fn overhead(encap: EncapKind, backend: IpAddr) -> u32 {
     u32::try_from(encap.overhead(&backend)).unwrap_or(u32::MAX)
 }
@@ -281,6 +312,7 @@ fn resolve(
     let Some(route) = route else {
         return Ok(Path {
             source: source_without_route(backend, config),
+            own: None,
             link: None,
             mtu: None,
         });
@@ -306,6 +338,7 @@ fn resolve(
             .or(preferred)
             .unwrap_or_else(|| chosen_by_kernel(backend)),
         mtu,
+        own: route.preferred_source,
         link: link.map(|link| link.index),
     })
 }

@@ -128,6 +128,15 @@ pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_type: u8) -> 
     }
 }
 
+/// Has an IPv4 socket's packets take only routes that need no gateway (SO_DONTROUTE, socket(7)), or of the scope of
+/// a link: the kernel looks them up with that scope.
+///
+/// # Errors
+/// The kernel's.
+pub fn route_by_link_scope(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_DONTROUTE, 1)
+}
+
 /// The cookie of a socket's network namespace: unique among all namespaces since the machine started
 /// (SO_NETNS_COOKIE; linux/net/core/net_namespace.c numbers them and reuses none).
 ///
