@@ -222,3 +222,6 @@ impl State {
         said.unwrap_or_else(|| self.measured.health(vip, address))
     }
 }
+
+#[cfg(test)]
+mod tests;
