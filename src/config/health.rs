@@ -87,7 +87,7 @@ impl Choice for HealthKind {
 
 impl Supported for HealthKind {
     fn is_supported(&self) -> bool {
-        matches!(self, Self::Tcp | Self::None)
+        *self != Self::Https
     }
 }
 

@@ -20,6 +20,7 @@ impl<H: Host> Control<H> {
         match request {
             Request::Change { change, by, reply } => self.change(&change, &by, reply),
             Request::Health(reports) => self.take_reports(&reports),
+            Request::Told { told, reply } => reply.send(self.take_told(told)),
             Request::ClearOverrides { by, reply } => self.clear_overrides(&by, reply),
         }
     }

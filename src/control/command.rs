@@ -9,7 +9,7 @@ use super::events::EventLog;
 use super::overlay::{Author, Change, ChangeError};
 use super::view::{Identity, View};
 use crate::config::{Config, ConfigError};
-use crate::health::Reports;
+use crate::health::{Reports, Told};
 
 /// Takes one answer; must not wait.
 pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
@@ -47,6 +47,13 @@ pub enum Request {
     },
     /// To go by what was measured.
     Health(Reports),
+    /// To have what others found of a backend count, where its check is "external".
+    Told {
+        /// What.
+        told: Told,
+        /// Once it is handed on.
+        reply: Reply<Result<(), ChangeError>>,
+    },
     /// To take all overrides back.
     ClearOverrides {
         /// Who asks.

@@ -12,8 +12,9 @@ use super::pending::{Pending, Then};
 use super::{Control, State};
 use crate::config::Config;
 use crate::director::{BackendState, Health, VipIndex, VipSpec};
-use crate::health::{Plan, Report, Reports};
-use crate::probe::{Check, Initial, OnUnhealthy, ProbeResult, ProbedBy, Probing, Target};
+use super::overlay::{BackendName, ChangeError};
+use crate::health::{Plan, Report, Reports, Told};
+use crate::probe::{Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, Target};
 
 /// What was measured of the backends that are probed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Measured {
     checks: BTreeMap<Target, Arc<Check>>,
     /// Those that are down, and what showed it.
     down: BTreeMap<Target, ProbeResult>,
+    /// Why, as far as that is known.
+    causes: BTreeMap<Target, Cause>,
     /// Whether rather this host is at fault, so that all count as healthy.
     suspects_itself: bool,
 }
@@ -52,7 +55,9 @@ impl Measured {
                 checks.insert(target, Arc::clone(check));
             }
         }
+        let causes = self.causes.iter().filter(|(target, _)| down.contains_key(target));
         Self {
+            causes: causes.map(|(target, cause)| (target.clone(), cause.clone())).collect(),
             checks,
             down,
             suspects_itself: self.suspects_itself,
@@ -90,9 +95,12 @@ impl Measured {
         }
         if report.standing.is_up() {
             self.down.remove(&report.target);
+            self.causes.remove(&report.target);
         } else {
             // What it was when it went down holds, so that flows do not move back and forth with results.
             self.down.entry(report.target.clone()).or_insert(report.result);
+            let cause = report.cause.iter();
+            self.causes.extend(cause.map(|cause| (report.target.clone(), cause.clone())));
         }
     }
 }
@@ -140,6 +148,7 @@ impl<H: Host> Control<H> {
         let before = std::mem::replace(&mut self.state.measured, Arc::new(measured));
         self.tell_suspicion(&before);
         self.tell_changes(&before, reports);
+        self.tell_causes(&before);
         let changed = self.vips_of(&before);
         if !changed.is_empty() {
             let state = self.state.clone();
@@ -212,6 +221,38 @@ impl<H: Host> Control<H> {
                 ..Happening::new(EventKind::HealthChanged, text)
             });
         }
+    }
+}
+
+impl<H: Host> Control<H> {
+    fn tell_causes(&self, before: &Measured) {
+        for (target, cause) in &self.state.measured.causes {
+            if before.causes.get(target) == Some(cause) {
+                continue;
+            }
+            let Target { vip, address } = target;
+            let text = format!("vip {vip}: backend {address}: {cause}");
+            warn!("{text}");
+            self.events.tell(Happening {
+                vip: Some(vip.to_string()),
+                backend: Some(*address),
+                codes: cause.codes.clone(),
+                ..Happening::new(EventKind::HealthChanged, text)
+            });
+        }
+    }
+
+    /// Has what others found of a backend count.
+    pub(super) fn take_told(&mut self, told: Told) -> Result<(), ChangeError> {
+        let is_external = |check: &Arc<Check>| check.kind == Kind::External;
+        if !self.state.measured.checks.get(&told.target).is_some_and(is_external) {
+            return Err(ChangeError::NotExternal(BackendName {
+                vip: told.target.vip.to_string(),
+                address: told.target.address,
+            }));
+        }
+        let heard = self.host.tell(told);
+        heard.map_err(|error| ChangeError::Refused(format!("{error:#}")))
     }
 }
 

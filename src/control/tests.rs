@@ -8,7 +8,7 @@ use super::view::HostProblem;
 use super::*;
 use crate::config::Config;
 use crate::director::{BackendState, Director, Health, Seat, Takes};
-use crate::health::Plan;
+use crate::health::{Plan, Told};
 
 /// A host of which nothing is real: the tests say what it has, and see what is asked of it.
 #[derive(Debug, Default)]
@@ -17,6 +17,7 @@ pub(super) struct Kernel {
     fails_to_lead: bool,
     asked: Vec<String>,
     pub(super) plan: Plan,
+    pub(super) told: Vec<Told>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -61,6 +62,11 @@ impl Host for FakeHost {
 
     fn measure(&mut self, plan: Plan) -> Result<()> {
         self.0.borrow_mut().plan = plan;
+        Ok(())
+    }
+
+    fn tell(&mut self, told: Told) -> Result<()> {
+        self.0.borrow_mut().told.push(told);
         Ok(())
     }
 
@@ -133,12 +139,12 @@ impl Fixture {
         self.control.go_on();
     }
 
-    fn answer<T: fmt::Debug + Send + 'static>(&self) -> Reply<T> {
+    pub(super) fn answer<T: fmt::Debug + Send + 'static>(&self) -> Reply<T> {
         let answers = Arc::clone(&self.answers);
         Reply::new(move |answer| answers.lock().unwrap().push(format!("{answer:?}")))
     }
 
-    fn answers(&self) -> Vec<String> {
+    pub(super) fn answers(&self) -> Vec<String> {
         std::mem::take(&mut *self.answers.lock().unwrap())
     }
 

@@ -1,71 +1,77 @@
 //! The loop: probes start when they are due, their packets leave, their answers come, their results change what
 //! backends are taken for, and what changed is reported. Nothing here waits for anything but the next event.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use log::{debug, trace};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::flight::{Ends, Flight, NotStarted, Start, connect};
+use super::echoes::{Echoes, Heard};
+use super::flight::{Aim, Flight};
 use super::forward::Forwarder;
+use super::inquest::Inquests;
 use super::plan::{Plan, Probed};
 use super::ports::Ports;
 use super::slots::Slots;
 use super::reset::reset_packet;
 use super::timers::{Due, Timers};
-use super::ways::{Way, Ways};
-use super::{Command, Report, Reporter, Reports, Snapshots};
+use super::ways::Ways;
+use super::{Command, Report, Reporter, Reports, Snapshots, Told};
 use crate::director::BackendIndex;
 use crate::io::egress::{RawEgress, SendError};
 use crate::io::ingress::Reading;
 use crate::io::tun::Queue;
-use crate::packet::{FlowKey, Protocol};
+use crate::packet::FlowKey;
 use crate::probe::{Board, Kind, Moment, ProbeResult, Target};
 
 const TUN: Token = Token(0);
 pub(super) const WAKE: Token = Token(1);
 
+const ICMP_V4: Token = Token(2);
+const ICMP_V6: Token = Token(3);
+
 /// The token of the flight with number 0.
-const FLIGHTS: usize = 2;
+pub(super) const FLIGHTS: usize = 4;
 
 /// Probes under way at once. Each has a socket.
 const MOST_IN_FLIGHT: usize = 4096;
-
-/// Ports that are tried for one probe.
-const PORT_ATTEMPTS: u32 = 64;
 
 /// What changed is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Engine {
-    poll: Poll,
+    pub(super) poll: Poll,
     queue: Queue,
-    forwarder: Forwarder<RawEgress>,
-    snapshots: Snapshots,
+    pub(super) forwarder: Forwarder<RawEgress>,
+    pub(super) snapshots: Snapshots,
     inbox: Receiver<Command>,
     report: Reporter,
-    plan: Plan,
-    board: Board,
+    pub(super) plan: Plan,
+    pub(super) board: Board,
     /// Positions of the plan that a probe is under way for.
     busy: HashSet<usize>,
-    ports: Ports,
-    flights: Slots<Flight>,
-    ways: Ways,
-    timers: Timers,
-    serial: u64,
+    /// Until when what others told holds.
+    told: HashMap<Target, Moment>,
+    pub(super) echoes: Echoes,
+    pub(super) inquests: Inquests,
+    pub(super) ports: Ports,
+    pub(super) flights: Slots<Flight>,
+    pub(super) ways: Ways,
+    pub(super) timers: Timers,
+    pub(super) serial: u64,
     /// What changed and is not reported yet.
-    changed: HashSet<Target>,
+    pub(super) changed: HashSet<Target>,
     suspects_itself: bool,
     /// When the last report was made.
     reported: Moment,
     epoch: Instant,
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 impl Engine {
@@ -81,6 +87,9 @@ impl Engine {
         poll.registry().register(&mut source, TUN, Interest::READABLE)?;
         let seed = RandomState::new().hash_one(0);
         Ok(Self {
+            echoes: Echoes::open(poll.registry(), [ICMP_V4, ICMP_V6], seed)?,
+            inquests: Inquests::default(),
+            told: HashMap::new(),
             poll,
             queue,
             forwarder: Forwarder::new(RawEgress::open()?, longest),
@@ -116,8 +125,10 @@ impl Engine {
             }
             // Answers before timers: one that came in time while this thread was held up counts.
             for event in &events {
-                if let Some(number) = event.token().0.checked_sub(FLIGHTS) {
-                    self.go_on(number);
+                match event.token() {
+                    TUN | WAKE => {}
+                    ICMP_V4 | ICMP_V6 => self.listen(),
+                    Token(number) => self.go_on(number - FLIGHTS),
                 }
             }
             if self.hear().is_break() {
@@ -129,7 +140,7 @@ impl Engine {
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.epoch.elapsed()
     }
 
@@ -145,6 +156,7 @@ impl Engine {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Measure(plan) => self.follow(plan),
+                Command::Told(told) => self.take_told(&told),
                 Command::Stop => return std::ops::ControlFlow::Break(()),
             }
         }
@@ -158,6 +170,7 @@ impl Engine {
             self.end(number, now);
         }
         self.busy.clear();
+        self.inquests.clear();
         let wanted = plan.probed.iter();
         let wanted = wanted.map(|probed| (probed.target.clone(), probed.check.clone()));
         self.board.follow(wanted, now);
@@ -166,11 +179,9 @@ impl Engine {
         self.changed = self.board.iter().map(|(target, _)| target.clone()).collect();
         self.suspects_itself = self.board.suspects_itself();
         for (position, probed) in self.plan.probed.iter().enumerate() {
-            if probed.check.kind != Kind::External {
-                let interval = probed.check.timing.edge.min(probed.check.timing.interval);
-                let at = now + probed.target.phase(self.seed, interval);
-                self.timers.set(at, Due::Start(self.plan.number, position));
-            }
+            let interval = probed.check.timing.edge.min(probed.check.timing.interval);
+            let at = now + probed.target.phase(self.seed, interval);
+            self.timers.set(at, Due::Start(self.plan.number, position));
         }
     }
 
@@ -179,7 +190,8 @@ impl Engine {
         while let Some((at, due)) = self.timers.take(now) {
             match due {
                 Due::Start(plan, position) if plan == self.plan.number => self.start(position, now),
-                Due::Start(..) => {}
+                Due::Inquest(plan, position) if plan == self.plan.number => self.inquire(position, now),
+                Due::Start(..) | Due::Inquest(..) => {}
                 Due::Timeout(number, serial) => self.time_out(number, serial, at),
             }
         }
@@ -190,11 +202,18 @@ impl Engine {
         let Some(probed) = self.plan.probed.get(position).cloned() else {
             return;
         };
+        if probed.check.kind == Kind::External {
+            return self.miss(position, &probed, now);
+        }
         if !self.busy.insert(position) {
             return;
         }
         let outcome = if self.flights.len() < MOST_IN_FLIGHT {
-            self.take_off(position, &probed, now)
+            let aim = Aim::Probe {
+                plan: self.plan.number,
+                position,
+            };
+            self.take_off(aim, &probed, now)
         } else {
             Err(ProbeResult::NoFd)
         };
@@ -203,63 +222,48 @@ impl Engine {
         }
     }
 
-    fn take_off(&mut self, position: usize, probed: &Probed, now: Moment) -> Result<(), ProbeResult> {
-        let source = probed.source.ok_or(ProbeResult::NoSource)?;
-        let protocol = Protocol::Tcp;
-        for _ in 0..PORT_ATTEMPTS.min(self.ports.len()) {
-            let port = self.ports.next(source, probed.destination, protocol);
-            let ends = Ends {
-                source,
-                port,
-                destination: probed.destination,
-            };
-            let flow = ends.flow(protocol);
-            if self.ways.has(&flow) {
-                continue;
-            }
-            match connect(&ends, probed.check.close) {
-                Ok(connection) => {
-                    self.serial += 1;
-                    let start = Start {
-                        plan: self.plan.number,
-                        position,
-                        serial: self.serial,
-                        flow,
-                        backend: probed.backend,
-                        started: now,
-                        deadline: now + probed.check.timing.timeout,
-                    };
-                    return self.launch(Flight::new(start, connection));
-                }
-                Err(NotStarted::PortTaken) => {}
-                Err(NotStarted::For(result)) => return Err(result),
-            }
+    /// What others were to tell and did not.
+    fn miss(&mut self, position: usize, probed: &Probed, now: Moment) {
+        let is_overdue = self.told.get(&probed.target).is_some_and(|until| *until <= now);
+        if is_overdue {
+            self.conclude(position, ProbeResult::NoAnswer, now);
+        } else {
+            let at = now + probed.check.timing.interval;
+            self.timers.set(at, Due::Start(self.plan.number, position));
         }
-        Err(ProbeResult::NoPort)
     }
 
-    fn launch(&mut self, mut flight: Flight) -> Result<(), ProbeResult> {
-        let number = self.flights.next();
-        flight
-            .register(self.poll.registry(), Token(FLIGHTS + number))
-            .map_err(|_| ProbeResult::NoFd)?;
-        let way = Way {
-            backend: flight.backend,
-            serial: flight.serial,
-            flight: Some(number),
+    /// What others found.
+    fn take_told(&mut self, told: &Told) {
+        let now = self.now();
+        let place = |probed: &Probed| probed.target == told.target && probed.check.kind == Kind::External;
+        let Some(position) = self.plan.probed.iter().position(place) else {
+            return;
         };
-        self.ways.begin(flight.flow, way);
-        self.timers.set(flight.deadline, Due::Timeout(number, flight.serial));
-        self.flights.insert(flight);
-        Ok(())
+        self.told.insert(told.target.clone(), now + told.holds);
+        self.observe(position, told.result, now);
     }
 
-    fn go_on(&mut self, number: usize) {
+    pub(super) fn go_on(&mut self, number: usize) {
         let Some(flight) = self.flights.get_mut(number) else {
             return;
         };
         if let Some(result) = flight.go_on() {
             self.land(number, result);
+        }
+    }
+
+    fn listen(&mut self) {
+        for heard in self.echoes.receive() {
+            match heard {
+                Heard::Echo(number) => self.land(number, ProbeResult::Ok),
+                Heard::Error(flow, result) => {
+                    let flight = self.ways.flight_of(&flow);
+                    if let Some(flight) = flight.and_then(|number| self.flights.get_mut(number)) {
+                        flight.evidence = Some(result);
+                    }
+                }
+            }
         }
     }
 
@@ -274,12 +278,13 @@ impl Engine {
         } else if !flight.was_sent {
             ProbeResult::NotSent
         } else {
-            flight.evidence.unwrap_or(ProbeResult::NoAnswer)
+            let known = flight.timed_out().or(flight.evidence);
+            known.unwrap_or(ProbeResult::NoAnswer)
         };
+        flight.abort();
         let half_open = flight.sequence.filter(|_| !flight.is_connected());
-        let (flow, backend) = (flight.flow, flight.backend);
-        if let Some(sequence) = half_open {
-            self.reset(&flow, backend, sequence.wrapping_add(1));
+        if let (Some(sequence), Some(flow)) = (half_open, flight.flow) {
+            self.reset(&flow, flight.backend, sequence.wrapping_add(1));
         }
         self.land(number, result);
     }
@@ -289,30 +294,64 @@ impl Engine {
         if let Some(packet) = reset_packet(flow, sequence) {
             let snapshot = (self.snapshots)();
             self.forwarder
-                .send_made(&packet, backend, &snapshot, |_, error| trace!("reset not sent: {error}"));
+                .send_made(&packet, backend, &snapshot, |error| trace!("reset not sent: {error}"));
         }
     }
 
     /// A probe found something.
     fn land(&mut self, number: usize, result: ProbeResult) {
         let now = self.now();
-        if let Some(flight) = self.end(number, now)
-            && flight.plan == self.plan.number
-        {
-            self.conclude(flight.position, result, flight.started);
+        let Some(flight) = self.end(number, now) else {
+            return;
+        };
+        match flight.aim {
+            Aim::Probe { plan, position } if plan == self.plan.number => {
+                let is_hinted = flight.evidence.is_some();
+                self.conclude(position, result, flight.started);
+                if is_hinted {
+                    self.hurry(position, now);
+                }
+            }
+            Aim::Probe { .. } => {}
+            Aim::Inquest(inquest, question) => self.answer(inquest, question, result),
+        }
+    }
+
+    /// An error was heard that anybody could have sent: the next probe shows what is true.
+    fn hurry(&mut self, position: usize, now: Moment) {
+        let target = self.plan.probed.get(position).map(|probed| &probed.target);
+        let machine = target.and_then(|target| self.board.of(target));
+        if machine.is_some_and(|machine| machine.standing().is_up()) {
+            self.timers.set(now, Due::Start(self.plan.number, position));
         }
     }
 
     /// Closes a flight's socket.
-    fn end(&mut self, number: usize, now: Moment) -> Option<Flight> {
+    pub(super) fn end(&mut self, number: usize, now: Moment) -> Option<Flight> {
         let flight = self.flights.remove(number)?;
-        self.ways.end(flight.flow, flight.serial, now);
+        if let Some(flow) = flight.flow {
+            self.ways.end(flow, flight.serial, now);
+        }
+        if let Some(sequence) = flight.echo() {
+            self.echoes.end(sequence);
+        }
         Some(flight)
     }
 
     /// What a result changes, and when the next probe starts.
     fn conclude(&mut self, position: usize, result: ProbeResult, started: Moment) {
         self.busy.remove(&position);
+        self.observe(position, result, started);
+        let Some(probed) = self.plan.probed.get(position) else {
+            return;
+        };
+        if let Some(machine) = self.board.of(&probed.target) {
+            let next = (started + machine.interval()).max(self.now());
+            self.timers.set(next, Due::Start(self.plan.number, position));
+        }
+    }
+
+    fn observe(&mut self, position: usize, result: ProbeResult, started: Moment) {
         let Some(probed) = self.plan.probed.get(position) else {
             return;
         };
@@ -323,30 +362,12 @@ impl Engine {
             return;
         };
         trace!("{} {}: {result}", target.vip, target.address);
-        let wall = SystemTime::now();
-        probed.gauge.update(|seen| {
-            seen.streak = machine.streak();
-            seen.changes = machine.changes();
-            seen.last = Some(super::gauge::LastProbe {
-                result,
-                at: wall,
-                took: now.saturating_sub(started),
-            });
-            seen.counts[result as usize] += 1;
-            seen.held_until = machine.held_until(now).map(|until| wall + until.saturating_sub(now));
-            if result.verdict().is_some() {
-                seen.verdict_at = Instant::now();
-            }
-            if turn.is_some() {
-                seen.standing = machine.standing();
-                seen.since = wall;
-            }
-        });
-        let next = (started + machine.interval()).max(now);
-        self.timers.set(next, Due::Start(self.plan.number, position));
-        if turn.is_some() {
-            self.changed.insert(target.clone());
-            self.suspects_itself = self.board.suspects_itself();
+        probed.gauge.record(machine, result, started, now);
+        let Some(turn) = turn else { return };
+        self.changed.insert(target.clone());
+        self.suspects_itself = self.board.suspects_itself();
+        if turn.is_edge() && !turn.to.is_up() {
+            self.timers.set(now, Due::Inquest(self.plan.number, position));
         }
     }
 
@@ -373,15 +394,19 @@ impl Engine {
 
     /// The kernel refused a packet: without a way to the backend clients' packets have none either.
     fn not_sent(&mut self, flow: &FlowKey, error: SendError) {
-        let result = match error {
+        let result = Self::meaning(error);
+        debug!("a probe, {flow}: {error}");
+        if let Some(number) = self.ways.flight_of(flow) {
+            self.land(number, result);
+        }
+    }
+
+    pub(super) const fn meaning(error: SendError) -> ProbeResult {
+        match error {
             SendError::Unreachable(_) => ProbeResult::Unreachable,
             SendError::TooBig | SendError::Full | SendError::Refused(_) | SendError::Other(_) => {
                 ProbeResult::NotSent
             }
-        };
-        debug!("a probe, {flow}: {error}");
-        if let Some(number) = self.ways.flight_of(flow) {
-            self.land(number, result);
         }
     }
 
@@ -402,6 +427,7 @@ impl Engine {
                 standing: machine.standing(),
                 result: machine.last().map_or(ProbeResult::NoVerdict, |last| last.result),
                 streak: machine.streak(),
+                cause: self.inquests.cause(target).filter(|_| !machine.standing().is_up()),
             })
         });
         let reports = Reports {

@@ -1,41 +1,75 @@
 //! One probe under way: its socket, and how far it got.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use mio::event::Source;
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
+use super::talk::Talk;
 use crate::director::BackendIndex;
 use crate::io::sys;
 use crate::packet::{FlowKey, Protocol};
-use crate::probe::{Close, Moment, ProbeResult};
+use crate::probe::{Moment, ProbeResult};
 
-/// A probe under way.
+/// A probe under way, or a question that follows one.
 #[derive(Debug)]
 pub(super) struct Flight {
-    /// Which plan's position it is for.
-    pub(super) plan: u64,
-    pub(super) position: usize,
+    pub(super) aim: Aim,
     /// Tells it from others that had its number.
     pub(super) serial: u64,
-    /// As its packets have it.
-    pub(super) flow: FlowKey,
+    /// As its packets out of the probe device have it; `None` for those that do not come out of it.
+    pub(super) flow: Option<FlowKey>,
     pub(super) backend: BackendIndex,
     pub(super) started: Moment,
     pub(super) deadline: Moment,
-    /// Whether one of its packets came out of the probe device.
+    /// Whether one of its packets came out of the probe device, or need not.
     pub(super) was_sent: bool,
     /// Of its SYN.
     pub(super) sequence: Option<u32>,
     /// What was heard of it beside an answer.
     pub(super) evidence: Option<ProbeResult>,
-    connection: TcpStream,
+    carrier: Carrier,
+    talk: Option<Talk>,
+    /// Bytes of the request that the kernel took.
+    written: usize,
     connected: bool,
+}
+
+/// What a flight is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// The backend at a position of the plan of that number.
+    Probe {
+        plan: u64,
+        position: usize,
+    },
+    /// A question of the inquest of that number.
+    Inquest(usize, Question),
+}
+
+/// What follows a probe that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// TCP to the backend's own address.
+    Direct,
+    /// An echo request to it.
+    DirectPing,
+    /// An echo request to the VIP through the tunnel.
+    TunnelPing,
+}
+
+/// What carries it.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+    /// An echo request with that sequence number.
+    Echo(u16),
 }
 
 /// Why a probe did not start.
@@ -67,14 +101,25 @@ impl Ends {
     }
 }
 
+/// How a socket is set up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Its packets are to come out of the probe device.
+    pub(super) through_tunnel: bool,
+    /// It ends by a reset, and holds the last acknowledgement of the handshake back: the service's accept() does not
+    /// return for a connection that nothing follows.
+    pub(super) unheard: bool,
+}
+
 /// Begins a connection.
-pub(super) fn connect(ends: &Ends, close: Close) -> Result<TcpStream, NotStarted> {
-    let socket = Socket::new(Domain::for_address(ends.destination), Type::STREAM.nonblocking(), None)
-        .map_err(|error| NotStarted::For(no_socket(&error)))?;
-    prepare(&socket, ends.destination.is_ipv4(), close)
-        .map_err(|_| NotStarted::For(ProbeResult::NotSent))?;
-    let own = SocketAddr::new(ends.source, ends.port);
-    socket.bind(&own.into()).map_err(|error| not_bound(&error))?;
+pub(super) fn connect(ends: &Ends, manner: Manner) -> Result<TcpStream, NotStarted> {
+    let socket = socket(ends, Type::STREAM, manner.through_tunnel)?;
+    if manner.unheard {
+        let prepared = socket
+            .set_tcp_quickack(false)
+            .and_then(|()| socket.set_linger(Some(Duration::ZERO)));
+        prepared.map_err(|_| NotStarted::For(ProbeResult::NotSent))?;
+    }
     match socket.connect(&ends.destination.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -83,17 +128,22 @@ pub(super) fn connect(ends: &Ends, close: Close) -> Result<TcpStream, NotStarted
     Ok(TcpStream::from_std(socket.into()))
 }
 
-/// The last acknowledgement of a handshake is held back, and the end is a reset: the service's accept() does not
-/// return for a connection that nothing follows.
-fn prepare(socket: &Socket, is_v4: bool, close: Close) -> io::Result<()> {
-    if is_v4 {
-        sys::route_by_link_scope(socket.as_fd())?;
+/// A socket for datagrams to and from that destination alone.
+pub(super) fn exchange(ends: &Ends) -> Result<UdpSocket, NotStarted> {
+    let socket = socket(ends, Type::DGRAM, true)?;
+    socket.connect(&ends.destination.into()).map_err(|error| not_bound(&error))?;
+    Ok(UdpSocket::from_std(socket.into()))
+}
+
+fn socket(ends: &Ends, kind: Type, through_tunnel: bool) -> Result<Socket, NotStarted> {
+    let socket = Socket::new(Domain::for_address(ends.destination), kind.nonblocking(), None)
+        .map_err(|error| NotStarted::For(no_socket(&error)))?;
+    if through_tunnel && ends.destination.is_ipv4() {
+        sys::route_by_link_scope(socket.as_fd()).map_err(|_| NotStarted::For(ProbeResult::NotSent))?;
     }
-    if close == Close::Reset {
-        socket.set_tcp_quickack(false)?;
-        socket.set_linger(Some(Duration::ZERO))?;
-    }
-    Ok(())
+    let own = SocketAddr::new(ends.source, ends.port);
+    socket.bind(&own.into()).map_err(|error| not_bound(&error))?;
+    Ok(socket)
 }
 
 fn no_socket(error: &io::Error) -> ProbeResult {
@@ -112,39 +162,38 @@ fn not_bound(error: &io::Error) -> NotStarted {
     }
 }
 
-/// What is known of a probe when it starts.
-#[derive(Debug)]
-pub(super) struct Start {
-    pub(super) plan: u64,
-    pub(super) position: usize,
-    pub(super) serial: u64,
-    pub(super) flow: FlowKey,
-    pub(super) backend: BackendIndex,
-    pub(super) started: Moment,
-    pub(super) deadline: Moment,
-}
-
 impl Flight {
-    pub(super) fn new(start: Start, connection: TcpStream) -> Self {
+    /// One that begins now.
+    pub(super) fn new(
+        (aim, serial): (Aim, u64),
+        (flow, backend): (Option<FlowKey>, BackendIndex),
+        (started, deadline): (Moment, Moment),
+        (carrier, talk): (Carrier, Option<Talk>),
+    ) -> Self {
         Self {
-            plan: start.plan,
-            position: start.position,
-            serial: start.serial,
-            flow: start.flow,
-            backend: start.backend,
-            started: start.started,
-            deadline: start.deadline,
-            was_sent: false,
+            aim,
+            serial,
+            flow,
+            backend,
+            started,
+            deadline,
+            was_sent: flow.is_none(),
             sequence: None,
             evidence: None,
-            connection,
+            carrier,
+            talk,
+            written: 0,
             connected: false,
         }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.connection.register(registry, token, interest)
+        match &mut self.carrier {
+            Carrier::Tcp(stream) => stream.register(registry, token, interest),
+            Carrier::Udp(socket) => socket.register(registry, token, Interest::READABLE),
+            Carrier::Echo(_) => Ok(()),
+        }
     }
 
     /// Whether a SYN was answered.
@@ -152,19 +201,94 @@ impl Flight {
         self.connected
     }
 
+    /// The sequence number of its echo request.
+    pub(super) const fn echo(&self) -> Option<u16> {
+        match self.carrier {
+            Carrier::Echo(sequence) => Some(sequence),
+            Carrier::Tcp(_) | Carrier::Udp(_) => None,
+        }
+    }
+
+    /// What is known when the time is over, beside that no answer came.
+    pub(super) fn timed_out(&self) -> Option<ProbeResult> {
+        self.talk.as_ref()?.timed_out()
+    }
+
+    /// Has the connection end by a reset: nothing more is expected of the other end.
+    pub(super) fn abort(&self) {
+        if let Carrier::Tcp(stream) = &self.carrier {
+            // Where it fails, the connection ends as any other.
+            SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
+        }
+    }
+
     /// Goes on as far as it can; what it found, once that is known.
     pub(super) fn go_on(&mut self) -> Option<ProbeResult> {
+        match &self.carrier {
+            Carrier::Tcp(_) => self.go_on_by_tcp(),
+            Carrier::Udp(_) => self.go_on_by_udp(),
+            Carrier::Echo(_) => Some(ProbeResult::Ok),
+        }
+    }
+
+    fn go_on_by_tcp(&mut self) -> Option<ProbeResult> {
+        let Carrier::Tcp(stream) = &mut self.carrier else {
+            return None;
+        };
         if !self.connected {
-            match self.connection.take_error() {
+            match stream.take_error() {
                 Ok(None) => {}
                 Ok(Some(error)) | Err(error) => return Some(failure(&error, ProbeResult::Refused)),
             }
-            if self.connection.peer_addr().is_err() {
+            if stream.peer_addr().is_err() {
                 return None; // not yet
             }
             self.connected = true;
         }
-        Some(ProbeResult::Ok)
+        let Some(talk) = &mut self.talk else {
+            return Some(ProbeResult::Ok);
+        };
+        while let Some(rest @ [_, ..]) = talk.request().get(self.written..) {
+            match stream.write(rest) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Some(failure(&error, ProbeResult::Reset)),
+            }
+        }
+        let mut buffer = [0; 8192];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Some(talk.closed()),
+                Ok(length) => {
+                    if let Some(result) = talk.read(&buffer[..length]) {
+                        return Some(result);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) => {
+                    let reset = failure(&error, ProbeResult::Reset);
+                    return Some(talk.timed_out().unwrap_or(reset));
+                }
+            }
+        }
+    }
+
+    fn go_on_by_udp(&mut self) -> Option<ProbeResult> {
+        let (Carrier::Udp(socket), Some(talk)) = (&self.carrier, &mut self.talk) else {
+            return None;
+        };
+        if self.written == 0 {
+            self.written = 1; // once
+            if let Err(error) = socket.send(talk.request()) {
+                return Some(failure(&error, ProbeResult::Refused));
+            }
+        }
+        let mut buffer = [0; 8192];
+        match socket.recv(&mut buffer) {
+            Ok(length) => talk.read(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(failure(&error, ProbeResult::Refused)),
+        }
     }
 }
 
@@ -173,6 +297,7 @@ fn failure(error: &io::Error, reset: ProbeResult) -> ProbeResult {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => reset,
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => ProbeResult::Unreachable,
+        Some(libc::EPERM | libc::EACCES) => ProbeResult::NotSent,
         _ => ProbeResult::NoAnswer,
     }
 }

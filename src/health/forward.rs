@@ -6,7 +6,7 @@ use std::io;
 use crate::director::{BackendIndex, Snapshot};
 use crate::io::egress::{Egress, SendError, Sent};
 use crate::io::ingress::{Ingress, Reading};
-use crate::packet::{Burst, Entropy, FlowKey, Outgoing, Packet, Piece};
+use crate::packet::{Burst, Entropy, FlowKey, Meta, Outgoing, Packet, Piece};
 
 /// Encapsulates and sends.
 #[derive(Debug)]
@@ -48,14 +48,14 @@ impl<E: Egress> Forwarder<E> {
         ingress: &mut impl Ingress,
         snapshot: &Snapshot,
         mut way: impl FnMut(&FlowKey, &Packet<'_>) -> Option<BackendIndex>,
-        failed: impl FnMut(&FlowKey, SendError),
+        mut failed: impl FnMut(&FlowKey, SendError),
     ) -> io::Result<Reading> {
         self.begin();
         let reading = ingress.fill(&mut self.burst)?;
         for frame in 0..self.burst.len() {
             self.take(frame, snapshot, &mut way);
         }
-        self.send(snapshot, failed);
+        self.send(snapshot, |flow, error| flow.into_iter().for_each(|flow| failed(flow, error)));
         Ok(reading)
     }
 
@@ -65,7 +65,7 @@ impl<E: Egress> Forwarder<E> {
         packet: &[u8],
         backend: BackendIndex,
         snapshot: &Snapshot,
-        failed: impl FnMut(&FlowKey, SendError),
+        mut failed: impl FnMut(SendError),
     ) {
         self.begin();
         self.burst.fit(packet.len());
@@ -73,8 +73,17 @@ impl<E: Egress> Forwarder<E> {
         let Some(room) = room.get_mut(..packet.len()) else { return };
         room.copy_from_slice(packet);
         self.burst.push(packet.len());
-        self.take(0, snapshot, &mut |_, _| Some(backend));
-        self.send(snapshot, failed);
+        let Ok(packet) = Packet::parse(self.burst.packet(0)) else {
+            return;
+        };
+        // As a worker does with what has no ports.
+        let hash = match packet.flow() {
+            Some(flow) => snapshot.flow_hash(&flow),
+            None => snapshot.client_hash(packet.source()),
+        };
+        let meta = packet.meta();
+        self.leave(0, backend, meta, hash);
+        self.send(snapshot, |_, error| failed(error));
     }
 
     fn begin(&mut self) {
@@ -96,29 +105,112 @@ impl<E: Egress> Forwarder<E> {
         let Some(backend) = way(&flow, &packet) else {
             return;
         };
+        let meta = packet.meta();
+        self.leave(frame, backend, meta, snapshot.flow_hash(&flow));
+        self.flows.push(flow);
+    }
+
+    fn leave(&mut self, frame: usize, backend: BackendIndex, meta: Meta, flow_hash: u64) {
         self.identification = self.identification.wrapping_add(1);
         self.outgoing.push(Outgoing {
             frame,
             piece: Piece::Whole,
             tunnel: backend.tunnel(),
-            meta: packet.meta(),
+            meta,
             entropy: Entropy {
-                flow_hash: snapshot.flow_hash(&flow),
+                flow_hash,
                 identification: self.identification,
             },
         });
-        self.flows.push(flow);
     }
 
-    fn send(&mut self, snapshot: &Snapshot, mut failed: impl FnMut(&FlowKey, SendError)) {
+    fn send(&mut self, snapshot: &Snapshot, mut failed: impl FnMut(Option<&FlowKey>, SendError)) {
         self.results.clear();
         self.results.resize(self.outgoing.len(), Ok(()));
         self.egress
             .send(&mut self.burst, &mut self.outgoing, snapshot, &mut self.results);
-        for (flow, sent) in self.flows.iter().zip(&self.results) {
+        for (position, sent) in self.results.iter().enumerate() {
             if let Err(error) = sent {
-                failed(flow, *error);
+                failed(self.flows.get(position), *error);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::daemon::pipeline::MemoryPipeline;
+    use crate::director::{Director, Roster, Seat, Timestamp};
+    use crate::io::egress::MemoryEgress;
+    use crate::io::ingress::MemoryIngress;
+    use crate::packet::Protocol;
+    use crate::site::{Paths, taken_for_healthy};
+
+    /// A director of one VIP with one backend.
+    fn snapshot(vip: &str, backend: &str, encap: &str) -> Arc<Snapshot> {
+        let text = format!(
+            "[director.encap]\n{encap}\n[[vip]]\naddress = \"{vip}\"\nbackend = [{{ address = \"{backend}\" }}]\n"
+        );
+        let config = Config::parse("f", &text).unwrap();
+        let paths = Paths::without_routes(&config);
+        Arc::new(paths.snapshot(&config, &mut Roster::default(), taken_for_healthy).unwrap())
+    }
+
+    /// What a client sends and what a probe sends become the same packets: outer source, entropy, TTL and all.
+    #[test]
+    fn probes_leave_as_clients_packets_do() {
+        for (vip, backend, source, encap) in [
+            ("10.0.0.100", "10.0.1.11", "10.0.1.2", "kind = \"ipip\""),
+            ("10.0.0.100", "10.0.1.11", "10.0.1.2", "source = \"172.16.0.0/16\"\nttl = 7"),
+            ("10.0.0.100", "2001:db8:1::11", "10.0.1.2", "kind = \"gue\""),
+            ("2001:db8::100", "10.0.1.11", "2001:db8::2", "kind = \"gue\"\nsource = \"10.0.0.9\""),
+            ("2001:db8::100", "2001:db8:1::11", "2001:db8::2", "kind = \"ipip\""),
+        ] {
+            let snapshot = snapshot(vip, backend, encap);
+            let packets: Vec<_> = (40_000..40_050)
+                .map(|port| {
+                    let flow = FlowKey {
+                        source: source.parse().unwrap(),
+                        destination: vip.parse().unwrap(),
+                        source_port: port,
+                        destination_port: 80,
+                        protocol: Protocol::Tcp,
+                    };
+                    let mut packet = super::super::reset::reset_packet(&flow, 1).unwrap();
+                    if vip.contains('.') {
+                        packet[6] |= 0x40; // DF, as the kernel's TCP sets it
+                        packet[1] = 0xb8;
+                        let sum = crate::packet::checksum::checksum(&[&packet[..10], &[0, 0], &packet[12..20]].concat());
+                        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+                    }
+                    packet
+                })
+                .collect();
+            let seat = Seat {
+                worker: 0,
+                workers: 1,
+                seed: [3; 4],
+            };
+            let mut pipeline = MemoryPipeline::in_memory(Director::new(Arc::clone(&snapshot), &seat));
+            let data: Vec<_> = packets
+                .iter()
+                .flat_map(|packet| pipeline.pass(packet, Timestamp::START).emitted)
+                .collect();
+            let (index, _) = snapshot.backends().next().unwrap();
+            let mut forwarder = Forwarder::new(MemoryEgress::default(), 1500);
+            let mut ingress = MemoryIngress::default();
+            ingress.packets.extend(packets);
+            let way = |_: &FlowKey, _: &Packet<'_>| Some(index);
+            let failed = |_: &FlowKey, error| panic!("{error}");
+            let reading = forwarder.turn(&mut ingress, &snapshot, way, failed).unwrap();
+            assert_eq!(reading, Reading::Empty);
+            let probes: Vec<_> = forwarder.egress.packets.drain(..).map(|(_, bytes)| bytes).collect();
+            assert_eq!(data.len(), 50);
+            assert_eq!(probes, data, "{vip} {backend} {encap}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::probe::{Check, Initial, ProbeResult, Standing, Target};
+use crate::probe::{Cause, Check, Initial, Machine, Moment, ProbeResult, Standing, Target};
 
 /// What was measured of one backend: written by the thread of health checks, read by any.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Seen {
     pub streak: u32,
     /// The last probe.
     pub last: Option<LastProbe>,
+    /// Why it fails, as far as that is known.
+    pub cause: Option<Cause>,
     /// Until when it is held down, because it changed too often.
     pub held_until: Option<SystemTime>,
     /// Probes that ended, by the number of their result.
@@ -60,6 +62,7 @@ impl Gauge {
             changes: 0,
             streak: 0,
             last: None,
+            cause: None,
             held_until: None,
             counts: [0; ProbeResult::ALL.len()],
             verdict_at: Instant::now(),
@@ -82,9 +85,35 @@ impl Gauge {
         self.lock().clone()
     }
 
-    /// Changes what others read.
-    pub(super) fn update(&self, change: impl FnOnce(&mut Seen)) {
-        change(&mut self.lock());
+    /// A probe ended.
+    pub(super) fn record(&self, machine: &Machine, result: ProbeResult, started: Moment, now: Moment) {
+        let wall = SystemTime::now();
+        let mut seen = self.lock();
+        if seen.standing != machine.standing() {
+            seen.standing = machine.standing();
+            seen.since = wall;
+        }
+        if seen.standing.is_up() {
+            seen.cause = None;
+        }
+        seen.streak = machine.streak();
+        seen.changes = machine.changes();
+        seen.held_until = machine.held_until(now).map(|until| wall + until.saturating_sub(now));
+        seen.counts[result as usize] += 1;
+        seen.last = Some(LastProbe {
+            result,
+            at: wall,
+            took: now.saturating_sub(started),
+        });
+        if result.verdict().is_some() {
+            seen.verdict_at = Instant::now();
+        }
+    }
+
+    /// Why it fails became known.
+    pub(super) fn explain(&self, cause: Option<Cause>) {
+        let mut seen = self.lock();
+        seen.cause = cause.filter(|_| !seen.standing.is_up());
     }
 
     /// Whether so long no probe proved anything that nothing is known.

@@ -10,20 +10,25 @@
 //! [`engine`] is the loop; [`plan`] is what is to be measured; [`gauge`] is where others read what was.
 
 mod device;
+mod echoes;
 mod engine;
 mod flight;
 mod forward;
 pub mod gauge;
+mod inquest;
 mod plan;
 mod ports;
 mod reset;
 mod slots;
+mod take_off;
+mod talk;
 mod timers;
 mod ways;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use log::{error, warn};
@@ -32,7 +37,7 @@ use mio::{Poll, Waker};
 use crate::director::Snapshot;
 use crate::io::netlink::Netlink;
 use crate::io::undo::Undo;
-use crate::probe::{ProbeResult, Standing, Target};
+use crate::probe::{Cause, ProbeResult, Standing, Target};
 use device::ProbeDevice;
 use engine::Engine;
 pub use gauge::{Gauge, Gauges, Seen};
@@ -60,6 +65,19 @@ pub struct Report {
     pub result: ProbeResult,
     /// Verdicts of that kind in a row.
     pub streak: u32,
+    /// Why it fails, once that is known.
+    pub cause: Option<Cause>,
+}
+
+/// What others found of a backend whose check is "external".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Which.
+    pub target: Target,
+    /// What they found.
+    pub result: ProbeResult,
+    /// After that, silence counts as no answer.
+    pub holds: Duration,
 }
 
 /// Where the thread finds what the workers forward by.
@@ -94,6 +112,7 @@ struct Running {
 #[derive(Debug)]
 enum Command {
     Measure(Plan),
+    Told(Told),
     Stop,
 }
 
@@ -172,6 +191,18 @@ impl Health {
             waker,
             thread,
         })
+    }
+
+    /// Has what others found count.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn tell(&self, told: Told) -> Result<()> {
+        let running = self.running.as_ref().context("nothing is measured")?;
+        if running.commands.send(Command::Told(told)).is_err() {
+            anyhow::bail!("the thread of health checks has ended");
+        }
+        running.waker.wake().context("cannot wake the thread of health checks")
     }
 
     /// Ends the thread; its device goes with it.

@@ -12,6 +12,8 @@ pub(super) enum Due {
     Timeout(usize, u64),
     /// A backend is to be probed: its position in the plan of that number.
     Start(u64, usize),
+    /// Why it fails is to be asked: the same.
+    Inquest(u64, usize),
 }
 
 #[derive(Debug, Default)]

@@ -500,6 +500,12 @@ mod tests {
         "kind = \"none\"",
         "port = 80",
         "port = 80\nclose = \"graceful\"\nrise = 1\nfall = 7\ninitial = \"unhealthy\"\non_unhealthy = \"keep\"",
+        "kind = \"http\"\nport = 80\npath = \"/h?a=%20\"\nhost = \"www.example.net\"\nstatus = \"200-204\"\nbody = \"up\\n\"",
+        "kind = \"tls\"\nport = 443\nhost = \"www.example.net\"",
+        "kind = \"udp\"\nport = 9\npayload = \"00ff\"\nexpect = \"0XX1\"",
+        "kind = \"dns\"\nport = 53\nquery = \"example.net\"\ntype = \"TXT\"\nprotocol = \"tcp\"",
+        "kind = \"ping\"\nsize = 1400\nsource = \"192.0.2.9\"",
+        "kind = \"external\"\nfall = 1",
         "port = 80\ninterval = \"100ms\"\ninterval_edge = \"50ms\"\ninterval_down = \"5s\"\ntimeout = \"3s\"",
     ];
 

@@ -29,6 +29,7 @@ impl Fixture {
             standing,
             result,
             streak: 3,
+            cause: None,
         };
         self.control.ask(Request::Health(Reports {
             plan,
@@ -158,4 +159,53 @@ fn a_vip_goes_by_the_probes_of_another() {
     let takes: Vec<_> = fixture.takes().into_iter().map(|(_, takes)| takes).collect();
     use crate::director::Takes::{KnownFlows, NewFlows, Nothing};
     assert_eq!(takes, [NewFlows, Nothing, NewFlows, KnownFlows]);
+}
+
+#[test]
+fn a_cause_is_told_once_with_its_rows() {
+    let mut fixture = Fixture::new(&two(""));
+    fixture.report(A, ProbeResult::NoAnswer);
+    let cause = Cause {
+        text: "no answer through the tunnel".into(),
+        codes: vec!["B5", "B10"],
+    };
+    let epoch = |fixture: &Fixture| fixture.control.view().load().snapshot.epoch();
+    let before = epoch(&fixture);
+    for _ in 0..2 {
+        let plan = fixture.plan_number();
+        fixture.control.ask(Request::Health(Reports {
+            plan,
+            changes: vec![Report {
+                target: target(A),
+                standing: Standing::Unhealthy,
+                result: ProbeResult::NoAnswer,
+                streak: 4,
+                cause: Some(cause.clone()),
+            }],
+            suspects_itself: false,
+        }));
+    }
+    assert_eq!(fixture.kinds(), ["health_changed", "health_changed"]);
+    let events = fixture.control.events.after(1, 9);
+    assert_eq!(events[0].what.codes, ["B5", "B10"]);
+    assert!(events[0].what.text.contains("(B5, B10); run `tunlb doctor`"), "{:?}", events[0]);
+    assert_eq!(epoch(&fixture), before, "no flow goes another way");
+}
+
+#[test]
+fn others_may_measure_where_the_file_says_so() {
+    let told = Told {
+        target: target(A),
+        result: ProbeResult::Ok,
+        holds: Duration::from_secs(9),
+    };
+    for (health, taken) in [("", false), ("kind = \"external\"", true)] {
+        let mut fixture = Fixture::new(&two(health));
+        let reply = fixture.answer();
+        let told = told.clone();
+        fixture.control.ask(Request::Told { told, reply });
+        let answer = fixture.answers().remove(0);
+        assert_eq!(answer.starts_with("Ok"), taken, "{answer}");
+        assert_eq!(fixture.kernel.borrow().told.len(), usize::from(taken));
+    }
 }

@@ -12,7 +12,7 @@ use log::warn;
 
 use super::view::HostProblem;
 use crate::config::Config;
-use crate::health::{Health, Plan};
+use crate::health::{Health, Plan, Told};
 use crate::io::netlink::Netlink;
 use crate::io::tun::{Offloads, Queue, TunDevice};
 use crate::io::undo::{Step, Undo, UndoError};
@@ -72,6 +72,12 @@ pub trait Host {
     /// # Errors
     /// The kernel's.
     fn measure(&mut self, plan: Plan) -> Result<()>;
+
+    /// Hands on what others found of a backend that is measured from outside.
+    ///
+    /// # Errors
+    /// Nothing is measured.
+    fn tell(&mut self, told: Told) -> Result<()>;
 
     /// The TUN's MTU in bytes.
     fn device_mtu(&self) -> u32;
@@ -216,6 +222,10 @@ impl Host for ThisHost {
             Some(health) => health.measure(plan, &mut self.netlink, &mut self.undo),
             None => Ok(()),
         }
+    }
+
+    fn tell(&mut self, told: Told) -> Result<()> {
+        self.health.as_ref().context("nothing is measured")?.tell(told)
     }
 
     fn device_mtu(&self) -> u32 {
