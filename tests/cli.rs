@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "check",
     "completions",
     "decap",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 10] = [
     "explain",
     "help",
     "man",
+    "probe",
     "replay",
     "run",
     "undo",

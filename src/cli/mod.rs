@@ -17,6 +17,7 @@ pub mod help;
 mod log_line;
 pub mod man;
 mod output;
+pub mod probe;
 pub mod replay;
 pub mod run;
 mod size;
@@ -107,6 +108,7 @@ impl Cli {
             | Command::Explain(_)
             | Command::Help(_)
             | Command::Man(_)
+            | Command::Probe(_)
             | Command::Replay(_)
             | Command::Undo(_) => None,
         }
@@ -161,6 +163,12 @@ pub enum Command {
     /// To read it at once: tunlb man | man -l -
     #[command(override_usage = "tunlb man [DIR]")]
     Man(man::Args),
+    /// From here through the tunnels to the backends: where does a packet die on its way?
+    ///
+    /// Sends probes to the VIPs through the tunnel of each backend, as a director does, and asks each backend
+    /// directly, too. Runs beside a director, or on a host without one. Needs CAP_NET_ADMIN and CAP_NET_RAW.
+    #[command(override_usage = "tunlb probe [OPTIONS] -c <FILE>")]
+    Probe(probe::Args),
     /// Send a capture through the director's core, offline; needs no privileges
     ///
     /// Decides as `tunlb run` would, by the clock of the capture, and prints what became of the packets.
@@ -209,6 +217,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(args),
         Command::Help(args) => help::run(args),
         Command::Man(args) => man::run(args),
+        Command::Probe(args) => probe::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),
         Command::Undo(args) => undo::run(args),

@@ -383,7 +383,13 @@ fn probing(vip: &VipDraft, health: &HealthDraft, problems: &mut Collector) {
         let belongs = match kind {
             HealthKind::None => false,
             HealthKind::External => matches!(*key, "interval" | "rise" | "fall" | "initial"),
-            _ => kinds.is_none_or(|(_, kinds)| kinds.contains(&kind)),
+            HealthKind::Tcp
+            | HealthKind::Http
+            | HealthKind::Tls
+            | HealthKind::Https
+            | HealthKind::Dns
+            | HealthKind::Udp
+            | HealthKind::Ping => kinds.is_none_or(|(_, kinds)| kinds.contains(&kind)),
         };
         if !belongs {
             let message = format!("has no effect while kind is \"{word}\"");

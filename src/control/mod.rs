@@ -94,7 +94,7 @@ pub struct Control<H> {
 enum Work {
     Request(Request),
     /// A configuration that was read.
-    Reload(Reload),
+    Reload(Box<Reload>),
     /// The kernel says that something of this host changed.
     Converge,
 }
@@ -258,7 +258,7 @@ impl<H: Host> Control<H> {
 
     /// Applies a configuration that was read, or says why the old one stays.
     pub fn reload(&mut self, reload: Reload) {
-        self.work(Work::Reload(reload));
+        self.work(Work::Reload(Box::new(reload)));
     }
 
     /// Looks at the host again: the kernel says that something changed.
@@ -292,7 +292,7 @@ impl<H: Host> Control<H> {
             self.publisher.free(&self.roster);
             match self.queue.pop_front() {
                 Some(Work::Request(request)) => self.begin_request(request),
-                Some(Work::Reload(reload)) => self.begin_reload(reload),
+                Some(Work::Reload(reload)) => self.begin_reload(*reload),
                 Some(Work::Converge) => self.begin_converging(),
                 None => break,
             }

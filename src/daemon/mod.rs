@@ -44,7 +44,6 @@ use crate::health::{Health, NotTaken};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
 use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
-use crate::io::netlink::PROBE_METRIC;
 use crate::io::tun::Queue;
 use crate::io::undo;
 use hops::{CurrentHops, HopWatch};
@@ -339,7 +338,7 @@ fn health(config: &Config, shared: &Shared) -> Health {
         events.try_send(ask).map_err(|_| NotTaken)
     };
     let snapshots = move || Arc::clone(&current.load().snapshot);
-    Health::new(&config.director.tun, PROBE_METRIC, Box::new(snapshots), Box::new(report))
+    Health::new(&config.director.tun, Box::new(snapshots), Box::new(report))
 }
 
 fn watch_hops(config: &Config, shared: &Shared) -> Result<Option<HopWatch>> {

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use anyhow::{Context as _, Result};
 
 use super::Plan;
+use super::plan::Apart;
 use crate::io::netlink::{Netlink, ProbeRoute};
 use crate::io::sysctl::Sysctl;
 use crate::io::tun::{Offloads, Queue, TunDevice};
@@ -29,7 +30,7 @@ pub(super) struct ProbeDevice {
     name: String,
     index: u32,
     mtu: u32,
-    metric: u32,
+    apart: Apart,
     routes: BTreeSet<ProbeRoute>,
     takes_v6: bool,
 }
@@ -38,7 +39,7 @@ impl ProbeDevice {
     /// Opens the device, without routes.
     pub(super) fn open(
         name: &str,
-        metric: u32,
+        apart: Apart,
         mtu: u32,
         netlink: &mut Netlink,
         undo: &mut Undo,
@@ -51,7 +52,7 @@ impl ProbeDevice {
             name: opened.name,
             index: opened.index,
             mtu,
-            metric,
+            apart,
             routes: BTreeSet::new(),
             takes_v6: false,
         };
@@ -73,7 +74,7 @@ impl ProbeDevice {
             netlink.set_mtu(self.index, plan.mtu)?;
             self.mtu = plan.mtu;
         }
-        let wanted: BTreeSet<_> = plan.routes(self.metric).collect();
+        let wanted: BTreeSet<_> = plan.routes(self.apart).collect();
         let gone: Vec<_> = self.routes.difference(&wanted).copied().collect();
         for route in gone {
             self.remove(route, undo)?;

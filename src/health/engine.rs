@@ -16,10 +16,10 @@ use super::echoes::{Echoes, Heard};
 use super::flight::{Aim, Flight};
 use super::forward::Forwarder;
 use super::inquest::Inquests;
-use super::plan::{Plan, Probed};
+use super::plan::{Apart, Plan, Probed};
 use super::ports::Ports;
-use super::slots::Slots;
 use super::reset::reset_packet;
+use super::slots::Slots;
 use super::timers::{Due, Timers};
 use super::ways::Ways;
 use super::{Command, Report, Reporter, Reports, Snapshots, Told};
@@ -45,9 +45,17 @@ const MOST_IN_FLIGHT: usize = 4096;
 /// What changed is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What joins the loop to others.
+pub(super) struct Outside {
+    pub(super) inbox: Receiver<Command>,
+    pub(super) snapshots: Snapshots,
+    pub(super) report: Reporter,
+}
+
 pub(super) struct Engine {
     pub(super) poll: Poll,
     queue: Queue,
+    pub(super) apart: Apart,
     pub(super) forwarder: Forwarder<RawEgress>,
     pub(super) snapshots: Snapshots,
     inbox: Receiver<Command>,
@@ -79,12 +87,12 @@ impl Engine {
         poll: Poll,
         queue: Queue,
         longest: usize,
-        inbox: Receiver<Command>,
-        snapshots: Snapshots,
-        report: Reporter,
+        outside: Outside,
+        apart: Apart,
     ) -> io::Result<Self> {
         let mut source = SourceFd(&queue.as_raw_fd());
-        poll.registry().register(&mut source, TUN, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut source, TUN, Interest::READABLE)?;
         let seed = RandomState::new().hash_one(0);
         Ok(Self {
             echoes: Echoes::open(poll.registry(), [ICMP_V4, ICMP_V6], seed)?,
@@ -92,10 +100,11 @@ impl Engine {
             told: HashMap::new(),
             poll,
             queue,
-            forwarder: Forwarder::new(RawEgress::open()?, longest),
-            snapshots,
-            inbox,
-            report,
+            forwarder: Forwarder::new(RawEgress::open()?, longest, apart.tos),
+            apart,
+            snapshots: outside.snapshots,
+            inbox: outside.inbox,
+            report: outside.report,
             plan: Plan::default(),
             board: Board::default(),
             busy: HashSet::new(),
@@ -119,25 +128,30 @@ impl Engine {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
-            match self.poll.poll(&mut events, self.patience()) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            // Answers before timers: one that came in time while this thread was held up counts.
-            for event in &events {
-                match event.token() {
-                    TUN | WAKE => {}
-                    ICMP_V4 | ICMP_V6 => self.listen(),
-                    Token(number) => self.go_on(number - FLIGHTS),
-                }
-            }
+            self.turn(&mut events)?;
             if self.hear().is_break() {
                 return Ok(());
             }
-            self.work_off_timers();
-            self.forward()?;
             self.tell();
         }
+    }
+
+    /// Waits for the next event, and does all that is due.
+    pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        match self.poll.poll(events, self.patience()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        // Answers before timers: one that came in time while this thread was held up counts.
+        for event in &*events {
+            match event.token() {
+                TUN | WAKE => {}
+                ICMP_V4 | ICMP_V6 => self.listen(),
+                Token(number) => self.go_on(number - FLIGHTS),
+            }
+        }
+        self.work_off_timers();
+        self.forward()
     }
 
     pub(super) fn now(&self) -> Moment {
@@ -148,7 +162,9 @@ impl Engine {
     fn patience(&self) -> Option<Duration> {
         let now = self.now();
         let timer = self.timers.next().map(|at| at.saturating_sub(now));
-        let report = self.has_news().then(|| (self.reported + REPORT_INTERVAL).saturating_sub(now));
+        let report = self
+            .has_news()
+            .then(|| (self.reported + REPORT_INTERVAL).saturating_sub(now));
         [timer, report].into_iter().flatten().min()
     }
 
@@ -174,9 +190,12 @@ impl Engine {
         let wanted = plan.probed.iter();
         let wanted = wanted.map(|probed| (probed.target.clone(), probed.check.clone()));
         self.board.follow(wanted, now);
-        self.forwarder.fit(plan.mtu as usize);
-        self.plan = plan;
-        self.changed = self.board.iter().map(|(target, _)| target.clone()).collect();
+        self.adopt(plan);
+        self.changed = self
+            .board
+            .iter()
+            .map(|(target, _)| target.clone())
+            .collect();
         self.suspects_itself = self.board.suspects_itself();
         for (position, probed) in self.plan.probed.iter().enumerate() {
             let interval = probed.check.timing.edge.min(probed.check.timing.interval);
@@ -185,12 +204,20 @@ impl Engine {
         }
     }
 
+    /// What is probed from now on; nothing starts by itself.
+    pub(super) fn adopt(&mut self, plan: Plan) {
+        self.forwarder.fit(plan.mtu as usize);
+        self.plan = plan;
+    }
+
     fn work_off_timers(&mut self) {
         let now = self.now();
         while let Some((at, due)) = self.timers.take(now) {
             match due {
                 Due::Start(plan, position) if plan == self.plan.number => self.start(position, now),
-                Due::Inquest(plan, position) if plan == self.plan.number => self.inquire(position, now),
+                Due::Inquest(plan, position) if plan == self.plan.number => {
+                    self.inquire(position, now)
+                }
                 Due::Start(..) | Due::Inquest(..) => {}
                 Due::Timeout(number, serial) => self.time_out(number, serial, at),
             }
@@ -224,7 +251,10 @@ impl Engine {
 
     /// What others were to tell and did not.
     fn miss(&mut self, position: usize, probed: &Probed, now: Moment) {
-        let is_overdue = self.told.get(&probed.target).is_some_and(|until| *until <= now);
+        let is_overdue = self
+            .told
+            .get(&probed.target)
+            .is_some_and(|until| *until <= now);
         if is_overdue {
             self.conclude(position, ProbeResult::NoAnswer, now);
         } else {
@@ -236,7 +266,8 @@ impl Engine {
     /// What others found.
     fn take_told(&mut self, told: &Told) {
         let now = self.now();
-        let place = |probed: &Probed| probed.target == told.target && probed.check.kind == Kind::External;
+        let place =
+            |probed: &Probed| probed.target == told.target && probed.check.kind == Kind::External;
         let Some(position) = self.plan.probed.iter().position(place) else {
             return;
         };
@@ -268,7 +299,11 @@ impl Engine {
     }
 
     fn time_out(&mut self, number: usize, serial: u64, at: Moment) {
-        let Some(flight) = self.flights.get(number).filter(|flight| flight.serial == serial) else {
+        let Some(flight) = self
+            .flights
+            .get(number)
+            .filter(|flight| flight.serial == serial)
+        else {
             return;
         };
         let now = self.now();
@@ -294,7 +329,9 @@ impl Engine {
         if let Some(packet) = reset_packet(flow, sequence) {
             let snapshot = (self.snapshots)();
             self.forwarder
-                .send_made(&packet, backend, &snapshot, |error| trace!("reset not sent: {error}"));
+                .send_made(&packet, backend, &snapshot, |error| {
+                    trace!("reset not sent: {error}")
+                });
         }
     }
 
@@ -347,7 +384,8 @@ impl Engine {
         };
         if let Some(machine) = self.board.of(&probed.target) {
             let next = (started + machine.interval()).max(self.now());
-            self.timers.set(next, Due::Start(self.plan.number, position));
+            self.timers
+                .set(next, Due::Start(self.plan.number, position));
         }
     }
 
@@ -367,7 +405,8 @@ impl Engine {
         self.changed.insert(target.clone());
         self.suspects_itself = self.board.suspects_itself();
         if turn.is_edge() && !turn.to.is_up() {
-            self.timers.set(now, Due::Inquest(self.plan.number, position));
+            self.timers
+                .set(now, Due::Inquest(self.plan.number, position));
         }
     }
 
@@ -376,11 +415,17 @@ impl Engine {
         loop {
             let snapshot = (self.snapshots)();
             let mut failures = Vec::new();
+            let is_alone = self.apart == Apart::DIRECTOR;
             let (ways, flights) = (&mut self.ways, &mut self.flights);
             let reading = self.forwarder.turn(
                 &mut self.queue,
                 &snapshot,
-                |flow, packet| ways.of(flow, packet, flights, &snapshot),
+                |flow, packet| {
+                    let known = ways.of(flow, packet, flights);
+                    // One that no probe sent, of a program of this host's that asks for such a route, goes where a
+                    // client's would; beside a director that is the director's business.
+                    known.or_else(|| is_alone.then(|| Ways::by_ring(flow, &snapshot)).flatten())
+                },
                 |flow, error| failures.push((*flow, error)),
             )?;
             for (flow, error) in failures {
@@ -425,9 +470,14 @@ impl Engine {
             Some(Report {
                 target: target.clone(),
                 standing: machine.standing(),
-                result: machine.last().map_or(ProbeResult::NoVerdict, |last| last.result),
+                result: machine
+                    .last()
+                    .map_or(ProbeResult::NoVerdict, |last| last.result),
                 streak: machine.streak(),
-                cause: self.inquests.cause(target).filter(|_| !machine.standing().is_up()),
+                cause: self
+                    .inquests
+                    .cause(target)
+                    .filter(|_| !machine.standing().is_up()),
             })
         });
         let reports = Reports {

@@ -61,6 +61,10 @@ pub(super) enum Question {
     DirectPing,
     /// An echo request to the VIP through the tunnel.
     TunnelPing,
+    /// One as long as what fits the tunnel.
+    FullPing,
+    /// The probe itself.
+    Probe,
 }
 
 /// What carries it.
@@ -104,8 +108,8 @@ impl Ends {
 /// How a socket is set up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    /// Its packets are to come out of the probe device.
-    pub(super) through_tunnel: bool,
+    /// Its packets are to come out of the probe device, which they find by that TOS.
+    pub(super) through_tunnel: Option<u8>,
     /// It ends by a reset, and holds the last acknowledgement of the handshake back: the service's accept() does not
     /// return for a connection that nothing follows.
     pub(super) unheard: bool,
@@ -129,17 +133,19 @@ pub(super) fn connect(ends: &Ends, manner: Manner) -> Result<TcpStream, NotStart
 }
 
 /// A socket for datagrams to and from that destination alone.
-pub(super) fn exchange(ends: &Ends) -> Result<UdpSocket, NotStarted> {
-    let socket = socket(ends, Type::DGRAM, true)?;
+pub(super) fn exchange(ends: &Ends, tos: u8) -> Result<UdpSocket, NotStarted> {
+    let socket = socket(ends, Type::DGRAM, Some(tos))?;
     socket.connect(&ends.destination.into()).map_err(|error| not_bound(&error))?;
     Ok(UdpSocket::from_std(socket.into()))
 }
 
-fn socket(ends: &Ends, kind: Type, through_tunnel: bool) -> Result<Socket, NotStarted> {
+fn socket(ends: &Ends, kind: Type, through_tunnel: Option<u8>) -> Result<Socket, NotStarted> {
     let socket = Socket::new(Domain::for_address(ends.destination), kind.nonblocking(), None)
         .map_err(|error| NotStarted::For(no_socket(&error)))?;
-    if through_tunnel && ends.destination.is_ipv4() {
-        sys::route_by_link_scope(socket.as_fd()).map_err(|_| NotStarted::For(ProbeResult::NotSent))?;
+    if let Some(tos) = through_tunnel.filter(|_| ends.destination.is_ipv4()) {
+        let routed = sys::route_by_link_scope(socket.as_fd());
+        let routed = routed.and_then(|()| socket.set_tos_v4(tos.into()));
+        routed.map_err(|_| NotStarted::For(ProbeResult::NotSent))?;
     }
     let own = SocketAddr::new(ends.source, ends.port);
     socket.bind(&own.into()).map_err(|error| not_bound(&error))?;

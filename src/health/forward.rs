@@ -6,6 +6,7 @@ use std::io;
 use crate::director::{BackendIndex, Snapshot};
 use crate::io::egress::{Egress, SendError, Sent};
 use crate::io::ingress::{Ingress, Reading};
+use crate::packet::checksum;
 use crate::packet::{Burst, Entropy, FlowKey, Meta, Outgoing, Packet, Piece};
 
 /// Encapsulates and sends.
@@ -18,11 +19,13 @@ pub(super) struct Forwarder<E> {
     results: Vec<Sent>,
     /// Of the next outer packet that may be fragmented.
     identification: u16,
+    /// The TOS by which packets found the device, which they lose.
+    tos: u8,
 }
 
 impl<E: Egress> Forwarder<E> {
     /// One for packets of up to `longest` bytes.
-    pub(super) fn new(egress: E, longest: usize) -> Self {
+    pub(super) fn new(egress: E, longest: usize, tos: u8) -> Self {
         Self {
             egress,
             burst: Burst::new(longest),
@@ -30,6 +33,7 @@ impl<E: Egress> Forwarder<E> {
             flows: Vec::new(),
             results: Vec::new(),
             identification: 0,
+            tos,
         }
     }
 
@@ -53,6 +57,9 @@ impl<E: Egress> Forwarder<E> {
         self.begin();
         let reading = ingress.fill(&mut self.burst)?;
         for frame in 0..self.burst.len() {
+            if self.tos != 0 {
+                clear_tos(self.burst.packet_mut(frame));
+            }
             self.take(frame, snapshot, &mut way);
         }
         self.send(snapshot, |flow, error| flow.into_iter().for_each(|flow| failed(flow, error)));
@@ -137,6 +144,20 @@ impl<E: Egress> Forwarder<E> {
     }
 }
 
+/// Of an IPv4 packet; others stay as they are.
+fn clear_tos(packet: &mut [u8]) {
+    let Some([first, tos, rest @ ..]) = packet.first_chunk_mut::<12>() else {
+        return;
+    };
+    if *first >> 4 != 4 {
+        return;
+    }
+    let old = u16::from_be_bytes([*first, *tos]);
+    *tos = 0;
+    let sum = checksum::update(u16::from_be_bytes([rest[8], rest[9]]), old, u16::from_be_bytes([*first, 0]));
+    [rest[8], rest[9]] = sum.to_be_bytes();
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -184,7 +205,7 @@ mod tests {
                     if vip.contains('.') {
                         packet[6] |= 0x40; // DF, as the kernel's TCP sets it
                         packet[1] = 0xb8;
-                        let sum = crate::packet::checksum::checksum(&[&packet[..10], &[0, 0], &packet[12..20]].concat());
+                        let sum = checksum::checksum(&[&packet[..10], &[0, 0], &packet[12..20]].concat());
                         packet[10..12].copy_from_slice(&sum.to_be_bytes());
                     }
                     packet
@@ -201,7 +222,7 @@ mod tests {
                 .flat_map(|packet| pipeline.pass(packet, Timestamp::START).emitted)
                 .collect();
             let (index, _) = snapshot.backends().next().unwrap();
-            let mut forwarder = Forwarder::new(MemoryEgress::default(), 1500);
+            let mut forwarder = Forwarder::new(MemoryEgress::default(), 1500, 0);
             let mut ingress = MemoryIngress::default();
             ingress.packets.extend(packets);
             let way = |_: &FlowKey, _: &Packet<'_>| Some(index);
@@ -212,5 +233,24 @@ mod tests {
             assert_eq!(data.len(), 50);
             assert_eq!(probes, data, "{vip} {backend} {encap}");
         }
+    }
+
+    #[test]
+    fn the_tos_is_cleared() {
+        let flow = FlowKey {
+            source: "10.0.1.2".parse().unwrap(),
+            destination: "10.0.0.100".parse().unwrap(),
+            source_port: 1,
+            destination_port: 2,
+            protocol: Protocol::Tcp,
+        };
+        let plain = super::super::reset::reset_packet(&flow, 1).unwrap();
+        let mut marked = plain.clone();
+        marked[1] = 0x10;
+        let sum = checksum::checksum(&[&marked[..10], &[0, 0], &marked[12..20]].concat());
+        marked[10..12].copy_from_slice(&sum.to_be_bytes());
+        clear_tos(&mut marked);
+        assert_eq!(marked, plain);
+        clear_tos(&mut [0x45; 3]);
     }
 }

@@ -14,6 +14,18 @@ use crate::probe::{Cause, Evidence, Moment, ProbeResult, Target};
 /// Inquests that begin in a second: of many backends that fail together, one tells the cause.
 const MOST_A_SECOND: usize = 10;
 
+/// What follows a probe that failed.
+const FOLLOWING: [Question; 3] = [Question::Direct, Question::DirectPing, Question::TunnelPing];
+
+/// What is asked of a backend that is looked at.
+const ALL: [Question; 5] = [
+    Question::Probe,
+    Question::Direct,
+    Question::DirectPing,
+    Question::TunnelPing,
+    Question::FullPing,
+];
+
 /// How soon one that has to wait is tried again.
 const LATER: Duration = Duration::from_millis(200);
 
@@ -24,14 +36,20 @@ pub(super) struct Inquests {
     /// When the last ones began.
     began: VecDeque<Moment>,
     causes: HashMap<Target, Cause>,
+    /// What those came to that were asked for: the position, and what was found.
+    pub(super) looks: Vec<(usize, Evidence, Option<ProbeResult>)>,
 }
 
 #[derive(Debug)]
 struct Inquest {
     position: usize,
     evidence: Evidence,
+    /// What an echo request found that is as long as what fits the tunnel.
+    full_ping: Option<ProbeResult>,
     /// Questions without an answer.
-    waiting: u8,
+    waiting: usize,
+    /// Whether it follows a probe that failed, rather than being asked for.
+    follows: bool,
 }
 
 impl Inquests {
@@ -43,6 +61,11 @@ impl Inquests {
     /// Why a backend fails, as far as is known.
     pub(super) fn cause(&self, target: &Target) -> Option<Cause> {
         self.causes.get(target).cloned()
+    }
+
+    /// How many are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.open.len()
     }
 
     fn may_begin(&mut self, now: Moment) -> bool {
@@ -77,13 +100,41 @@ impl Engine {
             direct_ping: None,
             tunnel_ping: None,
         };
+        self.open_inquest(&probed, (position, evidence, true), &FOLLOWING, now);
+    }
+
+    /// Asks everything of the backend at a position of the plan.
+    pub(super) fn look_at(&mut self, position: usize, now: Moment) {
+        let Some(probed) = self.plan.probed.get(position).cloned() else {
+            return;
+        };
+        let evidence = Evidence {
+            address: probed.target.address,
+            port: probed.destination.port(),
+            probe: ProbeResult::NoVerdict,
+            direct: None,
+            direct_ping: None,
+            tunnel_ping: None,
+        };
+        self.open_inquest(&probed, (position, evidence, false), &ALL, now);
+    }
+
+    fn open_inquest(
+        &mut self,
+        probed: &Probed,
+        (position, evidence, follows): (usize, Evidence, bool),
+        questions: &[Question],
+        now: Moment,
+    ) {
         let number = self.inquests.open.insert(Inquest {
             position,
             evidence,
-            waiting: 3,
+            full_ping: None,
+            waiting: questions.len(),
+            follows,
         });
-        for question in [Question::Direct, Question::DirectPing, Question::TunnelPing] {
-            if let Err(result) = self.ask(number, question, &probed, now) {
+        for &question in questions {
+            if let Err(result) = self.ask(number, question, probed, now) {
                 self.answer(number, question, result);
             }
         }
@@ -101,7 +152,7 @@ impl Engine {
                     destination,
                 };
                 let manner = Manner {
-                    through_tunnel: false,
+                    through_tunnel: None,
                     unheard: true,
                 };
                 let connection = connect(&ends, manner).map_err(|error| match error {
@@ -119,6 +170,11 @@ impl Engine {
                 self.launch_ping(aim, probed, sequence, now)
             }
             Question::TunnelPing => self.ping_through(aim, probed, None, now),
+            Question::FullPing => {
+                let longest = u16::try_from(probed.longest).ok();
+                self.ping_through(aim, probed, longest, now)
+            }
+            Question::Probe => self.take_off(aim, probed, now),
         }
     }
 
@@ -127,12 +183,14 @@ impl Engine {
         let Some(inquest) = self.inquests.open.get_mut(number) else {
             return;
         };
-        let place = match question {
-            Question::Direct => &mut inquest.evidence.direct,
-            Question::DirectPing => &mut inquest.evidence.direct_ping,
-            Question::TunnelPing => &mut inquest.evidence.tunnel_ping,
-        };
-        *place = (!result.is_local()).then_some(result);
+        let found = (!result.is_local()).then_some(result);
+        match question {
+            Question::Direct => inquest.evidence.direct = found,
+            Question::DirectPing => inquest.evidence.direct_ping = found,
+            Question::TunnelPing => inquest.evidence.tunnel_ping = found,
+            Question::FullPing => inquest.full_ping = found,
+            Question::Probe => inquest.evidence.probe = result,
+        }
         inquest.waiting -= 1;
         if inquest.waiting > 0 {
             return;
@@ -140,6 +198,10 @@ impl Engine {
         let Some(inquest) = self.inquests.open.remove(number) else {
             return;
         };
+        if !inquest.follows {
+            let Inquest { position, evidence, full_ping, .. } = inquest;
+            return self.inquests.looks.push((position, evidence, full_ping));
+        }
         let Some(probed) = self.plan.probed.get(inquest.position) else {
             return;
         };

@@ -16,6 +16,7 @@ mod flight;
 mod forward;
 pub mod gauge;
 mod inquest;
+mod look;
 mod plan;
 mod ports;
 mod reset;
@@ -39,9 +40,10 @@ use crate::io::netlink::Netlink;
 use crate::io::undo::Undo;
 use crate::probe::{Cause, ProbeResult, Standing, Target};
 use device::ProbeDevice;
-use engine::Engine;
+use engine::{Engine, Outside};
 pub use gauge::{Gauge, Gauges, Seen};
-pub use plan::{Plan, Probed};
+pub use look::{Look, look};
+pub use plan::{Apart, Plan, Probed};
 
 /// What changed since the last report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +96,6 @@ pub struct NotTaken;
 /// has something to measure.
 pub struct Health {
     tun: String,
-    metric: u32,
     /// Until the thread starts.
     parts: Option<(Snapshots, Reporter)>,
     running: Option<Running>,
@@ -126,12 +127,11 @@ impl std::fmt::Debug for Health {
 }
 
 impl Health {
-    /// One beside the data TUN of that name. `metric` is that of its routes.
+    /// One beside the data TUN of that name.
     #[must_use]
-    pub fn new(data_tun: &str, metric: u32, snapshots: Snapshots, report: Reporter) -> Self {
+    pub fn new(data_tun: &str, snapshots: Snapshots, report: Reporter) -> Self {
         Self {
             tun: device::name(data_tun),
-            metric,
             parts: Some((snapshots, report)),
             running: None,
         }
@@ -172,11 +172,16 @@ impl Health {
 
     fn start(&mut self, plan: &Plan, netlink: &mut Netlink, undo: &mut Undo) -> Result<Running> {
         let (snapshots, report) = self.parts.take().context("health checks did not start before")?;
-        let (device, queue) = ProbeDevice::open(&self.tun, self.metric, plan.mtu, netlink, undo)?;
+        let (device, queue) = ProbeDevice::open(&self.tun, Apart::DIRECTOR, plan.mtu, netlink, undo)?;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), engine::WAKE)?;
         let (commands, inbox) = mpsc::channel();
-        let engine = Engine::new(poll, queue, plan.mtu as usize, inbox, snapshots, report)?;
+        let outside = Outside {
+            inbox,
+            snapshots,
+            report,
+        };
+        let engine = Engine::new(poll, queue, plan.mtu as usize, outside, Apart::DIRECTOR)?;
         let thread = thread::Builder::new()
             .name("tunlb-health".into())
             .spawn(move || {

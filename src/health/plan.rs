@@ -7,9 +7,32 @@ use std::sync::Arc;
 use super::gauge::{Gauge, Gauges};
 use crate::config::Config;
 use crate::director::{BackendIndex, BackendState, PortMatch, Snapshot, VipSpec};
-use crate::io::netlink::ProbeRoute;
+use crate::io::netlink::{PROBE_METRIC, ProbeRoute};
 use crate::probe::{Check, ProbedBy, Target};
 use crate::site::{Paths, SMALLEST_IPV6_MTU};
+
+/// By what the routes of one process's probes are told from another's beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart {
+    /// Of IPv4 packets on their way into the probe device; it is 0 again before they leave.
+    pub tos: u8,
+    /// Of the routes.
+    pub metric: u32,
+}
+
+impl Apart {
+    /// Of a director.
+    pub const DIRECTOR: Self = Self {
+        tos: 0,
+        metric: PROBE_METRIC,
+    };
+    /// Of a look from beside it. An IPv6 route of this one takes the director's probes, too, which then count for
+    /// nothing.
+    pub const LOOK: Self = Self {
+        tos: 0x10,
+        metric: PROBE_METRIC - 1,
+    };
+}
 
 /// All that is measured.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +58,8 @@ pub struct Probed {
     pub destination: SocketAddr,
     /// The inner source; `None` where this host has none.
     pub source: Option<IpAddr>,
+    /// Bytes of the longest packet that fits its tunnel.
+    pub longest: u32,
     /// Where others read what was measured.
     pub gauge: Arc<Gauge>,
 }
@@ -71,6 +96,7 @@ impl Plan {
                     backend: index,
                     destination: SocketAddr::new(spec.address, port),
                     source: check.source.or(own),
+                    longest: paths.room(spec, backend.address),
                 });
             }
         }
@@ -86,13 +112,14 @@ impl Plan {
     }
 
     /// The routes that its probes take.
-    pub(super) fn routes(&self, metric: u32) -> impl Iterator<Item = ProbeRoute> {
+    pub(super) fn routes(&self, apart: Apart) -> impl Iterator<Item = ProbeRoute> {
         let routes = self.probed.iter().filter_map(move |probed| {
             let (vip, source) = (probed.destination.ip(), probed.source?);
             Some(ProbeRoute {
                 vip,
                 source: vip.is_ipv6().then_some(source),
-                metric,
+                tos: if vip.is_ipv4() { apart.tos } else { 0 },
+                metric: apart.metric,
             })
         });
         routes.collect::<BTreeSet<_>>().into_iter()

@@ -60,12 +60,12 @@ impl Engine {
         let carrier = match protocol {
             Protocol::Tcp => {
                 let manner = Manner {
-                    through_tunnel: true,
+                    through_tunnel: Some(self.apart.tos),
                     unheard: talk.is_none() && probed.check.close == Close::Reset,
                 };
                 Carrier::Tcp(connect(ends, manner)?)
             }
-            Protocol::Udp => Carrier::Udp(exchange(ends)?),
+            Protocol::Udp => Carrier::Udp(exchange(ends, self.apart.tos)?),
         };
         Ok((carrier, talk))
     }

@@ -18,8 +18,6 @@ pub(super) struct Ways {
     by_flow: HashMap<FlowKey, Way>,
     /// Of probes that ended, in the order in which they did.
     ended: VecDeque<(Moment, FlowKey, u64)>,
-    /// Packets that no probe sent.
-    strays: u64,
 }
 
 /// The way of one probe's packets.
@@ -46,20 +44,14 @@ impl Ways {
         self.by_flow.get(flow)?.flight
     }
 
-    /// The backend that a packet out of the probe device is for. One that no probe sent, of a program of this
-    /// host's that asks for such a route, goes where a client's would.
+    /// The backend that a packet out of the probe device is for; `None` for one that no probe sent.
     pub(super) fn of(
         &mut self,
         flow: &FlowKey,
         packet: &Packet<'_>,
         flights: &mut Slots<Flight>,
-        snapshot: &Snapshot,
     ) -> Option<BackendIndex> {
-        let Some(way) = self.by_flow.get(flow) else {
-            self.strays += 1;
-            let vip = snapshot.find_vip(flow)?;
-            return Some(snapshot.choose(vip, flow)?.backend);
-        };
+        let way = self.by_flow.get(flow)?;
         if let Some(flight) = way.flight.and_then(|number| flights.get_mut(number)) {
             flight.was_sent = true;
             if flight.sequence.is_none() {
@@ -67,6 +59,12 @@ impl Ways {
             }
         }
         Some(way.backend)
+    }
+
+    /// The backend that a client's packet would go to.
+    pub(super) fn by_ring(flow: &FlowKey, snapshot: &Snapshot) -> Option<BackendIndex> {
+        let vip = snapshot.find_vip(flow)?;
+        Some(snapshot.choose(vip, flow)?.backend)
     }
 
     pub(super) fn end(&mut self, flow: FlowKey, serial: u64, now: Moment) {

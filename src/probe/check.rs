@@ -206,6 +206,27 @@ impl Check {
     pub const FALL: NonZeroU8 = const { NonZeroU8::new(3).expect("not 0") };
 }
 
+impl Default for Check {
+    /// A TCP connection to the VIP's port.
+    fn default() -> Self {
+        Self {
+            kind: Kind::Tcp,
+            port: None,
+            timing: Timing {
+                interval: Self::INTERVAL,
+                edge: Self::INTERVAL,
+                down: Self::INTERVAL,
+                timeout: Self::TIMEOUT,
+            },
+            rise: Self::RISE,
+            fall: Self::FALL,
+            initial: Initial::default(),
+            source: None,
+            close: Close::default(),
+        }
+    }
+}
+
 impl Kind {
     /// The word of the configuration.
     #[must_use]

@@ -146,6 +146,12 @@ impl Paths {
         format!("by {}, MTU {mtu}{source}", Plain(&device.name))
     }
 
+    /// The way to a backend in a few words: device, MTU, outer source; or that there is none.
+    #[must_use]
+    pub fn described(&self, backend: IpAddr) -> Option<String> {
+        self.paths.get(&backend).map(|path| self.way(path))
+    }
+
     /// The name of the device by which packets for a backend leave; `None` while it has no route.
     #[must_use]
     pub fn device(&self, backend: IpAddr) -> Option<&str> {
@@ -266,13 +272,19 @@ impl Paths {
         let mut mtus = BTreeMap::new();
         for vip in &config.vips {
             for backend in &vip.backends {
-                let mtu = self.paths[&backend.address].mtu.unwrap_or(ETHERNET_MTU);
-                let inner = mtu.saturating_sub(overhead(vip.encap, backend.address));
+                let inner = self.room(vip, backend.address);
                 let smallest = mtus.entry(vip.address).or_insert(inner);
                 *smallest = inner.min(*smallest);
             }
         }
         mtus
+    }
+
+    /// The largest packet in bytes that fits the tunnel to one backend of a VIP.
+    #[must_use]
+    pub fn room(&self, vip: &VipSpec, backend: IpAddr) -> u32 {
+        let mtu = self.mtu(backend).unwrap_or(ETHERNET_MTU);
+        mtu.saturating_sub(overhead(vip.encap, backend))
     }
 
     /// Bytes that an outer packet to a backend may have; `None` while it has no route.

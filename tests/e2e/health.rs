@@ -374,3 +374,51 @@ fn nothing_of_the_probes_is_left_behind() {
         assert_eq!(routes(), "");
     });
 }
+
+/// What `tunlb probe` says of one backend; the exit code, and the answer.
+fn probe(site: &Site, director: &Reloading, arguments: &str) -> (i32, String) {
+    let tunlb = crate::enter::tunlb().display().to_string();
+    let config = director.path.display().to_string();
+    let line = format!("LANG=C.UTF-8 {tunlb} probe -c {config} {arguments} || echo EXIT $?");
+    let answer = site.director.sh(&line);
+    let code = answer.rsplit_once("EXIT ").map_or(0, |(_, code)| code.trim().parse().expect("a code"));
+    (code, answer)
+}
+
+#[test]
+fn a_look_from_beside_a_director_says_where_a_packet_dies() {
+    in_lab(|lab| {
+        let site = Site::by_hand(lab);
+        let director = Reloading::start(lab, &site, &web(FAST));
+        probed(&site, 10);
+        let (code, answer) = probe(&site, &director, "");
+        assert_eq!(code, 0, "{answer}");
+        assert!(answer.contains("3 of 3 answer") && answer.contains("\u{2713} tunnel"), "{answer}");
+        assert!(!answer.contains('\u{2717}'), "{answer}");
+
+        site.backends[0].node.run(&format!("ip addr del {VIP}/32 dev lo"));
+        let (code, answer) = probe(&site, &director, "--backend 10.0.1.11");
+        assert_eq!(code, 1, "{answer}");
+        for words in ["\u{2713} ping", "\u{2717} tunnel", "\u{2717} tcp", "B5", "tunlb doctor --role backend", "0 of 1 answer"] {
+            assert!(answer.contains(words), "no {words:?} in:\n{answer}");
+        }
+        let (code, answer) = probe(&site, &director, "--json");
+        assert_eq!(code, 1, "{answer}");
+        let (json, _) = answer.split_once("\nEXIT").expect("one document");
+        let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let good: Vec<_> = json["backends"].as_array().expect("backends").iter().map(|found| &found["ok"]).collect();
+        assert_eq!(good, [false, true, true], "{json}");
+
+        site.router.run("ip link set b3 mtu 1400");
+        let (code, answer) = probe(&site, &director, "--backend 10.0.2.13");
+        assert_eq!(code, 1, "{answer}");
+        assert!(answer.contains("do not get through the tunnel") && answer.contains("B24"), "{answer}");
+
+        let log = director.log();
+        assert!(!log.contains("backend 10.0.1.12") && !log.contains("fault of this host"), "{log}");
+        assert!(!site.director.has_device("tlprobe0"));
+        let routes = site.director.run(&format!("ip route show {VIP}"));
+        assert!(!routes.contains("tlprobe0"), "{routes}");
+        director.director.stop();
+    });
+}

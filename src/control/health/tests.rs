@@ -20,9 +20,10 @@ impl Fixture {
     }
 
     fn report_of(&mut self, address: &str, result: ProbeResult, plan: u64, suspects_itself: bool) {
-        let standing = match result {
-            ProbeResult::Ok => Standing::Healthy,
-            _ => Standing::Unhealthy,
+        let standing = if result == ProbeResult::Ok {
+            Standing::Healthy
+        } else {
+            Standing::Unhealthy
         };
         let report = Report {
             target: target(address),

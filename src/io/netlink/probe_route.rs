@@ -34,15 +34,31 @@ pub struct ProbeRoute {
     /// For packets from where; IPv6 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
+    /// For packets with that TOS alone (ip-route(8): `tos`); 0: with any. IPv4 only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tos: u8,
     /// Lower goes first.
     pub metric: u32,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(tos: &u8) -> bool {
+    *tos == 0
+}
+
 impl fmt::Display for ProbeRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { vip, source, metric } = self;
+        let Self {
+            vip,
+            source,
+            tos,
+            metric,
+        } = self;
         write!(f, "{}", IpNet::from(*vip))?;
         source.iter().try_for_each(|source| write!(f, " from {source}"))?;
+        if *tos != 0 {
+            write!(f, " tos {tos:#x}")?;
+        }
         write!(f, " metric {metric}")
     }
 }
@@ -76,6 +92,7 @@ fn message(route: &ProbeRoute, oif: u32) -> RouteMessage {
         address_family: family_of(route.vip),
         destination_prefix_length: net.prefix_len(),
         source_prefix_length: route.source.map_or(0, |source| IpNet::from(source).prefix_len()),
+        tos: route.tos,
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Other(PROBE_PROTOCOL),
         scope: match route.vip {

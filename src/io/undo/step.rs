@@ -281,11 +281,18 @@ impl Step {
                 shell::line(&["ip", "route", "del", &net, "dev", &device.name])
             }
             Self::ProbeRoute { device, route } => {
-                let ProbeRoute { vip, source, metric } = route;
+                let ProbeRoute {
+                    vip,
+                    source,
+                    tos,
+                    metric,
+                } = route;
                 let (net, metric) = (IpNet::from(*vip).to_string(), metric.to_string());
+                let tos = (*tos != 0).then(|| format!("{tos:#x}"));
                 let source = source.map(|source| source.to_string());
                 let mut words = vec!["ip", "route", "del", &net];
                 source.iter().for_each(|source| words.extend(["from", source]));
+                tos.iter().for_each(|tos| words.extend(["tos", tos]));
                 words.extend(["dev", &device.name, "metric", &metric]);
                 shell::line(&words)
             }
@@ -446,6 +453,7 @@ mod tests {
                     route: ProbeRoute {
                         vip: "2001:db8::100".parse().unwrap(),
                         source: Some("2001:db8::2".parse().unwrap()),
+                        tos: 0,
                         metric: 7,
                     },
                 },
