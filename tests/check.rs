@@ -499,7 +499,7 @@ fn limits_of_flows_in_the_output() {
                     closing = \"1m\"\nreset = \"10s\"\nudp = \"90s\"\n";
     assert!(text.contains(timeouts), "{text}");
     assert!(text.contains("\nneighbour = \"eth0\"\n"), "{text}");
-    let limited = "all_down = \"drop\"\nnew_flows_per_second = 1000\n";
+    let limited = "all_down = \"drop\"\nmin_healthy = \"0%\"\nnew_flows_per_second = 1000\n";
     assert!(text.contains(limited), "{text}");
     assert_eq!(text.matches("new_flows_per_second").count(), 1, "{text}");
 

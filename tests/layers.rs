@@ -29,12 +29,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("decap", &["text", "packet", "io"]),
     (
         "doctor",
-        &["text", "packet", "probe", "director", "config", "io", "decap"],
+        &[
+            "text", "packet", "probe", "director", "config", "io", "decap",
+        ],
     ),
-    ("site", &["text", "packet", "probe", "director", "config", "io"]),
+    (
+        "site",
+        &["text", "packet", "probe", "director", "config", "io"],
+    ),
     (
         "health",
-        &["text", "packet", "probe", "director", "config", "io", "site"],
+        &[
+            "text", "packet", "probe", "director", "config", "io", "site",
+        ],
     ),
     (
         "control",

@@ -338,13 +338,25 @@ pub struct Author {
 #[serde(deny_unknown_fields)]
 pub struct BackendPatch {
     /// 0 to 65535.
-    #[serde(default, with = "absent_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "absent_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub weight: Option<Option<u16>>,
     /// "active", "draining" or "disabled".
-    #[serde(default, with = "absent_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "absent_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub state: Option<Option<String>>,
     /// "up" or "down"; it always expires.
-    #[serde(default, with = "absent_or_null", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        with = "absent_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub health: Option<Option<String>>,
     /// After that the file holds again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -447,7 +459,10 @@ mod absent_or_null {
         value: &Option<Option<T>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        value.as_ref().and_then(Option::as_ref).serialize(serializer)
+        value
+            .as_ref()
+            .and_then(Option::as_ref)
+            .serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(

@@ -12,10 +12,10 @@ use anyhow::{Result, bail};
 
 use super::source::ConfigSource;
 use super::{BAD_NEWS, parse_protocol, print};
-use crate::site::{Paths, taken_for_healthy};
 use crate::director::Roster;
 use crate::io::netlink::Netlink;
 use crate::packet::{FlowKey, Protocol};
+use crate::site::{Paths, taken_for_healthy};
 use report::Report;
 
 /// Arguments of `tunlb explain`.

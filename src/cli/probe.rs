@@ -64,9 +64,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     loop {
         let looks = look(&config, args.backend, DEVICE)?;
         let report = Report::new(&looks);
-        print(&if args.json { report.to_json()? } else { report.to_text(is_utf8()) })?;
+        print(&if args.json {
+            report.to_json()?
+        } else {
+            report.to_text(is_utf8())
+        })?;
         let Some(seconds) = args.watch else {
-            return Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(BAD_NEWS) });
+            return Ok(if report.is_good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(BAD_NEWS)
+            });
         };
         if stopped_within(&mut signals, Duration::from_secs(seconds.into())) {
             return Ok(ExitCode::SUCCESS);
@@ -75,7 +83,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn refuse_unknown(config: &Config, backend: Option<IpAddr>) -> Result<()> {
-    let Some(address) = backend else { return Ok(()) };
+    let Some(address) = backend else {
+        return Ok(());
+    };
     let mut backends = config.vips.iter().flat_map(|vip| &vip.backends);
     if !backends.any(|known| known.address == address) {
         bail!("--backend {address}: no VIP has that backend");
@@ -87,7 +97,10 @@ fn refuse_unknown(config: &Config, backend: Option<IpAddr>) -> Result<()> {
 fn stopped_within(signals: &mut signal_hook::iterator::Signals, time: Duration) -> bool {
     let end = std::time::Instant::now() + time;
     loop {
-        if signals.pending().any(|signal| signals::meaning(signal) == signals::Meaning::Stop) {
+        if signals
+            .pending()
+            .any(|signal| signals::meaning(signal) == signals::Meaning::Stop)
+        {
             return true;
         }
         let left = end.saturating_duration_since(std::time::Instant::now());
@@ -101,7 +114,9 @@ fn stopped_within(signals: &mut signal_hook::iterator::Signals, time: Duration) 
 /// Whether the locale's characters are UTF-8 (locale(7)).
 fn is_utf8() -> bool {
     let of = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = of("LC_ALL").or_else(|| of("LC_CTYPE")).or_else(|| of("LANG"));
+    let locale = of("LC_ALL")
+        .or_else(|| of("LC_CTYPE"))
+        .or_else(|| of("LANG"));
     locale.is_some_and(|locale| {
         let locale = locale.to_ascii_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")

@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Neighbour, health};
 use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft, service_text};
 use super::problem::{Fault, Problem, Site, Written};
 use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
 use super::workers::cpus_for_workers;
+use super::{Neighbour, health};
 use crate::director::{BackendState, Mss, Protocol};
 use crate::packet::{EncapKind, SourceRule};
 

@@ -36,7 +36,11 @@ impl<H: Host> Control<H> {
             None => format!("{name}: as in the file again, by {by}"),
         };
         let same_backends = matches!(change.action, Action::Edit(_))
-            || self.state.overlay.of(name).is_some_and(|set| set.present.is_none())
+            || self
+                .state
+                .overlay
+                .of(name)
+                .is_some_and(|set| set.present.is_none())
                 && change.action == Action::Clear;
         let changed = same_backends.then(|| name.clone());
         match self.replace_overlay(overlay, changed.as_ref()) {
@@ -67,7 +71,12 @@ impl<H: Host> Control<H> {
     }
 
     fn clear_overrides(&mut self, by: &Author, reply: Answer) {
-        let ended: Vec<_> = self.state.overlay.iter().map(|(name, _)| name.clone()).collect();
+        let ended: Vec<_> = self
+            .state
+            .overlay
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
         match self.replace_overlay(Overlay::default(), None) {
             Ok(epoch) => {
                 self.tell_ended(&ended, &format!("by {by}"));

@@ -83,8 +83,7 @@ impl<H: Host> Control<H> {
     pub(super) fn tell_restored(&self, restored: Vec<String>) {
         for line in restored {
             warn!("{line}");
-            self.events
-                .tell(Happening::new(EventKind::Restored, line));
+            self.events.tell(Happening::new(EventKind::Restored, line));
         }
     }
 

@@ -193,7 +193,10 @@ mod tests {
             log.tell(Happening::new(EventKind::Restored, number.to_string()));
         }
         let ids = |after, most| -> Vec<u64> {
-            log.after(after, most).iter().map(|event| event.id).collect()
+            log.after(after, most)
+                .iter()
+                .map(|event| event.id)
+                .collect()
         };
         let last = log.last();
         assert_eq!(last, KEPT as u64 + 5);

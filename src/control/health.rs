@@ -8,13 +8,15 @@ use log::{error, info, warn};
 
 use super::events::{EventKind, Happening};
 use super::host::Host;
+use super::overlay::{BackendName, ChangeError};
 use super::pending::{Pending, Then};
 use super::{Control, State};
 use crate::config::Config;
 use crate::director::{BackendState, Health, VipIndex, VipSpec};
-use super::overlay::{BackendName, ChangeError};
 use crate::health::{Plan, Report, Reports, Told};
-use crate::probe::{Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, Target};
+use crate::probe::{
+    Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, Target,
+};
 
 /// What was measured of the backends that are probed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,11 +37,18 @@ impl Measured {
         let mut checks = BTreeMap::new();
         let mut down = BTreeMap::new();
         for vip in &effective.vips {
-            let Some(Probing { by: ProbedBy::Check(check), .. }) = &vip.probing else {
+            let Some(Probing {
+                by: ProbedBy::Check(check),
+                ..
+            }) = &vip.probing
+            else {
                 continue;
             };
             let name: Arc<str> = vip.name.as_str().into();
-            let probed = vip.backends.iter().filter(|backend| backend.state != BackendState::Disabled);
+            let probed = vip
+                .backends
+                .iter()
+                .filter(|backend| backend.state != BackendState::Disabled);
             for backend in probed {
                 let target = Target {
                     vip: Arc::clone(&name),
@@ -55,9 +64,14 @@ impl Measured {
                 checks.insert(target, Arc::clone(check));
             }
         }
-        let causes = self.causes.iter().filter(|(target, _)| down.contains_key(target));
+        let causes = self
+            .causes
+            .iter()
+            .filter(|(target, _)| down.contains_key(target));
         Self {
-            causes: causes.map(|(target, cause)| (target.clone(), cause.clone())).collect(),
+            causes: causes
+                .map(|(target, cause)| (target.clone(), cause.clone()))
+                .collect(),
             checks,
             down,
             suspects_itself: self.suspects_itself,
@@ -98,9 +112,12 @@ impl Measured {
             self.causes.remove(&report.target);
         } else {
             // What it was when it went down holds, so that flows do not move back and forth with results.
-            self.down.entry(report.target.clone()).or_insert(report.result);
+            self.down
+                .entry(report.target.clone())
+                .or_insert(report.result);
             let cause = report.cause.iter();
-            self.causes.extend(cause.map(|cause| (report.target.clone(), cause.clone())));
+            self.causes
+                .extend(cause.map(|cause| (report.target.clone(), cause.clone())));
         }
     }
 }
@@ -126,9 +143,11 @@ impl<H: Host> Control<H> {
         );
         self.gauges = Arc::new(plan.gauges());
         if let Err(error) = self.host.measure(plan) {
-            let line = format!("health checks cannot go on, what was measured last holds: {error:#}");
+            let line =
+                format!("health checks cannot go on, what was measured last holds: {error:#}");
             error!("{line}");
-            self.events.tell(Happening::new(EventKind::HostProblem, line));
+            self.events
+                .tell(Happening::new(EventKind::HostProblem, line));
         }
     }
 
@@ -168,15 +187,23 @@ impl<H: Host> Control<H> {
         let names: BTreeSet<&str> = names.into_iter().map(|target| &*target.vip).collect();
         let differs = |vip: &VipSpec| {
             let measured = vip.probing.as_ref();
-            let concerned = measured.is_some_and(|probing| names.contains(measured_by(vip, probing)));
+            let concerned =
+                measured.is_some_and(|probing| names.contains(measured_by(vip, probing)));
             concerned
                 && vip.backends.iter().any(|backend| {
                     before.health(vip, backend.address) != now.health(vip, backend.address)
                 })
         };
         let current = self.publisher.current().load();
-        let vips = self.state.effective.vips.iter().zip(current.snapshot.vips());
-        vips.filter(|(spec, _)| differs(spec)).map(|(_, vip)| vip.index).collect()
+        let vips = self
+            .state
+            .effective
+            .vips
+            .iter()
+            .zip(current.snapshot.vips());
+        vips.filter(|(spec, _)| differs(spec))
+            .map(|(_, vip)| vip.index)
+            .collect()
     }
 
     fn tell_suspicion(&self, before: &Measured) {
@@ -245,7 +272,13 @@ impl<H: Host> Control<H> {
     /// Has what others found of a backend count.
     pub(super) fn take_told(&mut self, told: Told) -> Result<(), ChangeError> {
         let is_external = |check: &Arc<Check>| check.kind == Kind::External;
-        if !self.state.measured.checks.get(&told.target).is_some_and(is_external) {
+        if !self
+            .state
+            .measured
+            .checks
+            .get(&told.target)
+            .is_some_and(is_external)
+        {
             return Err(ChangeError::NotExternal(BackendName {
                 vip: told.target.vip.to_string(),
                 address: told.target.address,

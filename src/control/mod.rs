@@ -32,7 +32,8 @@ use anyhow::Result;
 use arc_swap::ArcSwap;
 
 pub use command::{
-    Ask, Busy, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions, Reloaded, Reply, Request,
+    Ask, Busy, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions, Reloaded, Reply,
+    Request,
 };
 pub use workers::{Heartbeat, WorkerLink};
 
@@ -223,7 +224,8 @@ impl State {
 
     fn refreshed(&self, roster: &mut Roster, changed: &[VipIndex]) -> Result<Snapshot> {
         let health = |vip: &VipSpec, address| self.health(vip, address);
-        self.paths.refreshed(&self.effective, roster, changed, health)
+        self.paths
+            .refreshed(&self.effective, roster, changed, health)
     }
 }
 
@@ -322,7 +324,12 @@ impl<H: Host> Control<H> {
     }
 
     /// Makes `state` what the workers forward by. Only `changed` VIPs are different, or everything.
-    fn publish(&mut self, state: &State, changed: Option<&[VipIndex]>, longest: u32) -> Result<u64> {
+    fn publish(
+        &mut self,
+        state: &State,
+        changed: Option<&[VipIndex]>,
+        longest: u32,
+    ) -> Result<u64> {
         let snapshot = match changed {
             Some(changed) => state.refreshed(&mut self.roster, changed)?,
             None => state.snapshot(&mut self.roster)?,

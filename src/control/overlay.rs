@@ -176,7 +176,9 @@ pub enum ChangeError {
     #[error("{0} is not measured from outside; set kind = \"external\" in its vip's [vip.health]")]
     NotExternal(BackendName),
     /// It was made up for another state.
-    #[error("generation is {now}, not {expected}: somebody changed something in between; read it again")]
+    #[error(
+        "generation is {now}, not {expected}: somebody changed something in between; read it again"
+    )]
     Stale {
         /// What the change says.
         expected: u64,
@@ -317,7 +319,9 @@ impl Overlay {
                 kept.weight = kept.weight.filter(|_| old.weight == new.weight);
                 kept.state = kept.state.filter(|_| old.state == new.state);
             }
-            let gone = set.keys().filter(|key| !kept.keys().any(|left| left == *key));
+            let gone = set
+                .keys()
+                .filter(|key| !kept.keys().any(|left| left == *key));
             let gone: Vec<_> = gone.collect();
             if !gone.is_empty() {
                 ended.push(format!("{name}: {} as in the file", gone.join(", ")));
@@ -372,7 +376,9 @@ impl Overlay {
     fn backends(&self, vip: &VipSpec) -> Vec<BackendSpec> {
         let overridden: BTreeMap<_, _> = self.of_vip(&vip.name).collect();
         let listed = vip.backends.iter().cloned();
-        let added = overridden.iter().filter(|(_, set)| set.present == Some(true));
+        let added = overridden
+            .iter()
+            .filter(|(_, set)| set.present == Some(true));
         let added = added.map(|(&address, _)| BackendSpec {
             address,
             weight: DEFAULT_WEIGHT,
@@ -419,10 +425,12 @@ impl Override {
 impl fmt::Display for Override {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
-            self.present.map(|there| if there { "added" } else { "removed" }.to_owned()),
+            self.present
+                .map(|there| if there { "added" } else { "removed" }.to_owned()),
             self.weight.map(|weight| format!("weight {weight}")),
             self.state.map(|state| state.to_string()),
-            self.health.map(|health| format!("taken for {}", health_word(health))),
+            self.health
+                .map(|health| format!("taken for {}", health_word(health))),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         f.write_str(&parts.join(", "))
@@ -443,7 +451,9 @@ fn find<'a>(config: &'a Config, vip: &str) -> Option<&'a VipSpec> {
 }
 
 fn configured(vip: &VipSpec, address: IpAddr) -> Option<&BackendSpec> {
-    vip.backends.iter().find(|backend| backend.address == address)
+    vip.backends
+        .iter()
+        .find(|backend| backend.address == address)
 }
 
 fn spec_of<'a>(config: &'a Config, name: &BackendName) -> Option<&'a BackendSpec> {
@@ -453,6 +463,11 @@ fn spec_of<'a>(config: &'a Config, name: &BackendName) -> Option<&'a BackendSpec
 fn vip_named<'a>(config: &'a Config, name: &str) -> Result<&'a VipSpec, ChangeError> {
     find(config, name).ok_or_else(|| ChangeError::NoVip {
         vip: name.to_owned(),
-        known: config.vips.iter().take(NAMED).map(|vip| vip.name.clone()).collect(),
+        known: config
+            .vips
+            .iter()
+            .take(NAMED)
+            .map(|vip| vip.name.clone())
+            .collect(),
     })
 }

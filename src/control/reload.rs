@@ -55,10 +55,14 @@ impl<H: Host> Control<H> {
         match (planned, options.dry_run) {
             (Ok(plan), DryRun::Yes) => {
                 let told = plan.told(self.generation);
-                reply.into_iter().for_each(|reply| reply.send(Ok(told.clone())));
+                reply
+                    .into_iter()
+                    .for_each(|reply| reply.send(Ok(told.clone())));
             }
             (Err(refused), DryRun::Yes) => {
-                reply.into_iter().for_each(|reply| reply.send(Err(refused.clone())));
+                reply
+                    .into_iter()
+                    .for_each(|reply| reply.send(Err(refused.clone())));
             }
             (Ok(plan), DryRun::No) => self.begin_following(Following { plan, by, reply }),
             (Err(refused), DryRun::No) => self.refuse(refused, reply),

@@ -25,7 +25,10 @@ pub(super) struct FakeHost(Rc<RefCell<Kernel>>);
 
 impl Host for FakeHost {
     fn refuse(&mut self, _: &Config) -> Result<()> {
-        self.0.borrow().refuses.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+        self.0
+            .borrow()
+            .refuses
+            .map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
     }
 
     fn paths(&mut self, config: &Config) -> Result<Paths> {
@@ -230,9 +233,15 @@ fn a_change_is_answered_once_every_worker_forwards_by_it() {
     assert_eq!(fixture.kinds(), ["override_set", "drained"]);
     let view = fixture.control.view().load_full();
     let set = view.overlay.of(&name(B)).unwrap();
-    assert_eq!((set.state, &set.by), (Some(BackendState::Draining), &author()));
+    assert_eq!(
+        (set.state, &set.by),
+        (Some(BackendState::Draining), &author())
+    );
     assert_eq!(view.config.vips[0].backends[1].state, BackendState::Active);
-    assert_eq!(view.effective.vips[0].backends[1].state, BackendState::Draining);
+    assert_eq!(
+        view.effective.vips[0].backends[1].state,
+        BackendState::Draining
+    );
 }
 
 #[test]
@@ -348,7 +357,10 @@ fn what_the_host_refuses_halfway_is_taken_back() {
     assert_eq!(fixture.takes().len(), 2);
     let view = fixture.control.view().load_full();
     assert_eq!(view.generation, 1);
-    assert_eq!(view.last_reload.as_ref().unwrap().problems, ["no route today"]);
+    assert_eq!(
+        view.last_reload.as_ref().unwrap().problems,
+        ["no route today"]
+    );
 }
 
 #[test]

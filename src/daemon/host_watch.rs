@@ -23,13 +23,20 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// # Errors
 /// The kernel's.
 pub(super) fn watch(events: SyncSender<Event>) -> Result<()> {
-    let topics = [Topic::Links, Topic::Addresses, Topic::Routes, Topic::Settings];
+    let topics = [
+        Topic::Links,
+        Topic::Addresses,
+        Topic::Routes,
+        Topic::Settings,
+    ];
     let mut monitor = Monitor::open(&topics)?;
     let poll = Poll::new()?;
     monitor.register(poll.registry(), Token(0), Interest::READABLE)?;
     let body = move || {
         if let Err(error) = hear(&mut monitor, poll, &events) {
-            warn!("stopped watching this host: {error}; what others change of it is not restored any more");
+            warn!(
+                "stopped watching this host: {error}; what others change of it is not restored any more"
+            );
         }
     };
     thread::Builder::new()
@@ -46,7 +53,9 @@ fn hear(monitor: &mut Monitor, mut poll: Poll, events: &SyncSender<Event>) -> Re
     loop {
         let pause = untold.then(|| SETTLING.max(INTERVAL.saturating_sub(told.elapsed())));
         match poll.poll(&mut ready, pause) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                return Err(error.into());
+            }
             _ => {}
         }
         untold |= drain(monitor)?;

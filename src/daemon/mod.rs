@@ -204,7 +204,8 @@ impl Daemon {
         host.prepare(&config, beginning.paths(), &beginning.wanted)?;
         let queues = host.open_tun(&config, &beginning.wanted)?;
         let shared = Shared::new(beginning.current(), events);
-        let mut workers = ready_workers(queues, &config, &shared, capture.as_ref(), &mut beginning)?;
+        let mut workers =
+            ready_workers(queues, &config, &shared, capture.as_ref(), &mut beginning)?;
         introduce(&mut workers);
         let hop_watch = watch_hops(&config, &shared)?;
         let learner = PathLearner::new(&shared);

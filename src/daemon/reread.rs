@@ -71,7 +71,9 @@ impl Rereading {
     pub(super) fn begin(&mut self, asker: Asker) {
         if let State::Reading(waiting) = &mut self.state {
             if waiting.is_empty() {
-                warn!("the configuration is still being read; it will be read once more after that");
+                warn!(
+                    "the configuration is still being read; it will be read once more after that"
+                );
             }
             // Each signal asks for the same; a client wants an answer of its own.
             if asker.reply.is_some() || waiting.iter().all(|other| other.reply.is_some()) {

@@ -29,8 +29,8 @@ pub(super) fn build_rings(tasks: &[RingTask<'_>]) -> Vec<Option<Ring>> {
 mod tests {
     use super::*;
     use crate::config::{Config, Flags};
-    use crate::site::{Paths, taken_for_healthy};
     use crate::director::Roster;
+    use crate::site::{Paths, taken_for_healthy};
 
     /// Each VIP still has the ring of its own backends.
     #[test]
@@ -50,7 +50,9 @@ mod tests {
         }
         let snapshot = |mut roster: Roster| {
             let paths = Paths::without_routes(&config);
-            let snapshot = paths.snapshot(&config, &mut roster, taken_for_healthy).unwrap();
+            let snapshot = paths
+                .snapshot(&config, &mut roster, taken_for_healthy)
+                .unwrap();
             assert_eq!(roster.rings(), 99);
             snapshot
         };

@@ -47,7 +47,10 @@ pub(super) fn takes(vip: &VipSpec, health: impl Fn(&VipSpec, IpAddr) -> Health) 
         .iter()
         .map(|backend| wanted(backend, health(vip, backend.address)))
         .collect();
-    let trusted = vip.backends.iter().map(|backend| wanted(backend, Health::Healthy));
+    let trusted = vip
+        .backends
+        .iter()
+        .map(|backend| wanted(backend, Health::Healthy));
     let trusted: Vec<_> = trusted.collect();
     if fails_open(vip, &measured, &trusted) {
         return trusted;
@@ -95,7 +98,11 @@ mod tests {
             all_down,
             ..vip("web", 80, Protocol::Tcp, backends.collect())
         };
-        let place = |address| spec.backends.iter().position(|backend| backend.address == address);
+        let place = |address| {
+            spec.backends
+                .iter()
+                .position(|backend| backend.address == address)
+        };
         let health = |_: &VipSpec, address| hosts[place(address).unwrap()].1;
         let letter = |takes| match takes {
             Takes::NewFlows => 'N',
@@ -117,12 +124,42 @@ mod tests {
             ("all down, dropped", 0, Drop, vec![down, doubt], "-K"),
             ("half is enough", 50, Forward, vec![up, down], "N-"),
             ("less than half", 51, Forward, vec![up, down], "NN"),
-            ("less than half, but dropped when none is", 51, Drop, vec![up, down], "NN"),
+            (
+                "less than half, but dropped when none is",
+                51,
+                Drop,
+                vec![up, down],
+                "NN",
+            ),
             ("none", 51, Drop, vec![down, down], "--"),
-            ("a disabled one is no part of it", 100, Drop, vec![up, (Disabled, Unhealthy)], "N-"),
-            ("nor a draining one", 100, Drop, vec![up, (Draining, Unhealthy)], "N-"),
-            ("a draining one in doubt", 0, Drop, vec![up, (Draining, Doubtful)], "NK"),
-            ("a draining one when health is passed by", 60, Drop, vec![up, down, (Draining, Unhealthy)], "NNK"),
+            (
+                "a disabled one is no part of it",
+                100,
+                Drop,
+                vec![up, (Disabled, Unhealthy)],
+                "N-",
+            ),
+            (
+                "nor a draining one",
+                100,
+                Drop,
+                vec![up, (Draining, Unhealthy)],
+                "N-",
+            ),
+            (
+                "a draining one in doubt",
+                0,
+                Drop,
+                vec![up, (Draining, Doubtful)],
+                "NK",
+            ),
+            (
+                "a draining one when health is passed by",
+                60,
+                Drop,
+                vec![up, down, (Draining, Unhealthy)],
+                "NNK",
+            ),
         ] {
             assert_eq!(takes_of(min, all_down, &hosts), expected, "{what}");
         }

@@ -14,12 +14,12 @@ use super::eligible::{Health, takes};
 use super::indices::{BackendIndex, VipIndex};
 use super::path_mtu::PathMtus;
 use super::placement::Placement;
+use super::reader::CounterReader;
 use super::rings::{BuildRings, NumberedRing, Rings};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
 use super::spec::{FlowLimits, HashKey, Mss, RingSize, VipSpec};
-use super::reader::CounterReader;
 use super::verdict::Counters;
 use crate::packet::{Encap, FamilyMismatch};
 
@@ -227,7 +227,8 @@ impl Roster {
         let left = self.indices.values().filter(|index| {
             let left = self.holders[index.position()].left;
             // In this order: a worker that has adopted enters no further flow.
-            left.is_some_and(|left| self.is_adopted(left)) && self.counters.counted(**index).flows == 0
+            left.is_some_and(|left| self.is_adopted(left))
+                && self.counters.counted(**index).flows == 0
         });
         let mut left: Vec<_> = left.copied().collect();
         left.sort_unstable(); // a map has no order, and runs should be alike

@@ -60,8 +60,16 @@ impl ProbeDevice {
     }
 
     /// Removes routes of VIPs that are not kept.
-    pub(super) fn retain(&mut self, is_kept: impl Fn(IpAddr) -> bool, undo: &mut Undo) -> Result<()> {
-        let gone = self.routes.iter().copied().filter(|route| !is_kept(route.vip));
+    pub(super) fn retain(
+        &mut self,
+        is_kept: impl Fn(IpAddr) -> bool,
+        undo: &mut Undo,
+    ) -> Result<()> {
+        let gone = self
+            .routes
+            .iter()
+            .copied()
+            .filter(|route| !is_kept(route.vip));
         for route in gone.collect::<Vec<_>>() {
             self.remove(route, undo)?;
         }
@@ -69,7 +77,12 @@ impl ProbeDevice {
     }
 
     /// Has a route for each VIP of `plan`, and no other.
-    pub(super) fn follow(&mut self, plan: &Plan, netlink: &mut Netlink, undo: &mut Undo) -> Result<()> {
+    pub(super) fn follow(
+        &mut self,
+        plan: &Plan,
+        netlink: &mut Netlink,
+        undo: &mut Undo,
+    ) -> Result<()> {
         if plan.mtu != self.mtu {
             netlink.set_mtu(self.index, plan.mtu)?;
             self.mtu = plan.mtu;
@@ -86,7 +99,12 @@ impl ProbeDevice {
         }
         for route in new {
             undo.add_probe_route(self.index, &self.name, route)
-                .with_context(|| format!("vip {}: cannot lead its probes into {}", route.vip, self.name))?;
+                .with_context(|| {
+                    format!(
+                        "vip {}: cannot lead its probes into {}",
+                        route.vip, self.name
+                    )
+                })?;
             self.routes.insert(route);
         }
         Ok(())

@@ -112,9 +112,13 @@ impl Echoes {
         let mut heard = Vec::new();
         let mut buffer = [0; 2048];
         for (version, socket) in [(Version::V4, &self.v4), (Version::V6, &self.v6)] {
-            let Some(mut socket) = socket.as_ref() else { continue };
+            let Some(mut socket) = socket.as_ref() else {
+                continue;
+            };
             for _ in 0..MOST_MESSAGES {
-                let Ok(length) = socket.read(&mut buffer) else { break };
+                let Ok(length) = socket.read(&mut buffer) else {
+                    break;
+                };
                 heard.extend(self.hear(version, &buffer[..length]));
             }
         }
@@ -132,14 +136,21 @@ impl Echoes {
         };
         if matches!((version, kind), (Version::V4, 0) | (Version::V6, 129)) {
             let (identifier, sequence) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-            let (flight, _) = self.under_way.get(&sequence).filter(|_| identifier == self.identifier)?;
+            let (flight, _) = self
+                .under_way
+                .get(&sequence)
+                .filter(|_| identifier == self.identifier)?;
             return Some(Heard::Echo(*flight));
         }
         let result = meaning(version, kind, code)?;
         let (tunnel, flow) = tunnelled_flow(message.get(HEADER..)?)?;
         // A kernel that knows the protocol, and has no tunnel for it, says "port" (linux/net/ipv4/tunnel4.c).
         let is_port = result == ProbeResult::TunnelPort && tunnel != UDP;
-        let result = if is_port { ProbeResult::NoDecapsulator } else { result };
+        let result = if is_port {
+            ProbeResult::NoDecapsulator
+        } else {
+            result
+        };
         Some(Heard::Error(flow, result))
     }
 }
@@ -158,7 +169,11 @@ fn open(version: Version, registry: &Registry, token: Token) -> io::Result<Optio
     };
     sys::receive_only(socket.as_fd(), version, types)?;
     sys::learn_no_path_mtu(socket.as_fd(), version)?;
-    registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+    registry.register(
+        &mut SourceFd(&socket.as_raw_fd()),
+        token,
+        Interest::READABLE,
+    )?;
     Ok(Some(socket))
 }
 
@@ -167,7 +182,9 @@ const fn meaning(version: Version, kind: u8, code: u8) -> Option<ProbeResult> {
     match (version, kind, code) {
         (Version::V4, 3, 2) | (Version::V6, 4, 1) => Some(ProbeResult::NoDecapsulator),
         (Version::V4, 3, 3) | (Version::V6, 1, 4) => Some(ProbeResult::TunnelPort),
-        (Version::V4, 3, 9 | 10 | 13) | (Version::V6, 1, 1 | 5 | 6) => Some(ProbeResult::Prohibited),
+        (Version::V4, 3, 9 | 10 | 13) | (Version::V6, 1, 1 | 5 | 6) => {
+            Some(ProbeResult::Prohibited)
+        }
         (Version::V4, 3, 4) => None, // too big: no fault
         (Version::V4, 3 | 11, _) | (Version::V6, 1 | 3, _) => Some(ProbeResult::Unreachable),
         _ => None,
@@ -199,7 +216,12 @@ fn tunnelled_flow(outer: &[u8]) -> Option<(u8, FlowKey)> {
 }
 
 /// An echo request with so many bytes of data.
-fn message(identifier: u16, sequence: u16, data: usize, (source, destination): (IpAddr, IpAddr)) -> Vec<u8> {
+fn message(
+    identifier: u16,
+    sequence: u16,
+    data: usize,
+    (source, destination): (IpAddr, IpAddr),
+) -> Vec<u8> {
     let echo = IcmpEchoHeader {
         id: identifier,
         seq: sequence,
@@ -217,7 +239,10 @@ fn message(identifier: u16, sequence: u16, data: usize, (source, destination): (
             };
             let kind = Icmpv6Type::EchoRequest(echo);
             let header = Icmpv6Header::with_checksum(kind, from.octets(), to.octets(), &data);
-            header.map_or_else(|_| Vec::new(), |header| [&header.to_bytes()[..], &data].concat())
+            header.map_or_else(
+                |_| Vec::new(),
+                |header| [&header.to_bytes()[..], &data].concat(),
+            )
         }
     }
 }
@@ -227,7 +252,9 @@ fn with_header(source: IpAddr, destination: IpAddr, message: Vec<u8>) -> Vec<u8>
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
     match (source, destination) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let Ok(mut header) = Ipv4Header::new(length, TTL, IpNumber::ICMP, from.octets(), to.octets()) else {
+            let Ok(mut header) =
+                Ipv4Header::new(length, TTL, IpNumber::ICMP, from.octets(), to.octets())
+            else {
                 return Vec::new();
             };
             header.dont_fragment = true;
@@ -267,7 +294,8 @@ mod tests {
 
     #[test]
     fn requests_are_whole_packets_of_the_size() {
-        for (source, destination) in [("10.0.1.2", "10.0.0.100"), ("2001:db8::2", "2001:db8::100")] {
+        for (source, destination) in [("10.0.1.2", "10.0.0.100"), ("2001:db8::2", "2001:db8::100")]
+        {
             let ends: (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
             for (size, length) in [(None, 84), (Some(1480), 1480)] {
                 let (sequence, bytes) = echoes().packet(5, ends, size);
@@ -283,7 +311,11 @@ mod tests {
     #[test]
     fn an_answer_is_told_from_others() {
         let mut echoes = echoes();
-        let (_, mut bytes) = echoes.packet(5, ("10.0.0.100".parse().unwrap(), "10.0.1.2".parse().unwrap()), None);
+        let (_, mut bytes) = echoes.packet(
+            5,
+            ("10.0.0.100".parse().unwrap(), "10.0.1.2".parse().unwrap()),
+            None,
+        );
         assert_eq!(echoes.hear(Version::V4, &bytes), None, "a request");
         bytes[20] = 0;
         assert_eq!(echoes.hear(Version::V4, &bytes), Some(Heard::Echo(5)));
@@ -291,7 +323,11 @@ mod tests {
         assert_eq!(echoes.hear(Version::V4, &bytes), None, "of another process");
         echoes.identifier = 0x1234;
         echoes.end(7);
-        assert_eq!(echoes.hear(Version::V4, &bytes), None, "nobody waits for it");
+        assert_eq!(
+            echoes.hear(Version::V4, &bytes),
+            None,
+            "nobody waits for it"
+        );
     }
 
     #[test]
@@ -307,23 +343,37 @@ mod tests {
         let outer = |protocol: IpNumber, between: &[u8]| {
             let payload = [between, &inner].concat();
             let length = u16::try_from(payload.len()).unwrap();
-            let header = Ipv4Header::new(length, 64, protocol, [10, 0, 1, 2], [10, 0, 1, 11]).unwrap();
+            let header =
+                Ipv4Header::new(length, 64, protocol, [10, 0, 1, 2], [10, 0, 1, 11]).unwrap();
             [&header.to_bytes()[..], &payload].concat()
         };
         let error = |code: u8, quoted: &[u8]| {
             let message = [&[3, code, 0, 0, 0, 0, 0, 0][..], quoted].concat();
             let length = u16::try_from(message.len()).unwrap();
-            let header = Ipv4Header::new(length, 64, IpNumber::ICMP, [10, 0, 1, 11], [10, 0, 1, 2]).unwrap();
+            let header =
+                Ipv4Header::new(length, 64, IpNumber::ICMP, [10, 0, 1, 11], [10, 0, 1, 2]).unwrap();
             let bytes = [&header.to_bytes()[..], &message].concat();
             echoes().hear(Version::V4, &bytes)
         };
         let ipip = outer(IpNumber::IPV4, &[]);
-        assert_eq!(error(2, &ipip), Some(Heard::Error(flow, ProbeResult::NoDecapsulator)));
-        assert_eq!(error(13, &ipip), Some(Heard::Error(flow, ProbeResult::Prohibited)));
+        assert_eq!(
+            error(2, &ipip),
+            Some(Heard::Error(flow, ProbeResult::NoDecapsulator))
+        );
+        assert_eq!(
+            error(13, &ipip),
+            Some(Heard::Error(flow, ProbeResult::Prohibited))
+        );
         assert_eq!(error(4, &ipip), None, "too big");
-        assert_eq!(error(3, &ipip), Some(Heard::Error(flow, ProbeResult::NoDecapsulator)));
+        assert_eq!(
+            error(3, &ipip),
+            Some(Heard::Error(flow, ProbeResult::NoDecapsulator))
+        );
         let gue = outer(IpNumber::UDP, &[0; 8]);
-        assert_eq!(error(3, &gue), Some(Heard::Error(flow, ProbeResult::TunnelPort)));
+        assert_eq!(
+            error(3, &gue),
+            Some(Heard::Error(flow, ProbeResult::TunnelPort))
+        );
         assert_eq!(error(3, &outer(IpNumber::TCP, &[])), None, "no tunnel");
         assert_eq!(error(2, &ipip[..22]), None, "cut");
     }

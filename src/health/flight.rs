@@ -44,10 +44,7 @@ pub(super) struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
     /// The backend at a position of the plan of that number.
-    Probe {
-        plan: u64,
-        position: usize,
-    },
+    Probe { plan: u64, position: usize },
     /// A question of the inquest of that number.
     Inquest(usize, Question),
 }
@@ -135,20 +132,28 @@ pub(super) fn connect(ends: &Ends, manner: Manner) -> Result<TcpStream, NotStart
 /// A socket for datagrams to and from that destination alone.
 pub(super) fn exchange(ends: &Ends, tos: u8) -> Result<UdpSocket, NotStarted> {
     let socket = socket(ends, Type::DGRAM, Some(tos))?;
-    socket.connect(&ends.destination.into()).map_err(|error| not_bound(&error))?;
+    socket
+        .connect(&ends.destination.into())
+        .map_err(|error| not_bound(&error))?;
     Ok(UdpSocket::from_std(socket.into()))
 }
 
 fn socket(ends: &Ends, kind: Type, through_tunnel: Option<u8>) -> Result<Socket, NotStarted> {
-    let socket = Socket::new(Domain::for_address(ends.destination), kind.nonblocking(), None)
-        .map_err(|error| NotStarted::For(no_socket(&error)))?;
+    let socket = Socket::new(
+        Domain::for_address(ends.destination),
+        kind.nonblocking(),
+        None,
+    )
+    .map_err(|error| NotStarted::For(no_socket(&error)))?;
     if let Some(tos) = through_tunnel.filter(|_| ends.destination.is_ipv4()) {
         let routed = sys::route_by_link_scope(socket.as_fd());
         let routed = routed.and_then(|()| socket.set_tos_v4(tos.into()));
         routed.map_err(|_| NotStarted::For(ProbeResult::NotSent))?;
     }
     let own = SocketAddr::new(ends.source, ends.port);
-    socket.bind(&own.into()).map_err(|error| not_bound(&error))?;
+    socket
+        .bind(&own.into())
+        .map_err(|error| not_bound(&error))?;
     Ok(socket)
 }
 

@@ -62,7 +62,9 @@ impl<E: Egress> Forwarder<E> {
             }
             self.take(frame, snapshot, &mut way);
         }
-        self.send(snapshot, |flow, error| flow.into_iter().for_each(|flow| failed(flow, error)));
+        self.send(snapshot, |flow, error| {
+            flow.into_iter().for_each(|flow| failed(flow, error))
+        });
         Ok(reading)
     }
 
@@ -76,8 +78,12 @@ impl<E: Egress> Forwarder<E> {
     ) {
         self.begin();
         self.burst.fit(packet.len());
-        let Some(room) = self.burst.spare() else { return };
-        let Some(room) = room.get_mut(..packet.len()) else { return };
+        let Some(room) = self.burst.spare() else {
+            return;
+        };
+        let Some(room) = room.get_mut(..packet.len()) else {
+            return;
+        };
         room.copy_from_slice(packet);
         self.burst.push(packet.len());
         let Ok(packet) = Packet::parse(self.burst.packet(0)) else {
@@ -134,8 +140,12 @@ impl<E: Egress> Forwarder<E> {
     fn send(&mut self, snapshot: &Snapshot, mut failed: impl FnMut(Option<&FlowKey>, SendError)) {
         self.results.clear();
         self.results.resize(self.outgoing.len(), Ok(()));
-        self.egress
-            .send(&mut self.burst, &mut self.outgoing, snapshot, &mut self.results);
+        self.egress.send(
+            &mut self.burst,
+            &mut self.outgoing,
+            snapshot,
+            &mut self.results,
+        );
         for (position, sent) in self.results.iter().enumerate() {
             if let Err(error) = sent {
                 failed(self.flows.get(position), *error);
@@ -154,7 +164,11 @@ fn clear_tos(packet: &mut [u8]) {
     }
     let old = u16::from_be_bytes([*first, *tos]);
     *tos = 0;
-    let sum = checksum::update(u16::from_be_bytes([rest[8], rest[9]]), old, u16::from_be_bytes([*first, 0]));
+    let sum = checksum::update(
+        u16::from_be_bytes([rest[8], rest[9]]),
+        old,
+        u16::from_be_bytes([*first, 0]),
+    );
     [rest[8], rest[9]] = sum.to_be_bytes();
 }
 
@@ -178,7 +192,11 @@ mod tests {
         );
         let config = Config::parse("f", &text).unwrap();
         let paths = Paths::without_routes(&config);
-        Arc::new(paths.snapshot(&config, &mut Roster::default(), taken_for_healthy).unwrap())
+        Arc::new(
+            paths
+                .snapshot(&config, &mut Roster::default(), taken_for_healthy)
+                .unwrap(),
+        )
     }
 
     /// What a client sends and what a probe sends become the same packets: outer source, entropy, TTL and all.
@@ -186,10 +204,25 @@ mod tests {
     fn probes_leave_as_clients_packets_do() {
         for (vip, backend, source, encap) in [
             ("10.0.0.100", "10.0.1.11", "10.0.1.2", "kind = \"ipip\""),
-            ("10.0.0.100", "10.0.1.11", "10.0.1.2", "source = \"172.16.0.0/16\"\nttl = 7"),
+            (
+                "10.0.0.100",
+                "10.0.1.11",
+                "10.0.1.2",
+                "source = \"172.16.0.0/16\"\nttl = 7",
+            ),
             ("10.0.0.100", "2001:db8:1::11", "10.0.1.2", "kind = \"gue\""),
-            ("2001:db8::100", "10.0.1.11", "2001:db8::2", "kind = \"gue\"\nsource = \"10.0.0.9\""),
-            ("2001:db8::100", "2001:db8:1::11", "2001:db8::2", "kind = \"ipip\""),
+            (
+                "2001:db8::100",
+                "10.0.1.11",
+                "2001:db8::2",
+                "kind = \"gue\"\nsource = \"10.0.0.9\"",
+            ),
+            (
+                "2001:db8::100",
+                "2001:db8:1::11",
+                "2001:db8::2",
+                "kind = \"ipip\"",
+            ),
         ] {
             let snapshot = snapshot(vip, backend, encap);
             let packets: Vec<_> = (40_000..40_050)
@@ -205,7 +238,8 @@ mod tests {
                     if vip.contains('.') {
                         packet[6] |= 0x40; // DF, as the kernel's TCP sets it
                         packet[1] = 0xb8;
-                        let sum = checksum::checksum(&[&packet[..10], &[0, 0], &packet[12..20]].concat());
+                        let sum =
+                            checksum::checksum(&[&packet[..10], &[0, 0], &packet[12..20]].concat());
                         packet[10..12].copy_from_slice(&sum.to_be_bytes());
                     }
                     packet
@@ -216,7 +250,8 @@ mod tests {
                 workers: 1,
                 seed: [3; 4],
             };
-            let mut pipeline = MemoryPipeline::in_memory(Director::new(Arc::clone(&snapshot), &seat));
+            let mut pipeline =
+                MemoryPipeline::in_memory(Director::new(Arc::clone(&snapshot), &seat));
             let data: Vec<_> = packets
                 .iter()
                 .flat_map(|packet| pipeline.pass(packet, Timestamp::START).emitted)
@@ -227,9 +262,16 @@ mod tests {
             ingress.packets.extend(packets);
             let way = |_: &FlowKey, _: &Packet<'_>| Some(index);
             let failed = |_: &FlowKey, error| panic!("{error}");
-            let reading = forwarder.turn(&mut ingress, &snapshot, way, failed).unwrap();
+            let reading = forwarder
+                .turn(&mut ingress, &snapshot, way, failed)
+                .unwrap();
             assert_eq!(reading, Reading::Empty);
-            let probes: Vec<_> = forwarder.egress.packets.drain(..).map(|(_, bytes)| bytes).collect();
+            let probes: Vec<_> = forwarder
+                .egress
+                .packets
+                .drain(..)
+                .map(|(_, bytes)| bytes)
+                .collect();
             assert_eq!(data.len(), 50);
             assert_eq!(probes, data, "{vip} {backend} {encap}");
         }

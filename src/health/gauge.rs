@@ -86,7 +86,13 @@ impl Gauge {
     }
 
     /// A probe ended.
-    pub(super) fn record(&self, machine: &Machine, result: ProbeResult, started: Moment, now: Moment) {
+    pub(super) fn record(
+        &self,
+        machine: &Machine,
+        result: ProbeResult,
+        started: Moment,
+        now: Moment,
+    ) {
         let wall = SystemTime::now();
         let mut seen = self.lock();
         if seen.standing != machine.standing() {
@@ -98,7 +104,9 @@ impl Gauge {
         }
         seen.streak = machine.streak();
         seen.changes = machine.changes();
-        seen.held_until = machine.held_until(now).map(|until| wall + until.saturating_sub(now));
+        seen.held_until = machine
+            .held_until(now)
+            .map(|until| wall + until.saturating_sub(now));
         seen.counts[result as usize] += 1;
         seen.last = Some(LastProbe {
             result,

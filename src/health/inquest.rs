@@ -69,7 +69,11 @@ impl Inquests {
     }
 
     fn may_begin(&mut self, now: Moment) -> bool {
-        while self.began.front().is_some_and(|at| *at + Duration::from_secs(1) <= now) {
+        while self
+            .began
+            .front()
+            .is_some_and(|at| *at + Duration::from_secs(1) <= now)
+        {
             self.began.pop_front();
         }
         let may = self.began.len() < MOST_A_SECOND;
@@ -86,11 +90,17 @@ impl Engine {
         let Some(probed) = self.plan.probed.get(position).cloned() else {
             return;
         };
-        let Some(last) = self.board.of(&probed.target).and_then(|machine| machine.last()) else {
+        let Some(last) = self
+            .board
+            .of(&probed.target)
+            .and_then(|machine| machine.last())
+        else {
             return;
         };
         if !self.inquests.may_begin(now) {
-            return self.timers.set(now + LATER, Due::Inquest(self.plan.number, position));
+            return self
+                .timers
+                .set(now + LATER, Due::Inquest(self.plan.number, position));
         }
         let evidence = Evidence {
             address: probed.target.address,
@@ -140,12 +150,21 @@ impl Engine {
         }
     }
 
-    fn ask(&mut self, number: usize, question: Question, probed: &Probed, now: Moment) -> Result<(), ProbeResult> {
+    fn ask(
+        &mut self,
+        number: usize,
+        question: Question,
+        probed: &Probed,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
         let aim = Aim::Inquest(number, question);
         let address = probed.target.address;
         match question {
             Question::Direct => {
-                let (source, destination) = (unspecified(address), SocketAddr::new(address, probed.destination.port()));
+                let (source, destination) = (
+                    unspecified(address),
+                    SocketAddr::new(address, probed.destination.port()),
+                );
                 let ends = Ends {
                     source,
                     port: 0,
@@ -162,11 +181,19 @@ impl Engine {
                 self.serial += 1;
                 let times = (now, now + probed.check.timing.timeout);
                 let carried = (Carrier::Tcp(connection), None);
-                self.launch(Flight::new((aim, self.serial), (None, probed.backend), times, carried))
+                self.launch(Flight::new(
+                    (aim, self.serial),
+                    (None, probed.backend),
+                    times,
+                    carried,
+                ))
             }
             Question::DirectPing => {
                 let number = self.flights.next();
-                let sequence = self.echoes.send(number, address).map_err(|_| ProbeResult::NotSent)?;
+                let sequence = self
+                    .echoes
+                    .send(number, address)
+                    .map_err(|_| ProbeResult::NotSent)?;
                 self.launch_ping(aim, probed, sequence, now)
             }
             Question::TunnelPing => self.ping_through(aim, probed, None, now),
@@ -199,7 +226,12 @@ impl Engine {
             return;
         };
         if !inquest.follows {
-            let Inquest { position, evidence, full_ping, .. } = inquest;
+            let Inquest {
+                position,
+                evidence,
+                full_ping,
+                ..
+            } = inquest;
             return self.inquests.looks.push((position, evidence, full_ping));
         }
         let Some(probed) = self.plan.probed.get(inquest.position) else {

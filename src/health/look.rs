@@ -1,8 +1,8 @@
 //! One look at backends, by the engine of the daemon: beside a running director, or without one.
 
 use std::net::IpAddr;
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 
 use anyhow::Result;
 use mio::{Events, Poll};
@@ -51,7 +51,8 @@ pub fn look(config: &Config, only: Option<IpAddr>, device: &str) -> Result<Vec<L
     let snapshot = Arc::new(paths.snapshot(&config, &mut Roster::default(), taken_for_healthy)?);
     let plan = Plan::new(1, &config, &paths, &snapshot, &Gauges::default());
     let probed = plan.probed.clone();
-    let (mut device, queue) = ProbeDevice::open(device, Apart::LOOK, plan.mtu, &mut netlink, &mut undo)?;
+    let (mut device, queue) =
+        ProbeDevice::open(device, Apart::LOOK, plan.mtu, &mut netlink, &mut undo)?;
     device.follow(&plan, &mut netlink, &mut undo)?;
     let (_commands, inbox) = mpsc::channel();
     let outside = Outside {
@@ -62,31 +63,45 @@ pub fn look(config: &Config, only: Option<IpAddr>, device: &str) -> Result<Vec<L
     let mut engine = Engine::new(Poll::new()?, queue, plan.mtu as usize, outside, Apart::LOOK)?;
     engine.adopt(plan);
     let found = engine.look_at_all()?;
-    let looks = found.into_iter().filter_map(|(position, evidence, full_ping)| {
-        let probed = probed.get(position)?.clone();
-        let address = probed.target.address;
-        let vip = config.vips.iter().find(|vip| *vip.name == *probed.target.vip)?;
-        Some(Look {
-            service: format!("{}:{}/{}", vip.address, vip.port, vip.protocol),
-            way: paths.described(address).unwrap_or_default(),
-            has_route: paths.mtu(address).is_some(),
-            probed,
-            evidence,
-            full_ping,
-        })
-    });
+    let looks = found
+        .into_iter()
+        .filter_map(|(position, evidence, full_ping)| {
+            let probed = probed.get(position)?.clone();
+            let address = probed.target.address;
+            let vip = config
+                .vips
+                .iter()
+                .find(|vip| *vip.name == *probed.target.vip)?;
+            Some(Look {
+                service: format!("{}:{}/{}", vip.address, vip.port, vip.protocol),
+                way: paths.described(address).unwrap_or_default(),
+                has_route: paths.mtu(address).is_some(),
+                probed,
+                evidence,
+                full_ping,
+            })
+        });
     Ok(looks.collect())
 }
 
 /// The configuration with a probe for each VIP: its own, or a TCP connection.
 fn probed_config(config: &Config, only: Option<IpAddr>) -> Config {
     let mut config = config.clone();
-    let tracked: Vec<_> = config.vips.iter().map(|vip| (vip.name.clone(), check_of(vip))).collect();
+    let tracked: Vec<_> = config
+        .vips
+        .iter()
+        .map(|vip| (vip.name.clone(), check_of(vip)))
+        .collect();
     for vip in &mut config.vips {
         let check = match &vip.probing {
-            Some(Probing { by: ProbedBy::Track(other), .. }) => {
+            Some(Probing {
+                by: ProbedBy::Track(other),
+                ..
+            }) => {
                 let found = tracked.iter().find(|(name, _)| name == other);
-                found.map(|(_, check)| Arc::clone(check)).unwrap_or_default()
+                found
+                    .map(|(_, check)| Arc::clone(check))
+                    .unwrap_or_default()
             }
             Some(_) | None => check_of(vip),
         };
@@ -103,7 +118,10 @@ fn probed_config(config: &Config, only: Option<IpAddr>) -> Config {
 
 fn check_of(vip: &VipSpec) -> Arc<Check> {
     match &vip.probing {
-        Some(Probing { by: ProbedBy::Check(check), .. }) if check.kind != Kind::External => Arc::clone(check),
+        Some(Probing {
+            by: ProbedBy::Check(check),
+            ..
+        }) if check.kind != Kind::External => Arc::clone(check),
         // Without a port of its own only the VIP's address can be asked.
         _ if vip.port == PortMatch::Any => Arc::new(Check {
             kind: Kind::Ping(Ping { size: None }),

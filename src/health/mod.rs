@@ -142,7 +142,11 @@ impl Health {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn retain(&mut self, is_kept: impl Fn(std::net::IpAddr) -> bool, undo: &mut Undo) -> Result<()> {
+    pub fn retain(
+        &mut self,
+        is_kept: impl Fn(std::net::IpAddr) -> bool,
+        undo: &mut Undo,
+    ) -> Result<()> {
         match &mut self.running {
             Some(running) => running.device.retain(is_kept, undo),
             None => Ok(()),
@@ -167,12 +171,19 @@ impl Health {
         if running.commands.send(Command::Measure(plan)).is_err() {
             anyhow::bail!("the thread of health checks has ended");
         }
-        running.waker.wake().context("cannot wake the thread of health checks")
+        running
+            .waker
+            .wake()
+            .context("cannot wake the thread of health checks")
     }
 
     fn start(&mut self, plan: &Plan, netlink: &mut Netlink, undo: &mut Undo) -> Result<Running> {
-        let (snapshots, report) = self.parts.take().context("health checks did not start before")?;
-        let (device, queue) = ProbeDevice::open(&self.tun, Apart::DIRECTOR, plan.mtu, netlink, undo)?;
+        let (snapshots, report) = self
+            .parts
+            .take()
+            .context("health checks did not start before")?;
+        let (device, queue) =
+            ProbeDevice::open(&self.tun, Apart::DIRECTOR, plan.mtu, netlink, undo)?;
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), engine::WAKE)?;
         let (commands, inbox) = mpsc::channel();
@@ -207,7 +218,10 @@ impl Health {
         if running.commands.send(Command::Told(told)).is_err() {
             anyhow::bail!("the thread of health checks has ended");
         }
-        running.waker.wake().context("cannot wake the thread of health checks")
+        running
+            .waker
+            .wake()
+            .context("cannot wake the thread of health checks")
     }
 
     /// Ends the thread; its device goes with it.

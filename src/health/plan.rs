@@ -102,7 +102,11 @@ impl Plan {
         }
         let measured = |vip: &&VipSpec| check_of(vip).is_some();
         let rooms = paths.inner_mtus(config);
-        let rooms = config.vips.iter().filter(measured).filter_map(|vip| rooms.get(&vip.address));
+        let rooms = config
+            .vips
+            .iter()
+            .filter(measured)
+            .filter_map(|vip| rooms.get(&vip.address));
         let mtu = rooms.min().copied().unwrap_or(SMALLEST_IPV6_MTU);
         Self {
             number,
@@ -129,7 +133,9 @@ impl Plan {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let gauges = self.probed.iter();
-        gauges.map(|probed| (probed.target.clone(), Arc::clone(&probed.gauge))).collect()
+        gauges
+            .map(|probed| (probed.target.clone(), Arc::clone(&probed.gauge)))
+            .collect()
     }
 }
 

@@ -39,11 +39,19 @@ impl Ports {
     }
 
     /// The next one for such a connection.
-    pub(super) fn next(&mut self, source: IpAddr, destination: SocketAddr, protocol: Protocol) -> u16 {
+    pub(super) fn next(
+        &mut self,
+        source: IpAddr,
+        destination: SocketAddr,
+        protocol: Protocol,
+    ) -> u16 {
         let (first, last) = (*self.range.start(), *self.range.end());
         let begin = u64::from(first) + self.seed % u64::from(self.len());
         let begin = u16::try_from(begin).unwrap_or(first);
-        let next = self.next.entry((source, destination, protocol)).or_insert(begin);
+        let next = self
+            .next
+            .entry((source, destination, protocol))
+            .or_insert(begin);
         let port = *next;
         *next = if port >= last { first } else { port + 1 };
         port
@@ -71,7 +79,11 @@ mod tests {
         let mut next = |vip: u8| ports.next(source, ([10, 0, 0, vip], 80).into(), Protocol::Tcp);
         let round: Vec<_> = (0..10).map(|_| next(1)).collect();
         assert_eq!(round, [107, 108, 109, 100, 101, 102, 103, 104, 105, 106]);
-        assert_eq!((next(1), next(2)), (107, 107), "each VIP has its own circle");
+        assert_eq!(
+            (next(1), next(2)),
+            (107, 107),
+            "each VIP has its own circle"
+        );
     }
 
     #[test]

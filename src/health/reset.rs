@@ -17,7 +17,8 @@ pub(super) fn reset_packet(flow: &FlowKey, sequence: u32) -> Option<Vec<u8>> {
     match (flow.source, flow.destination) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let length = tcp.header_len_u16();
-            let ip = Ipv4Header::new(length, TTL, IpNumber::TCP, from.octets(), to.octets()).ok()?;
+            let ip =
+                Ipv4Header::new(length, TTL, IpNumber::TCP, from.octets(), to.octets()).ok()?;
             tcp.checksum = tcp.calc_checksum_ipv4(&ip, &[]).ok()?;
             Some([&ip.to_bytes()[..], &tcp.to_bytes()[..]].concat())
         }
@@ -45,7 +46,8 @@ mod tests {
 
     #[test]
     fn a_reset_of_either_family() {
-        for (source, destination) in [("10.0.1.2", "10.0.0.100"), ("2001:db8::2", "2001:db8::100")] {
+        for (source, destination) in [("10.0.1.2", "10.0.0.100"), ("2001:db8::2", "2001:db8::100")]
+        {
             let flow = FlowKey {
                 source: source.parse().unwrap(),
                 destination: destination.parse().unwrap(),

@@ -55,7 +55,11 @@ impl<T> Slots<T> {
     }
 
     pub(super) fn numbers(&self) -> Vec<usize> {
-        let there = self.values.iter().enumerate().filter(|(_, value)| value.is_some());
+        let there = self
+            .values
+            .iter()
+            .enumerate()
+            .filter(|(_, value)| value.is_some());
         there.map(|(number, _)| number).collect()
     }
 }
@@ -67,9 +71,18 @@ mod tests {
     #[test]
     fn numbers_are_used_again() {
         let mut slots = Slots::default();
-        assert_eq!((slots.insert('a'), slots.insert('b'), slots.next()), (0, 1, 2));
-        assert_eq!((slots.remove(0), slots.remove(0), slots.len()), (Some('a'), None, 1));
-        assert_eq!((slots.next(), slots.insert('c'), slots.get(0)), (0, 0, Some(&'c')));
+        assert_eq!(
+            (slots.insert('a'), slots.insert('b'), slots.next()),
+            (0, 1, 2)
+        );
+        assert_eq!(
+            (slots.remove(0), slots.remove(0), slots.len()),
+            (Some('a'), None, 1)
+        );
+        assert_eq!(
+            (slots.next(), slots.insert('c'), slots.get(0)),
+            (0, 0, Some(&'c'))
+        );
         assert_eq!(slots.numbers(), [0, 1]);
     }
 }

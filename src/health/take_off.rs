@@ -16,7 +16,12 @@ const PORT_ATTEMPTS: u32 = 64;
 
 impl Engine {
     /// Starts a probe; or tells what it found before it could.
-    pub(super) fn take_off(&mut self, aim: Aim, probed: &Probed, now: Moment) -> Result<(), ProbeResult> {
+    pub(super) fn take_off(
+        &mut self,
+        aim: Aim,
+        probed: &Probed,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
         let source = probed.source.ok_or(ProbeResult::NoSource)?;
         if let Kind::Ping(ping) = &probed.check.kind {
             return self.ping_through(aim, probed, ping.size, now);
@@ -39,7 +44,8 @@ impl Engine {
                     let flow = Some(ends.flow(protocol));
                     self.serial += 1;
                     let times = (now, now + probed.check.timing.timeout);
-                    let flight = Flight::new((aim, self.serial), (flow, probed.backend), times, carried);
+                    let flight =
+                        Flight::new((aim, self.serial), (flow, probed.backend), times, carried);
                     return self.launch(flight);
                 }
                 Err(NotStarted::PortTaken) => {}
@@ -85,7 +91,9 @@ impl Engine {
         let snapshot = (self.snapshots)();
         let mut refused = None;
         self.forwarder
-            .send_made(&packet, probed.backend, &snapshot, |error| refused = Some(error));
+            .send_made(&packet, probed.backend, &snapshot, |error| {
+                refused = Some(error)
+            });
         match refused {
             None => Ok(()),
             Some(error) => {
@@ -109,7 +117,12 @@ impl Engine {
         self.serial += 1;
         let times = (now, now + probed.check.timing.timeout);
         let carried = (Carrier::Echo(sequence), None);
-        self.launch(Flight::new((aim, self.serial), (None, probed.backend), times, carried))
+        self.launch(Flight::new(
+            (aim, self.serial),
+            (None, probed.backend),
+            times,
+            carried,
+        ))
     }
 
     pub(super) fn launch(&mut self, mut flight: Flight) -> Result<(), ProbeResult> {
@@ -125,8 +138,11 @@ impl Engine {
             };
             self.ways.begin(flow, way);
         }
-        self.timers.set(flight.deadline, Due::Timeout(number, flight.serial));
-        let speaks_first = flight.flow.is_some_and(|flow| flow.protocol == Protocol::Udp);
+        self.timers
+            .set(flight.deadline, Due::Timeout(number, flight.serial));
+        let speaks_first = flight
+            .flow
+            .is_some_and(|flow| flow.protocol == Protocol::Udp);
         self.flights.insert(flight);
         if speaks_first {
             self.go_on(number);

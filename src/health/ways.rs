@@ -79,7 +79,11 @@ impl Ways {
             && at + LINGERING <= now
         {
             self.ended.pop_front();
-            if self.by_flow.get(&flow).is_some_and(|way| way.serial == serial) {
+            if self
+                .by_flow
+                .get(&flow)
+                .is_some_and(|way| way.serial == serial)
+            {
                 self.by_flow.remove(&flow);
             }
         }

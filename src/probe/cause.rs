@@ -38,7 +38,11 @@ impl fmt::Display for Cause {
         if self.codes.is_empty() {
             return Ok(());
         }
-        write!(f, " ({}); run `tunlb doctor` on the backend", self.codes.join(", "))
+        write!(
+            f,
+            " ({}); run `tunlb doctor` on the backend",
+            self.codes.join(", ")
+        )
     }
 }
 
@@ -46,7 +50,9 @@ impl fmt::Display for Cause {
 fn lives(found: Option<ProbeResult>) -> bool {
     matches!(
         found,
-        Some(ProbeResult::Ok | ProbeResult::Refused | ProbeResult::Reset | ProbeResult::ClosedEarly)
+        Some(
+            ProbeResult::Ok | ProbeResult::Refused | ProbeResult::Reset | ProbeResult::ClosedEarly
+        )
     )
 }
 
@@ -67,28 +73,36 @@ impl Evidence {
     fn judged(&self) -> (String, &'static [&'static str]) {
         let address = self.address;
         match self.probe {
-            ProbeResult::NoDecapsulator => {
-                (format!("{address} does not decapsulate: it answers the tunnel with ICMP protocol unreachable"), &["B1", "B3"])
-            }
-            ProbeResult::TunnelPort => {
-                (format!("{address} does not decapsulate: nothing listens on the tunnel's UDP port"), &["B4"])
-            }
-            ProbeResult::Prohibited => {
-                (format!("a filter between here and {address}, or on it, forbids the tunnel"), &["B19", "B20"])
-            }
+            ProbeResult::NoDecapsulator => (
+                format!(
+                    "{address} does not decapsulate: it answers the tunnel with ICMP protocol unreachable"
+                ),
+                &["B1", "B3"],
+            ),
+            ProbeResult::TunnelPort => (
+                format!("{address} does not decapsulate: nothing listens on the tunnel's UDP port"),
+                &["B4"],
+            ),
+            ProbeResult::Prohibited => (
+                format!("a filter between here and {address}, or on it, forbids the tunnel"),
+                &["B19", "B20"],
+            ),
             ProbeResult::Unreachable => (format!("packets to {address} find no way"), &["D38"]),
-            ProbeResult::Refused => {
-                ("the VIP is reached through the tunnel, but nothing listens on its port".to_owned(), &["B30", "B31"])
-            }
-            ProbeResult::Reset | ProbeResult::ClosedEarly => {
-                ("the service ended the connection before it answered".to_owned(), &[])
-            }
+            ProbeResult::Refused => (
+                "the VIP is reached through the tunnel, but nothing listens on its port".to_owned(),
+                &["B30", "B31"],
+            ),
+            ProbeResult::Reset | ProbeResult::ClosedEarly => (
+                "the service ended the connection before it answered".to_owned(),
+                &[],
+            ),
             ProbeResult::BadStatus
             | ProbeResult::BadBody
             | ProbeResult::TlsFailed
-            | ProbeResult::BadAnswer => {
-                ("the service answers through the tunnel, but not as it should".to_owned(), &[])
-            }
+            | ProbeResult::BadAnswer => (
+                "the service answers through the tunnel, but not as it should".to_owned(),
+                &[],
+            ),
             ProbeResult::NoAnswer
             | ProbeResult::Ok
             | ProbeResult::NoVerdict
@@ -113,21 +127,30 @@ impl Evidence {
         }
         if self.direct == Some(ProbeResult::Ok) {
             return (
-                format!("no answer through the tunnel; {service} answers directly: VIP, rp_filter or firewall there"),
+                format!(
+                    "no answer through the tunnel; {service} answers directly: VIP, rp_filter or firewall there"
+                ),
                 &["B5", "B10", "B11", "B19"],
             );
         }
         if lives(self.direct) || lives(self.direct_ping) {
             return (
-                format!("no answer through the tunnel; {address} answers directly: decapsulation, VIP, rp_filter or firewall there"),
+                format!(
+                    "no answer through the tunnel; {address} answers directly: decapsulation, VIP, rp_filter or firewall there"
+                ),
                 &["B2", "B5", "B10", "B11", "B19"],
             );
         }
         if self.direct.is_none() && self.direct_ping.is_none() {
-            return ("no answer through the tunnel".to_owned(), &["B5", "B10", "B11", "B19"]);
+            return (
+                "no answer through the tunnel".to_owned(),
+                &["B5", "B10", "B11", "B19"],
+            );
         }
         (
-            format!("{address} answers nothing, neither through the tunnel nor directly: it is down, or not reached"),
+            format!(
+                "{address} answers nothing, neither through the tunnel nor directly: it is down, or not reached"
+            ),
             &["B23"],
         )
     }
@@ -137,7 +160,12 @@ impl Evidence {
 mod tests {
     use super::*;
 
-    fn cause(probe: ProbeResult, direct: ProbeResult, direct_ping: ProbeResult, tunnel: ProbeResult) -> String {
+    fn cause(
+        probe: ProbeResult,
+        direct: ProbeResult,
+        direct_ping: ProbeResult,
+        tunnel: ProbeResult,
+    ) -> String {
         let evidence = Evidence {
             address: [10, 0, 1, 13].into(),
             port: 443,
@@ -146,16 +174,37 @@ mod tests {
             direct_ping: Some(direct_ping),
             tunnel_ping: Some(tunnel),
         };
-        evidence.cause().map(|cause| cause.to_string()).unwrap_or_default()
+        evidence
+            .cause()
+            .map(|cause| cause.to_string())
+            .unwrap_or_default()
     }
 
     #[test]
     fn what_was_found_together_tells_the_cause() {
         use ProbeResult::{BadStatus, NoAnswer, NoDecapsulator, NotSent, Ok, Refused};
         for (probe, direct, direct_ping, tunnel_ping, expected) in [
-            (NoAnswer, Ok, Ok, NoAnswer, "10.0.1.13:443 answers directly: VIP, rp_filter or firewall there (B5, B10, B11, B19); run `tunlb doctor`"),
-            (NoAnswer, Refused, NoAnswer, NoAnswer, "10.0.1.13 answers directly"),
-            (NoAnswer, NoAnswer, Ok, NoAnswer, "10.0.1.13 answers directly"),
+            (
+                NoAnswer,
+                Ok,
+                Ok,
+                NoAnswer,
+                "10.0.1.13:443 answers directly: VIP, rp_filter or firewall there (B5, B10, B11, B19); run `tunlb doctor`",
+            ),
+            (
+                NoAnswer,
+                Refused,
+                NoAnswer,
+                NoAnswer,
+                "10.0.1.13 answers directly",
+            ),
+            (
+                NoAnswer,
+                NoAnswer,
+                Ok,
+                NoAnswer,
+                "10.0.1.13 answers directly",
+            ),
             (NoAnswer, NoAnswer, NoAnswer, NoAnswer, "answers nothing"),
             (NoAnswer, Ok, Ok, Ok, "its accept queue is full"),
             (NoDecapsulator, Ok, Ok, NoAnswer, "does not decapsulate"),
@@ -163,7 +212,10 @@ mod tests {
             (BadStatus, Ok, Ok, Ok, "not as it should"),
         ] {
             let text = cause(probe, direct, direct_ping, tunnel_ping);
-            assert!(text.contains(expected), "{probe} {direct} {direct_ping} {tunnel_ping}: {text}");
+            assert!(
+                text.contains(expected),
+                "{probe} {direct} {direct_ping} {tunnel_ping}: {text}"
+            );
         }
         assert_eq!(cause(Ok, Ok, Ok, Ok), "");
         assert_eq!(cause(NotSent, Ok, Ok, Ok), "");

@@ -9,7 +9,6 @@ use std::num::NonZeroU32;
 use anyhow::{Context as _, Result, bail};
 use log::{debug, warn};
 
-
 use crate::config::Config;
 use crate::director::{Health, Roster, Snapshot, Vip, VipIndex, VipSpec};
 use crate::io::netlink::{Link, Netlink, NetlinkError, Route, RouteQuery};
@@ -79,7 +78,9 @@ impl Paths {
         Ok(Self {
             paths: BTreeMap::new(),
             links: links.into_iter().map(|link| (link.index, link)).collect(),
-            addresses: addresses.filter(|(_, address)| is_reachable(*address)).collect(),
+            addresses: addresses
+                .filter(|(_, address)| is_reachable(*address))
+                .collect(),
         })
     }
 
@@ -140,7 +141,9 @@ impl Paths {
             return "no route".to_owned();
         };
         let source = match path.source {
-            SourceRule::Fixed(source) if !source.is_unspecified() => format!(", outer source {source}"),
+            SourceRule::Fixed(source) if !source.is_unspecified() => {
+                format!(", outer source {source}")
+            }
             SourceRule::Fixed(_) | SourceRule::Entropy(_) => String::new(),
         };
         format!("by {}, MTU {mtu}{source}", Plain(&device.name))
@@ -174,7 +177,11 @@ impl Paths {
         if vip.is_ipv4() == backend.is_ipv4() {
             return path.own;
         }
-        let of_family = || self.addresses.iter().filter(|(_, own)| own.is_ipv4() == vip.is_ipv4());
+        let of_family = || {
+            self.addresses
+                .iter()
+                .filter(|(_, own)| own.is_ipv4() == vip.is_ipv4())
+        };
         let there = of_family().find(|(link, _)| Some(*link) == path.link);
         there.or_else(|| of_family().next()).map(|(_, own)| *own)
     }
@@ -250,7 +257,9 @@ impl Paths {
 
     fn configure_mtus(&self, snapshot: &Snapshot, vip: &Vip) {
         for &index in vip.backends() {
-            let mtu = snapshot.backend(index).and_then(|backend| self.mtu(backend.address));
+            let mtu = snapshot
+                .backend(index)
+                .and_then(|backend| self.mtu(backend.address));
             let mtus = snapshot.path_mtus();
             mtus.configure(index, mtu.and_then(NonZeroU32::new));
         }

@@ -49,7 +49,8 @@ fn a_vips_way_that_others_remove_is_restored() {
         assert!(is_served(&site));
 
         site.director.run("ip route flush dev tunlb0");
-        director.says("the route of vip 10.0.0.100 into tunlb0 had been removed, and is there again");
+        director
+            .says("the route of vip 10.0.0.100 into tunlb0 had been removed, and is there again");
         wait_until_served(&site);
 
         site.director.run("ip link set tunlb0 down");
@@ -100,8 +101,9 @@ fn the_way_to_a_backend_is_followed() {
         // Another address of its own, which the kernel prefers from now on.
         site.director
             .run("ip route change default via 10.0.1.1 src 10.0.1.2");
-        site.director
-            .sh("ip addr add 10.0.1.3/24 dev eth0; ip route add 10.0.2.13/32 via 10.0.1.1 src 10.0.1.3");
+        site.director.sh(
+            "ip addr add 10.0.1.3/24 dev eth0; ip route add 10.0.2.13/32 via 10.0.1.1 src 10.0.1.3",
+        );
         director.says("outer source 10.0.1.3");
         wait_until_served(&site);
         // Into the TUN: said, and not followed.
@@ -124,11 +126,9 @@ fn what_keeps_packets_from_their_way_is_said() {
         director.says("net.ipv4.ip_forward is 0: packets of other hosts never reach the TUN");
         site.director.set_sysctl("ipv4/ip_forward", 1);
         director.says("net.ipv4.ip_forward: no problem any more");
-        site.director
-            .run(&format!("ip addr add {VIP}/32 dev lo"));
+        site.director.run(&format!("ip addr add {VIP}/32 dev lo"));
         director.says("10.0.0.100 is a local address of this host");
-        site.director
-            .run(&format!("ip addr del {VIP}/32 dev lo"));
+        site.director.run(&format!("ip addr del {VIP}/32 dev lo"));
         director.says("local_vip 10.0.0.100: no problem any more");
         wait_until_served(&site);
     });
@@ -149,7 +149,9 @@ fn other_changes_of_the_host_are_left_alone() {
         site.director.run("ip route flush dev tunlb0");
         director.says("had been removed");
         let log = director.director.0.stderr();
-        let lines = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("WARN") || line.contains("ERROR"));
         let lines: Vec<_> = lines
             .filter(|line| !line.contains("hash_key") && !line.contains("had been removed"))
             .collect();

@@ -44,7 +44,11 @@ fn probed(site: &Site, packets: u64) {
 
 fn start_httpd(site: &Site, backend: usize) -> Process {
     let node = &site.backends[backend].node;
-    node.start("httpd-again", node.python(HTTPD, &[node.name(), VIP]), "listening")
+    node.start(
+        "httpd-again",
+        node.python(HTTPD, &[node.name(), VIP]),
+        "listening",
+    )
 }
 
 /// The backends that answer 60 connections.
@@ -67,11 +71,17 @@ fn a_dead_service_takes_no_flows_until_it_answers_again() {
         assert_eq!(answering(&site, 20_000), ["b1", "b2", "b3"]);
 
         site.backends[0].httpd.signal(Signal::Kill);
-        said(&director, "vip web: backend 10.0.1.11: unhealthy: refused (3 in a row)");
+        said(
+            &director,
+            "vip web: backend 10.0.1.11: unhealthy: refused (3 in a row)",
+        );
         assert_eq!(answering(&site, 21_000), ["b2", "b3"]);
 
         let _httpd = start_httpd(&site, 0);
-        said(&director, "vip web: backend 10.0.1.11: healthy: ok (2 in a row)");
+        said(
+            &director,
+            "vip web: backend 10.0.1.11: healthy: ok (2 in a row)",
+        );
         assert_eq!(answering(&site, 22_000), ["b1", "b2", "b3"]);
         let sent = site.sent_by_client();
         site.wait_until_read(sent);
@@ -104,9 +114,14 @@ fn told_of(lab: &Lab, health: &str, break_b1: impl FnOnce(&Site)) -> [String; 2]
     said(&director, &format!("backend {B1}: unhealthy: "));
     wait_until("a cause", || line("").len() > 1);
     let result = line("unhealthy: ").remove(0);
-    let cause = line("").into_iter().find(|text| !text.starts_with("unhealthy: "));
+    let cause = line("")
+        .into_iter()
+        .find(|text| !text.starts_with("unhealthy: "));
     let log = director.log();
-    assert!(!log.contains(&format!("backend {B2}")) && !log.contains(&format!("backend {B3}")), "{log}");
+    assert!(
+        !log.contains(&format!("backend {B2}")) && !log.contains(&format!("backend {B3}")),
+        "{log}"
+    );
     director.director.stop();
     [result, cause.expect("a cause")]
 }
@@ -123,9 +138,15 @@ fn assert_told([result, cause]: [String; 2], expected: &str, words: &[&str]) {
 fn the_vip_is_missing_on_the_backend() {
     in_lab(|lab| {
         let told = told_of(lab, "", |site| {
-            site.backends[0].node.run(&format!("ip addr del {VIP}/32 dev lo"));
+            site.backends[0]
+                .node
+                .run(&format!("ip addr del {VIP}/32 dev lo"));
         });
-        assert_told(told, "no_answer", &["10.0.1.11 answers directly", "B5", "tunlb doctor"]);
+        assert_told(
+            told,
+            "no_answer",
+            &["10.0.1.11 answers directly", "B5", "tunlb doctor"],
+        );
     });
 }
 
@@ -156,13 +177,30 @@ fn an_http_service_answers_with_an_error() {
         let _odd = odd_service(&site, 0, "error");
         let _garbage = odd_service(&site, 1, "garbage");
         let b3 = &site.backends[2].node;
-        let _httpd = b3.start("httpd-81", b3.python(HTTPD, &["b3", VIP, "81"]), "listening");
+        let _httpd = b3.start(
+            "httpd-81",
+            b3.python(HTTPD, &["b3", VIP, "81"]),
+            "listening",
+        );
         let director = Reloading::start(lab, &site, &web(&format!("{FAST}\n{health}")));
-        said(&director, "backend 10.0.1.11: unhealthy: bad_status (1 in a row)");
-        said(&director, "backend 10.0.1.12: unhealthy: bad_answer (1 in a row)");
-        said(&director, "answers through the tunnel, but not as it should");
+        said(
+            &director,
+            "backend 10.0.1.11: unhealthy: bad_status (1 in a row)",
+        );
+        said(
+            &director,
+            "backend 10.0.1.12: unhealthy: bad_answer (1 in a row)",
+        );
+        said(
+            &director,
+            "answers through the tunnel, but not as it should",
+        );
         probed(&site, 20);
-        assert!(!director.log().contains("backend 10.0.2.13"), "{}", director.log());
+        assert!(
+            !director.log().contains("backend 10.0.2.13"),
+            "{}",
+            director.log()
+        );
         director.director.stop();
     });
 }
@@ -173,7 +211,11 @@ fn a_server_that_is_stopped_takes_connections_and_does_not_answer() {
         let told = told_of(lab, "kind = \"http\"", |site| {
             site.backends[0].httpd.signal_named("STOP");
         });
-        assert_told(told, "no_answer", &["the VIP answers pings through the tunnel", "B32"]);
+        assert_told(
+            told,
+            "no_answer",
+            &["the VIP answers pings through the tunnel", "B32"],
+        );
     });
 }
 
@@ -192,7 +234,10 @@ fn an_accept_queue_is_full() {
         let _held = node.start("fill", node.python(fill, &[]), "filled");
         let others = [1, 2].map(|backend| odd_service(&site, backend, "accept"));
         let director = Reloading::start(lab, &site, &web(&format!("{FAST}\nport = 81")));
-        said(&director, "backend 10.0.1.11: unhealthy: no_answer (1 in a row)");
+        said(
+            &director,
+            "backend 10.0.1.11: unhealthy: no_answer (1 in a row)",
+        );
         said(&director, "its accept queue is full");
         director.director.stop();
         for other in others {
@@ -211,15 +256,25 @@ fn a_tcp_probe_reaches_no_accept_and_leaves_nothing_behind() {
         assert!(!director.log().contains("unhealthy"), "{}", director.log());
         director.director.stop();
         for (backend, service) in site.backends.iter().zip(services) {
-            assert!(!service.stdout().contains("accepted"), "{}", backend.node.name());
+            assert!(
+                !service.stdout().contains("accepted"),
+                "{}",
+                backend.node.name()
+            );
             wait_until("no half-open connection", || {
-                let half = backend.node.run("ss --no-header --numeric --tcp state syn-recv");
+                let half = backend
+                    .node
+                    .run("ss --no-header --numeric --tcp state syn-recv");
                 half.is_empty()
             });
-            let rest = backend.node.run("ss --no-header --numeric --tcp state connected sport = :81");
+            let rest = backend
+                .node
+                .run("ss --no-header --numeric --tcp state connected sport = :81");
             assert_eq!(rest, "", "{}", backend.node.name());
         }
-        let own = site.director.run("ss --no-header --numeric --tcp state connected dport = :81");
+        let own = site
+            .director
+            .run("ss --no-header --numeric --tcp state connected dport = :81");
         assert_eq!(own, "", "the director keeps nothing either");
     });
 }
@@ -232,9 +287,16 @@ fn a_backend_fails_in_one_vip_alone() {
         let other = vip(["other", VIP, "81", "tcp", &section], &ALL);
         let _services = [1, 2].map(|backend| odd_service(&site, backend, "accept"));
         let director = Reloading::start(lab, &site, &(web(FAST) + &other));
-        said(&director, "vip other: backend 10.0.1.11: unhealthy: refused (1 in a row)");
+        said(
+            &director,
+            "vip other: backend 10.0.1.11: unhealthy: refused (1 in a row)",
+        );
         probed(&site, 30);
-        assert!(!director.log().contains("vip web: backend"), "{}", director.log());
+        assert!(
+            !director.log().contains("vip web: backend"),
+            "{}",
+            director.log()
+        );
         assert_eq!(answering(&site, 20_000), ["b1", "b2", "b3"]);
         director.director.stop();
     });
@@ -252,7 +314,10 @@ fn a_dead_backend_leaves_in_time() {
         said(&director, "backend 10.0.1.11: unhealthy: ");
         let left = begin.elapsed();
         // fall x interval + timeout, the 100 ms of a report, and what a busy machine and the looking take.
-        assert!(left < Duration::from_millis(3 * 500 + 500 + 100 + 900), "{left:?}");
+        assert!(
+            left < Duration::from_millis(3 * 500 + 500 + 100 + 900),
+            "{left:?}"
+        );
         director.director.stop();
     });
 }
@@ -261,14 +326,19 @@ fn a_dead_backend_leaves_in_time() {
 fn flows_after_death(lab: &Lab, on_unhealthy: &str) -> (usize, usize) {
     let site = Site::new(lab);
     let _echoes = echo_datagrams(&site);
-    let section = format!("[vip.health]\nkind = \"tcp\"\nport = 80\n{FAST}\non_unhealthy = \"{on_unhealthy}\"\n");
+    let section = format!(
+        "[vip.health]\nkind = \"tcp\"\nport = 80\n{FAST}\non_unhealthy = \"{on_unhealthy}\"\n"
+    );
     let director = Reloading::start(lab, &site, &vip(["dns", VIP, "53", "udp", &section], &ALL));
     let before = names_of_flows(&site, 5);
     site.backends[1].httpd.signal(Signal::Kill);
     said(&director, "vip dns: backend 10.0.1.12: unhealthy: refused");
     let after = names_of_flows(&site, 5);
     let of_b2 = before.iter().filter(|(_, name)| *name == "b2");
-    let stayed = of_b2.clone().filter(|(port, _)| after[port] == "b2").count();
+    let stayed = of_b2
+        .clone()
+        .filter(|(port, _)| after[port] == "b2")
+        .count();
     let others = before.iter().filter(|(_, name)| *name != "b2");
     others.for_each(|(port, name)| assert_eq!(after[port], *name, "port {port}"));
     director.director.stop();
@@ -298,10 +368,16 @@ fn every_kind_finds_its_service() {
         let _echoes = echo_datagrams(&site);
         let kinds = [
             ("ping", "kind = \"ping\"\nsize = 1400"),
-            ("udp", "kind = \"udp\"\nport = 53\npayload = \"6869\"\nexpect = \"62XX206869\""),
+            (
+                "udp",
+                "kind = \"udp\"\nport = 53\npayload = \"6869\"\nexpect = \"62XX206869\"",
+            ),
             ("dns", "kind = \"dns\"\nport = 53\nquery = \"example.net\""),
             ("http", "kind = \"http\"\nport = 80\nbody = \"b\""),
-            ("tls", "kind = \"tls\"\nport = 81\nhost = \"www.example.net\""),
+            (
+                "tls",
+                "kind = \"tls\"\nport = 81\nhost = \"www.example.net\"",
+            ),
         ];
         let _hello = [0, 2].map(|backend| odd_service(&site, backend, "hello"));
         let _alert = odd_service(&site, 1, "alert");
@@ -314,12 +390,24 @@ fn every_kind_finds_its_service() {
             })
             .collect();
         let director = Reloading::start(lab, &site, &config);
-        said(&director, "vip tls: backend 10.0.1.12: unhealthy: tls_failed");
+        said(
+            &director,
+            "vip tls: backend 10.0.1.12: unhealthy: tls_failed",
+        );
         // The echo service answers "b1 ", then the query: no DNS.
-        said(&director, "vip dns: backend 10.0.1.11: unhealthy: bad_answer");
+        said(
+            &director,
+            "vip dns: backend 10.0.1.11: unhealthy: bad_answer",
+        );
         probed(&site, 100);
         let log = director.log();
-        for name in ["ping", "udp", "http", "tls: backend 10.0.1.11", "tls: backend 10.0.2.13"] {
+        for name in [
+            "ping",
+            "udp",
+            "http",
+            "tls: backend 10.0.1.11",
+            "tls: backend 10.0.2.13",
+        ] {
             assert!(!log.contains(&format!("vip {name}")), "{name}: {log}");
         }
         director.director.stop();
@@ -332,7 +420,10 @@ fn probes_hold_up_no_drain() {
         let site = Site::new(lab);
         let mut director = Reloading::start(lab, &site, &web(FAST));
         probed(&site, 10);
-        director.accept(&web_of(&[(B1, "state = \"draining\""), (B2, ""), (B3, "")], FAST));
+        director.accept(&web_of(
+            &[(B1, "state = \"draining\""), (B2, ""), (B3, "")],
+            FAST,
+        ));
         said(&director, "backend 10.0.1.11 is drained");
         director.director.stop();
     });
@@ -342,7 +433,11 @@ fn probes_hold_up_no_drain() {
 fn everything_at_once_is_this_hosts_fault() {
     in_lab(|lab| {
         let site = Site::new(lab);
-        let director = Reloading::start(lab, &site, &web(&format!("{FAST}\non_unhealthy = \"move\"")));
+        let director = Reloading::start(
+            lab,
+            &site,
+            &web(&format!("{FAST}\non_unhealthy = \"move\"")),
+        );
         probed(&site, 20);
         site.director.set_sysctl("ipv4/conf/eth0/rp_filter", 1);
         said(&director, "rather a fault of this host or its network");
@@ -361,7 +456,10 @@ fn nothing_of_the_probes_is_left_behind() {
         let mut director = Reloading::start(lab, &site, &web(FAST));
         probed(&site, 10);
         let both = routes();
-        assert!(both.contains("dev tunlb0 ") && both.contains("dev tunlb0p "), "{both}");
+        assert!(
+            both.contains("dev tunlb0 ") && both.contains("dev tunlb0p "),
+            "{both}"
+        );
         director.accept(&web("kind = \"none\""));
         assert!(!routes().contains("tunlb0p"), "{}", routes());
         director.accept(&web(FAST));
@@ -370,7 +468,8 @@ fn nothing_of_the_probes_is_left_behind() {
         wait_until("the devices to go", || {
             !site.director.has_device("tunlb0p") && !site.director.has_device("tunlb0")
         });
-        site.director.run(&format!("{} undo", crate::enter::tunlb().display()));
+        site.director
+            .run(&format!("{} undo", crate::enter::tunlb().display()));
         assert_eq!(routes(), "");
     });
 }
@@ -381,7 +480,9 @@ fn probe(site: &Site, director: &Reloading, arguments: &str) -> (i32, String) {
     let config = director.path.display().to_string();
     let line = format!("LANG=C.UTF-8 {tunlb} probe -c {config} {arguments} || echo EXIT $?");
     let answer = site.director.sh(&line);
-    let code = answer.rsplit_once("EXIT ").map_or(0, |(_, code)| code.trim().parse().expect("a code"));
+    let code = answer
+        .rsplit_once("EXIT ")
+        .map_or(0, |(_, code)| code.trim().parse().expect("a code"));
     (code, answer)
 }
 
@@ -393,29 +494,52 @@ fn a_look_from_beside_a_director_says_where_a_packet_dies() {
         probed(&site, 10);
         let (code, answer) = probe(&site, &director, "");
         assert_eq!(code, 0, "{answer}");
-        assert!(answer.contains("3 of 3 answer") && answer.contains("\u{2713} tunnel"), "{answer}");
+        assert!(
+            answer.contains("3 of 3 answer") && answer.contains("\u{2713} tunnel"),
+            "{answer}"
+        );
         assert!(!answer.contains('\u{2717}'), "{answer}");
 
-        site.backends[0].node.run(&format!("ip addr del {VIP}/32 dev lo"));
+        site.backends[0]
+            .node
+            .run(&format!("ip addr del {VIP}/32 dev lo"));
         let (code, answer) = probe(&site, &director, "--backend 10.0.1.11");
         assert_eq!(code, 1, "{answer}");
-        for words in ["\u{2713} ping", "\u{2717} tunnel", "\u{2717} tcp", "B5", "tunlb doctor --role backend", "0 of 1 answer"] {
+        for words in [
+            "\u{2713} ping",
+            "\u{2717} tunnel",
+            "\u{2717} tcp",
+            "B5",
+            "tunlb doctor --role backend",
+            "0 of 1 answer",
+        ] {
             assert!(answer.contains(words), "no {words:?} in:\n{answer}");
         }
         let (code, answer) = probe(&site, &director, "--json");
         assert_eq!(code, 1, "{answer}");
         let (json, _) = answer.split_once("\nEXIT").expect("one document");
         let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        let good: Vec<_> = json["backends"].as_array().expect("backends").iter().map(|found| &found["ok"]).collect();
+        let good: Vec<_> = json["backends"]
+            .as_array()
+            .expect("backends")
+            .iter()
+            .map(|found| &found["ok"])
+            .collect();
         assert_eq!(good, [false, true, true], "{json}");
 
         site.router.run("ip link set b3 mtu 1400");
         let (code, answer) = probe(&site, &director, "--backend 10.0.2.13");
         assert_eq!(code, 1, "{answer}");
-        assert!(answer.contains("do not get through the tunnel") && answer.contains("B24"), "{answer}");
+        assert!(
+            answer.contains("do not get through the tunnel") && answer.contains("B24"),
+            "{answer}"
+        );
 
         let log = director.log();
-        assert!(!log.contains("backend 10.0.1.12") && !log.contains("fault of this host"), "{log}");
+        assert!(
+            !log.contains("backend 10.0.1.12") && !log.contains("fault of this host"),
+            "{log}"
+        );
         assert!(!site.director.has_device("tlprobe0"));
         let routes = site.director.run(&format!("ip route show {VIP}"));
         assert!(!routes.contains("tlprobe0"), "{routes}");

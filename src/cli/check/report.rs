@@ -430,10 +430,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::probe::Probing;
     use crate::config::DirectorConfig;
     use crate::director::BackendState;
     use crate::director::{AllDown, Echo, HashFields, Mss, Protocol};
+    use crate::probe::Probing;
 
     /// Texts as VIPs may have for a name, quotes, backslashes and other scripts among them.
     fn name() -> impl Strategy<Value = String> {

@@ -7,9 +7,9 @@ use std::num::NonZeroU8;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::site::Paths;
 use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
+use crate::site::Paths;
 use crate::text::json;
 
 /// The version of the JSON document; a change that breaks a reader raises it.

@@ -80,19 +80,36 @@ impl Found {
     fn new(look: &Look) -> Self {
         let Evidence { address, probe, .. } = look.evidence;
         let cause = look.evidence.cause();
-        let is_small = look.full_ping != Some(ProbeResult::Ok) && look.evidence.tunnel_ping == Some(ProbeResult::Ok);
+        let is_small = look.full_ping != Some(ProbeResult::Ok)
+            && look.evidence.tunnel_ping == Some(ProbeResult::Ok);
         let ok = probe == ProbeResult::Ok && !is_small;
         let (verdict, codes) = match &cause {
             Some(cause) => (cause.text.clone(), cause.codes.clone()),
             None if probe == ProbeResult::Ok && is_small => (
-                format!("packets of {} bytes do not get through the tunnel, smaller ones do: an MTU on the way", look.probed.longest),
+                format!(
+                    "packets of {} bytes do not get through the tunnel, smaller ones do: an MTU on the way",
+                    look.probed.longest
+                ),
                 vec!["B24"],
             ),
-            None if probe == ProbeResult::Ok => ("it answers through the tunnel".to_owned(), Vec::new()),
-            None => (format!("nothing is known of it: {probe}, a fault of this host"), Vec::new()),
+            None if probe == ProbeResult::Ok => {
+                ("it answers through the tunnel".to_owned(), Vec::new())
+            }
+            None => (
+                format!("nothing is known of it: {probe}, a fault of this host"),
+                Vec::new(),
+            ),
         };
-        let vip = look.service.rsplit_once(':').map_or("", |(address, _)| address);
-        let hint = cause.map(|_| format!("on {address}: tunlb doctor --role backend --vip {}", look.service));
+        let vip = look
+            .service
+            .rsplit_once(':')
+            .map_or("", |(address, _)| address);
+        let hint = cause.map(|_| {
+            format!(
+                "on {address}: tunlb doctor --role backend --vip {}",
+                look.service
+            )
+        });
         Self {
             vip: look.probed.target.vip.to_string(),
             service: look.service.clone(),
@@ -106,8 +123,15 @@ impl Found {
     }
 
     fn write(&self, utf8: bool, text: &mut String) {
-        let Self { service, backend, .. } = self;
-        writeln!(text, "vip {} ({service}), backend {backend}", Plain(&self.vip)).unwrap_or_default();
+        let Self {
+            service, backend, ..
+        } = self;
+        writeln!(
+            text,
+            "vip {} ({service}), backend {backend}",
+            Plain(&self.vip)
+        )
+        .unwrap_or_default();
         for stage in &self.stages {
             let mark = match (stage.ok, utf8) {
                 (Some(true), true) => "\u{2713}",
@@ -125,7 +149,9 @@ impl Found {
             format!(" ({})", self.codes.join(", "))
         };
         writeln!(text, "  => {}{codes}", self.verdict).unwrap_or_default();
-        self.hint.iter().for_each(|hint| writeln!(text, "     next: {hint}").unwrap_or_default());
+        self.hint
+            .iter()
+            .for_each(|hint| writeln!(text, "     next: {hint}").unwrap_or_default());
         text.push('\n');
     }
 }
@@ -142,7 +168,10 @@ fn stages(look: &Look) -> Vec<Stage> {
     } = look.evidence;
     let own = SocketAddr::new(address, port);
     let check = &look.probed.check;
-    let source = look.probed.source.map_or("no address".to_owned(), |source| source.to_string());
+    let source = look
+        .probed
+        .source
+        .map_or("no address".to_owned(), |source| source.to_string());
     let found = |result: Option<ProbeResult>| result.map_or("not asked", ProbeResult::name);
     let passed = |result: Option<ProbeResult>| result.map(|result| result == ProbeResult::Ok);
     vec![
@@ -159,7 +188,9 @@ fn stages(look: &Look) -> Vec<Stage> {
         Stage {
             stage: "direct",
             // A service that listens at the VIP alone refuses there, and is right.
-            ok: direct.filter(|result| *result == ProbeResult::Ok).map(|_| true),
+            ok: direct
+                .filter(|result| *result == ProbeResult::Ok)
+                .map(|_| true),
             evidence: format!("{own}/tcp, without the tunnel: {}", found(direct)),
         },
         Stage {
@@ -170,7 +201,11 @@ fn stages(look: &Look) -> Vec<Stage> {
         Stage {
             stage: "full size",
             ok: passed(look.full_ping),
-            evidence: format!("the same with {} bytes: {}", look.probed.longest, found(look.full_ping)),
+            evidence: format!(
+                "the same with {} bytes: {}",
+                look.probed.longest,
+                found(look.full_ping)
+            ),
         },
         Stage {
             stage: check.kind.name(),

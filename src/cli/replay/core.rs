@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::daemon::pipeline::MemoryPipeline;
 use crate::daemon::Totals;
-use crate::site::{Paths, taken_for_healthy};
+use crate::daemon::pipeline::MemoryPipeline;
 use crate::director::{Director, DropReason, Forward, Roster, Seat, Snapshot, Timestamp, Verdict};
 use crate::packet::Packet;
+use crate::site::{Paths, taken_for_healthy};
 
 /// Keys the tables' hashes. Decisions do not depend on it, and nobody floods a replay.
 const SEED: [u64; 4] = [0; 4];
@@ -42,7 +42,8 @@ impl Core {
     /// What validation of the configuration would have refused.
     pub(super) fn new(config: &Config) -> Result<Self> {
         let mut roster = Roster::default();
-        let snapshot = Paths::without_routes(config).snapshot(config, &mut roster, taken_for_healthy)?;
+        let snapshot =
+            Paths::without_routes(config).snapshot(config, &mut roster, taken_for_healthy)?;
         let snapshot = Arc::new(snapshot);
         let seat = Seat {
             worker: 0,

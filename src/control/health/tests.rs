@@ -11,7 +11,9 @@ const B: &str = "10.0.1.12";
 
 /// A VIP "web" with two backends, and the keys of its `[vip.health]`.
 fn two(health: &str) -> String {
-    format!("backend = [{{ address = \"{A}\" }}, {{ address = \"{B}\" }}]\n[vip.health]\n{health}\n")
+    format!(
+        "backend = [{{ address = \"{A}\" }}, {{ address = \"{B}\" }}]\n[vip.health]\n{health}\n"
+    )
 }
 
 impl Fixture {
@@ -47,7 +49,9 @@ impl Fixture {
     /// What both backends take.
     fn letters(&self) -> String {
         let takes = self.takes().into_iter();
-        takes.map(|(_, takes)| format!("{takes:?}").chars().next().unwrap()).collect()
+        takes
+            .map(|(_, takes)| format!("{takes:?}").chars().next().unwrap())
+            .collect()
     }
 }
 
@@ -71,7 +75,11 @@ fn what_becomes_of_flows_is_the_operators_choice() {
         fixture.report(A, result);
         let takes = fixture.takes();
         assert_eq!(fixture.letters(), expected, "{choice} {result}: {takes:?}");
-        assert_ne!(takes[0].1, crate::director::Takes::NewFlows, "{choice} {result}");
+        assert_ne!(
+            takes[0].1,
+            crate::director::Takes::NewFlows,
+            "{choice} {result}"
+        );
         assert_eq!(fixture.kinds(), ["health_changed"]);
         let epoch = fixture.control.view().load().snapshot.epoch();
         fixture.report(A, NoAnswer);
@@ -123,13 +131,24 @@ fn a_reload_keeps_what_was_measured_by_the_same_check() {
         fixture.adopt();
         (fixture.letters(), fixture.plan_number())
     };
-    assert_eq!(reload("on_unhealthy = \"keep\"").0, "KN", "the check is the same");
+    assert_eq!(
+        reload("on_unhealthy = \"keep\"").0,
+        "KN",
+        "the check is the same"
+    );
     assert_eq!(reload("fall = 2").0, "NN", "another check begins on trial");
     let (letters, new) = reload("fall = 2\ninitial = \"unhealthy\"");
-    assert_eq!(letters, "NN", "no backend is healthy, so that all count as such");
+    assert_eq!(
+        letters, "NN",
+        "no backend is healthy, so that all count as such"
+    );
     assert!(new > old);
     fixture.report_of(B, ProbeResult::Ok, old, false);
-    assert_eq!(fixture.letters(), "NN", "a report of an old plan says nothing");
+    assert_eq!(
+        fixture.letters(),
+        "NN",
+        "a report of an old plan says nothing"
+    );
     fixture.report(B, ProbeResult::Ok);
     assert_eq!(fixture.letters(), "KN");
 }
@@ -155,9 +174,17 @@ fn a_vip_goes_by_the_probes_of_another() {
          [vip.health]\ntrack = \"web\"\non_unhealthy = \"keep\"\n"
     );
     let mut fixture = Fixture::new(&(two("on_unhealthy = \"move\"") + &tls));
-    assert_eq!(fixture.kernel.borrow().plan.probed.len(), 2, "only one of them sends probes");
+    assert_eq!(
+        fixture.kernel.borrow().plan.probed.len(),
+        2,
+        "only one of them sends probes"
+    );
     fixture.report(B, ProbeResult::NoAnswer);
-    let takes: Vec<_> = fixture.takes().into_iter().map(|(_, takes)| takes).collect();
+    let takes: Vec<_> = fixture
+        .takes()
+        .into_iter()
+        .map(|(_, takes)| takes)
+        .collect();
     use crate::director::Takes::{KnownFlows, NewFlows, Nothing};
     assert_eq!(takes, [NewFlows, Nothing, NewFlows, KnownFlows]);
 }
@@ -189,7 +216,14 @@ fn a_cause_is_told_once_with_its_rows() {
     assert_eq!(fixture.kinds(), ["health_changed", "health_changed"]);
     let events = fixture.control.events.after(1, 9);
     assert_eq!(events[0].what.codes, ["B5", "B10"]);
-    assert!(events[0].what.text.contains("(B5, B10); run `tunlb doctor`"), "{:?}", events[0]);
+    assert!(
+        events[0]
+            .what
+            .text
+            .contains("(B5, B10); run `tunlb doctor`"),
+        "{:?}",
+        events[0]
+    );
     assert_eq!(epoch(&fixture), before, "no flow goes another way");
 }
 

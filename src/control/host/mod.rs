@@ -19,8 +19,8 @@ use crate::io::undo::{Step, Undo, UndoError};
 use crate::site::Paths;
 use neighbours::Neighbours;
 pub use preflight::HostSetup;
-use routes::{Guards, Routes};
 pub use routes::Wanted;
+use routes::{Guards, Routes};
 
 /// What control asks of the host.
 pub trait Host {
@@ -225,7 +225,10 @@ impl Host for ThisHost {
     }
 
     fn tell(&mut self, told: Told) -> Result<()> {
-        self.health.as_ref().context("nothing is measured")?.tell(told)
+        self.health
+            .as_ref()
+            .context("nothing is measured")?
+            .tell(told)
     }
 
     fn device_mtu(&self) -> u32 {

@@ -53,7 +53,11 @@ pub(super) fn refuse_local_vips(config: &Config, netlink: &mut Netlink) -> Resul
 /// Refuses a backend that is this very host: what it decapsulates is for a VIP, whose route leads into the TUN
 /// again.
 pub(super) fn refuse_local_backends(config: &Config, netlink: &mut Netlink) -> Result<()> {
-    let addresses: HashSet<_> = netlink.addresses()?.iter().map(|held| held.net.addr()).collect();
+    let addresses: HashSet<_> = netlink
+        .addresses()?
+        .iter()
+        .map(|held| held.net.addr())
+        .collect();
     for vip in &config.vips {
         for backend in &vip.backends {
             let address = backend.address;

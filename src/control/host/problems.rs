@@ -49,14 +49,34 @@ fn not_forwarding(config: &Config, netlink: &mut Netlink) -> Vec<HostProblem> {
         .iter()
         .filter(|link| link.up && !link.loopback && link.name != config.director.tun);
     let devices: Vec<_> = devices.map(|link| link.name.as_str()).collect();
-    let is_on = |key: Result<Sysctl, _>| key.is_ok_and(|key: Sysctl| key.read().is_ok_and(|value| value != 0));
+    let is_on = |key: Result<Sysctl, _>| {
+        key.is_ok_and(|key: Sysctl| key.read().is_ok_and(|value| value != 0))
+    };
     let mut found = Vec::new();
-    let v4 = || devices.iter().any(|device| is_on(Sysctl::ipv4_conf(device, "forwarding")));
-    if of(true) && !is_on(Ok::<_, crate::io::sysctl::SysctlError>(Sysctl::ipv4_forward())) && !v4() {
+    let v4 = || {
+        devices
+            .iter()
+            .any(|device| is_on(Sysctl::ipv4_conf(device, "forwarding")))
+    };
+    if of(true)
+        && !is_on(Ok::<_, crate::io::sysctl::SysctlError>(
+            Sysctl::ipv4_forward(),
+        ))
+        && !v4()
+    {
         found.push(off(&Sysctl::ipv4_forward()));
     }
-    let v6 = || devices.iter().any(|device| is_on(Sysctl::ipv6_conf(device, "force_forwarding")));
-    if of(false) && !is_on(Ok::<_, crate::io::sysctl::SysctlError>(Sysctl::ipv6_forward())) && !v6() {
+    let v6 = || {
+        devices
+            .iter()
+            .any(|device| is_on(Sysctl::ipv6_conf(device, "force_forwarding")))
+    };
+    if of(false)
+        && !is_on(Ok::<_, crate::io::sysctl::SysctlError>(
+            Sysctl::ipv6_forward(),
+        ))
+        && !v6()
+    {
         found.push(off(&Sysctl::ipv6_forward()));
     }
     found

@@ -178,13 +178,20 @@ impl Routes {
         }
         let there: HashSet<_> = netlink.routes_through(self.index)?.into_iter().collect();
         let gone = self.vips.intersection(&wanted.vips).copied();
-        let gone: Vec<_> = gone.filter(|vip| !there.contains(&IpNet::from(*vip))).collect();
+        let gone: Vec<_> = gone
+            .filter(|vip| !there.contains(&IpNet::from(*vip)))
+            .collect();
         for &vip in &gone {
             let added = netlink.add_route(vip.into(), self.index);
             added.with_context(|| format!("vip {vip}: cannot route it into {} again", self.tun))?;
         }
         let told = gone.iter().take(NAMED);
-        let told = told.map(|vip| format!("the route of vip {vip} into {} had been removed, and is there again", self.tun));
+        let told = told.map(|vip| {
+            format!(
+                "the route of vip {vip} into {} had been removed, and is there again",
+                self.tun
+            )
+        });
         let more = gone.len().saturating_sub(NAMED);
         let more = (more > 0).then(|| format!("so are the routes of {more} more VIPs"));
         Ok(told.chain(more).collect())

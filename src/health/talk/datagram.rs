@@ -53,8 +53,14 @@ mod tests {
         let strict = talk(Some(pattern));
         assert_eq!(strict.request(), [1, 2]);
         assert_eq!(strict.read(&[0xab, 0]), ProbeResult::Ok);
-        assert_eq!((strict.read(&[0xac]), strict.read(&[])), (ProbeResult::BadAnswer, ProbeResult::BadAnswer));
+        assert_eq!(
+            (strict.read(&[0xac]), strict.read(&[])),
+            (ProbeResult::BadAnswer, ProbeResult::BadAnswer)
+        );
         assert_eq!(strict.silence(), None);
-        assert_eq!((talk(None).read(&[]), talk(None).silence()), (ProbeResult::Ok, Some(ProbeResult::NoVerdict)));
+        assert_eq!(
+            (talk(None).read(&[]), talk(None).silence()),
+            (ProbeResult::Ok, Some(ProbeResult::NoVerdict))
+        );
     }
 }

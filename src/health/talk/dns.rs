@@ -77,7 +77,9 @@ fn judge(query: &[u8], answer: &[u8]) -> ProbeResult {
         let is_fine = answer.get(3)? & 0x0f == 0;
         let has_records = answer.get(6..8)? != [0, 0];
         let question = query.get(HEADER..)?;
-        let same_question = answer.get(HEADER..HEADER + question.len())?.eq_ignore_ascii_case(question);
+        let same_question = answer
+            .get(HEADER..HEADER + question.len())?
+            .eq_ignore_ascii_case(question);
         Some(same_id && is_answer && is_fine && has_records && same_question)
     };
     match fits() {
@@ -124,12 +126,20 @@ mod tests {
         use ProbeResult::{BadAnswer, Ok};
         for (what, answer, expected) in [
             ("right", answer(|_| ()), Ok),
-            ("upper case", answer(|bytes| bytes.make_ascii_uppercase()), Ok),
+            (
+                "upper case",
+                answer(|bytes| bytes.make_ascii_uppercase()),
+                Ok,
+            ),
             ("another id", answer(|bytes| bytes[0] ^= 1), BadAnswer),
             ("a query", answer(|bytes| bytes[2] &= 0x7f), BadAnswer),
             ("an error", answer(|bytes| bytes[3] |= 2), BadAnswer),
             ("no record", answer(|bytes| bytes[7] = 0), BadAnswer),
-            ("another question", answer(|bytes| bytes[14] = b'x'), BadAnswer),
+            (
+                "another question",
+                answer(|bytes| bytes[14] = b'x'),
+                BadAnswer,
+            ),
             ("cut", answer(|bytes| bytes.truncate(20)), BadAnswer),
             ("nothing", Vec::new(), BadAnswer),
         ] {

@@ -42,7 +42,9 @@ impl HttpTalk {
     pub(super) fn new(check: &Http, destination: SocketAddr) -> Self {
         let host = match &check.host {
             Some(host) => host.clone(),
-            None if destination.port() == 80 && destination.is_ipv4() => destination.ip().to_string(),
+            None if destination.port() == 80 && destination.is_ipv4() => {
+                destination.ip().to_string()
+            }
             None if destination.port() == 80 => format!("[{}]", destination.ip()),
             None => destination.to_string(),
         };
@@ -110,7 +112,11 @@ impl HttpTalk {
         if (100..200).contains(&status) {
             self.received.drain(..length);
             self.interim += 1;
-            return if self.interim > MOST_INTERIM { Head::Bad } else { Head::Whole };
+            return if self.interim > MOST_INTERIM {
+                Head::Bad
+            } else {
+                Head::Whole
+            };
         }
         let body = body_of(status, response.headers);
         if !self.check.status.contains(&status) {
@@ -158,7 +164,9 @@ enum Head {
 
 fn body_of(status: u16, headers: &[httparse::Header<'_>]) -> Body {
     let header = |name: &str| {
-        let found = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        let found = headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name));
         found.and_then(|header| std::str::from_utf8(header.value).ok())
     };
     if matches!(status, 204 | 304) {
@@ -173,7 +181,10 @@ fn body_of(status: u16, headers: &[httparse::Header<'_>]) -> Body {
 }
 
 /// Decodes whole chunks; whether the last one was among them.
-fn decode(received: &mut Vec<u8>, decoded: &mut Vec<u8>) -> Result<bool, httparse::InvalidChunkSize> {
+fn decode(
+    received: &mut Vec<u8>,
+    decoded: &mut Vec<u8>,
+) -> Result<bool, httparse::InvalidChunkSize> {
     loop {
         let httparse::Status::Complete((head, size)) = httparse::parse_chunk_size(received)? else {
             return Ok(false);
@@ -210,7 +221,10 @@ mod tests {
     #[test]
     fn the_request() {
         let text = String::from_utf8(talk(None).request().to_vec()).unwrap();
-        assert!(text.starts_with("GET /health HTTP/1.1\r\nHost: 10.0.0.100:8080\r\n"), "{text}");
+        assert!(
+            text.starts_with("GET /health HTTP/1.1\r\nHost: 10.0.0.100:8080\r\n"),
+            "{text}"
+        );
         assert!(text.ends_with("\r\nConnection: close\r\n\r\n"), "{text}");
     }
 
@@ -237,14 +251,38 @@ mod tests {
             (Some("ell"), format!("{HEAD}hello"), Ok),
             (Some("ell"), format!("{HEAD}hel"), ClosedEarly),
             (Some("elp"), format!("{HEAD}hello"), BadBody),
-            (Some("elp"), "HTTP/1.0 200 OK\r\n\r\nhello".to_owned(), BadBody),
+            (
+                Some("elp"),
+                "HTTP/1.0 200 OK\r\n\r\nhello".to_owned(),
+                BadBody,
+            ),
             (Some("ell"), "HTTP/1.0 200 OK\r\n\r\nhello".to_owned(), Ok),
-            (Some("hello"), format!("{CHUNKED}3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"), Ok),
-            (Some("help"), format!("{CHUNKED}3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"), BadBody),
+            (
+                Some("hello"),
+                format!("{CHUNKED}3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),
+                Ok,
+            ),
+            (
+                Some("help"),
+                format!("{CHUNKED}3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"),
+                BadBody,
+            ),
             (Some("hello"), format!("{CHUNKED}x\r\n"), BadAnswer),
-            (None, "HTTP/1.1 500 Oh no\r\nContent-Length: 0\r\n\r\n".to_owned(), BadStatus),
-            (None, "HTTP/1.1 301 Moved\r\nLocation: /health\r\nContent-Length: 0\r\n\r\n".to_owned(), BadStatus),
-            (None, format!("HTTP/1.1 100 Continue\r\n\r\n{HEAD}hello"), Ok),
+            (
+                None,
+                "HTTP/1.1 500 Oh no\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                BadStatus,
+            ),
+            (
+                None,
+                "HTTP/1.1 301 Moved\r\nLocation: /health\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                BadStatus,
+            ),
+            (
+                None,
+                format!("HTTP/1.1 100 Continue\r\n\r\n{HEAD}hello"),
+                Ok,
+            ),
             (None, "HTTP/1.1 100 Continue\r\n\r\n".repeat(9), BadAnswer),
             (None, "HTTP/1.1 204 None\r\n\r\n".to_owned(), Ok),
             (None, "SSH-2.0-OpenSSH_9.2\r\n".to_owned(), BadAnswer),
@@ -270,7 +308,10 @@ mod tests {
         assert_eq!(result, Some(ProbeResult::BadBody));
         assert!(kept <= LONGEST_BODY + 1024);
         let mut head = self::talk(None);
-        let endless = std::iter::repeat_with(|| head.read(&[b'x'; 1024])).take(100).flatten().next();
+        let endless = std::iter::repeat_with(|| head.read(&[b'x'; 1024]))
+            .take(100)
+            .flatten()
+            .next();
         assert_eq!(endless, Some(ProbeResult::BadAnswer));
     }
 

@@ -68,12 +68,18 @@ impl TlsTalk {
 /// For TLS 1.3 and 1.2, with the suites and groups that servers of today have. What is random in it need not be
 /// secret: nothing follows.
 fn client_hello(host: Option<&str>, salt: u64) -> Vec<u8> {
-    let random: Vec<u8> = (1..=8_u64).flat_map(|n| salt.wrapping_mul(n).rotate_left(17).to_be_bytes()).collect();
+    let random: Vec<u8> = (1..=8_u64)
+        .flat_map(|n| salt.wrapping_mul(n).rotate_left(17).to_be_bytes())
+        .collect();
     let (random, key) = random.split_at(32);
     let mut extensions = Vec::new();
     if let Some(host) = host {
         let name = prefixed(2, host.as_bytes());
-        extension(&mut extensions, 0, &prefixed(2, &[&[0][..], &name].concat()));
+        extension(
+            &mut extensions,
+            0,
+            &prefixed(2, &[&[0][..], &name].concat()),
+        );
     }
     extension(&mut extensions, 43, &[4, 3, 4, 3, 3]); // versions 1.3, 1.2
     extension(&mut extensions, 10, &[0, 6, 0, 29, 0, 23, 0, 24]); // x25519, secp256r1, secp384r1
@@ -83,8 +89,8 @@ fn client_hello(host: Option<&str>, salt: u64) -> Vec<u8> {
     let share = [&[0, 29][..], &prefixed(2, key)].concat();
     extension(&mut extensions, 51, &prefixed(2, &share));
     let suites = [
-        0x13, 1, 0x13, 2, 0x13, 3, 0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x2c, 0xc0, 0x30, 0xcc, 0xa9, 0xcc, 0xa8, 0, 0x9c,
-        0, 0x2f,
+        0x13, 1, 0x13, 2, 0x13, 3, 0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x2c, 0xc0, 0x30, 0xcc, 0xa9,
+        0xcc, 0xa8, 0, 0x9c, 0, 0x2f,
     ];
     let body = [
         &[3, 3][..],
@@ -126,7 +132,10 @@ mod tests {
         let talk = talk();
         let hello = talk.request();
         assert_eq!(hello[..3], [HANDSHAKE, 3, 1]);
-        assert_eq!(usize::from(u16::from_be_bytes([hello[3], hello[4]])), hello.len() - 5);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([hello[3], hello[4]])),
+            hello.len() - 5
+        );
         let inner = u32::from_be_bytes([0, hello[6], hello[7], hello[8]]);
         assert_eq!(usize::try_from(inner).unwrap(), hello.len() - 9);
         assert!(hello.windows(15).any(|window| window == b"www.example.net"));

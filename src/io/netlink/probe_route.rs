@@ -55,7 +55,9 @@ impl fmt::Display for ProbeRoute {
             metric,
         } = self;
         write!(f, "{}", IpNet::from(*vip))?;
-        source.iter().try_for_each(|source| write!(f, " from {source}"))?;
+        source
+            .iter()
+            .try_for_each(|source| write!(f, " from {source}"))?;
         if *tos != 0 {
             write!(f, " tos {tos:#x}")?;
         }
@@ -91,7 +93,9 @@ fn message(route: &ProbeRoute, oif: u32) -> RouteMessage {
     message.header = RouteHeader {
         address_family: family_of(route.vip),
         destination_prefix_length: net.prefix_len(),
-        source_prefix_length: route.source.map_or(0, |source| IpNet::from(source).prefix_len()),
+        source_prefix_length: route
+            .source
+            .map_or(0, |source| IpNet::from(source).prefix_len()),
         tos: route.tos,
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Other(PROBE_PROTOCOL),
@@ -107,8 +111,10 @@ fn message(route: &ProbeRoute, oif: u32) -> RouteMessage {
         RouteAttribute::Oif(oif),
         RouteAttribute::Priority(route.metric),
     ];
-    message
-        .attributes
-        .extend(route.source.map(|source| RouteAttribute::Source(source.into())));
+    message.attributes.extend(
+        route
+            .source
+            .map(|source| RouteAttribute::Source(source.into())),
+    );
     message
 }

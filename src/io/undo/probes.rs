@@ -11,7 +11,12 @@ impl Undo {
     ///
     /// # Errors
     /// [`UndoError::Netlink`].
-    pub fn add_probe_route(&mut self, link: u32, device: &str, route: ProbeRoute) -> Result<(), UndoError> {
+    pub fn add_probe_route(
+        &mut self,
+        link: u32,
+        device: &str,
+        route: ProbeRoute,
+    ) -> Result<(), UndoError> {
         let device = named(link, device);
         self.make(Step::ProbeRoute { device, route }, |netlink| {
             Ok(netlink.add_probe_route(&route, link)?)

@@ -291,7 +291,9 @@ impl Step {
                 let tos = (*tos != 0).then(|| format!("{tos:#x}"));
                 let source = source.map(|source| source.to_string());
                 let mut words = vec!["ip", "route", "del", &net];
-                source.iter().for_each(|source| words.extend(["from", source]));
+                source
+                    .iter()
+                    .for_each(|source| words.extend(["from", source]));
                 tos.iter().for_each(|tos| words.extend(["tos", tos]));
                 words.extend(["dev", &device.name, "metric", &metric]);
                 shell::line(&words)

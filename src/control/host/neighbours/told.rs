@@ -7,11 +7,11 @@ use log::{error, warn};
 
 use super::Vip;
 use crate::config::{Config, Neighbour};
-use crate::site::NAMED;
 use crate::io::netlink::Netlink;
 use crate::io::on_link::{Missing, Subnet};
 use crate::io::sysctl::Sysctl;
 use crate::packet::neighbour::MacAddress;
+use crate::site::NAMED;
 use crate::text::plain::Plain;
 use crate::text::shell;
 
