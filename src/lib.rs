@@ -16,6 +16,7 @@
 //! - [`health`]: the thread that measures backends through their tunnels.
 //! - [`control`]: the one owner of what a running director runs by.
 //! - [`api`]: what a running director tells others, and takes from them.
+//! - [`client`]: the other end of it: what commands ask a running director.
 //! - [`daemon`]: the director's threads; the only place that joins `io` to `director`.
 //! - [`cli`]: one file per subcommand; the only place that prints.
 //!
@@ -25,6 +26,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -55,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "text", "packet", "probe", "director", "config", "io", "site", "health", "control",
         ],
     ),
+    ("client", &["text", "api"]),
     (
         "daemon",
         &[
@@ -66,7 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "text", "packet", "probe", "director", "config", "io", "decap", "doctor", "site",
-            "health", "control", "api", "daemon",
+            "health", "control", "api", "client", "daemon",
         ],
     ),
     ("main", &["cli"]),

@@ -4,10 +4,14 @@
 //!
 //! Durations are numbers with the unit in the name, times are RFC 3339 in UTC, enums lower_snake words.
 
+mod lists;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use lists::{Backends, ConfigDifferences, Liveness, Overrides, Vips, WorkerLiveness};
 
 /// The version of these documents.
 pub const SCHEMA: u32 = 1;
@@ -263,13 +267,53 @@ pub struct Layered<T> {
 }
 
 /// What was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Health {
-    /// "unchecked" (taken for healthy), "healthy" or "unhealthy".
+    /// "unchecked" (taken for healthy), "trial" (so far no result), "healthy", "unhealthy", or "unknown": for too long
+    /// no probe proved anything, and what was last known holds.
     pub status: String,
+    /// When it became so; absent where nothing is measured.
+    #[serde(default)]
+    pub since: Option<String>,
+    /// How often flows had to go another way.
+    #[serde(default)]
+    pub changes: u64,
+    /// What the last probe found.
+    #[serde(default)]
+    pub result: Option<String>,
+    /// Verdicts like the last one in a row.
+    #[serde(default)]
+    pub streak: u32,
+    /// The last probe.
+    #[serde(default)]
+    pub last: Option<LastProbe>,
+    /// Why it fails, as far as that is known.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// Until when it is held down, because it changed too often.
+    #[serde(default)]
+    pub damped_until: Option<String>,
     /// By an operator: "up" or "down".
     #[serde(rename = "override")]
     pub overridden: Option<String>,
+}
+
+/// A probe that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastProbe {
+    /// When.
+    pub at: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Why a backend fails its probes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// In a sentence.
+    pub text: String,
+    /// Rows of `docs/doctor.md`.
+    pub codes: Vec<String>,
 }
 
 /// The way to a backend.
@@ -432,6 +476,31 @@ pub struct FlowPage {
     pub flows: Vec<Flow>,
     /// For the next request; absent at the end.
     pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/capture`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// An absolute path where nothing is yet; the director creates it, by its own rights.
+    pub file: PathBuf,
+    /// Terms as of `tunlb run --capture-filter`; none: every packet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<String>,
+    /// The most that it may grow to; absent: 64 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// `DELETE /v1/capture`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Where they are.
+    pub file: PathBuf,
+    /// How many packets the file has.
+    pub packets: u64,
 }
 
 /// An error (RFC 9457, `application/problem+json`).

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::duration::text as duration;
-use super::{Config, DirectorConfig, EncapConfig};
+use super::{Compat, Config, DirectorConfig, EncapConfig, MetricsConfig};
 use crate::director::{BackendSpec, FlowLimits, FlowTimeouts, VipSpec};
 use crate::packet::EncapKind;
 use crate::probe::Probing;
@@ -28,6 +28,8 @@ pub struct Difference {
 pub enum Subject {
     /// `[director]`
     Director,
+    /// `[metrics]`
+    Metrics,
     /// A VIP, by its name.
     Vip(String),
     /// A backend of a VIP.
@@ -63,6 +65,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
             Subject::Director => f.write_str("director:")?,
+            Subject::Metrics => f.write_str("metrics:")?,
             Subject::Vip(name) => write!(f, "vip {}:", Plain(name))?,
             Subject::Backend { vip, address } => {
                 write!(f, "vip {}: backend {address}:", Plain(vip))?;
@@ -87,6 +90,7 @@ impl Config {
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         let mut found = Differences(Vec::new());
         found.in_director(&self.director, &new.director);
+        found.in_metrics(&self.metrics, &new.metrics);
         let inherited = (self.director.encap.kind, new.director.encap.kind);
         let partners = Partners::new(&self.vips);
         let mut kept = HashSet::new();
@@ -154,7 +158,10 @@ impl Differences {
             cpus: _,
             busy_poll: _,
             queue_length: _,
-            egress: _, // fixed at start
+            egress: _,
+            api: _,
+            api_group: _,
+            metrics: _, // fixed at start
             neighbour,
             hash_key,
             ring_size,
@@ -173,6 +180,22 @@ impl Differences {
         self.compare(director, "neighbour", was, is);
         self.in_timeouts(&old.flows.timeouts, timeouts);
         self.in_encap(&old.encap, encap);
+    }
+
+    fn in_metrics(&mut self, old: &MetricsConfig, new: &MetricsConfig) {
+        let MetricsConfig {
+            per_backend,
+            compat,
+        } = new;
+        let switch = |switch: Option<bool>| switch.map_or("auto".to_owned(), |on| on.to_string());
+        let names = |list: &[Compat]| {
+            let names: Vec<_> = list.iter().map(ToString::to_string).collect();
+            format!("[{}]", names.join(", "))
+        };
+        let metrics = &Subject::Metrics;
+        let [was, is] = [old.per_backend, *per_backend].map(switch);
+        self.compare(metrics, "per_backend", was, is);
+        self.compare(metrics, "compat", names(&old.compat), names(compat));
     }
 
     fn in_timeouts(&mut self, old: &FlowTimeouts, new: &FlowTimeouts) {
@@ -367,6 +390,19 @@ mod tests {
         );
         let moved = config("", &(vip("web", 80, "", B1) + &vip("tls", 8443, "", B1)));
         assert_eq!(texts(&old, &moved), ["vip tls: port 443 -> 8443"]);
+    }
+
+    #[test]
+    fn metrics() {
+        let web = vip("web", 80, "", B1);
+        let set = "[metrics]\nper_backend = false\ncompat = [\"node_ipvs\"]";
+        assert_eq!(
+            texts(&config("", &web), &config(set, &web)),
+            [
+                "metrics: per_backend auto -> false",
+                "metrics: compat [] -> [node_ipvs]",
+            ]
+        );
     }
 
     /// A new VIP of the service of one and the name of another continues the first.

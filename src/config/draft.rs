@@ -15,7 +15,10 @@ use super::problem::{Site, Written};
 use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
 use super::workers::{self, Cpus, WorkerCount};
-use super::{Config, DirectorConfig, Egress, EncapConfig, Neighbour};
+use super::{
+    ApiSocket, Compat, Config, DirectorConfig, Egress, EncapConfig, Group, MetricsConfig,
+    MetricsListener, Neighbour,
+};
 use crate::director::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey, Mss,
     PortMatch, Protocol, RingSize, VipSpec,
@@ -33,6 +36,7 @@ pub(super) type Optional<T> = Option<Option<Written<T>>>;
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) director: DirectorDraft,
+    pub(super) metrics: MetricsDraft,
     pub(super) vips: Vec<VipDraft>,
     /// Where a VIP would have been named, for saying that there is none.
     pub(super) site: Site,
@@ -50,13 +54,21 @@ pub(super) struct DirectorDraft {
     pub(super) interface: Extra<String>,
     pub(super) egress: Field<Egress>,
     pub(super) neighbour: Field<Neighbour>,
-    pub(super) api: Extra<()>,
-    pub(super) metrics: Extra<()>,
+    pub(super) api: Field<ApiSocket>,
+    pub(super) api_group: Extra<Group>,
+    pub(super) metrics: Field<MetricsListener>,
     pub(super) hash_key: Field<HashKey>,
     pub(super) ring_size: Field<RingSize>,
     pub(super) flows: Field<NonZeroUsize>,
     pub(super) timeouts: TimeoutsDraft,
     pub(super) encap: EncapDraft,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default)]
+pub(super) struct MetricsDraft {
+    pub(super) per_backend: Extra<bool>,
+    pub(super) compat: Extra<Vec<Compat>>,
 }
 
 /// `[director.timeouts]`
@@ -195,6 +207,7 @@ impl Draft {
         Some(Config {
             vips: vips.collect::<Option<_>>()?,
             director,
+            metrics: self.metrics.finish(),
             exposed: None,
         })
     }
@@ -219,6 +232,8 @@ impl DirectorDraft {
             cpus,
             busy_poll,
             queue_length,
+            api,
+            metrics,
             hash_key,
             ring_size,
             flows,
@@ -235,8 +250,9 @@ impl DirectorDraft {
             interface: None,
             egress: default(Egress::Auto, &site),
             neighbour: default(Neighbour::Auto, &site),
-            api: None,
-            metrics: None,
+            api: default(api, &site),
+            api_group: None,
+            metrics: default(metrics, &site),
             hash_key: default(hash_key, &site),
             ring_size: default(ring_size, &site),
             flows: default(flows.bound, &site),
@@ -255,6 +271,9 @@ impl DirectorDraft {
             queue_length: copy(&self.queue_length)?,
             egress: copy(&self.egress)?,
             neighbour: copy(&self.neighbour)?,
+            api: copy(&self.api)?,
+            api_group: copy(&self.api_group),
+            metrics: copy(&self.metrics)?,
             hash_key: copy(&self.hash_key)?,
             ring_size: copy(&self.ring_size)?,
             flows: FlowLimits {
@@ -263,6 +282,15 @@ impl DirectorDraft {
             },
             encap: self.encap.finish()?,
         })
+    }
+}
+
+impl MetricsDraft {
+    fn finish(&self) -> MetricsConfig {
+        MetricsConfig {
+            per_backend: copy(&self.per_backend),
+            compat: copy(&self.compat).unwrap_or_default(),
+        }
     }
 }
 

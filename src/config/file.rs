@@ -6,13 +6,14 @@
 use toml::de::DeTable;
 
 use super::draft::{
-    BackendDraft, DirectorDraft, Draft, EncapDraft, TimeoutsDraft, TunnelDraft, VipDraft,
+    BackendDraft, DirectorDraft, Draft, EncapDraft, MetricsDraft, TimeoutsDraft, TunnelDraft,
+    VipDraft,
 };
 use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value;
-use super::{DirectorConfig, Egress, EncapConfig, health, neighbour, workers};
+use super::{DirectorConfig, Egress, EncapConfig, health, listen, neighbour, workers};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields, Mss};
 
 pub(super) fn read(
@@ -25,9 +26,12 @@ pub(super) fn read(
         Some(section) => director(section, problems),
         None => DirectorDraft::default_at(root.site()),
     };
+    let metrics = root.table("metrics", problems);
+    let metrics = metrics.map(|section| self::metrics(section, problems));
     let vips = root.tables("vip", problems);
     let draft = Draft {
         director,
+        metrics: metrics.unwrap_or_default(),
         vips: vips
             .into_iter()
             .map(|section| vip(section, problems))
@@ -63,13 +67,23 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
         interface: section.optional("interface", problems, value::device),
         egress: section.or_default("egress", Egress::Auto, problems, value::choice),
         neighbour: section.or_default("neighbour", default.neighbour, problems, neighbour::read),
-        api: section.optional("api", problems, value::socket_path),
-        metrics: section.optional("metrics", problems, value::listen_address),
+        api: section.or_default("api", default.api, problems, listen::api),
+        api_group: section.optional("api_group", problems, listen::group),
+        metrics: section.or_default("metrics", default.metrics, problems, listen::metrics),
         hash_key: section.secret("hash_key", default.hash_key, problems, value::hash_key),
         ring_size: section.or_default("ring_size", default.ring_size, problems, value::ring_size),
         flows: section.or_default("flows", default.flows.bound, problems, value::flows),
         timeouts,
         encap,
+    };
+    section.finish(problems);
+    draft
+}
+
+fn metrics(mut section: Section<'_>, problems: &mut Collector) -> MetricsDraft {
+    let draft = MetricsDraft {
+        per_backend: section.optional("per_backend", problems, listen::per_backend),
+        compat: section.optional("compat", problems, listen::compat),
     };
     section.finish(problems);
     draft

@@ -277,8 +277,6 @@ fn not_supported_yet() {
     for (director, vip, backend, key) in [
         ("datapath = \"xdp\"", "", "", "director.datapath"),
         ("interface = \"eth0\"", "", "", "director.interface"),
-        ("api = \"/run/a\"", "", "", "director.api"),
-        ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
         ("", "health.kind = \"https\"", "", "vip[0].health.kind"),
     ] {
         let found = problems(&with(director, vip, backend));
@@ -310,6 +308,8 @@ fn syntax_before_support() {
     for (director, vip) in [
         ("api = \"x\"", ""),
         ("metrics = \"x\"", ""),
+        ("api_group = \"\"", ""),
+        ("api = \"off\"\napi_group = \"adm\"", ""),
         ("interface = \"a/b\"", ""),
         ("datapath = \"x\"", ""),
         ("encap.kind = \"x\"", ""),

@@ -4,8 +4,8 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::Egress;
 use super::draft::{Datapath, Draft, Extra};
+use super::{Compat, Egress};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
@@ -41,13 +41,13 @@ impl Supported for Mss {}
 
 impl Supported for AllDown {}
 
+impl Supported for Compat {}
+
 /// Refuses everything in `draft` that is right but not supported yet.
 pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
     problems.extend(key(&director.interface));
-    problems.extend(key(&director.api));
-    problems.extend(key(&director.metrics));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
         problems.extend(health.kind.as_ref().and_then(choice));
     }

@@ -25,6 +25,8 @@ pub(super) enum Raw<'a> {
     Whole(i128),
     /// An array.
     List(Vec<Self>),
+    /// A boolean.
+    Switch(bool),
     /// Any other type of value, by its name in TOML.
     Other(&'static str),
 }
@@ -35,6 +37,7 @@ impl Raw<'_> {
             Self::Text(_) => "string",
             Self::Whole(_) => "integer",
             Self::List(_) => "array",
+            Self::Switch(_) => "boolean",
             Self::Other(name) => name,
         }
     }
@@ -88,7 +91,9 @@ pub(super) fn choice<T: Choice>(raw: Raw<'_>) -> Result<T, Fault> {
 pub(super) fn text<'a>(raw: &Raw<'a>, accepted: &str) -> Result<&'a str, Fault> {
     match raw {
         Raw::Text(text) => Ok(text),
-        Raw::Whole(_) | Raw::List(_) | Raw::Other(_) => Err(wrong_type(raw, accepted)),
+        Raw::Whole(_) | Raw::List(_) | Raw::Switch(_) | Raw::Other(_) => {
+            Err(wrong_type(raw, accepted))
+        }
     }
 }
 
@@ -104,7 +109,9 @@ pub(super) fn whole(raw: Raw<'_>, range: RangeInclusive<u64>, also: &str) -> Res
                 accepted,
             ));
         }
-        Raw::Text(_) | Raw::List(_) | Raw::Other(_) => return Err(wrong_type(&raw, &accepted)),
+        Raw::Text(_) | Raw::List(_) | Raw::Switch(_) | Raw::Other(_) => {
+            return Err(wrong_type(&raw, &accepted));
+        }
     };
     u64::try_from(number)
         .ok()
@@ -170,6 +177,12 @@ fn usable(address: IpAddr) -> Result<IpAddr, Fault> {
         Some(why) => Err(Fault::new(why, "a unicast address such as \"10.0.1.11\"")),
         None => Ok(address),
     }
+}
+
+/// Why no packet can be sent to an address, such as "a multicast address"; `None` where one can.
+#[must_use]
+pub fn unusable_address(address: IpAddr) -> Option<&'static str> {
+    why_unusable(address.into())
 }
 
 /// What no packet of the network is from or to, by the registries of RFC 6890; of overlapping
@@ -308,27 +321,6 @@ pub(super) fn name(raw: Raw<'_>) -> Result<String, Fault> {
         _ => return Ok(text.to_owned()),
     };
     Err(Fault::new(message, ACCEPTED))
-}
-
-pub(super) fn socket_path(raw: Raw<'_>) -> Result<(), Fault> {
-    const ACCEPTED: &str = "an absolute path such as \"/run/tunlb/api.sock\"";
-    absolute_path(raw, ACCEPTED)
-}
-
-fn absolute_path(raw: Raw<'_>, accepted: &str) -> Result<(), Fault> {
-    let text = text(&raw, accepted)?;
-    if !text.starts_with('/') || text.contains(char::is_control) {
-        return Err(Fault::new("not a path that begins with '/'", accepted));
-    }
-    Ok(())
-}
-
-pub(super) fn listen_address(raw: Raw<'_>) -> Result<(), Fault> {
-    const ACCEPTED: &str = "an address and port such as \"127.0.0.1:9810\"";
-    let parsed = text(&raw, ACCEPTED)?.parse::<SocketAddr>();
-    parsed
-        .map(|_| ())
-        .map_err(|_| Fault::new("not an address and port", ACCEPTED))
 }
 
 /// How long a flow is remembered.
@@ -473,10 +465,6 @@ mod tests {
         for bad in ["", " web", &"x".repeat(65)].into_iter().chain(hostile) {
             assert!(name(Raw::Text(bad)).is_err(), "{bad:?}");
         }
-        assert_eq!(socket_path(Raw::Text("/run/tunlb/api.sock")), Ok(()));
-        assert!(socket_path(Raw::Text("api.sock")).is_err());
-        assert_eq!(listen_address(Raw::Text("[::1]:9810")), Ok(()));
-        assert!(listen_address(Raw::Text("9810")).is_err());
         assert!(hash_key(Raw::Text("00")).is_err());
     }
 }

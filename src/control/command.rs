@@ -1,6 +1,7 @@
 //! What control is asked to do, and how it answers.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -105,11 +106,38 @@ pub struct Reload {
     pub reply: Option<Reply<Result<Reloaded, Refused>>>,
 }
 
+/// A capture that a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaptureRequest {
+    /// A file that does not exist yet, a FIFO or a device; absolute.
+    pub path: PathBuf,
+    /// Which packets, in the terms of `--capture-filter`; all where there is none.
+    pub filter: Vec<String>,
+    /// The most bytes that may be written; without it a file has a bound, and a stream has none.
+    pub limit_bytes: Option<u64>,
+}
+
 /// What a client asks of the whole process.
 #[derive(Debug)]
 pub enum Ask {
     /// Of control.
     Control(Request),
+    /// To begin a capture, of which there is one at a time.
+    Capture {
+        /// Which one.
+        what: CaptureRequest,
+        /// Who asks.
+        by: Author,
+        /// Once packets are captured, or why they are not.
+        reply: Reply<Result<(), String>>,
+    },
+    /// To end the capture that runs.
+    StopCapture {
+        /// Who asks.
+        by: Author,
+        /// Once all is written: how much it is, or why its end is lost.
+        reply: Reply<Result<String, String>>,
+    },
     /// To read the file again.
     Reload {
         /// How it is to be applied.

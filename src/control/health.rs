@@ -20,7 +20,7 @@ use crate::probe::{
 
 /// What was measured of the backends that are probed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Measured {
+pub struct Measured {
     /// Those that are probed, and by what.
     checks: BTreeMap<Target, Arc<Check>>,
     /// Those that are down, and what showed it.
@@ -79,7 +79,8 @@ impl Measured {
     }
 
     /// What a backend of a VIP counts as.
-    pub(super) fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
+    #[must_use]
+    pub fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
         let Some(probing) = &vip.probing else {
             return Health::Healthy;
         };
@@ -123,7 +124,7 @@ impl Measured {
 }
 
 /// The name of the VIP whose probes measure this one.
-fn measured_by<'a>(vip: &'a VipSpec, probing: &'a Probing) -> &'a str {
+pub(super) fn measured_by<'a>(vip: &'a VipSpec, probing: &'a Probing) -> &'a str {
     match &probing.by {
         ProbedBy::Check(_) => &vip.name,
         ProbedBy::Track(other) => other,

@@ -9,11 +9,13 @@
 //!
 //! Control never touches a packet, and sends no answer itself: replies must not wait.
 
+pub mod build_times;
 mod change;
 mod command;
 mod converge;
 mod drains;
 pub mod events;
+mod flows;
 mod health;
 pub mod host;
 pub mod overlay;
@@ -32,18 +34,20 @@ use anyhow::Result;
 use arc_swap::ArcSwap;
 
 pub use command::{
-    Ask, Busy, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions, Reloaded, Reply,
-    Request,
+    Ask, Busy, CaptureRequest, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions,
+    Reloaded, Reply, Request,
 };
+pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
+pub use health::Measured;
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
 use crate::director::{Roster, Snapshot, VipIndex, VipSpec};
 use crate::health::Gauges;
 use crate::site::Paths;
+use build_times::BuildTimes;
 use drains::Drains;
 use events::EventLog;
-use health::Measured;
 use host::{Host, Wanted};
 use overlay::Overlay;
 use pending::Pending;
@@ -86,6 +90,7 @@ pub struct Control<H> {
     loaded: SystemTime,
     last_reload: Option<LastReload>,
     problems: Arc<[HostProblem]>,
+    builds: Arc<BuildTimes>,
     view: Arc<ArcSwap<View>>,
     events: Arc<EventLog>,
 }
@@ -179,6 +184,7 @@ impl Beginning {
         let snapshot = Arc::clone(&self.publisher.current().load().snapshot);
         let mut drains = Drains::default();
         drains.follow(&snapshot);
+        let builds = Arc::<BuildTimes>::default();
         let view = View {
             generation: 1,
             config: Arc::clone(&self.state.config),
@@ -186,11 +192,13 @@ impl Beginning {
             overlay: Arc::clone(&self.state.overlay),
             paths: Arc::clone(&self.state.paths),
             snapshot,
+            measured: Arc::clone(&self.state.measured),
             gauges: Arc::default(),
             counters: self.roster.counters().clone(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            builds: Arc::clone(&builds),
         };
         let mut control = Control {
             host,
@@ -207,6 +215,7 @@ impl Beginning {
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            builds,
             view: Arc::new(ArcSwap::from_pointee(view)),
             events,
         };
@@ -303,6 +312,12 @@ impl<H: Host> Control<H> {
         self.report_drains();
     }
 
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.queue.is_empty()
+    }
+
     /// How long the next event may be waited for; `None`: for ever.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
@@ -330,10 +345,12 @@ impl<H: Host> Control<H> {
         changed: Option<&[VipIndex]>,
         longest: u32,
     ) -> Result<u64> {
+        let begun = Instant::now();
         let snapshot = match changed {
             Some(changed) => state.refreshed(&mut self.roster, changed)?,
             None => state.snapshot(&mut self.roster)?,
         };
+        self.builds.add(begun.elapsed());
         let snapshot = Arc::new(snapshot);
         let epoch = snapshot.epoch();
         self.drains.follow(&snapshot);
@@ -355,11 +372,13 @@ impl<H: Host> Control<H> {
             overlay: Arc::clone(&self.state.overlay),
             paths: Arc::clone(&self.state.paths),
             snapshot: Arc::clone(&current.snapshot),
+            measured: Arc::clone(&self.state.measured),
             gauges: Arc::clone(&self.gauges),
             counters: self.roster.counters().clone(),
             loaded: self.loaded,
             last_reload: self.last_reload.clone(),
             problems: Arc::clone(&self.problems),
+            builds: Arc::clone(&self.builds),
         };
         self.view.store(Arc::new(view));
     }

@@ -207,6 +207,17 @@ impl<H: Host> Control<H> {
         self.refuse(refused, reply);
     }
 
+    /// What holds, and why the last reload was refused, where it was.
+    #[must_use]
+    pub fn status(&self) -> String {
+        let summary = self.summary();
+        let last = self.last_reload.as_ref();
+        match last.and_then(|last| last.problems.first()) {
+            Some(problem) => format!("{summary}; the last reload was refused: {problem}"),
+            None => summary,
+        }
+    }
+
     /// Says that packets flow; scripts wait for the word "forwarding".
     #[must_use]
     pub fn summary(&self) -> String {

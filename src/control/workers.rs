@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
+use super::flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest};
 use crate::director::{Counters, Timestamp};
 
 /// A worker, for those who watch it.
@@ -17,6 +18,18 @@ pub struct WorkerLink {
     pub heartbeat: Arc<Heartbeat>,
     /// Wakes it; it then beats.
     pub waker: Arc<Waker>,
+    /// Through which it shows its flows.
+    pub flows: Arc<FlowMailbox>,
+}
+
+impl WorkerLink {
+    /// Some of its flows. Waits for the worker no longer than `timeout`, and for other clients.
+    ///
+    /// # Errors
+    /// [`FlowError`].
+    pub fn list(&self, request: FlowRequest, timeout: Duration) -> Result<FlowChunk, FlowError> {
+        self.flows.list(request, timeout, || self.waker.wake())
+    }
 }
 
 /// When a worker last looked up from its work or its sleep.
@@ -42,6 +55,12 @@ impl Heartbeat {
     /// It turns.
     pub fn beat(&self, now: Timestamp) {
         self.last.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// This moment, by the clock of the data path.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::after(self.epoch.elapsed())
     }
 
     /// How long ago it beat.

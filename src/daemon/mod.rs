@@ -11,6 +11,8 @@ mod host_watch;
 mod mail;
 mod path_mtu;
 pub mod pipeline;
+mod pulse;
+mod reloading;
 mod reread;
 mod signals;
 mod tee;
@@ -32,27 +34,31 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use log::{info, warn};
 
+use crate::api::ApiServer;
 use crate::config::{Config, ConfigError};
 use crate::control::events::{EventKind, EventLog, Happening};
 pub use crate::control::host::HostSetup;
 use crate::control::host::{Host as _, ThisHost};
+use crate::control::overlay::Author;
 use crate::control::published::Current;
 use crate::control::view::Identity;
-use crate::control::{Ask, Beginning, Busy, Control, Handle, Reload, Request};
+use crate::control::{Ask, Beginning, Busy, Control, DryRun, Handle, Reload, Reply, Request};
 use crate::director::{BackendIndex, Director, Roster, Seat};
 use crate::health::{Health, NotTaken};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
-use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
+use crate::io::service_manager;
+use crate::io::sys::{release_freed_memory, usable_cpus};
 use crate::io::tun::Queue;
 use crate::io::undo;
 use hops::{CurrentHops, HopWatch};
 use path_mtu::PathLearner;
 use pipeline::Pipeline;
+use reloading::Reloading;
 pub use reread::ReadAgain;
 use reread::{Asker, Rereading};
-use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
+pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError, SMALLEST_CAPTURE};
+use tee::{Captures, Client, Tee};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use ways::Policy;
 use worker::{Pace, Remote, Worker};
@@ -102,16 +108,26 @@ pub fn run(
     signals::hear(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
     let mut rereading = again.map(|read| Rereading::new(read, events));
-    info!("{}", daemon.control.summary());
+    let summary = daemon.control.summary();
+    info!("{summary}");
+    service_manager::tell_ready(&summary);
     release_freed_memory();
     loop {
-        match daemon.wait(&happened)? {
+        let reading = rereading.as_ref().is_some_and(Rereading::is_reading);
+        match daemon.wait(&happened, reading)? {
             Event::Stop(reason) => {
                 info!("stopping: {reason}");
+                service_manager::tell_stopping(&reason.to_string());
                 return Ok((daemon.stop(), reason));
             }
-            Event::HangUp => reread(&mut rereading, Asker::default()),
+            Event::HangUp => {
+                daemon.reloading.begin();
+                reread(&mut rereading, Asker::default());
+            }
             Event::Ask(Ask::Reload { options, by, reply }) => {
+                if options.dry_run == DryRun::No {
+                    daemon.reloading.begin();
+                }
                 let asker = Asker {
                     options,
                     by: Some(by),
@@ -120,6 +136,14 @@ pub fn run(
                 reread(&mut rereading, asker);
             }
             Event::Ask(Ask::Control(request)) => daemon.control.ask(request),
+            Event::Ask(Ask::Capture { what, by, reply }) => {
+                let client = daemon.client(by, reply);
+                let config = daemon.control.effective();
+                daemon.captures.ask_begin(what, config, client);
+            }
+            Event::Ask(Ask::StopCapture { by, reply }) => {
+                daemon.captures.ask_end(daemon.client(by, reply));
+            }
             Event::Reread(read, asker) => {
                 daemon.reload(*read, asker.unwrap_or_default());
                 if let Some(rereading) = &mut rereading {
@@ -175,8 +199,10 @@ struct Daemon {
     control: Control<ThisHost>,
     learner: PathLearner,
     workers: Vec<WorkerThread>,
-    capture: Option<Capture>,
+    captures: Captures,
     handle: Handle,
+    reloading: Reloading,
+    api: Option<ApiServer>,
 }
 
 #[derive(Debug)]
@@ -197,15 +223,14 @@ impl Daemon {
         let roster = Roster::building_by(threads::build_rings);
         let mut beginning = Beginning::new(config, &mut host, roster)?;
         let config = Arc::clone(beginning.config());
-        let capture = options
-            .capture
-            .map(|options| Capture::start(options, &config.director.tun))
-            .transpose()?;
+        let captures = Captures::default();
+        if let Some(capture) = options.capture {
+            captures.begin(capture, &config.director.tun)?;
+        }
         host.prepare(&config, beginning.paths(), &beginning.wanted)?;
         let queues = host.open_tun(&config, &beginning.wanted)?;
         let shared = Shared::new(beginning.current(), events);
-        let mut workers =
-            ready_workers(queues, &config, &shared, capture.as_ref(), &mut beginning)?;
+        let mut workers = ready_workers(queues, &config, &shared, &captures, &mut beginning)?;
         introduce(&mut workers);
         let hop_watch = watch_hops(&config, &shared)?;
         let learner = PathLearner::new(&shared);
@@ -232,8 +257,10 @@ impl Daemon {
             control,
             learner,
             workers,
-            capture,
+            captures,
             handle,
+            reloading: Reloading::default(),
+            api: None,
         };
         if let Err(error) = daemon.open_up(&config, events) {
             daemon.stop();
@@ -246,7 +273,9 @@ impl Daemon {
     fn open_up(&mut self, config: &Config, events: &SyncSender<Event>) -> Result<()> {
         self.control.host().answer(config)?;
         host_watch::watch(events.clone())?;
+        pulse::start(self.handle.identity.workers.clone()).context("cannot start the pulse")?;
         self.control.converge();
+        self.api = ApiServer::start(self.handle.clone(), &config.director)?;
         let text = self.control.summary();
         self.handle
             .events
@@ -254,11 +283,14 @@ impl Daemon {
         Ok(())
     }
 
-    /// The next event; meanwhile control goes on with what is under way.
-    fn wait(&mut self, happened: &Receiver<Event>) -> Result<Event> {
+    /// The next event; meanwhile control goes on with what is under way. `reading`: the configuration is being read.
+    fn wait(&mut self, happened: &Receiver<Event>, reading: bool) -> Result<Event> {
         const DEAF: &str = "event channel closed unexpectedly";
         loop {
             self.control.go_on();
+            if !reading && self.control.is_settled() {
+                self.reloading.settle(|| self.control.status());
+            }
             let Some(patience) = self.control.patience() else {
                 return happened.recv().context(DEAF);
             };
@@ -280,8 +312,11 @@ impl Daemon {
         release_freed_memory();
     }
 
-    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
+    /// Takes no more requests, undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
+        if let Some(api) = self.api.take() {
+            api.stop();
+        }
         self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {
@@ -290,11 +325,14 @@ impl Daemon {
         }
         let workers = std::mem::take(&mut self.workers);
         workers.into_iter().for_each(WorkerThread::join);
-        if let Some(capture) = self.capture.take() {
-            capture.stop();
-        }
+        self.captures.end();
         self.control.host().undo_all();
         self.totals()
+    }
+
+    fn client<T>(&self, by: Author, reply: Reply<Result<T, String>>) -> Client<T> {
+        let events = Arc::clone(&self.handle.events);
+        Client { by, events, reply }
     }
 
     /// What was forwarded and dropped so far.
@@ -403,7 +441,7 @@ fn ready_workers(
     queues: Vec<Queue>,
     config: &Config,
     shared: &Shared,
-    capture: Option<&Capture>,
+    captures: &Captures,
     beginning: &mut Beginning,
 ) -> Result<Vec<ReadyWorker>> {
     let pace = Pace {
@@ -411,7 +449,7 @@ fn ready_workers(
         queue_length: config.director.queue_length as usize,
     };
     let ready = queues.into_iter().zip(seats(config)).map(|(queue, seat)| {
-        let tee = capture.map(Capture::tee).unwrap_or_default();
+        let tee = captures.tee();
         ready_worker(queue, &seat, shared, tee, &mut beginning.roster, pace)
     });
     ready.collect()
@@ -463,7 +501,7 @@ impl ReadyWorker {
     fn start(self, events: SyncSender<Event>, cpu: Option<u16>) -> Result<WorkerThread> {
         let worker = self.worker;
         let body = move || {
-            if let Err(error) = pin(cpu).and_then(|()| worker.run()) {
+            if let Err(error) = threads::pin(cpu).and_then(|()| worker.run()) {
                 // Nobody listens only while the daemon is stopping anyway.
                 events.send(Event::Stop(StopReason::Failed(error))).ok();
             }
@@ -477,18 +515,6 @@ impl ReadyWorker {
             thread,
         })
     }
-}
-
-fn pin(cpu: Option<u16>) -> io::Result<()> {
-    let Some(cpu) = cpu else {
-        return Ok(());
-    };
-    pin_to_cpu(cpu).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot pin a worker to CPU {cpu}: {error}"),
-        )
-    })
 }
 
 impl WorkerThread {

@@ -67,6 +67,11 @@ impl Rereading {
         }
     }
 
+    /// Whether something is read now.
+    pub(super) const fn is_reading(&self) -> bool {
+        matches!(self.state, State::Reading(_))
+    }
+
     /// Begins to read; where that goes on already, it is done once more after it.
     pub(super) fn begin(&mut self, asker: Asker) {
         if let State::Reading(waiting) = &mut self.state {

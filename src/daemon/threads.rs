@@ -1,9 +1,11 @@
-//! Rings are built on all cores: with thousands of VIPs that have backends of their own, they are
-//! nearly all the time of a start or a reload.
+//! What runs on which CPU. Rings are built on all of them: with thousands of VIPs that have backends of their own,
+//! they are nearly all the time of a start or a reload.
 
+use std::io;
 use std::thread;
 
 use crate::director::{Ring, RingTask};
+use crate::io::sys::pin_to_cpu;
 
 /// A thread is worth it from this many rings on, at up to a millisecond each.
 const FEWEST_PER_THREAD: usize = 8;
@@ -22,6 +24,19 @@ pub(super) fn build_rings(tasks: &[RingTask<'_>]) -> Vec<Option<Ring>> {
         built
             .flat_map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
+    })
+}
+
+/// Has this thread run on that CPU alone, where one is given.
+pub(super) fn pin(cpu: Option<u16>) -> io::Result<()> {
+    let Some(cpu) = cpu else {
+        return Ok(());
+    };
+    pin_to_cpu(cpu).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot pin a worker to CPU {cpu}: {error}"),
+        )
     })
 }
 

@@ -18,7 +18,7 @@ use super::mail::Mail;
 use super::pipeline::{Pipeline, Turn};
 use super::tee::Tee;
 use super::{Event, Shared};
-use crate::control::{Heartbeat, WorkerLink};
+use crate::control::{FlowMailbox, Heartbeat, WorkerLink};
 use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp, Verdict};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
@@ -36,6 +36,9 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Flows that may expire before the TUN is looked at again: some 100 µs of work.
 const EXPIRE_PER_PAUSE: usize = 512;
+
+/// Under load a request for flows waits for so many bursts at most.
+const BURSTS_PER_REQUEST: u32 = 16;
 
 /// How a worker reads its queue.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +63,9 @@ pub(super) struct Worker<I, E> {
     stop: Arc<AtomicBool>,
     pace: Pace,
     heartbeat: Arc<Heartbeat>,
+    flows: Arc<FlowMailbox>,
+    /// Bursts that a request for flows has waited for.
+    delayed: u32,
     /// When a burst with packets was read last.
     busy_at: Timestamp,
     /// Packets of the first burst after the queue was empty: one where they come alone, so that each leaves
@@ -113,7 +119,9 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             counters: Arc::clone(pipeline.director().counters()),
             heartbeat: Arc::clone(&heartbeat),
             waker: Arc::new(Waker::new(poll.registry(), WAKE)?),
+            flows: Arc::default(),
         };
+        let flows = Arc::clone(&link.flows);
         let remote = Remote {
             stop: Arc::clone(&stop),
             link,
@@ -128,6 +136,8 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             stop,
             pace,
             heartbeat,
+            flows,
+            delayed: 0,
             busy_at: Timestamp::START,
             first: 1,
             limit: KernelPathMtu::Route,
@@ -177,6 +187,9 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             self.adopt();
             self.limit_egress(now);
             let reading = self.turn(now)?;
+            if self.flows.is_waiting() {
+                self.show_flows(reading, now);
+            }
             let read = self.pipeline.last().len();
             run += read;
             if read > 0 {
@@ -195,6 +208,15 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             if now.since(self.busy_at) >= self.pace.busy_poll {
                 return Ok(self.expire(now));
             }
+        }
+    }
+
+    /// Answers a request for flows when no packet waits, or enough bursts have gone before it.
+    fn show_flows(&mut self, reading: Reading, now: Timestamp) {
+        self.delayed += 1;
+        if reading != Reading::More || self.delayed >= BURSTS_PER_REQUEST {
+            self.delayed = 0;
+            self.flows.serve(self.pipeline.director(), now);
         }
     }
 
@@ -322,3 +344,6 @@ fn trace_losses(turn: &Turn<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -413,6 +413,8 @@ mod tests {
                     (
                         address(number),
                         VipOnDirector {
+                            services: vec![(6, Some(80))],
+                            clients_by: Some("eth0".into()),
                             route: route(),
                             own_answers: route(),
                             on_link: None,

@@ -1,6 +1,8 @@
 //! A site: a configuration, and what this host says of the ways to its backends: by which device, from which
 //! address, with which MTU. Both together are the snapshot that packets are forwarded by. No threads.
 
+pub mod explain;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -59,6 +59,7 @@ impl Books {
     pub(crate) fn assert_agree(&self, roster: &Roster, snapshot: &Snapshot) {
         let without_flows = |traffic| Traffic {
             flows: 0,
+            new_flows: 0,
             ..traffic
         };
         for (index, backend) in snapshot.backends() {

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::health::{HealthView, Value};
 use super::plan::Plan;
-use crate::config::{Config, OuterSource, Problem, Problems, busy_poll_text, duration_text};
+use crate::config::{
+    Config, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text,
+};
 use crate::director::{BackendSpec, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 use crate::text::json;
@@ -77,6 +79,7 @@ impl<'a> Report<'a> {
 #[derive(Debug, Serialize)]
 struct ConfigView<'a> {
     director: DirectorView<'a>,
+    metrics: MetricsView,
     vip: Vec<VipView<'a>>,
 }
 
@@ -90,11 +93,37 @@ struct DirectorView<'a> {
     datapath: &'static str,
     egress: String,
     neighbour: String,
+    api: String,
+    api_group: Option<GroupView<'a>>,
+    metrics: String,
     hash_key: String,
     ring_size: u32,
     flows: usize,
     timeouts: TimeoutsView,
     encap: EncapView,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum GroupView<'a> {
+    Name(&'a str),
+    Number(u32),
+}
+
+impl<'a> GroupView<'a> {
+    fn new(group: &'a Group) -> Self {
+        match group {
+            Group::Name(name) => Self::Name(name),
+            Group::Number(number) => Self::Number(*number),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct MetricsView {
+    /// None: up to a number of backends.
+    per_backend: Option<bool>,
+    compat: Vec<String>,
 }
 
 /// Durations as the file writes them.
@@ -178,6 +207,9 @@ impl<'a> ConfigView<'a> {
                 datapath: "tun",
                 egress: director.egress.to_string(),
                 neighbour: director.neighbour.to_string(),
+                api: director.api.to_string(),
+                api_group: director.api_group.as_ref().map(GroupView::new),
+                metrics: director.metrics.to_string(),
                 hash_key: key.word(director.hash_key),
                 ring_size: director.ring_size.slots(),
                 flows: director.flows.bound.get(),
@@ -187,6 +219,10 @@ impl<'a> ConfigView<'a> {
                     source: SourceView::new(&director.encap.source),
                     ttl: director.encap.ttl.get(),
                 },
+            },
+            metrics: MetricsView {
+                per_backend: config.metrics.per_backend,
+                compat: config.metrics.compat.iter().map(ToString::to_string).collect(),
             },
             vip: config.vips.iter().map(VipView::new).collect(),
         }
@@ -296,6 +332,7 @@ pub(super) fn config_text(config: &Config, key: KeyDisplay) -> String {
     let view = ConfigView::new(config, key);
     let key_line = key.line(config.director.hash_key);
     let mut out = director_text(&view.director, &key_line);
+    out.push_str(&metrics_text(&view.metrics));
     for vip in &view.vip {
         out.push_str(&vip_text(vip, &view.director.encap.tunnel));
     }
@@ -312,6 +349,13 @@ fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
     out.string("datapath", director.datapath);
     out.string("egress", &director.egress);
     out.string("neighbour", &director.neighbour);
+    out.string("api", &director.api);
+    match director.api_group {
+        Some(GroupView::Name(name)) => out.string("api_group", name),
+        Some(GroupView::Number(number)) => out.number("api_group", number),
+        None => {}
+    }
+    out.string("metrics", &director.metrics);
     out.line(key_line);
     out.number("ring_size", director.ring_size);
     out.number("flows", director.flows);
@@ -328,6 +372,21 @@ fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
         SourceView::Entries(entries) => out.strings("source", entries),
     }
     out.number("ttl", director.encap.ttl);
+    out.0
+}
+
+/// Nothing where all is as by default.
+fn metrics_text(metrics: &MetricsView) -> String {
+    if metrics.per_backend.is_none() && metrics.compat.is_empty() {
+        return String::new();
+    }
+    let mut out = Text::section("\n[metrics]");
+    if let Some(per_backend) = metrics.per_backend {
+        out.number("per_backend", per_backend);
+    }
+    if !metrics.compat.is_empty() {
+        out.strings("compat", &metrics.compat);
+    }
     out.0
 }
 
@@ -430,7 +489,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::DirectorConfig;
+    use crate::config::{ApiSocket, Compat, DirectorConfig, MetricsConfig};
     use crate::director::BackendState;
     use crate::director::{AllDown, Echo, HashFields, Mss, Protocol};
     use crate::probe::Probing;
@@ -511,12 +570,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_as_the_same(vips in prop::collection::vec(vip(), 1..5), flows in 1024..9999_usize) {
+        fn what_is_printed_is_read_as_the_same(vips in prop::collection::vec(vip(), 1..5), flows in 1024..9999_usize, per_backend: Option<bool>, group: Option<u16>) {
             let mut config = Config {
                 director: DirectorConfig::default(),
                 vips,
+                metrics: MetricsConfig {
+                    per_backend,
+                    compat: group.map(|_| Compat::NodeIpvs).into_iter().collect(),
+                },
                 exposed: None,
             };
+            config.director.api_group = group.map(|group| match group % 2 {
+                0 => Group::Number(group.into()),
+                _ => Group::Name(format!("g{group}")),
+            });
+            config.director.api = ApiSocket::At("/run/a b/é.sock".into());
+            config.director.metrics.0 = group.map(|port| ([0; 16], port.max(1)).into());
             config.director.flows.bound = flows.try_into().unwrap();
             for (number, vip) in (1..).zip(&mut config.vips) {
                 // Each its own address and name.

@@ -60,6 +60,8 @@ fn socket(protocol: &str, address: &str, port: u16) -> Socket {
         queued: 0,
         queue_limit: 128,
         program: Some("httpd".into()),
+        user: Some(0),
+        group: Some(0),
     }
 }
 
@@ -496,6 +498,11 @@ const FAULTS: &[(&str, Status, Change)] = &[
     }),
     ("B30", Status::Fail, no_listener),
     ("B30", Status::Fail, |facts| {
+        let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+        let programs = &mut facts.firewall.iptables;
+        programs.insert("iptables-nft-save".into(), Observed::Seen(text.into()));
+    }),
+    ("B30", Status::Fail, |facts| {
         let bound = Socket {
             device: Some("eth0".into()),
             ..socket("tcp", "0.0.0.0", 80)
@@ -742,7 +749,7 @@ fn what_was_not_seen_is_unknown() {
             facts.sockets = Observed::Unseen("not permitted".into())
         }),
         ("B30", |facts| {
-            let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+            let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.9.9.9:8080\nCOMMIT\n";
             let programs = &mut facts.firewall.iptables;
             programs.insert("iptables-nft-save".into(), Observed::Seen(text.into()));
         }),
@@ -1113,6 +1120,8 @@ fn director() -> Facts {
     director.vips.insert(
         ip(VIP),
         VipOnDirector {
+            services: vec![(6, Some(80))],
+            clients_by: Some("eth0".into()),
             route: route("unicast", "tunlb0", None),
             own_answers: route("local", "lo", None),
             on_link: None,
@@ -1255,6 +1264,8 @@ fn how_a_vip_in_a_subnet_gets_an_answer() {
     assert_eq!(finding.evidence["net.ipv4.conf.eth0.proxy_arp"], "0");
 
     let vip6 = VipOnDirector {
+        services: vec![(6, Some(80))],
+        clients_by: Some("eth0".into()),
         on_link: Some(VipOnLink {
             subnet: "2001:db8::/64".parse().unwrap(),
             device: "eth0.7".into(),

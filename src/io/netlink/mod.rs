@@ -32,7 +32,7 @@ pub use address::Address;
 pub use answer::{Consistency, KernelObject, read_answers, read_sockets};
 use answer::{Progress, read_datagram};
 pub use connected::ConnectedSubnet;
-pub use ipsec::outgoing_ipsec_policies;
+pub use ipsec::{ipsec_policies, outgoing_ipsec_policies};
 pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
 pub use monitor::{Departure, Drained, Event, Monitor, PolicyTopic, Topic};
 pub use neighbour::{Neighbour, ProxyNeighbour};

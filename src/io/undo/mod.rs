@@ -31,7 +31,9 @@ use super::{
     sysctl::{Sysctl, SysctlError},
 };
 use crate::text::plain::Plain;
+pub use folder::{Folder, FolderError, candidates as folders};
 use keeper::Keeper;
+pub use namespace::{is_the_first, mark as namespace_mark};
 pub use leftover::{Left, Leftovers, Living, find, recover};
 pub use reverse::Reversal;
 use reverse::{Devices, reverse};

@@ -1,7 +1,7 @@
 //! The life of a flow: which packets move it on, and how long it lives without one.
 
-use crate::director::spec::FlowTimeouts;
-use crate::director::time::Timestamp;
+use super::spec::FlowTimeouts;
+use super::time::Timestamp;
 use crate::packet::TcpFlags;
 
 /// What a packet says of its flow's life.
@@ -15,15 +15,15 @@ pub enum FlowEvent {
 
 impl FlowEvent {
     /// Whether it is a SYN that opens a connection.
-    pub(in crate::director) const fn opens(self) -> bool {
+    pub(super) const fn opens(self) -> bool {
         matches!(self, Self::Tcp(flags) if flags.opens)
     }
 }
 
 /// The life of a flow as one side of it shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub(super) enum Class {
+pub enum FlowClass {
     /// TCP of which one packet was seen, or only SYNs.
     HalfOpen,
     /// UDP of which one packet was seen.
@@ -38,10 +38,11 @@ pub(super) enum Class {
     Udp,
 }
 
-impl Class {
+impl FlowClass {
     pub(super) const COUNT: usize = 6;
 
-    pub(super) const ALL: [Self; Self::COUNT] = [
+    /// Every class, in the order of the outputs.
+    pub const ALL: [Self; Self::COUNT] = [
         Self::HalfOpen,
         Self::FirstDatagram,
         Self::Established,
@@ -49,6 +50,19 @@ impl Class {
         Self::Reset,
         Self::Udp,
     ];
+
+    /// The name in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HalfOpen => "half_open",
+            Self::FirstDatagram => "first_datagram",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Reset => "reset",
+            Self::Udp => "udp",
+        }
+    }
 
     /// The class of a flow's first packet. It has a bounded part of the table.
     pub(super) const fn first(event: FlowEvent) -> Self {
@@ -102,14 +116,19 @@ impl Class {
 /// Saturates after 8.5 years, from when nothing ages and a full table gives up what was filed
 /// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::director) struct Tick(u32);
+pub(super) struct Tick(u32);
 
 impl Tick {
     const NANOS: u64 = 1_000_000_000 / 16;
 
     /// The last tick not after `now`.
-    pub(in crate::director) fn at(now: Timestamp) -> Self {
+    pub(super) fn at(now: Timestamp) -> Self {
         Self(u32::try_from(now.as_nanos() / Self::NANOS).unwrap_or(u32::MAX))
+    }
+
+    /// How long so many ticks are.
+    pub(super) fn duration(ticks: u32) -> std::time::Duration {
+        std::time::Duration::from_nanos(u64::from(ticks) * Self::NANOS)
     }
 
     /// Ticks from `earlier` to `self`; zero where `earlier` is later.
@@ -120,32 +139,32 @@ impl Tick {
 
 /// Idle timeouts in ticks, by class.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timeouts([u32; Class::COUNT]);
+pub(super) struct Timeouts([u32; FlowClass::COUNT]);
 
 impl Timeouts {
     /// An entry used since it was filed is filed anew after one in this many parts of its timeout.
     const FILINGS: u32 = 64;
 
     pub(super) fn new(timeouts: &FlowTimeouts) -> Self {
-        Self(Class::ALL.map(|class| {
+        Self(FlowClass::ALL.map(|class| {
             let timeout = match class {
-                Class::HalfOpen => timeouts.half_open,
-                Class::FirstDatagram | Class::Udp => timeouts.udp,
-                Class::Established => timeouts.established,
-                Class::Closing => timeouts.closing,
-                Class::Reset => timeouts.reset,
+                FlowClass::HalfOpen => timeouts.half_open,
+                FlowClass::FirstDatagram | FlowClass::Udp => timeouts.udp,
+                FlowClass::Established => timeouts.established,
+                FlowClass::Closing => timeouts.closing,
+                FlowClass::Reset => timeouts.reset,
             };
             u32::try_from(timeout.as_nanos().div_ceil(Tick::NANOS.into())).unwrap_or(u32::MAX)
         }))
     }
 
     /// Whether an entry of `class` that was `idle` for so many ticks is no more.
-    pub(super) const fn is_over(&self, class: Class, idle: u32) -> bool {
+    pub(super) const fn is_over(&self, class: FlowClass, idle: u32) -> bool {
         idle >= self.0[class as usize]
     }
 
     /// Whether an entry of `class` filed so many ticks ago should be filed anew when used.
-    pub(super) const fn is_misfiled(&self, class: Class, filed: u32) -> bool {
+    pub(super) const fn is_misfiled(&self, class: FlowClass, filed: u32) -> bool {
         filed > self.0[class as usize] / Self::FILINGS
     }
 }
@@ -173,15 +192,15 @@ mod tests {
             ..FlowTimeouts::default()
         });
         assert_eq!(timeouts.0, [17, 960, 14_400, 960, 160, 960]);
-        assert!(!timeouts.is_over(Class::Reset, 159));
-        assert!(timeouts.is_over(Class::Reset, 160));
-        assert!(!timeouts.is_misfiled(Class::Reset, 2));
-        assert!(timeouts.is_misfiled(Class::Reset, 3));
+        assert!(!timeouts.is_over(FlowClass::Reset, 159));
+        assert!(timeouts.is_over(FlowClass::Reset, 160));
+        assert!(!timeouts.is_misfiled(FlowClass::Reset, 2));
+        assert!(timeouts.is_misfiled(FlowClass::Reset, 3));
     }
 
     #[test]
     fn classes_are_numbered_in_their_order() {
-        for (number, class) in Class::ALL.into_iter().enumerate() {
+        for (number, class) in FlowClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, number);
         }
     }

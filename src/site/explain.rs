@@ -1,27 +1,28 @@
 //! The explanation of a flow as data, text and JSON. Pure: everything it needs is handed in.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU8;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::Paths;
 use crate::config::Config;
 use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
-use crate::site::Paths;
 use crate::text::json;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
 const SCHEMA: u32 = 1;
 
 /// The JSON document; its fields are documented in `docs/replay.md`.
-#[derive(Debug, Serialize)]
-pub(super) struct Report<'a> {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report<'a> {
     schema: u32,
     flow: Flow,
-    verdict: &'static str,
-    reason: Option<&'static str>,
+    verdict: Cow<'a, str>,
+    reason: Option<Cow<'a, str>>,
     vip: Option<Vip<'a>>,
     slot: Option<u32>,
     backend: Option<IpAddr>,
@@ -31,28 +32,28 @@ pub(super) struct Report<'a> {
     vips: Vec<Vip<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Flow {
     source: SocketAddr,
     destination: SocketAddr,
     protocol: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Vip<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     address: IpAddr,
     /// "exact" or "any"; which of them is the rule by which the VIP was found.
-    port_rule: &'static str,
+    port_rule: Cow<'a, str>,
     port: Option<u16>,
     protocol: String,
     hash: String,
     ring_size: u32,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Outer {
-    kind: &'static str,
+    kind: Cow<'static, str>,
     /// `None`: the kernel chooses it as the packet leaves.
     source: Option<IpAddr>,
     destination: IpAddr,
@@ -64,7 +65,7 @@ struct Outer {
 }
 
 /// In bytes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Mtu {
     /// Of the way to the backend; `None` while there is no route.
     path: Option<u32>,
@@ -75,12 +76,9 @@ struct Mtu {
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        paths: &Paths,
-        snapshot: &Snapshot,
-        flow: &FlowKey,
-    ) -> Self {
+    /// What becomes of a new flow by that configuration, which the ways and the snapshot are of.
+    #[must_use]
+    pub fn new(config: &'a Config, paths: &Paths, snapshot: &Snapshot, flow: &FlowKey) -> Self {
         let ring_size = config.director.ring_size.slots();
         let view = |spec: &'a VipSpec| Vip::new(spec, ring_size);
         let Some(vip) = snapshot.find_vip(flow) else {
@@ -102,7 +100,7 @@ impl<'a> Report<'a> {
         let encap = &backend.encap;
         let ttl = config.director.encap.ttl;
         Self {
-            verdict: "forward",
+            verdict: "forward".into(),
             reason: None,
             vip: spec.map(view),
             slot: Some(choice.slot.number()),
@@ -121,8 +119,8 @@ impl<'a> Report<'a> {
                 destination: SocketAddr::new(flow.destination, flow.destination_port),
                 protocol: flow.protocol.to_string(),
             },
-            verdict: "drop",
-            reason: Some(reason.name()),
+            verdict: "drop".into(),
+            reason: Some(reason.name().into()),
             vip: None,
             slot: None,
             backend: None,
@@ -132,11 +130,17 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(super) const fn is_forwarded(&self) -> bool {
+    /// Whether it gets a backend.
+    #[must_use]
+    pub const fn is_forwarded(&self) -> bool {
         self.backend.is_some()
     }
 
-    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+    /// One line of JSON that a terminal may show.
+    ///
+    /// # Errors
+    /// The serializer's; there is no such value.
+    pub fn to_json(&self) -> serde_json::Result<String> {
         let text = serde_json::to_string(self)?;
         Ok(json::printable(&text) + "\n")
     }
@@ -149,9 +153,9 @@ impl<'a> Vip<'a> {
             PortMatch::Any => ("any", None),
         };
         Self {
-            name: &spec.name,
+            name: spec.name.as_str().into(),
             address: spec.address,
-            port_rule,
+            port_rule: port_rule.into(),
             port,
             protocol: spec.protocol.to_string(),
             hash: spec.hash.to_string(),
@@ -182,7 +186,7 @@ impl Outer {
         };
         let source = encap.source(flow_hash);
         Self {
-            kind,
+            kind: kind.into(),
             source: (!source.is_unspecified()).then_some(source),
             destination,
             ttl,
@@ -224,7 +228,7 @@ impl Mtu {
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "flow     {}", self.flow)?;
-        if let Some(reason) = self.reason {
+        if let Some(reason) = &self.reason {
             writeln!(f, "verdict  {} {reason}", self.verdict)?;
         }
         for vip in &self.vips {
@@ -268,7 +272,7 @@ impl fmt::Display for Flow {
 
 impl fmt::Display for Vip<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, address, protocol) = (self.name, self.address, &self.protocol);
+        let (name, address, protocol) = (&self.name, self.address, &self.protocol);
         match (self.port, address) {
             (Some(port), _) => {
                 let service = SocketAddr::new(address, port);
