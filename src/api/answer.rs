@@ -141,6 +141,12 @@ impl Api {
             Route::RemoveBackend => self.change(Wish::Remove, &query, peer, parts, body).await,
             Route::ClearOverrides => self.change(Wish::Clear, &query, peer, parts, body).await,
             Route::Reload => self.reload(&query, author(peer)?).await,
+            Route::Flows => self.flows(&query).await,
+            Route::StartCapture => {
+                let body = body::read(body).await?;
+                self.start_capture(&body, author(peer)?).await
+            }
+            Route::StopCapture => self.stop_capture(author(peer)?).await,
         }
     }
 
@@ -291,7 +297,14 @@ impl Api {
         let options = MetricsOptions::of(&self.handle.view().effective);
         let requests = Arc::clone(&self.requests);
         let tun_drops = self.measured.borrow().tun_drops;
-        let text = metrics::encode(&self.handle, options, Beside { requests, tun_drops });
+        let text = metrics::encode(
+            &self.handle,
+            options,
+            Beside {
+                requests,
+                tun_drops,
+            },
+        );
         Ok(whole(metrics::CONTENT_TYPE, kept(text.into(), permit)))
     }
 
@@ -385,7 +398,7 @@ impl Api {
     }
 
     /// Asks control, and waits for what it says.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(Reply<T>) -> Ask,
     ) -> Result<T, Problem> {
@@ -466,7 +479,7 @@ const fn whole(content_type: &'static str, content: Bytes) -> Answer {
     }
 }
 
-fn json(tag: Option<u64>, document: &impl serde::Serialize) -> Result<Answer, Problem> {
+pub(super) fn json(tag: Option<u64>, document: &impl serde::Serialize) -> Result<Answer, Problem> {
     let document = serde_json::to_vec(document).map_err(broken)?;
     Ok(Answer {
         tag,

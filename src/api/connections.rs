@@ -194,7 +194,10 @@ fn response(answer: Answer, allow: Option<&str>, busy: Busy) -> Response<Reading
         set(ALLOW, methods);
     }
     for (name, value) in answer.headers {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     }
     let mut response = Response::new(Reading {
         content: match answer.content {

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod model;
 mod numbers;
 mod overrides;
+mod packets;
 pub mod page;
 mod patience;
 mod problem;

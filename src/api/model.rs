@@ -497,10 +497,8 @@ pub struct CaptureRequest {
 pub struct Captured {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Where they are.
-    pub file: PathBuf,
-    /// How many packets the file has.
-    pub packets: u64,
+    /// Where the packets are, and how many.
+    pub text: String,
 }
 
 /// An error (RFC 9457, `application/problem+json`).

@@ -42,5 +42,6 @@ pub(super) fn drops(counters: &CounterReader) -> Counts {
 /// Those that occurred.
 fn some<const N: usize>(all: [(&str, u64); N]) -> Counts {
     let all = all.into_iter().filter(|(_, packets)| *packets > 0);
-    all.map(|(name, packets)| (name.to_owned(), packets)).collect()
+    all.map(|(name, packets)| (name.to_owned(), packets))
+        .collect()
 }

@@ -41,6 +41,12 @@ pub enum Route {
     Events,
     /// `GET /v1/config`
     Config,
+    /// `GET /v1/flows`
+    Flows,
+    /// `POST /v1/capture`
+    StartCapture,
+    /// `DELETE /v1/capture`
+    StopCapture,
     /// `GET /healthz`
     Healthz,
     /// `GET /readyz`
@@ -83,7 +89,7 @@ impl Entry {
 }
 
 /// Every route, in the order of `docs/api.md`.
-pub static ROUTES: [Entry; 17] = [
+pub static ROUTES: [Entry; 20] = [
     entry(Route::Status, "GET /v1/status", &["vip"]),
     entry(Route::Vips, "GET /v1/vips", &["vip"]),
     entry(Route::Backends, "GET /v1/backends", &BACKEND),
@@ -100,6 +106,13 @@ pub static ROUTES: [Entry; 17] = [
     ),
     entry(Route::Events, "GET /v1/events", &["since", "follow"]),
     entry(Route::Config, "GET /v1/config", &[]),
+    entry(
+        Route::Flows,
+        "GET /v1/flows",
+        &["vip", "backend", "client", "limit", "cursor"],
+    ),
+    entry(Route::StartCapture, "POST /v1/capture", &[]),
+    entry(Route::StopCapture, "DELETE /v1/capture", &[]),
     public(Route::Healthz, "GET /healthz", &[]),
     public(Route::Readyz, "GET /readyz", &["vip"]),
     public(Route::Metrics, "GET /metrics", &[]),

@@ -95,6 +95,7 @@ impl Fake {
             counters: Arc::clone(&counters),
             heartbeat: Arc::clone(&heartbeat),
             waker: Arc::clone(&waker),
+            flows: Arc::default(),
         };
         let identity = Identity {
             started: SystemTime::now(),
@@ -338,6 +339,20 @@ impl Answerer {
                 self.view.store(Arc::new(state.view()));
                 reply.send(Ok(state.generation));
             }
+            Ask::Control(Request::Told { told, reply }) => {
+                let name = BackendName {
+                    vip: told.target.vip.to_string(),
+                    address: told.target.address,
+                };
+                // Of the fake's backends the first alone is measured from outside.
+                reply.send(match told.target.address == IpAddr::from([10, 0, 1, 11]) {
+                    true => Ok(()),
+                    false => Err(ChangeError::NotExternal(name)),
+                });
+            }
+            Ask::Control(Request::Health(_)) => panic!("no client asks for that"),
+            Ask::Capture { reply, .. } => reply.send(Ok(())),
+            Ask::StopCapture { reply, .. } => reply.send(Err("no capture runs".into())),
             Ask::Reload { options, reply, .. } => reply.send(match options.overrides {
                 crate::control::KeepOverrides::Yes => Ok(Reloaded {
                     generation: state.generation,

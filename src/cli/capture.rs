@@ -11,7 +11,7 @@ use super::run::capture_size;
 use super::running::ApiArgs;
 use super::{print, print_json};
 use crate::api::model::CaptureRequest;
-use crate::text::{Plain, count};
+use crate::text::Plain;
 
 /// Arguments of `tunlb capture`.
 #[derive(Debug, clap::Args)]
@@ -80,9 +80,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 print_json(&serde_json::to_string(&captured)?)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let file = captured.file.display().to_string();
-            let packets = count(captured.packets, "packet");
-            print(&format!("{}: {packets} captured\n", Plain(file)))?;
+            print(&format!("{}\n", Plain(captured.text)))?;
         }
     }
     Ok(ExitCode::SUCCESS)

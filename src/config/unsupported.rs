@@ -5,10 +5,10 @@
 //! line here goes, and [`Draft::finish`] learns the value.
 
 use super::draft::{Datapath, Draft, Extra};
-use super::{Compat, Egress};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
+use super::{Compat, Egress};
 use crate::director::{AllDown, BackendState, Echo, HashFields, Mss, Protocol};
 use crate::packet::EncapKind;
 

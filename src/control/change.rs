@@ -126,6 +126,7 @@ impl<H: Host> Control<H> {
         let effective = overlay.applied(&self.state.config);
         let mut paths = Arc::clone(&self.state.paths);
         if changed.is_none() {
+            self.host.refuse(&effective)?;
             self.host.complete(&effective, Arc::make_mut(&mut paths))?;
         }
         let state = State {

@@ -134,7 +134,9 @@ impl Ring {
                     counts[at % 4][usize::from(index)] += 1;
                 }
                 let sum = |index: usize| counts.iter().map(|lane| lane[index]).sum();
-                (0..members).map(|index| if index < 256 { sum(index) } else { 0 }).collect()
+                (0..members)
+                    .map(|index| if index < 256 { sum(index) } else { 0 })
+                    .collect()
             }
             Slots::Wide(indices) => {
                 let mut counts = vec![0; members];
@@ -360,7 +362,9 @@ mod tests {
         for (count, bytes) in [(1, 251), (256, 251), (257, 502)] {
             let ring = Ring::build(size(251), &KEY, &members(&vec![1; count])).unwrap();
             assert_eq!(ring.bytes(), bytes, "{count} members");
-            let shares: Vec<_> = (0..count).map(|n| ring.share(n.try_into().unwrap())).collect();
+            let shares: Vec<_> = (0..count)
+                .map(|n| ring.share(n.try_into().unwrap()))
+                .collect();
             let counted = ring.shares(count).into_iter();
             assert!(counted.eq(shares), "{count} members");
         }

@@ -69,6 +69,7 @@ impl Fixture {
             counters: Arc::clone(&counters),
             heartbeat: Arc::new(Heartbeat::new(Instant::now())),
             waker: Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()),
+            flows: Arc::default(),
         };
         let identity = Identity {
             started: SystemTime::UNIX_EPOCH,

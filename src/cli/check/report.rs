@@ -9,9 +9,7 @@ use serde::Serialize;
 
 use super::health::{HealthView, Value};
 use super::plan::Plan;
-use crate::config::{
-    Config, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text,
-};
+use crate::config::{Config, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text};
 use crate::director::{BackendSpec, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 use crate::text::json;
@@ -222,7 +220,12 @@ impl<'a> ConfigView<'a> {
             },
             metrics: MetricsView {
                 per_backend: config.metrics.per_backend,
-                compat: config.metrics.compat.iter().map(ToString::to_string).collect(),
+                compat: config
+                    .metrics
+                    .compat
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
             },
             vip: config.vips.iter().map(VipView::new).collect(),
         }

@@ -8,8 +8,8 @@ use super::model::{
 };
 use super::names::{
     CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_SNAT, CT_UNTRACKED, ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6, NFPROTO_IPV4, NFPROTO_IPV6, RTN_LOCAL, RTN_UNICAST, STATUS_ASSURED, STATUS_DNAT,
-    STATUS_SEEN_REPLY, address_number,
+    ETHERTYPE_IPV6, NFPROTO_IPV4, NFPROTO_IPV6, RTN_LOCAL, RTN_UNICAST, STATUS_ASSURED,
+    STATUS_DNAT, STATUS_SEEN_REPLY, address_number,
 };
 use super::{ConntrackState, DeviceKind, FilteredPacket};
 
@@ -271,7 +271,11 @@ impl Sight<'_> {
             return Seen::Unknown;
         };
         let opens = flags & SYN != 0;
-        let mss = if self.packet.source.is_ipv4() { 1460 } else { 1440 };
+        let mss = if self.packet.source.is_ipv4() {
+            1460
+        } else {
+            1440
+        };
         match option {
             TcpOption::MssSize if opens => Seen::number(mss),
             TcpOption::MssSize => Seen::Absent,
@@ -452,11 +456,9 @@ fn has_bit(seen: &Seen<'_>, elements: &[Element]) -> Truth {
         Seen::Number { value, known } if value & known & bits != 0 => Truth::Yes,
         Seen::Number { known, .. } if bits & !known == 0 => Truth::No,
         Seen::Absent => Truth::No,
-        Seen::Number { .. }
-        | Seen::Between(..)
-        | Seen::Not(_)
-        | Seen::Name(_)
-        | Seen::Unknown => Truth::Perhaps,
+        Seen::Number { .. } | Seen::Between(..) | Seen::Not(_) | Seen::Name(_) | Seen::Unknown => {
+            Truth::Perhaps
+        }
     }
 }
 

@@ -202,20 +202,22 @@ fn conntrack(option: &Choice) -> Match {
         }
         "--ctdir" => named(option, Operand::of(Field::CtDirection).only(Only::Tracked)),
         name => match tuple_field(name) {
-            Some(field) => {
-                let value = match field {
-                    Field::CtSource { .. } | Field::CtDestination { .. } => net(option.value()),
-                    _ => range(option.value(), ':'),
+            Some((field, is_address)) => {
+                let value = if is_address {
+                    net(option.value())
+                } else {
+                    range(option.value(), ':')
                 };
-                compare(Operand::of(field).only(Only::Tracked), option, vec![vec![value]])
+                let operand = Operand::of(field).only(Only::Tracked);
+                compare(operand, option, vec![vec![value]])
             }
             None => Match::Undecidable,
         },
     }
 }
 
-/// What conntrack has of the connection, by the name of the option that asks for it.
-fn tuple_field(option: &str) -> Option<Field> {
+/// What conntrack has of the connection, by the name of the option that asks for it; and whether that is an address.
+fn tuple_field(option: &str) -> Option<(Field, bool)> {
     let (direction, of) = option.strip_prefix("--ct")?.split_at_checked(4)?;
     let reply = match direction {
         "orig" => false,
@@ -223,10 +225,10 @@ fn tuple_field(option: &str) -> Option<Field> {
         _ => return None,
     };
     match of {
-        "src" => Some(Field::CtSource { reply }),
-        "dst" => Some(Field::CtDestination { reply }),
-        "srcport" => Some(Field::CtSourcePort { reply }),
-        "dstport" => Some(Field::CtDestinationPort { reply }),
+        "src" => Some((Field::CtSource { reply }, true)),
+        "dst" => Some((Field::CtDestination { reply }, true)),
+        "srcport" => Some((Field::CtSourcePort { reply }, false)),
+        "dstport" => Some((Field::CtDestinationPort { reply }, false)),
         _ => None,
     }
 }

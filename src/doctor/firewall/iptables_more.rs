@@ -107,7 +107,10 @@ fn connection_bytes(options: &[&Choice]) -> Match {
     const LITTLE: u64 = 100_000;
     let amounts = options.iter().find(|option| option.name == "--connbytes");
     let least = amounts.and_then(|option| {
-        let (from, _) = option.value().split_once(':').unwrap_or((option.value(), ""));
+        let (from, _) = option
+            .value()
+            .split_once(':')
+            .unwrap_or((option.value(), ""));
         Some((number(from)?, option.negated))
     });
     match least {
@@ -206,7 +209,11 @@ fn owner(option: &Choice) -> Match {
         }
         _ => return Match::Undecidable,
     };
-    compare(Operand::of(field), option, vec![vec![range(option.value(), '-')]])
+    compare(
+        Operand::of(field),
+        option,
+        vec![vec![range(option.value(), '-')]],
+    )
 }
 
 /// No packet that is judged comes by IPsec or leaves by it; policies are looked at apart.

@@ -377,7 +377,11 @@ impl Firewall {
 fn name_devices(tables: &mut [Table], devices: &nft_chains::Devices) {
     for table in tables {
         for (name, chain) in &mut table.chains {
-            let key = (table.family.name().to_owned(), table.name.clone(), name.clone());
+            let key = (
+                table.family.name().to_owned(),
+                table.name.clone(),
+                name.clone(),
+            );
             if let Some(base) = chain.base.as_mut().filter(|base| base.devices.is_none()) {
                 base.devices = devices.get(&key).cloned();
             }

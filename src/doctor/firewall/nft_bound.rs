@@ -24,7 +24,11 @@ pub(super) fn bound(name: &str, content: &Json) -> Match {
 
 /// A client that tries once a second, and its answers, stay within one a second and more.
 pub(super) const fn packets_in(number: u64, seconds: u64) -> Bound {
-    if number >= seconds { Bound::Ample } else { Bound::Tight }
+    if number >= seconds {
+        Bound::Ample
+    } else {
+        Bound::Tight
+    }
 }
 
 /// One client's connection is the second or third there at most.
@@ -39,7 +43,11 @@ pub(super) const fn connections(most: u64) -> Bound {
 /// A flow's bytes a second, as small as it may be.
 pub(super) const fn bytes_in(number: u64, seconds: u64) -> Bound {
     const LEAST: u64 = 1500;
-    if number / seconds >= LEAST { Bound::Ample } else { Bound::Tight }
+    if number / seconds >= LEAST {
+        Bound::Ample
+    } else {
+        Bound::Tight
+    }
 }
 
 fn number(content: &Json, key: &str) -> Option<u64> {
@@ -92,17 +100,41 @@ mod tests {
     fn bounds() {
         let within = |name, content| bound(name, &content);
         for (name, content, expected) in [
-            ("limit", json!({"rate": 25, "per": "second", "burst": 5}), Match::Within(Bound::Ample)),
-            ("limit", json!({"rate": 100, "per": "second", "inv": true}), Match::Beyond(Bound::Ample)),
-            ("limit", json!({"rate": 1, "per": "day"}), Match::Within(Bound::Tight)),
+            (
+                "limit",
+                json!({"rate": 25, "per": "second", "burst": 5}),
+                Match::Within(Bound::Ample),
+            ),
+            (
+                "limit",
+                json!({"rate": 100, "per": "second", "inv": true}),
+                Match::Beyond(Bound::Ample),
+            ),
+            (
+                "limit",
+                json!({"rate": 1, "per": "day"}),
+                Match::Within(Bound::Tight),
+            ),
             (
                 "limit",
                 json!({"rate": 10, "per": "second", "rate_unit": "mbytes", "inv": true}),
                 Match::Beyond(Bound::Ample),
             ),
-            ("ct count", json!({"val": 100, "inv": true}), Match::Beyond(Bound::Ample)),
-            ("ct count", json!({"val": 1, "inv": true}), Match::Beyond(Bound::Tight)),
-            ("quota", json!({"val": 1, "val_unit": "bytes", "inv": true}), Match::Beyond(Bound::Left(1))),
+            (
+                "ct count",
+                json!({"val": 100, "inv": true}),
+                Match::Beyond(Bound::Ample),
+            ),
+            (
+                "ct count",
+                json!({"val": 1, "inv": true}),
+                Match::Beyond(Bound::Tight),
+            ),
+            (
+                "quota",
+                json!({"val": 1, "val_unit": "bytes", "inv": true}),
+                Match::Beyond(Bound::Left(1)),
+            ),
             (
                 "quota",
                 json!({"val": 1, "val_unit": "kbytes", "used": 1000, "used_unit": "bytes"}),

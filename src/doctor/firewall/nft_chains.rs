@@ -48,7 +48,10 @@ mod tests {
         let found = devices(text);
         let of = |key: [&str; 3]| found.get(&key.map(str::to_owned).into()).cloned();
         assert_eq!(of(["inet", "t", "g"]), Some(vec!["e0".to_owned()]));
-        assert_eq!(of(["netdev", "n", "e"]), Some(vec!["e0".to_owned(), "e1".to_owned()]));
+        assert_eq!(
+            of(["netdev", "n", "e"]),
+            Some(vec!["e0".to_owned(), "e1".to_owned()])
+        );
         assert_eq!(of(["inet", "t", "i"]), None);
         assert!(devices("chain { type } hook ingress\n}}{").is_empty());
     }

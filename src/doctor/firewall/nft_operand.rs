@@ -116,9 +116,10 @@ fn tcp_option(content: &Json) -> Operand {
         ("window", None) => TcpOption::WindowScale,
         ("sack-perm" | "sack-permitted", None) => TcpOption::SackPermitted,
         ("timestamp", None) => TcpOption::Timestamp,
-        ("md5sig" | "mptcp" | "fastopen" | "sack" | "sack0" | "sack1" | "sack2" | "sack3", None) => {
-            TcpOption::Unusual
-        }
+        (
+            "md5sig" | "mptcp" | "fastopen" | "sack" | "sack0" | "sack1" | "sack2" | "sack3",
+            None,
+        ) => TcpOption::Unusual,
         _ => return opaque(Only::Protocol(6)),
     };
     Operand::of(Field::TcpOption(option)).only(Only::Protocol(6))

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use super::Destination;
 use super::model::{
     Change, Element, Field, Match, Only, Op, Operand, Register, Room, Step, Value, Verdict,
 };
 use super::nft::{SetName, Sets, list, word};
-use super::Destination;
 use super::{nft_bound, nft_list, nft_operand, nft_value};
 
 /// Elements of a set, as they are compared with these properties.

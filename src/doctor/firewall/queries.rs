@@ -91,10 +91,7 @@ fn looks_at_conntrack(condition: &Match) -> bool {
     match condition {
         Match::Compare(operands, ..) => operands.iter().any(is_of_conntrack),
         Match::Either(conditions) => conditions.iter().any(looks_at_conntrack),
-        Match::InIpset { .. }
-        | Match::Within(_)
-        | Match::Beyond(_)
-        | Match::Undecidable => false,
+        Match::InIpset { .. } | Match::Within(_) | Match::Beyond(_) | Match::Undecidable => false,
     }
 }
 

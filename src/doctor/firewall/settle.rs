@@ -17,7 +17,9 @@ struct Ipset {
 /// Puts what is known in the place of what rules refer to.
 pub(super) fn settle(tables: &mut [Table], facts: &FirewallFacts) {
     let sets = facts.ipsets.as_deref().map(ipsets).unwrap_or_default();
-    let chains = tables.iter_mut().flat_map(|table| table.chains.values_mut());
+    let chains = tables
+        .iter_mut()
+        .flat_map(|table| table.chains.values_mut());
     let rules = chains.flat_map(|chain| chain.rules.iter_mut());
     for step in rules.flat_map(|rule| rule.steps.iter_mut()) {
         if let Step::Match(condition) = step
@@ -27,7 +29,9 @@ pub(super) fn settle(tables: &mut [Table], facts: &FirewallFacts) {
                 negated,
             } = condition
         {
-            let members = sets.get(name).and_then(|set| set.condition(by_source, *negated));
+            let members = sets
+                .get(name)
+                .and_then(|set| set.condition(by_source, *negated));
             *condition = members.unwrap_or(Match::Undecidable);
         }
         if let Step::End(Verdict::Queue { number, bypass }) = step {
@@ -57,7 +61,9 @@ fn ipsets(text: &str) -> HashMap<String, Ipset> {
         let words: Vec<_> = line.split_whitespace().collect();
         match words.as_slice() {
             ["create", name, kind, ..] => {
-                let dimensions = kind.split_once(':').map_or("", |(_, dimensions)| dimensions);
+                let dimensions = kind
+                    .split_once(':')
+                    .map_or("", |(_, dimensions)| dimensions);
                 let set = Ipset {
                     dimensions: dimensions.split(',').map(str::to_owned).collect(),
                     members: Vec::new(),
@@ -70,7 +76,8 @@ fn ipsets(text: &str) -> HashMap<String, Ipset> {
                     if rest.contains(&"nomatch") {
                         set.dimensions = vec!["nomatch".to_owned()];
                     }
-                    set.members.push(member.split(',').map(str::to_owned).collect());
+                    set.members
+                        .push(member.split(',').map(str::to_owned).collect());
                 }
             }
             _ => {}
@@ -104,8 +111,11 @@ impl Ipset {
         if self.dimensions.len() != by_source.len() {
             return None;
         }
-        let elements: Option<Vec<Element>> =
-            self.members.iter().map(|member| self.element(member)).collect();
+        let elements: Option<Vec<Element>> = self
+            .members
+            .iter()
+            .map(|member| self.element(member))
+            .collect();
         let op = if negated { Op::IsNot } else { Op::Is };
         Some(Match::Compare(operands, op, elements?.into()))
     }
@@ -164,7 +174,11 @@ mod tests {
         assert_eq!((operands.len(), elements[0].len()), (3, 3));
         assert_eq!(elements[0][2], Value::Range(80, 80));
         assert_eq!(condition("macs", &[true]), None);
-        assert_eq!(condition("bad", &[true, false]), None, "another number of dimensions");
+        assert_eq!(
+            condition("bad", &[true, false]),
+            None,
+            "another number of dimensions"
+        );
     }
 
     #[test]

@@ -682,9 +682,9 @@ fn what_was_not_seen_is_said() {
                 .map(|(program, text)| (program.to_owned(), text))
                 .collect::<BTreeMap<_, _>>(),
             nft_chains: None,
-        ipsets: None,
-        queues: None,
-        conntrack: Observed::Seen(None),
+            ipsets: None,
+            queues: None,
+            conntrack: Observed::Seen(None),
         })
         .unwrap()
     };

@@ -39,17 +39,17 @@ pub(super) fn tracking(tables: &[Table], packet: &FilteredPacket) -> Option<Trac
 impl<'p> Walk<'p> {
     fn new(packet: &'p FilteredPacket) -> Self {
         Self {
-        packet,
-        mark: packet.mark,
-        ct_mark: match packet.state {
-            ConntrackState::New => Some(0),
-            ConntrackState::Established => packet.ct_mark,
-            ConntrackState::Invalid | ConntrackState::Untracked => None,
-        },
-        zone: packet.zone,
-        notrack: Notrack::No,
-        rules_left: MAX_RULES,
-        elements_left: MAX_ELEMENTS,
+            packet,
+            mark: packet.mark,
+            ct_mark: match packet.state {
+                ConntrackState::New => Some(0),
+                ConntrackState::Established => packet.ct_mark,
+                ConntrackState::Invalid | ConntrackState::Untracked => None,
+            },
+            zone: packet.zone,
+            notrack: Notrack::No,
+            rules_left: MAX_RULES,
+            elements_left: MAX_ELEMENTS,
         }
     }
 }

@@ -53,7 +53,9 @@ fn queues(path: &Path) -> Option<Vec<u16>> {
 /// The heads of all chains, where some are of devices.
 fn chains(nft: &Observed<String>) -> Option<String> {
     let text = nft.seen()?;
-    let has_devices = ["\"ingress\"", "\"egress\""].iter().any(|hook| text.contains(hook));
+    let has_devices = ["\"ingress\"", "\"egress\""]
+        .iter()
+        .any(|hook| text.contains(hook));
     has_devices.then(|| run("nft", &["list", "chains"]).ok())?
 }
 

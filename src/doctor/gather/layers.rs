@@ -36,7 +36,8 @@ fn traffic_filters(network: &Network) -> Vec<DeviceLayer> {
             let arguments = ["filter", "show", "dev", device.as_str(), side];
             let shown = command::output("tc", &arguments, DEADLINE);
             // Without `tc` it is not known whether the hook has filters; it was made for some.
-            let text = shown.unwrap_or_else(|error| format!("filters that cannot be shown: {error}"));
+            let text =
+                shown.unwrap_or_else(|error| format!("filters that cannot be shown: {error}"));
             if let Some(first) = text.lines().find(|line| !line.trim().is_empty()) {
                 layers.push(DeviceLayer {
                     device: device.clone(),
@@ -152,7 +153,13 @@ mod tests {
         let found = parse(text);
         let short: Vec<_> = found
             .iter()
-            .map(|policy| (policy.sees, policy.destination.to_string(), policy.stops_plain))
+            .map(|policy| {
+                (
+                    policy.sees,
+                    policy.destination.to_string(),
+                    policy.stops_plain,
+                )
+            })
             .collect();
         assert_eq!(
             short,

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::case::Case;
+use super::commands::{Matching, accept, by_hand, lasting, nft_device, set, show, show_chain};
 use super::flow::{self, answer_packet, inner_packet};
 use super::layers;
-use super::commands::{Matching, accept, by_hand, lasting, nft_device, set, show, show_chain};
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
 use crate::doctor::finding::Code;
@@ -167,7 +167,10 @@ fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
 
 fn checks_reverse_path(rule: &RuleText) -> bool {
     let asks_for_way = rule.rule.contains("fib saddr") && rule.rule.contains("oif");
-    asks_for_way || ["rpfilter", "\"fib\""].iter().any(|word| rule.rule.contains(word))
+    asks_for_way
+        || ["rpfilter", "\"fib\""]
+            .iter()
+            .any(|word| rule.rule.contains(word))
 }
 
 /// The inner packet is dropped on the tunnel device.

@@ -72,7 +72,11 @@ pub(super) fn requests(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPac
 pub(super) fn answers(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPacket, Part)> {
     let known = is_known(case, firewall);
     let of = |unknown: ConntrackState, flags, length| {
-        let state = if known { ConntrackState::Established } else { unknown };
+        let state = if known {
+            ConntrackState::Established
+        } else {
+            unknown
+        };
         FilteredPacket {
             tcp_flags: flags,
             length,

@@ -148,11 +148,23 @@ fn dropped(
 /// Conntrack has nothing to do for a VIP on a director.
 fn untracked(outcome: Outcome, vip: IpAddr, rule: &RuleText) -> Outcome {
     let family = if vip.is_ipv4() { "ip" } else { "ip6" };
-    if let Some(program) = rule.program.strip_suffix("-save").or(Some(rule.program.as_str()))
+    if let Some(program) = rule
+        .program
+        .strip_suffix("-save")
+        .or(Some(rule.program.as_str()))
         && program.contains("tables")
     {
         return outcome.fix(command![
-            program, "-t", "raw", "-I", "PREROUTING", "-d", vip, "-j", "CT", "--notrack"
+            program,
+            "-t",
+            "raw",
+            "-I",
+            "PREROUTING",
+            "-d",
+            vip,
+            "-j",
+            "CT",
+            "--notrack"
         ]);
     }
     outcome
@@ -167,7 +179,16 @@ fn untracked(outcome: Outcome, vip: IpAddr, rule: &RuleText) -> Outcome {
             "{ type filter hook prerouting priority raw; }"
         ])
         .fix(command![
-            "nft", "add", "rule", "inet", "tunlb", "prerouting", family, "daddr", vip, "notrack"
+            "nft",
+            "add",
+            "rule",
+            "inet",
+            "tunlb",
+            "prerouting",
+            family,
+            "daddr",
+            vip,
+            "notrack"
         ])
 }
 

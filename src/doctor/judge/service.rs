@@ -29,7 +29,11 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
     let service = if at == (target.vip, target.port) {
         service
     } else {
-        format!("{}/{}", socket_text(at.0, at.1.unwrap_or(port)), target.protocol)
+        format!(
+            "{}/{}",
+            socket_text(at.0, at.1.unwrap_or(port)),
+            target.protocol
+        )
     };
     let port = at.1.unwrap_or(port);
     let protocol = &target.protocol;
@@ -70,7 +74,9 @@ fn sent_elsewhere(case: &Case<'_>) -> Outcome {
         "包过滤规则把发往 {service} 的包送往别处；未继续追踪其去向，也不知道那里是否有程序监听"
     ));
     match diverted(case) {
-        Some((rule, _)) => outcome.evidence(format!("{} {}", rule.program, rule.place()), rule.rule),
+        Some((rule, _)) => {
+            outcome.evidence(format!("{} {}", rule.program, rule.place()), rule.rule)
+        }
         None => outcome,
     }
 }

@@ -136,10 +136,8 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
         ));
     }
     let Some(what) = astray(case, route) else {
-        return Outcome::pass().evidence(
-            question(case).to_string(),
-            route_text(case.answer_route()),
-        );
+        return Outcome::pass()
+            .evidence(question(case).to_string(), route_text(case.answer_route()));
     };
     if let Some(rule) = rule_by_mark(case) {
         return Outcome::unknown(say!(
@@ -152,10 +150,7 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
     }
     let device = case.target.physical.as_deref().unwrap_or("E");
     Outcome::fail(what)
-        .evidence(
-            question(case).to_string(),
-            route_text(case.answer_route()),
-        )
+        .evidence(question(case).to_string(), route_text(case.answer_route()))
         .fix(gateway_wanted(case, device))
         .fix(command![
             "ip", "route", "replace", client, "via", "GATEWAY", "dev", device

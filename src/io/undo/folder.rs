@@ -201,7 +201,10 @@ mod tests {
         Folder::create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         Folder::create(&path).unwrap().let_others_pass().unwrap();
-        assert!(Folder::open(&path).unwrap().is_some(), "others cannot write");
+        assert!(
+            Folder::open(&path).unwrap().is_some(),
+            "others cannot write"
+        );
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(
             Folder::create(&path),

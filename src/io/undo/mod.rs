@@ -33,8 +33,8 @@ use super::{
 use crate::text::plain::Plain;
 pub use folder::{Folder, FolderError, candidates as folders};
 use keeper::Keeper;
-pub use namespace::{is_the_first, mark as namespace_mark};
 pub use leftover::{Left, Leftovers, Living, find, recover};
+pub use namespace::{is_the_first, mark as namespace_mark};
 pub use reverse::Reversal;
 use reverse::{Devices, reverse};
 pub use step::{COPY_TABLES, Change, Device, LAST_RESORT_METRIC, Step};
