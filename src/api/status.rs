@@ -11,11 +11,11 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use super::measured;
 use super::model::{
     Backend, ConfigState, Director, Encap, Flows, Health, LastReload, Layered, Override, Path,
     Problem, Rates, Readiness, SCHEMA, SnapshotState, Traffic, Vip, Worker,
 };
-use super::measured;
 use super::numbers;
 use super::overrides;
 use super::problem;
@@ -237,9 +237,8 @@ impl<'a> Source<'a> {
     fn vip(&self, position: usize, vip: &director::Vip, spec: &VipSpec) -> Vip {
         let backends = self.backends(position, vip, spec);
         let (traffic, rates) = sums(&backends);
-        let is_up = |backend: &&Backend| {
-            self.view.health(spec, backend.address) == Measured::Healthy
-        };
+        let is_up =
+            |backend: &&Backend| self.view.health(spec, backend.address) == Measured::Healthy;
         let takes_new = backends.iter().filter(|backend| backend.takes == "new");
         let takes_new = takes_new.count();
         let goes_on = |backend: &Backend| !is_up(&backend) && backend.takes != "nothing";

@@ -488,7 +488,9 @@ fn status(raw: Raw<'_>) -> Result<RangeInclusive<u16>, Fault> {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             (first.parse().ok(), last.parse().ok())
         }
-        Raw::List(_) | Raw::Switch(_) | Raw::Other(_) => return Err(value::wrong_type(&raw, ACCEPTED)),
+        Raw::List(_) | Raw::Switch(_) | Raw::Other(_) => {
+            return Err(value::wrong_type(&raw, ACCEPTED));
+        }
     };
     let (Some(first), Some(last)) = (first, last) else {
         return Err(fault("not a status or a range of them"));

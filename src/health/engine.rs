@@ -449,9 +449,10 @@ impl Engine {
     pub(super) const fn meaning(error: SendError) -> ProbeResult {
         match error {
             SendError::Unreachable(_) => ProbeResult::Unreachable,
-            SendError::TooBig | SendError::Full(_) | SendError::Refused(_) | SendError::Other(_) => {
-                ProbeResult::NotSent
-            }
+            SendError::TooBig
+            | SendError::Full(_)
+            | SendError::Refused(_)
+            | SendError::Other(_) => ProbeResult::NotSent,
         }
     }
 

@@ -17,8 +17,9 @@ pub(super) fn reset_packet(flow: &FlowKey, sequence: u32) -> Option<Vec<u8>> {
     match (flow.source, flow.destination) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let length = tcp.header_len_u16();
-            let ip =
+            let mut ip =
                 Ipv4Header::new(length, TTL, IpNumber::TCP, from.octets(), to.octets()).ok()?;
+            ip.header_checksum = ip.calc_header_checksum();
             tcp.checksum = tcp.calc_checksum_ipv4(&ip, &[]).ok()?;
             Some([&ip.to_bytes()[..], &tcp.to_bytes()[..]].concat())
         }
@@ -63,6 +64,10 @@ mod tests {
             };
             assert_eq!((key, flags.rst, flags.opens), (flow, true, false));
             assert_eq!(packet.payload()[4..8], [0, 0, 0, 7]);
+            if flow.source.is_ipv4() {
+                let sum = crate::packet::checksum::checksum(&bytes[..20]);
+                assert_eq!(sum, 0, "of the IP header");
+            }
         }
     }
 }

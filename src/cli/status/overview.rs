@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::{backend, service};
-use crate::api::model::{Author, Backend, Director, Override, Status, Vip};
+use crate::api::model::{Author, Backend, Director, Health, Override, Status, Vip};
 use crate::cli::amount::{between, count, lasting, rate};
 use crate::cli::columns::{Align, Cell, Screen, Table};
 use crate::text::plain::plain;
@@ -160,6 +160,7 @@ pub(in crate::cli) fn notes(of: &Backend, at: &str) -> Vec<String> {
     if let Some(health) = of.health.overridden.as_ref().filter(|health| !says(health)) {
         notes.push(format!("taken for {health}"));
     }
+    notes.extend(measured(&of.health, at));
     if of.path.device.is_none() {
         notes.push("no route".to_owned());
     }
@@ -167,6 +168,24 @@ pub(in crate::cli) fn notes(of: &Backend, at: &str) -> Vec<String> {
         notes.push(made(overridden, at));
     }
     notes
+}
+
+/// What probes found, where it is not that all is well: the result, how long ago it turned bad, and the cause.
+fn measured(health: &Health, at: &str) -> Option<String> {
+    if !matches!(health.status.as_str(), "unhealthy" | "unknown") {
+        return None;
+    }
+    let mut text = health.result.clone().unwrap_or_default();
+    if let Some(since) = health.since.as_deref().and_then(|since| between(since, at)) {
+        text += &format!(" {}", lasting(since));
+    }
+    if let Some(cause) = &health.cause {
+        text += &format!("; {}", cause.text);
+        if !cause.codes.is_empty() {
+            text += &format!(": {}", cause.codes.join(" "));
+        }
+    }
+    Some(text)
 }
 
 fn weight(of: &Backend) -> String {
