@@ -28,6 +28,7 @@ use crate::director::{
     self, AllDown, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec,
 };
 use crate::packet::{EncapKind, SourceRule};
+use crate::probe::ProbeResult;
 use crate::site::NAMED;
 use crate::text::time::rfc3339;
 use crate::text::version;
@@ -327,7 +328,7 @@ impl<'a> Source<'a> {
                 ..self.health(seat)
             },
             takes: takes_word(takes).to_owned(),
-            why: why(takes, seat, self.is_measured_down(seat)),
+            why: why(takes, seat, self.failure(seat)),
             share_percent: shares.percent(seat.index),
             flows: counted.flows,
             traffic: Traffic {
@@ -353,9 +354,9 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn is_measured_down(&self, seat: &Seat<'_>) -> bool {
-        let measured = self.view.measured.health(seat.of, seat.spec.address);
-        measured != Measured::Healthy
+    /// What showed that it is down.
+    fn failure(&self, seat: &Seat<'_>) -> Option<ProbeResult> {
+        self.view.measured.failure(seat.of, seat.spec.address)
     }
 
     fn override_of(&self, vip: &str, address: IpAddr, set: &overlay::Override) -> Override {
@@ -420,14 +421,18 @@ const fn takes_word(takes: Takes) -> &'static str {
 }
 
 /// What decides that a backend does not take all that its VIP has for it, or that it does so all the same.
-fn why(takes: Takes, seat: &Seat<'_>, is_measured_down: bool) -> Option<String> {
+fn why(takes: Takes, seat: &Seat<'_>, failure: Option<ProbeResult>) -> Option<String> {
     use crate::director::BackendState::{Active, Disabled, Draining};
     let said = seat.set.and_then(|set| set.health);
     let is_down = said == Some(Measured::Unhealthy);
-    let fails = said.is_none() && is_measured_down;
+    let fails = said.is_none() && failure.is_some();
+    if let (true, Some(result)) = (fails && seat.spec.state != Disabled, failure) {
+        return Some(match takes {
+            Takes::NewFlows => format!("unhealthy: {result}, but too little is healthy"),
+            Takes::KnownFlows | Takes::Nothing => format!("unhealthy: {result}"),
+        });
+    }
     let text = match (takes, seat.spec.state) {
-        (Takes::NewFlows, _) if fails => Some("unhealthy, but too few backends are healthy"),
-        (Takes::KnownFlows | Takes::Nothing, Active | Draining) if fails => Some("unhealthy"),
         (Takes::NewFlows, _) if is_down => Some("down by an operator, but no backend is up"),
         (Takes::NewFlows, _) => None,
         (_, Disabled) => Some("disabled"),

@@ -87,12 +87,7 @@ impl Measured {
         if self.suspects_itself || self.down.is_empty() {
             return Health::Healthy;
         }
-        let name = measured_by(vip, probing);
-        let target = Target {
-            vip: name.into(),
-            address,
-        };
-        let Some(result) = self.down.get(&target) else {
+        let Some(result) = self.failure(vip, address) else {
             return Health::Healthy;
         };
         match probing.on_unhealthy {
@@ -101,6 +96,17 @@ impl Measured {
             OnUnhealthy::Auto if result.is_proof() => Health::Unhealthy,
             OnUnhealthy::Auto => Health::Doubtful,
         }
+    }
+
+    /// What showed that a backend of a VIP is down; `None` for one that is not.
+    #[must_use]
+    pub fn failure(&self, vip: &VipSpec, address: IpAddr) -> Option<ProbeResult> {
+        let name = measured_by(vip, vip.probing.as_ref()?);
+        let target = Target {
+            vip: name.into(),
+            address,
+        };
+        self.down.get(&target).copied()
     }
 
     /// Takes a report over.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::enter::in_lab;
+use crate::flood::{Flood, SYNS, attacker};
 use crate::lab::{Lab, wait_until};
 use crate::process::{Process, Signal};
 use crate::reloading::{Reloading, vip};
@@ -543,6 +544,64 @@ fn a_look_from_beside_a_director_says_where_a_packet_dies() {
         assert!(!site.director.has_device("tlprobe0"));
         let routes = site.director.run(&format!("ip route show {VIP}"));
         assert!(!routes.contains("tlprobe0"), "{routes}");
+        director.director.stop();
+    });
+}
+
+#[test]
+fn a_syn_flood_marks_no_healthy_backend_down() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let attacker = attacker(lab, &site);
+        let section = "[vip.health]\nport = 80\ninterval = \"200ms\"\ntimeout = \"1s\"\n";
+        let director = Reloading::start(lab, &site, &vip(["web", VIP, "\"any\"", "tcp", section], &ALL));
+        probed(&site, 10);
+        let flood = Flood::start(&attacker);
+        site.wait_until_read(SYNS);
+        probed(&site, 30);
+        assert!(flood.stop() >= SYNS);
+        let log = director.log();
+        assert!(!log.contains("unhealthy") && !log.contains("fault of this host"), "{log}");
+        director.director.stop();
+    });
+}
+
+/// `tunlb status --json` of the director of a site.
+fn status(site: &Site) -> serde_json::Value {
+    let tunlb = crate::enter::tunlb().display().to_string();
+    serde_json::from_str(&site.director.run(&format!("{tunlb} status --json"))).expect("JSON")
+}
+
+#[test]
+fn status_tells_what_was_measured_and_why() {
+    in_lab(|lab| {
+        let site = Site::by_hand(lab);
+        let external = vip(["ext", VIP, "81", "tcp", "[vip.health]\nkind = \"external\"\nrise = 1\nfall = 1\n"], &ALL);
+        let director = Reloading::start(lab, &site, &(web(FAST) + &external));
+        probed(&site, 20);
+        let health = |vip: usize, backend: usize| status(&site)["vips"][vip]["backends"][backend]["health"].clone();
+        wait_until("a result", || health(0, 0)["status"] == "healthy");
+        assert_eq!(health(0, 0)["result"], "ok");
+        assert_eq!(health(1, 0)["status"], "trial");
+        site.backends[0].node.run(&format!("ip addr del {VIP}/32 dev lo"));
+        wait_until("the cause", || !health(0, 0)["cause"].is_null());
+        let found = health(0, 0);
+        assert_eq!((&found["status"], &found["result"]), (&"unhealthy".into(), &"no_answer".into()), "{found}");
+        assert!(found["cause"]["codes"].as_array().is_some_and(|codes| codes.contains(&"B5".into())), "{found}");
+
+        let tell = |word: &str| {
+            let url = "http://director/v1/health?vip=ext&address=10.0.1.12";
+            let body = format!("{{\"health\":\"{word}\",\"for_seconds\":60}}");
+            let socket = site.director.sh("ls /run/tunlb/*.sock | head -1");
+            site.director.sh(&format!(
+                "curl --silent --show-error --fail --unix-socket {} -X PUT -d '{body}' '{url}'",
+                socket.trim()
+            ))
+        };
+        tell("down");
+        said(&director, "vip ext: backend 10.0.1.12: unhealthy: no_answer");
+        tell("up");
+        said(&director, "vip ext: backend 10.0.1.12: healthy: ok");
         director.director.stop();
     });
 }

@@ -170,22 +170,26 @@ pub(in crate::cli) fn notes(of: &Backend, at: &str) -> Vec<String> {
     notes
 }
 
-/// What probes found, where it is not that all is well: the result, how long ago it turned bad, and the cause.
+/// What probes found, where it is not that all is well: since when, and the cause.
 fn measured(health: &Health, at: &str) -> Option<String> {
     if !matches!(health.status.as_str(), "unhealthy" | "unknown") {
         return None;
     }
-    let mut text = health.result.clone().unwrap_or_default();
-    if let Some(since) = health.since.as_deref().and_then(|since| between(since, at)) {
-        text += &format!(" {}", lasting(since));
-    }
-    if let Some(cause) = &health.cause {
-        text += &format!("; {}", cause.text);
-        if !cause.codes.is_empty() {
-            text += &format!(": {}", cause.codes.join(" "));
-        }
-    }
-    Some(text)
+    let since = health.since.as_deref();
+    let since = since
+        .and_then(|since| between(since, at))
+        .map(|since| format!("for {}", lasting(since)));
+    let cause = health.cause.as_ref().map(|cause| {
+        let codes = cause.codes.join(" ");
+        let end = if codes.is_empty() {
+            String::new()
+        } else {
+            format!(": {codes}")
+        };
+        format!("{}{end}", cause.text)
+    });
+    let parts: Vec<_> = since.into_iter().chain(cause).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn weight(of: &Backend) -> String {
