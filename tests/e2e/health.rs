@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::enter::in_lab;
+use crate::families::{COMBINATIONS, DualStack, configuration};
 use crate::flood::{Flood, SYNS, attacker};
-use crate::lab::{Lab, wait_until};
+use crate::lab::{Lab, Node, wait_until};
 use crate::process::{Process, Signal};
 use crate::reloading::{Reloading, vip};
 use crate::site::{BACKENDS, HTTPD, Site, VIP};
@@ -554,40 +555,107 @@ fn a_syn_flood_marks_no_healthy_backend_down() {
         let site = Site::new(lab);
         let attacker = attacker(lab, &site);
         let section = "[vip.health]\nport = 80\ninterval = \"200ms\"\ntimeout = \"1s\"\n";
-        let director = Reloading::start(lab, &site, &vip(["web", VIP, "\"any\"", "tcp", section], &ALL));
+        let director = Reloading::start(
+            lab,
+            &site,
+            &vip(["web", VIP, "\"any\"", "tcp", section], &ALL),
+        );
         probed(&site, 10);
         let flood = Flood::start(&attacker);
         site.wait_until_read(SYNS);
         probed(&site, 30);
         assert!(flood.stop() >= SYNS);
         let log = director.log();
-        assert!(!log.contains("unhealthy") && !log.contains("fault of this host"), "{log}");
+        assert!(
+            !log.contains("unhealthy") && !log.contains("fault of this host"),
+            "{log}"
+        );
         director.director.stop();
     });
 }
 
-/// `tunlb status --json` of the director of a site.
-fn status(site: &Site) -> serde_json::Value {
+/// `tunlb status --json` of a director.
+fn status(director: &Node) -> serde_json::Value {
     let tunlb = crate::enter::tunlb().display().to_string();
-    serde_json::from_str(&site.director.run(&format!("{tunlb} status --json"))).expect("JSON")
+    serde_json::from_str(&director.run(&format!("{tunlb} status --json"))).expect("JSON")
+}
+
+/// Every inner family in every outer one, in IPIP and in GUE.
+#[test]
+fn probes_of_every_family_and_kind_of_tunnel() {
+    in_lab(|lab| {
+        let site = DualStack::new(lab);
+        let section = format!("[vip.health]\n{FAST}\n[[vip.backend]]");
+        let config = configuration().replace("[[vip.backend]]", &section);
+        let director = site.run_with(lab, &config);
+        let unhealthy = || -> Vec<String> {
+            let status = status(&site.director);
+            let vips = status["vips"].as_array().expect("VIPs").iter();
+            let found = vips.map(|vip| (vip["name"].clone(), vip["backends"][0]["health"].clone()));
+            let bad = found.filter(|(_, health)| health["status"] != "healthy");
+            bad.map(|(name, health)| format!("{name}: {health}"))
+                .collect()
+        };
+        let mut left = Vec::new();
+        wait_until("every probe to be answered", || {
+            left = unhealthy();
+            assert!(
+                !left.iter().any(|text| text.contains("no_source")),
+                "{left:?}"
+            );
+            left.is_empty()
+        });
+        assert_eq!(
+            status(&site.director)["vips"].as_array().map(Vec::len),
+            Some(COMBINATIONS.len())
+        );
+        assert!(
+            !director.stderr().contains("unhealthy"),
+            "{}",
+            director.stderr()
+        );
+        director.stop(Signal::Term);
+    });
 }
 
 #[test]
 fn status_tells_what_was_measured_and_why() {
     in_lab(|lab| {
         let site = Site::by_hand(lab);
-        let external = vip(["ext", VIP, "81", "tcp", "[vip.health]\nkind = \"external\"\nrise = 1\nfall = 1\n"], &ALL);
+        let external = vip(
+            [
+                "ext",
+                VIP,
+                "81",
+                "tcp",
+                "[vip.health]\nkind = \"external\"\nrise = 1\nfall = 1\n",
+            ],
+            &ALL,
+        );
         let director = Reloading::start(lab, &site, &(web(FAST) + &external));
         probed(&site, 20);
-        let health = |vip: usize, backend: usize| status(&site)["vips"][vip]["backends"][backend]["health"].clone();
+        let health = |vip: usize, backend: usize| {
+            status(&site.director)["vips"][vip]["backends"][backend]["health"].clone()
+        };
         wait_until("a result", || health(0, 0)["status"] == "healthy");
         assert_eq!(health(0, 0)["result"], "ok");
         assert_eq!(health(1, 0)["status"], "trial");
-        site.backends[0].node.run(&format!("ip addr del {VIP}/32 dev lo"));
+        site.backends[0]
+            .node
+            .run(&format!("ip addr del {VIP}/32 dev lo"));
         wait_until("the cause", || !health(0, 0)["cause"].is_null());
         let found = health(0, 0);
-        assert_eq!((&found["status"], &found["result"]), (&"unhealthy".into(), &"no_answer".into()), "{found}");
-        assert!(found["cause"]["codes"].as_array().is_some_and(|codes| codes.contains(&"B5".into())), "{found}");
+        assert_eq!(
+            (&found["status"], &found["result"]),
+            (&"unhealthy".into(), &"no_answer".into()),
+            "{found}"
+        );
+        assert!(
+            found["cause"]["codes"]
+                .as_array()
+                .is_some_and(|codes| codes.contains(&"B5".into())),
+            "{found}"
+        );
 
         let tell = |word: &str| {
             let url = "http://director/v1/health?vip=ext&address=10.0.1.12";
@@ -599,7 +667,10 @@ fn status_tells_what_was_measured_and_why() {
             ))
         };
         tell("down");
-        said(&director, "vip ext: backend 10.0.1.12: unhealthy: no_answer");
+        said(
+            &director,
+            "vip ext: backend 10.0.1.12: unhealthy: no_answer",
+        );
         tell("up");
         said(&director, "vip ext: backend 10.0.1.12: healthy: ok");
         director.director.stop();
