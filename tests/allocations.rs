@@ -288,7 +288,7 @@ fn showing_flows_allocates_nothing() {
         }
         assert_eq!(allocations() - before, 0);
         let flows = client.join().expect("no panic");
-        assert!(flows > 15 * pipeline.director().flows().len(), "{flows}");
+        assert!(flows > pipeline.director().flows().len(), "{flows}");
     });
     assert!(served > 20, "{served}");
 }

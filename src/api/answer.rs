@@ -2,7 +2,6 @@
 //! answer waits for it. Nothing here waits for anything else.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,8 +27,6 @@ use super::status::{Lazy, Measurements, Source, readiness};
 use crate::control::overlay::{Action, Author, BackendName};
 use crate::control::{Ask, DryRun, Handle, KeepOverrides, ReloadOptions, Reply, Request};
 use crate::io::accounts::user_name;
-use crate::packet::{FlowKey, Protocol};
-use crate::site::explain::Report;
 
 /// How long control may take.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(30);
@@ -43,7 +40,7 @@ const LARGE_AT_ONCE: usize = 3;
 /// How long a request waits until it may make its document.
 const LARGE_PATIENCE: Duration = Duration::from_secs(10);
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// Of `GET /v1/events`.
 const LINES: &str = "application/x-ndjson";
@@ -244,21 +241,6 @@ impl Api {
         )
     }
 
-    fn explain(&self, query: &Query) -> Result<Answer, Problem> {
-        let source = query.endpoint("source")?;
-        let destination = query.endpoint("destination")?;
-        let protocol = match query.text("protocol") {
-            None | Some("tcp") => Protocol::Tcp,
-            Some("udp") => Protocol::Udp,
-            Some(_) => return Err(problem::of(400, "protocol", "accepted: tcp or udp")),
-        };
-        let flow = flow(source, destination, protocol)?;
-        let view = self.handle.view();
-        let report = Report::new(&view.effective, &view.paths, &view.snapshot, &flow);
-        let document = report.to_json().map_err(broken)?;
-        Ok(whole(JSON, document.into()))
-    }
-
     fn events(&self, query: &Query) -> Result<Answer, Problem> {
         let since = query.number("since")?;
         let followers = query.switch("follow")?.then_some(&self.followers);
@@ -453,24 +435,6 @@ fn author(peer: Option<Peer>) -> Result<Author, Problem> {
     peer.map(Peer::author).ok_or_else(unknown)
 }
 
-fn flow(
-    source: SocketAddr,
-    destination: SocketAddr,
-    protocol: Protocol,
-) -> Result<FlowKey, Problem> {
-    if source.is_ipv4() != destination.is_ipv4() {
-        let detail = "of another address family than destination: no packet has both";
-        return Err(problem::of(400, "source", detail));
-    }
-    Ok(FlowKey {
-        source: source.ip(),
-        destination: destination.ip(),
-        source_port: source.port(),
-        destination_port: destination.port(),
-        protocol,
-    })
-}
-
 /// A large document counts as long as any of it is in memory.
 fn kept(document: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
     struct Large(
@@ -488,7 +452,7 @@ fn kept(document: Vec<u8>, permit: OwnedSemaphorePermit) -> Bytes {
     Bytes::from_owner(Large(document, permit))
 }
 
-const fn whole(content_type: &'static str, content: Bytes) -> Answer {
+pub(super) const fn whole(content_type: &'static str, content: Bytes) -> Answer {
     Answer {
         status: 200,
         content_type,
@@ -530,6 +494,6 @@ fn page() -> Answer {
 }
 
 /// Of values that always are JSON.
-fn broken(error: serde_json::Error) -> Problem {
+pub(super) fn broken(error: serde_json::Error) -> Problem {
     problem::new(500, error.to_string())
 }

@@ -1,11 +1,12 @@
-//! What is asked of the workers themselves: the flows that they remember, and captures of packets.
+//! What is asked of single packets: where a flow would go, the flows that the workers remember, and captures.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
-use super::answer::{Answer, Api, json};
+use super::answer::{Answer, Api, JSON, broken, json, whole};
 use super::flows::{PageCursor, PageRequest, page};
 use super::model::{self, Captured, FlowPage, Problem, SCHEMA};
 use super::problem;
@@ -14,6 +15,8 @@ use crate::control::overlay::Author;
 use crate::control::{Ask, CaptureRequest, FlowError, MAX_FLOWS};
 use crate::director::{FlowFilter, Snapshot};
 use crate::io::sys::effective_user;
+use crate::packet::{FlowKey, Protocol};
+use crate::site::explain::Report;
 
 /// How long one worker may take to tell some of its flows.
 const WORKER_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,6 +25,22 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Api {
+    /// `GET /v1/explain`
+    pub(super) fn explain(&self, query: &Query) -> Result<Answer, Problem> {
+        let source = query.endpoint("source")?;
+        let destination = query.endpoint("destination")?;
+        let protocol = match query.text("protocol") {
+            None | Some("tcp") => Protocol::Tcp,
+            Some("udp") => Protocol::Udp,
+            Some(_) => return Err(problem::of(400, "protocol", "accepted: tcp or udp")),
+        };
+        let flow = flow(source, destination, protocol)?;
+        let view = self.handle.view();
+        let report = Report::new(&view.effective, &view.paths, &view.snapshot, &flow);
+        let document = report.to_json().map_err(broken)?;
+        Ok(whole(JSON, document.into()))
+    }
+
     /// `GET /v1/flows`
     pub(super) async fn flows(&self, query: &Query) -> Result<Answer, Problem> {
         let view = self.handle.view();
@@ -121,5 +140,23 @@ fn page_request(query: &Query, snapshot: &Snapshot) -> Result<PageRequest, Probl
             client: query.address("client")?,
         },
         limit: limit.ok_or_else(|| problem::of(400, "limit", accepted))?,
+    })
+}
+
+fn flow(
+    source: SocketAddr,
+    destination: SocketAddr,
+    protocol: Protocol,
+) -> Result<FlowKey, Problem> {
+    if source.is_ipv4() != destination.is_ipv4() {
+        let detail = "of another address family than destination: no packet has both";
+        return Err(problem::of(400, "source", detail));
+    }
+    Ok(FlowKey {
+        source: source.ip(),
+        destination: destination.ip(),
+        source_port: source.port(),
+        destination_port: destination.port(),
+        protocol,
     })
 }

@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn entries_are_found_whatever_is_between_them() {
         let content = "# a comment\nroot:x:0:0:root:/root:/bin/sh\n\n+::::::\nbroken:x\n\
-                       ann:x:1000:1000::/home/ann:/bin/sh\nagain:x:1000:7::/:/bin/sh\n";
+                       ann:x:1000:1000::/nonexistent:/bin/sh\nagain:x:1000:7::/:/bin/sh\n";
         assert_eq!(name_of(content, 0).as_deref(), Some("root"));
         assert_eq!(
             name_of(content, 1000).as_deref(),

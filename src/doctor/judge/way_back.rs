@@ -149,7 +149,14 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
         .evidence(question(case).to_string(), route_text(case.answer_route()));
     }
     let device = case.target.physical.as_deref().unwrap_or("E");
-    Outcome::fail(what)
+    let by_director = case.target.director.is_some() && route.gateway == case.target.director;
+    let outcome = if by_director {
+        // It passes them on, unless it filters by source.
+        Outcome::warn(what)
+    } else {
+        Outcome::fail(what)
+    };
+    outcome
         .evidence(question(case).to_string(), route_text(case.answer_route()))
         .fix(gateway_wanted(case, device))
         .fix(command![
@@ -205,8 +212,9 @@ fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
     (route.gateway == Some(director) && client != director).then(|| {
         say!(
             case.lang,
-            "answers to {client} go through the director {director}, which routes the VIP into its own TUN",
-            "发往 {client} 的应答经过 director {director}，而它把 VIP 路由进自己的 TUN"
+            "answers to {client} go through the director {director}: it carries them too, and drops them where it \
+             filters by source (rp_filter), since it routes the VIP into its TUN",
+            "发往 {client} 的应答经过 director {director}：它要多转发一次；如果它按源地址过滤（rp_filter），应答会被丢弃，因为它把 VIP 路由进自己的 TUN"
         )
     })
 }
@@ -255,6 +263,13 @@ pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
             .fix(command!["ip", "neigh", "flush", "to", hop, "dev", device])
             .verify(command!["ping", "-c", 1, "-I", device, hop])
         }
+        // Nothing was sent there of late: whether it answers is not known yet. A device without ARP has no entries.
+        "none" if link.is_some_and(|link| link.arp) => Outcome::unknown(say!(
+            case.lang,
+            "whether the next hop {hop} answers is not known yet: nothing was sent there of late",
+            "还不知道下一跳 {hop} 是否有回应：最近没有向它发过包"
+        ))
+        .verify(command!["ping", "-c", 1, hop]),
         _ => Outcome::pass(),
     };
     outcome.evidence(format!("ip neigh show {hop}"), state)

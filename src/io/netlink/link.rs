@@ -355,6 +355,7 @@ mod tests {
             carrier: true,
             arp: true,
             mac: Some(MacAddress([2, 0, 0, 0, 0, 7])),
+            hardware: 1,
             kind: Some("veth".into()),
             ..Link::default()
         };
