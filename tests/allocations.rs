@@ -169,6 +169,8 @@ fn vip(protocol: Protocol, encap: EncapKind) -> VipSpec {
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: NonZeroU32::new(1_000_000_000),
         encap,
         backends: (1..=10)

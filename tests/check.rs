@@ -38,7 +38,7 @@ echo = "reply"            # ICMP echo to this VIP: "reply", "forward", "drop"
 all_down = "forward"      # or "drop"
 
 [vip.health]
-kind = "tcp"              # "http" (path, status), "icmp", "none"; always through the tunnel
+kind = "tcp"              # "http", "tls", "dns", "udp", "ping", "external", "none"; always through the tunnel
 interval = "2s"
 timeout = "1s"
 rise = 2
@@ -388,14 +388,9 @@ address = \"2001:db8::1/64\"
 }
 
 #[test]
-fn the_example_of_the_design_lacks_only_what_is_not_supported_yet() {
-    let found = problems(EXAMPLE);
-    let found: Vec<_> = found
-        .iter()
-        .map(|(line, key, message)| (*line, key.as_str(), message.as_str()))
-        .collect();
-    let message = "not supported yet";
-    assert_eq!(found, [(27, "vip[0].health.kind", message),]);
+fn the_example_of_the_design_is_valid() {
+    let output = check(EXAMPLE, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]
@@ -493,7 +488,7 @@ fn limits_of_flows_in_the_output() {
                     closing = \"1m\"\nreset = \"10s\"\nudp = \"90s\"\n";
     assert!(text.contains(timeouts), "{text}");
     assert!(text.contains("\nneighbour = \"eth0\"\n"), "{text}");
-    let limited = "all_down = \"drop\"\nnew_flows_per_second = 1000\n";
+    let limited = "all_down = \"drop\"\nmin_healthy = \"0%\"\nnew_flows_per_second = 1000\n";
     assert!(text.contains(limited), "{text}");
     assert_eq!(text.matches("new_flows_per_second").count(), 1, "{text}");
 

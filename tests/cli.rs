@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "backend",
     "capture",
     "check",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 17] = [
     "flows",
     "help",
     "man",
+    "probe",
     "reload",
     "replay",
     "run",

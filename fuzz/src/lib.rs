@@ -145,6 +145,8 @@ fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipS
             Mss::Keep
         },
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap,
         backends: BACKENDS

@@ -137,6 +137,7 @@ impl Api {
             Route::AddBackend => self.change(Wish::Add, &query, peer, parts, body).await,
             Route::RemoveBackend => self.change(Wish::Remove, &query, peer, parts, body).await,
             Route::ClearOverrides => self.change(Wish::Clear, &query, peer, parts, body).await,
+            Route::TellHealth => self.tell_health(&query, peer, body).await,
             Route::Reload => self.reload(&query, author(peer)?).await,
             Route::Flows => self.flows(&query).await,
             Route::StartCapture => {
@@ -288,6 +289,24 @@ impl Api {
             },
         );
         Ok(whole(metrics::CONTENT_TYPE, kept(text.into(), permit)))
+    }
+
+    /// What others found of a backend whose check is "external".
+    async fn tell_health(
+        &self,
+        query: &Query,
+        peer: Option<Peer>,
+        body: Incoming,
+    ) -> Result<Answer, Problem> {
+        author(peer)?;
+        let backend = change::backend(query)?;
+        let view = self.handle.view();
+        let source = Source::new(&self.handle, &view, &self.measured, SystemTime::now());
+        source.known(Some(&backend.vip), Some(backend.address))?;
+        let told = change::told(&backend, &change::patch(&body::read(body).await?)?)?;
+        let ask = |reply| Ask::Control(Request::Told { told, reply });
+        self.ask(ask).await??;
+        Ok(nothing(view.generation))
     }
 
     async fn change(

@@ -9,6 +9,8 @@ use super::problem;
 use super::query::Query;
 use crate::control::overlay::{Action, BackendName, Change, Edit, Edits, Overlay};
 use crate::director::{BackendState, Health, VipSpec};
+use crate::health::Told;
+use crate::probe::{ProbeResult, Target};
 use crate::text::plain::is_plain;
 
 /// The longest time that an override may last: a year of 365 days.
@@ -111,6 +113,30 @@ pub(super) fn edit(
         return Err(problem::new(400, detail));
     }
     change(backend, Action::Edit(edits(patch)?), patch, if_generation)
+}
+
+/// `PUT /v1/health`: what others found, and for how long it holds.
+pub(super) fn told(backend: &BackendName, patch: &BackendPatch) -> Result<Told, Problem> {
+    let is_more = patch.weight.is_some() || patch.state.is_some() || patch.reason.is_some();
+    if is_more {
+        return Err(problem::new(400, "accepted: health and for_seconds"));
+    }
+    let Some(Some(word)) = &patch.health else {
+        return Err(wrong("health", "missing", "\"up\" or \"down\""));
+    };
+    let seconds = patch.for_seconds;
+    let seconds = seconds.ok_or_else(|| wrong("for_seconds", "missing", "how long it holds"))?;
+    Ok(Told {
+        target: Target {
+            vip: backend.vip.as_str().into(),
+            address: backend.address,
+        },
+        result: match health(word)? {
+            Health::Healthy => ProbeResult::Ok,
+            Health::Unhealthy | Health::Doubtful => ProbeResult::NoAnswer,
+        },
+        holds: Duration::from_secs(seconds),
+    })
 }
 
 /// `POST`: a backend joins.
@@ -425,6 +451,29 @@ mod tests {
             if let Err(problem) = patch(&body) {
                 prop_assert!(is_plain(&problem.detail), "{:?}", problem);
             }
+        }
+    }
+
+    #[test]
+    fn what_others_found() {
+        let backend = BackendName {
+            vip: "web".into(),
+            address: "10.0.1.11".parse().unwrap(),
+        };
+        let told = |body: &str| told(&backend, &patch(body.as_bytes()).unwrap());
+        let up = told(r#"{"health":"up","for_seconds":30}"#).unwrap();
+        assert_eq!((up.result, up.holds.as_secs()), (ProbeResult::Ok, 30));
+        let down = told(r#"{"health":"down","for_seconds":1}"#).unwrap();
+        assert_eq!(down.result, ProbeResult::NoAnswer);
+        for bad in [
+            r#"{}"#,
+            r#"{"health":"up"}"#,
+            r#"{"for_seconds":3}"#,
+            r#"{"health":null,"for_seconds":3}"#,
+            r#"{"health":"well","for_seconds":3}"#,
+            r#"{"health":"up","for_seconds":3,"weight":1}"#,
+        ] {
+            assert!(told(bad).is_err(), "{bad}");
         }
     }
 }

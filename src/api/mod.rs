@@ -14,6 +14,7 @@ mod described;
 mod events;
 pub mod flows;
 mod liveness;
+mod measured;
 pub mod metrics;
 pub mod model;
 mod numbers;

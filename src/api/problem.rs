@@ -57,6 +57,7 @@ impl From<ChangeError> for Problem {
             ChangeError::NoBackend(_) | ChangeError::NoOverride(_) => (404, Some("address")),
             ChangeError::Exists(_) => (409, Some("address")),
             ChangeError::Last(_) => (409, None),
+            ChangeError::NotExternal(_) => (409, Some("vip")),
             ChangeError::HealthForever => (422, Some("for_seconds")),
             ChangeError::Stale { .. } => (412, Some("If-Match")),
             ChangeError::Refused(_) => (422, None),

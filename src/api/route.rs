@@ -33,6 +33,8 @@ pub enum Route {
     Overrides,
     /// `DELETE /v1/overrides`
     ClearOverrides,
+    /// `PUT /v1/health`
+    TellHealth,
     /// `POST /v1/reload`
     Reload,
     /// `GET /v1/explain`
@@ -89,7 +91,7 @@ impl Entry {
 }
 
 /// Every route, in the order of `docs/api.md`.
-pub static ROUTES: [Entry; 20] = [
+pub static ROUTES: [Entry; 21] = [
     entry(Route::Status, "GET /v1/status", &["vip"]),
     entry(Route::Vips, "GET /v1/vips", &["vip"]),
     entry(Route::Backends, "GET /v1/backends", &BACKEND),
@@ -98,6 +100,7 @@ pub static ROUTES: [Entry; 20] = [
     entry(Route::RemoveBackend, "DELETE /v1/backends", &BACKEND),
     entry(Route::Overrides, "GET /v1/overrides", &BACKEND),
     entry(Route::ClearOverrides, "DELETE /v1/overrides", &BACKEND),
+    entry(Route::TellHealth, "PUT /v1/health", &BACKEND),
     entry(Route::Reload, "POST /v1/reload", &["dry_run", "overrides"]),
     entry(
         Route::Explain,

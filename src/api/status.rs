@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use super::measured;
 use super::model::{
     Backend, ConfigState, Director, Encap, Flows, Health, LastReload, Layered, Override, Path,
     Problem, Rates, Readiness, SCHEMA, SnapshotState, Traffic, Vip, Worker,
@@ -27,6 +28,7 @@ use crate::director::{
     self, AllDown, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec,
 };
 use crate::packet::{EncapKind, SourceRule};
+use crate::probe::ProbeResult;
 use crate::site::NAMED;
 use crate::text::time::rfc3339;
 use crate::text::version;
@@ -236,7 +238,8 @@ impl<'a> Source<'a> {
     fn vip(&self, position: usize, vip: &director::Vip, spec: &VipSpec) -> Vip {
         let backends = self.backends(position, vip, spec);
         let (traffic, rates) = sums(&backends);
-        let is_up = |backend: &&Backend| backend.health.overridden.as_deref() != Some("down");
+        let is_up =
+            |backend: &&Backend| self.view.health(spec, backend.address) == Measured::Healthy;
         let takes_new = backends.iter().filter(|backend| backend.takes == "new");
         let takes_new = takes_new.count();
         let goes_on = |backend: &Backend| !is_up(&backend) && backend.takes != "nothing";
@@ -262,6 +265,7 @@ impl<'a> Source<'a> {
 
     /// The backends of the VIP at that position of the configuration, of which `spec` is with the overrides.
     fn backends(&self, position: usize, vip: &director::Vip, spec: &VipSpec) -> Vec<Backend> {
+        let of_vip = spec;
         let mut measured = self.measured.borrow_mut();
         let shares = measured.shares.of(vip);
         let overrides = self.overrides.get(&*vip.name);
@@ -288,6 +292,7 @@ impl<'a> Source<'a> {
             let seat = Seat {
                 vip,
                 index,
+                of: of_vip,
                 spec,
                 configured,
                 set,
@@ -317,13 +322,13 @@ impl<'a> Source<'a> {
                 effective: seat.spec.state.to_string(),
             },
             health: Health {
-                status: "unchecked".to_owned(),
                 overridden: set
                     .and_then(|set| set.health)
                     .map(|health| overlay::health_word(health).to_owned()),
+                ..self.health(seat)
             },
             takes: takes_word(takes).to_owned(),
-            why: why(takes, seat).map(str::to_owned),
+            why: why(takes, seat, self.failure(seat)),
             share_percent: shares.percent(seat.index),
             flows: counted.flows,
             traffic: Traffic {
@@ -336,6 +341,22 @@ impl<'a> Source<'a> {
             path: self.path(seat.index, address),
             overridden: set.map(|set| self.override_of(&seat.vip.name, address, set)),
         }
+    }
+
+    /// What is measured of it.
+    fn health(&self, seat: &Seat<'_>) -> Health {
+        match self.view.gauge(seat.of, seat.spec.address) {
+            Some(gauge) => measured::shown(gauge),
+            None => Health {
+                status: "unchecked".to_owned(),
+                ..Health::default()
+            },
+        }
+    }
+
+    /// What showed that it is down.
+    fn failure(&self, seat: &Seat<'_>) -> Option<ProbeResult> {
+        self.view.measured.failure(seat.of, seat.spec.address)
     }
 
     fn override_of(&self, vip: &str, address: IpAddr, set: &overlay::Override) -> Override {
@@ -369,6 +390,8 @@ impl<'a> Source<'a> {
 struct Seat<'a> {
     vip: &'a director::Vip,
     index: BackendIndex,
+    /// The VIP, with the overrides.
+    of: &'a VipSpec,
     /// With the overrides.
     spec: &'a BackendSpec,
     /// By the file.
@@ -398,17 +421,26 @@ const fn takes_word(takes: Takes) -> &'static str {
 }
 
 /// What decides that a backend does not take all that its VIP has for it, or that it does so all the same.
-fn why(takes: Takes, seat: &Seat<'_>) -> Option<&'static str> {
+fn why(takes: Takes, seat: &Seat<'_>, failure: Option<ProbeResult>) -> Option<String> {
     use crate::director::BackendState::{Active, Disabled, Draining};
-    let is_down = seat.set.and_then(|set| set.health) == Some(Measured::Unhealthy);
-    match (takes, seat.spec.state) {
+    let said = seat.set.and_then(|set| set.health);
+    let is_down = said == Some(Measured::Unhealthy);
+    let fails = said.is_none() && failure.is_some();
+    if let (true, Some(result)) = (fails && seat.spec.state != Disabled, failure) {
+        return Some(match takes {
+            Takes::NewFlows => format!("unhealthy: {result}, but too little is healthy"),
+            Takes::KnownFlows | Takes::Nothing => format!("unhealthy: {result}"),
+        });
+    }
+    let text = match (takes, seat.spec.state) {
         (Takes::NewFlows, _) if is_down => Some("down by an operator, but no backend is up"),
         (Takes::NewFlows, _) => None,
         (_, Disabled) => Some("disabled"),
         (Takes::Nothing, Active | Draining) => Some("down by an operator"),
         (Takes::KnownFlows, Draining) => Some("draining"),
         (Takes::KnownFlows, Active) => Some("weight 0"),
-    }
+    };
+    text.map(str::to_owned)
 }
 
 fn sums(backends: &[Backend]) -> (Traffic, Rates) {

@@ -267,6 +267,8 @@ impl State {
         });
         director.adopt(Arc::clone(&snapshot));
         View {
+            measured: Arc::default(),
+            gauges: Arc::default(),
             generation: self.generation,
             config: Arc::clone(&self.config),
             effective: Arc::new(effective),
@@ -337,6 +339,18 @@ impl Answerer {
                 self.view.store(Arc::new(state.view()));
                 reply.send(Ok(state.generation));
             }
+            Ask::Control(Request::Told { told, reply }) => {
+                let name = BackendName {
+                    vip: told.target.vip.to_string(),
+                    address: told.target.address,
+                };
+                // Of the fake's backends the first alone is measured from outside.
+                reply.send(match told.target.address == IpAddr::from([10, 0, 1, 11]) {
+                    true => Ok(()),
+                    false => Err(ChangeError::NotExternal(name)),
+                });
+            }
+            Ask::Control(Request::Health(_)) => panic!("no client asks for that"),
             Ask::Capture { reply, .. } => reply.send(Ok(())),
             Ask::StopCapture { reply, .. } => reply.send(Err("no capture runs".into())),
             Ask::Reload { options, reply, .. } => reply.send(match options.overrides {

@@ -3,6 +3,7 @@
 //! Opens no device and needs no privileges. Text: the configuration on stdout, problems and
 //! warnings on stderr. JSON: one document on stdout, whatever the outcome.
 
+mod health;
 mod plan;
 mod report;
 

@@ -24,6 +24,7 @@ pub mod help;
 mod log_line;
 pub mod man;
 mod output;
+pub mod probe;
 pub mod reload;
 pub mod replay;
 pub mod run;
@@ -121,6 +122,7 @@ impl Cli {
             | Command::Flows(_)
             | Command::Help(_)
             | Command::Man(_)
+            | Command::Probe(_)
             | Command::Reload(_)
             | Command::Replay(_)
             | Command::Status(_)
@@ -209,6 +211,12 @@ pub enum Command {
     /// To read it at once: tunlb man | man -l -
     #[command(override_usage = "tunlb man [DIR]")]
     Man(man::Args),
+    /// From here through the tunnels to the backends: where does a packet die on its way?
+    ///
+    /// Sends probes to the VIPs through the tunnel of each backend, as a director does, and asks each backend
+    /// directly, too. Runs beside a director, or on a host without one. Needs CAP_NET_ADMIN and CAP_NET_RAW.
+    #[command(override_usage = "tunlb probe [OPTIONS] -c <FILE>")]
+    Probe(probe::Args),
     /// Have a running director read its file again; says what changed
     ///
     /// Exit code 1 and all problems if the file is invalid: the old configuration stays.
@@ -273,6 +281,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Flows(args) => running::ended(flows::run(args)),
         Command::Help(args) => help::run(args),
         Command::Man(args) => man::run(args),
+        Command::Probe(args) => probe::run(args),
         Command::Reload(args) => running::ended(reload::run(args)),
         Command::Replay(args) => replay::run(args),
         Command::Run(args) => run::run(args),

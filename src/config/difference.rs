@@ -11,6 +11,7 @@ use super::duration::text as duration;
 use super::{Compat, Config, DirectorConfig, EncapConfig, MetricsConfig};
 use crate::director::{BackendSpec, FlowLimits, FlowTimeouts, VipSpec};
 use crate::packet::EncapKind;
+use crate::probe::Probing;
 use crate::text::Plain;
 
 /// One difference between two configurations.
@@ -232,6 +233,8 @@ impl Differences {
             echo,
             mss,
             all_down,
+            min_healthy,
+            probing,
             new_flows_per_second,
             encap,
             backends,
@@ -250,6 +253,12 @@ impl Differences {
             ("echo", old.echo.to_string(), echo.to_string()),
             ("mss", old.mss.to_string(), mss.to_string()),
             ("all_down", old.all_down.to_string(), all_down.to_string()),
+            (
+                "min_healthy",
+                format!("{}%", old.min_healthy),
+                format!("{min_healthy}%"),
+            ),
+            ("health", health(&old.probing), health(probing)),
             (
                 "new_flows_per_second",
                 limit(old.new_flows_per_second),
@@ -285,6 +294,13 @@ impl Differences {
         for address in before.into_keys() {
             self.add(subject(address), DifferenceKind::Removed);
         }
+    }
+}
+
+fn health(probing: &Option<Probing>) -> String {
+    match probing {
+        Some(probing) => probing.to_string(),
+        None => "none".to_owned(),
     }
 }
 
@@ -353,6 +369,7 @@ mod tests {
     fn vips_come_go_and_change_names() {
         let old = config("", &(vip("web", 80, "", B1) + &vip("tls", 443, "", B1)));
         let more = "hash = \"source-address\"\necho = \"drop\"\nall_down = \"drop\"\n\
+                    min_healthy = \"50%\"\nhealth = { fall = 2, on_unhealthy = \"move\" }\n\
                     mss = \"clamp\"\nnew_flows_per_second = 5\nencap.kind = \"gue\"";
         let new = vip("other", 8080, "echo = \"drop\"", B1) + &vip("www", 80, more, B1);
         assert_eq!(
@@ -364,6 +381,8 @@ mod tests {
                 "vip www: echo reply -> drop",
                 "vip www: mss keep -> clamp",
                 "vip www: all_down forward -> drop",
+                "vip www: min_healthy 0% -> 50%",
+                "vip www: health none -> tcp every 2s timeout 1s rise 2 fall 2 on_unhealthy move",
                 "vip www: new_flows_per_second none -> 5",
                 "vip www: encap ipip -> gue:6080",
                 "vip tls: removed",

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::health::HealthDraft;
 use super::problem::{Site, Written};
 use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
@@ -108,18 +109,12 @@ pub(super) struct VipDraft {
     pub(super) echo: Optional<Echo>,
     pub(super) mss: Field<Mss>,
     pub(super) all_down: Field<AllDown>,
+    /// In percent.
+    pub(super) min_healthy: Field<u8>,
     pub(super) new_flows_per_second: Optional<NonZeroU32>,
     pub(super) encap: TunnelDraft,
     pub(super) health: Option<HealthDraft>,
     pub(super) backends: Vec<BackendDraft>,
-}
-
-/// `[vip.health]`
-#[derive(Debug)]
-pub(super) struct HealthDraft {
-    pub(super) kind: Field<HealthKind>,
-    /// The other keys that were written.
-    pub(super) details: Vec<Site>,
 }
 
 /// `[[vip.backend]]`
@@ -135,15 +130,6 @@ pub(super) struct BackendDraft {
 pub(super) enum Datapath {
     Tun,
     Xdp,
-}
-
-/// `vip.health.kind`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HealthKind {
-    Tcp,
-    Http,
-    Icmp,
-    None,
 }
 
 impl Choice for Datapath {
@@ -176,15 +162,6 @@ impl Choice for Echo {
         ("reply", Self::Reply),
         ("forward", Self::Forward),
         ("drop", Self::Drop),
-    ];
-}
-
-impl Choice for HealthKind {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("tcp", Self::Tcp),
-        ("http", Self::Http),
-        ("icmp", Self::Icmp),
-        ("none", Self::None),
     ];
 }
 
@@ -413,6 +390,11 @@ impl VipDraft {
             echo,
             mss: copy(&self.mss)?,
             all_down: copy(&self.all_down)?,
+            min_healthy: copy(&self.min_healthy)?,
+            probing: match &self.health {
+                Some(health) => health.finish()?,
+                None => None,
+            },
             new_flows_per_second: copy(self.new_flows_per_second.as_ref()?),
             encap: self.encap.finish(inherited)?,
             backends: self

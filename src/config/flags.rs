@@ -120,6 +120,7 @@ fn vip(text: &str, problems: &mut Collector) -> VipDraft {
         echo: Some(None),
         mss: reading.keep(Ok(Mss::default())),
         all_down: reading.keep(Ok(AllDown::default())),
+        min_healthy: reading.keep(Ok(0)),
         new_flows_per_second: Some(None),
         encap: TunnelDraft::inherited(),
         health: None,

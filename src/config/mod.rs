@@ -10,6 +10,7 @@ mod draft;
 mod duration;
 mod file;
 mod flags;
+mod health;
 mod listen;
 mod load;
 mod neighbour;

@@ -11,7 +11,7 @@ use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
 use super::workers::cpus_for_workers;
-use super::{ApiSocket, Neighbour};
+use super::{ApiSocket, Neighbour, health};
 use crate::director::{BackendState, Mss, Protocol};
 use crate::packet::{EncapKind, SourceRule};
 
@@ -20,6 +20,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     duplicate_names(&draft.vips, problems);
     duplicate_services(&draft.vips, problems);
     echo_of_each_address(draft, problems);
+    health::check(&draft.vips, problems);
     let vip_addresses = vip_addresses(&draft.vips);
     problems.extend(tun_with_neighbours(&draft.director));
     problems.extend(cpus_for_workers(&draft.director));

@@ -323,29 +323,6 @@ pub(super) fn name(raw: Raw<'_>) -> Result<String, Fault> {
     Err(Fault::new(message, ACCEPTED))
 }
 
-pub(super) fn http_path(raw: Raw<'_>) -> Result<(), Fault> {
-    const ACCEPTED: &str = "a path such as \"/health\"";
-    let text = text(&raw, ACCEPTED)?;
-    if !text.starts_with('/') || text.contains(char::is_control) {
-        return Err(Fault::new("not a path that begins with '/'", ACCEPTED));
-    }
-    Ok(())
-}
-
-pub(super) fn http_status(raw: Raw<'_>) -> Result<(), Fault> {
-    whole(raw, 100..=599, "").map(|_| ())
-}
-
-pub(super) fn probe_count(raw: Raw<'_>) -> Result<(), Fault> {
-    whole(raw, 1..=255, "").map(|_| ())
-}
-
-/// The interval or timeout of a probe.
-pub(super) fn probe_time(raw: Raw<'_>) -> Result<(), Fault> {
-    let bounds = Duration::from_millis(1)..=Duration::from_secs(3600);
-    duration::read(raw, bounds, "2s").map(|_| ())
-}
-
 /// How long a flow is remembered.
 pub(super) fn flow_timeout(raw: Raw<'_>) -> Result<Duration, Fault> {
     duration::read(raw, FlowTimeouts::MIN..=FlowTimeouts::MAX, "30s")
@@ -453,12 +430,6 @@ mod tests {
 
     #[test]
     fn bounds_of_durations() {
-        for text in ["1ms", "60m", "1h"] {
-            assert_eq!(probe_time(Raw::Text(text)), Ok(()), "{text}");
-        }
-        for text in ["0s", "2h", "3600001ms"] {
-            assert_eq!(message(probe_time(Raw::Text(text))), "out of range");
-        }
         for (text, seconds) in [("1s", 1), ("1000ms", 1), ("7d", 604_800)] {
             let expected = Ok(Duration::from_secs(seconds));
             assert_eq!(flow_timeout(Raw::Text(text)), expected, "{text}");
@@ -494,9 +465,6 @@ mod tests {
         for bad in ["", " web", &"x".repeat(65)].into_iter().chain(hostile) {
             assert!(name(Raw::Text(bad)).is_err(), "{bad:?}");
         }
-        assert!(http_path(Raw::Text("health")).is_err());
-        assert!(http_status(Raw::Whole(99)).is_err());
-        assert!(probe_count(Raw::Whole(0)).is_err());
         assert!(hash_key(Raw::Text("00")).is_err());
     }
 }

@@ -19,6 +19,8 @@ impl<H: Host> Control<H> {
     pub(super) fn begin_request(&mut self, request: Request) {
         match request {
             Request::Change { change, by, reply } => self.change(&change, &by, reply),
+            Request::Health(reports) => self.take_reports(&reports),
+            Request::Told { told, reply } => reply.send(self.take_told(told)),
             Request::ClearOverrides { by, reply } => self.clear_overrides(&by, reply),
         }
     }
@@ -130,6 +132,7 @@ impl<H: Host> Control<H> {
         let state = State {
             config: Arc::clone(&self.state.config),
             overlay: Arc::new(overlay),
+            measured: Arc::new(self.state.measured.followed(&effective)),
             effective: Arc::new(effective),
             paths,
         };
@@ -138,6 +141,7 @@ impl<H: Host> Control<H> {
         let epoch = self.publish(&state, index.as_ref().map(std::slice::from_ref), longest)?;
         self.state = state;
         self.generation += 1;
+        self.measure();
         self.show();
         Ok(epoch)
     }

@@ -10,6 +10,7 @@ use super::events::EventLog;
 use super::overlay::{Author, Change, ChangeError};
 use super::view::{Identity, View};
 use crate::config::{Config, ConfigError};
+use crate::health::{Reports, Told};
 
 /// Takes one answer; must not wait.
 pub struct Reply<T>(Box<dyn FnOnce(T) + Send>);
@@ -44,6 +45,15 @@ pub enum Request {
         by: Author,
         /// Once the workers forward by it.
         reply: Reply<Result<u64, ChangeError>>,
+    },
+    /// To go by what was measured.
+    Health(Reports),
+    /// To have what others found of a backend count, where its check is "external".
+    Told {
+        /// What.
+        told: Told,
+        /// Once it is handed on.
+        reply: Reply<Result<(), ChangeError>>,
     },
     /// To take all overrides back.
     ClearOverrides {

@@ -43,14 +43,15 @@ impl<H: Host> Control<H> {
         let longest = state.paths.longest_packet(&state.effective.director.tun);
         let longest = self.host.device_mtu().max(longest);
         if differences.is_empty() {
-            self.state = state; // only devices that no backend is reached by
-            return;
+            self.state = state; // only devices that no backend is reached by, or addresses
+            return self.measure();
         }
         match self.publish(&state, None, longest) {
             Ok(epoch) => {
                 self.state = state;
                 self.generation += 1;
                 self.pending.push_back(Pending::new(epoch, Then::Rest));
+                self.measure();
             }
             Err(error) => return error!("cannot follow a change of ways: {error:#}"),
         }

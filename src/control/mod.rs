@@ -16,6 +16,7 @@ mod converge;
 mod drains;
 pub mod events;
 mod flows;
+mod health;
 pub mod host;
 pub mod overlay;
 mod pending;
@@ -37,10 +38,12 @@ pub use command::{
     Reloaded, Reply, Request,
 };
 pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
+pub use health::Measured;
 pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
-use crate::director::{Health, Roster, Snapshot, VipIndex, VipSpec};
+use crate::director::{Roster, Snapshot, VipIndex, VipSpec};
+use crate::health::Gauges;
 use crate::site::Paths;
 use build_times::BuildTimes;
 use drains::Drains;
@@ -64,13 +67,8 @@ struct State {
     effective: Arc<Config>,
     /// The ways to the backends of that.
     paths: Arc<Paths>,
-}
-
-impl State {
-    /// What is known of a backend's health.
-    fn health(&self, vip: &VipSpec, address: std::net::IpAddr) -> Health {
-        self.overlay.health(&vip.name, address).unwrap_or_default()
-    }
+    /// What probes found.
+    measured: Arc<Measured>,
 }
 
 /// The owner. `H` is the host that it works on.
@@ -86,6 +84,9 @@ pub struct Control<H> {
     /// Wakes the workers and whoever else reads what is published.
     wake: Box<dyn Fn() + Send>,
     generation: u64,
+    /// The number of what is measured.
+    plan: u64,
+    gauges: Arc<Gauges>,
     loaded: SystemTime,
     last_reload: Option<LastReload>,
     problems: Arc<[HostProblem]>,
@@ -134,6 +135,7 @@ impl Beginning {
         let paths = host.paths(&config)?;
         let state = State {
             effective: Arc::new(config.clone()),
+            measured: Arc::new(Measured::default().followed(&config)),
             config: Arc::new(config),
             overlay: Arc::default(),
             paths: Arc::new(paths),
@@ -190,13 +192,15 @@ impl Beginning {
             overlay: Arc::clone(&self.state.overlay),
             paths: Arc::clone(&self.state.paths),
             snapshot,
+            measured: Arc::clone(&self.state.measured),
+            gauges: Arc::default(),
             counters: self.roster.counters().clone(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
             builds: Arc::clone(&builds),
         };
-        Control {
+        let mut control = Control {
             host,
             state: self.state,
             roster: self.roster,
@@ -206,13 +210,18 @@ impl Beginning {
             queue: VecDeque::new(),
             wake: Box::new(wake),
             generation: 1,
+            plan: 0,
+            gauges: Arc::default(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
             builds,
             view: Arc::new(ArcSwap::from_pointee(view)),
             events,
-        }
+        };
+        control.measure();
+        control.show();
+        control
     }
 }
 
@@ -363,6 +372,8 @@ impl<H: Host> Control<H> {
             overlay: Arc::clone(&self.state.overlay),
             paths: Arc::clone(&self.state.paths),
             snapshot: Arc::clone(&current.snapshot),
+            measured: Arc::clone(&self.state.measured),
+            gauges: Arc::clone(&self.gauges),
             counters: self.roster.counters().clone(),
             loaded: self.loaded,
             last_reload: self.last_reload.clone(),

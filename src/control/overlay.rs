@@ -172,6 +172,9 @@ pub enum ChangeError {
     /// A measured state by hand has to end.
     #[error("health is overridden for a time only: say for how long")]
     HealthForever,
+    /// No result for it is taken from outside.
+    #[error("{0} is not measured from outside; set kind = \"external\" in its vip's [vip.health]")]
+    NotExternal(BackendName),
     /// It was made up for another state.
     #[error(
         "generation is {now}, not {expected}: somebody changed something in between; read it again"
@@ -439,7 +442,7 @@ impl fmt::Display for Override {
 pub const fn health_word(health: Health) -> &'static str {
     match health {
         Health::Healthy => "up",
-        Health::Unhealthy => "down",
+        Health::Unhealthy | Health::Doubtful => "down",
     }
 }
 

@@ -93,6 +93,7 @@ impl<H: Host> Control<H> {
             state: State {
                 config: Arc::new(config),
                 overlay: Arc::new(overlay),
+                measured: Arc::new(self.state.measured.followed(&effective)),
                 effective: Arc::new(effective),
                 paths: Arc::new(paths),
             },
@@ -144,6 +145,7 @@ impl<H: Host> Control<H> {
             problems: Vec::new(),
         });
         self.look_for_problems();
+        self.measure();
         self.show();
         let line = said(&told.changes);
         info!("reloaded: {line}; {}", self.summary());

@@ -7,18 +7,21 @@ use super::overlay::{Action, Author, BackendName, Change, Edit, Edits};
 use super::view::HostProblem;
 use super::*;
 use crate::config::Config;
-use crate::director::{BackendState, Director, Seat, Takes};
+use crate::director::{BackendState, Director, Health, Seat, Takes};
+use crate::health::{Plan, Told};
 
 /// A host of which nothing is real: the tests say what it has, and see what is asked of it.
 #[derive(Debug, Default)]
-struct Kernel {
+pub(super) struct Kernel {
     refuses: Option<&'static str>,
     fails_to_lead: bool,
     asked: Vec<String>,
+    pub(super) plan: Plan,
+    pub(super) told: Vec<Told>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct FakeHost(Rc<RefCell<Kernel>>);
+pub(super) struct FakeHost(Rc<RefCell<Kernel>>);
 
 impl Host for FakeHost {
     fn refuse(&mut self, _: &Config) -> Result<()> {
@@ -60,6 +63,16 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn measure(&mut self, plan: Plan) -> Result<()> {
+        self.0.borrow_mut().plan = plan;
+        Ok(())
+    }
+
+    fn tell(&mut self, told: Told) -> Result<()> {
+        self.0.borrow_mut().told.push(told);
+        Ok(())
+    }
+
     fn device_mtu(&self) -> u32 {
         1500
     }
@@ -69,7 +82,7 @@ impl Host for FakeHost {
     }
 }
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     let vip = "[director]\nring_size = 2039\n[[vip]]\nname = \"web\"\naddress = \"10.0.0.100\"\n";
     Config::parse("f", &format!("{vip}{text}")).unwrap()
 }
@@ -92,16 +105,16 @@ fn author() -> Author {
     }
 }
 
-struct Fixture {
-    control: Control<FakeHost>,
-    kernel: Rc<RefCell<Kernel>>,
+pub(super) struct Fixture {
+    pub(super) control: Control<FakeHost>,
+    pub(super) kernel: Rc<RefCell<Kernel>>,
     /// The one worker.
     director: Director,
     answers: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fixture {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let host = FakeHost::default();
         let kernel = Rc::clone(&host.0);
         let mut beginning =
@@ -123,18 +136,18 @@ impl Fixture {
     }
 
     /// The worker takes over what is published, and control goes on.
-    fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self) {
         let published = self.control.publisher.current().load_full();
         self.director.adopt(Arc::clone(&published.snapshot));
         self.control.go_on();
     }
 
-    fn answer<T: fmt::Debug + Send + 'static>(&self) -> Reply<T> {
+    pub(super) fn answer<T: fmt::Debug + Send + 'static>(&self) -> Reply<T> {
         let answers = Arc::clone(&self.answers);
         Reply::new(move |answer| answers.lock().unwrap().push(format!("{answer:?}")))
     }
 
-    fn answers(&self) -> Vec<String> {
+    pub(super) fn answers(&self) -> Vec<String> {
         std::mem::take(&mut *self.answers.lock().unwrap())
     }
 
@@ -142,7 +155,7 @@ impl Fixture {
         std::mem::take(&mut self.kernel.borrow_mut().asked)
     }
 
-    fn change(&mut self, address: &str, action: Action, lasts: Option<Duration>) {
+    pub(super) fn change(&mut self, address: &str, action: Action, lasts: Option<Duration>) {
         let change = Change {
             backend: name(address),
             action,
@@ -158,7 +171,7 @@ impl Fixture {
         });
     }
 
-    fn reload(&mut self, text: &str, options: ReloadOptions) {
+    pub(super) fn reload(&mut self, text: &str, options: ReloadOptions) {
         let reply = Some(self.answer());
         self.control.reload(Reload {
             read: Ok(config(text)),
@@ -169,14 +182,14 @@ impl Fixture {
     }
 
     /// What each backend takes by the view, in order.
-    fn takes(&self) -> Vec<(String, Takes)> {
+    pub(super) fn takes(&self) -> Vec<(String, Takes)> {
         let view = self.control.view().load();
         let backends = view.snapshot.backends();
         let takes = backends.map(|(_, backend)| (backend.address.to_string(), backend.takes));
         takes.collect()
     }
 
-    fn kinds(&self) -> Vec<&'static str> {
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
         let events = self.control.events.after(0, 100);
         events.iter().map(|event| event.what.kind.name()).collect()
     }
@@ -196,7 +209,7 @@ fn weight(weight: u16) -> Action {
     })
 }
 
-fn state(state: BackendState) -> Action {
+pub(super) fn state(state: BackendState) -> Action {
     Action::Edit(Edits {
         state: Edit::Set(state),
         ..Edits::default()

@@ -1,14 +1,18 @@
 //! What others see of a running director: published whole after each change, read without waiting for control.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::build_times::BuildTimes;
+use super::health::{Measured, measured_by};
 use super::overlay::Overlay;
 use super::workers::WorkerLink;
 use crate::config::Config;
-use crate::director::{CounterReader, Snapshot};
+use crate::director::{CounterReader, Health, Snapshot, VipSpec};
+use crate::health::{Gauge, Gauges};
+use crate::probe::Target;
 use crate::site::Paths;
 
 /// What stays the same as long as the process runs.
@@ -39,6 +43,10 @@ pub struct View {
     pub paths: Arc<Paths>,
     /// What the workers forward by.
     pub snapshot: Arc<Snapshot>,
+    /// What probes found, as far as packets go by it.
+    pub measured: Arc<Measured>,
+    /// What is measured of the backends that are probed, while it is measured.
+    pub gauges: Arc<Gauges>,
     /// What they count, by the indices of that snapshot.
     pub counters: CounterReader,
     /// When the configuration was applied.
@@ -49,6 +57,25 @@ pub struct View {
     pub problems: Arc<[HostProblem]>,
     /// How long snapshots took to build, but for the first.
     pub builds: Arc<BuildTimes>,
+}
+
+impl View {
+    /// What a backend counts as: what an operator says, else what was measured.
+    #[must_use]
+    pub fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
+        let said = self.overlay.health(&vip.name, address);
+        said.unwrap_or_else(|| self.measured.health(vip, address))
+    }
+
+    /// What is measured of a backend of a VIP; `None` where nothing is.
+    #[must_use]
+    pub fn gauge(&self, vip: &VipSpec, address: IpAddr) -> Option<&Arc<Gauge>> {
+        let name = measured_by(vip, vip.probing.as_ref()?);
+        self.gauges.of(&Target {
+            vip: name.into(),
+            address,
+        })
+    }
 }
 
 /// How the last reload ended.

@@ -42,8 +42,9 @@ use crate::control::host::{Host as _, ThisHost};
 use crate::control::overlay::Author;
 use crate::control::published::Current;
 use crate::control::view::Identity;
-use crate::control::{Ask, Beginning, Busy, Control, DryRun, Handle, Reload, Reply};
+use crate::control::{Ask, Beginning, Busy, Control, DryRun, Handle, Reload, Reply, Request};
 use crate::director::{BackendIndex, Director, Roster, Seat};
+use crate::health::{Health, NotTaken};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
 use crate::io::service_manager;
@@ -238,6 +239,7 @@ impl Daemon {
             .listen()
             .context("cannot listen for path MTU errors")?;
         host.lead(&beginning.wanted)?;
+        host.measure_by(health(&config, &shared));
         let links = workers.iter().map(|ready| ready.remote.link()).collect();
         let workers = start_workers(workers, &config, events)?;
         let log = Arc::new(EventLog::default());
@@ -364,6 +366,18 @@ fn handle(
     let events = events.clone();
     let ask = move |ask| events.try_send(Event::Ask(ask)).map_err(|_| Busy);
     Handle::new(Arc::new(identity), log, Arc::clone(control.view()), ask)
+}
+
+/// Measures backends of what the workers forward by, and tells the main loop.
+fn health(config: &Config, shared: &Shared) -> Health {
+    let current = Arc::clone(&shared.current);
+    let events = shared.events.clone();
+    let report = move |reports| {
+        let ask = Event::Ask(Ask::Control(Request::Health(reports)));
+        events.try_send(ask).map_err(|_| NotTaken)
+    };
+    let snapshots = move || Arc::clone(&current.load().snapshot);
+    Health::new(&config.director.tun, Box::new(snapshots), Box::new(report))
 }
 
 fn watch_hops(config: &Config, shared: &Shared) -> Result<Option<HopWatch>> {

@@ -31,6 +31,8 @@ pub(super) fn vip(
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends,

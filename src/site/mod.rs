@@ -40,6 +40,8 @@ pub const fn taken_for_healthy(_: &VipSpec, _: IpAddr) -> Health {
 struct Path {
     /// Where the outer source of its tunnels comes from.
     source: SourceRule,
+    /// The address that this host has towards it; `None` while there is no route.
+    own: Option<IpAddr>,
     /// Index of the device; `None` while there is no route.
     link: Option<u32>,
     /// Bytes that an outer packet may have; `None` while there is no route.
@@ -53,6 +55,8 @@ pub struct Paths {
     paths: BTreeMap<IpAddr, Path>,
     /// The host's devices, by index.
     links: BTreeMap<u32, Link>,
+    /// The host's addresses that others can answer to, each with the index of its device.
+    addresses: Vec<(u32, IpAddr)>,
 }
 
 impl Paths {
@@ -71,9 +75,14 @@ impl Paths {
     /// The host's devices, and no way yet.
     fn looked_up(netlink: &mut Netlink) -> Result<Self> {
         let links = netlink.links()?;
+        let addresses = netlink.addresses()?.into_iter();
+        let addresses = addresses.map(|held| (held.link, held.net.addr()));
         Ok(Self {
             paths: BTreeMap::new(),
             links: links.into_iter().map(|link| (link.index, link)).collect(),
+            addresses: addresses
+                .filter(|(_, address)| is_reachable(*address))
+                .collect(),
         })
     }
 
@@ -142,6 +151,12 @@ impl Paths {
         format!("by {}, MTU {mtu}{source}", Plain(&device.name))
     }
 
+    /// The way to a backend in a few words: device, MTU, outer source; or that there is none.
+    #[must_use]
+    pub fn described(&self, backend: IpAddr) -> Option<String> {
+        self.paths.get(&backend).map(|path| self.way(path))
+    }
+
     /// The name of the device by which packets for a backend leave; `None` while it has no route.
     #[must_use]
     pub fn device(&self, backend: IpAddr) -> Option<&str> {
@@ -155,6 +170,24 @@ impl Paths {
         Some(self.paths.get(&backend)?.source)
     }
 
+    /// The address of this host by which it can itself reach a VIP through the tunnel to a backend, and that the
+    /// backend can answer to: that of the route to it, or, where the VIP is of the other family, one of the
+    /// same device, else of any. `None` where there is none.
+    #[must_use]
+    pub fn inner_source(&self, vip: IpAddr, backend: IpAddr) -> Option<IpAddr> {
+        let path = self.paths.get(&backend)?;
+        if vip.is_ipv4() == backend.is_ipv4() {
+            return path.own;
+        }
+        let of_family = || {
+            self.addresses
+                .iter()
+                .filter(|(_, own)| own.is_ipv4() == vip.is_ipv4())
+        };
+        let there = of_family().find(|(link, _)| Some(*link) == path.link);
+        there.or_else(|| of_family().next()).map(|(_, own)| *own)
+    }
+
     /// The ways as the configuration alone has them: no backend has a route, and an outer source
     /// that is the kernel's choice stays the unspecified address. The same on every machine.
     #[must_use]
@@ -162,6 +195,7 @@ impl Paths {
         let backends = config.vips.iter().flat_map(|vip| &vip.backends);
         let path = |backend: IpAddr| Path {
             source: source_without_route(backend, config),
+            own: None,
             link: None,
             mtu: None,
         };
@@ -170,6 +204,7 @@ impl Paths {
                 .map(|backend| (backend.address, path(backend.address)))
                 .collect(),
             links: BTreeMap::new(),
+            addresses: Vec::new(),
         }
     }
 
@@ -248,13 +283,19 @@ impl Paths {
         let mut mtus = BTreeMap::new();
         for vip in &config.vips {
             for backend in &vip.backends {
-                let mtu = self.paths[&backend.address].mtu.unwrap_or(ETHERNET_MTU);
-                let inner = mtu.saturating_sub(overhead(vip.encap, backend.address));
+                let inner = self.room(vip, backend.address);
                 let smallest = mtus.entry(vip.address).or_insert(inner);
                 *smallest = inner.min(*smallest);
             }
         }
         mtus
+    }
+
+    /// The largest packet in bytes that fits the tunnel to one backend of a VIP.
+    #[must_use]
+    pub fn room(&self, vip: &VipSpec, backend: IpAddr) -> u32 {
+        let mtu = self.mtu(backend).unwrap_or(ETHERNET_MTU);
+        mtu.saturating_sub(overhead(vip.encap, backend))
     }
 
     /// Bytes that an outer packet to a backend may have; `None` while it has no route.
@@ -267,6 +308,14 @@ impl Paths {
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         let used: BTreeSet<_> = self.paths.values().filter_map(|path| path.link).collect();
         used.into_iter().filter_map(|index| self.links.get(&index))
+    }
+}
+
+/// Whether an address means this host beyond its own links.
+fn is_reachable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     }
 }
 
@@ -286,6 +335,7 @@ fn resolve(
     let Some(route) = route else {
         return Ok(Path {
             source: source_without_route(backend, config),
+            own: None,
             link: None,
             mtu: None,
         });
@@ -311,6 +361,7 @@ fn resolve(
             .or(preferred)
             .unwrap_or_else(|| chosen_by_kernel(backend)),
         mtu,
+        own: route.preferred_source,
         link: link.map(|link| link.index),
     })
 }

@@ -24,6 +24,7 @@ mod forged;
 mod forwarding;
 mod fragmentation;
 mod fragments;
+mod health;
 mod hostile;
 mod icmp;
 mod lab;

@@ -62,8 +62,9 @@ impl Row<'_> {
 
 /// What is known of its health.
 pub(super) fn health(view: &View, vip: &Vip, backend: &Backend<'_>) -> Health {
-    view.overlay
-        .health(&vip.name, backend.address)
+    let spec = view.effective.vips.get(backend.vip.position());
+    let spec = spec.filter(|spec| spec.name == vip.name);
+    spec.map(|spec| view.health(spec, backend.address))
         .unwrap_or_default()
 }
 

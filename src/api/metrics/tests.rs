@@ -78,6 +78,8 @@ impl Fixture {
             workers: vec![link],
         };
         let view = View {
+            measured: Arc::default(),
+            gauges: Arc::default(),
             generation: 1,
             config: Arc::new(config),
             effective: Arc::new(effective),

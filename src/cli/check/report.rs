@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
+use super::health::{HealthView, Value};
 use super::plan::Plan;
 use crate::config::{Config, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text};
 use crate::director::{BackendSpec, FlowTimeouts, HashKey, PortMatch, VipSpec};
@@ -166,10 +167,13 @@ struct VipView<'a> {
     echo: String,
     mss: String,
     all_down: String,
+    /// In percent, with the sign.
+    min_healthy: String,
     /// None: no limit.
     new_flows_per_second: Option<u32>,
     /// The effective one.
     encap: TunnelView,
+    health: HealthView,
     backend: Vec<BackendView>,
 }
 
@@ -247,8 +251,10 @@ impl<'a> VipView<'a> {
             echo: vip.echo.to_string(),
             mss: vip.mss.to_string(),
             all_down: vip.all_down.to_string(),
+            min_healthy: format!("{}%", vip.min_healthy),
             new_flows_per_second: vip.new_flows_per_second.map(NonZeroU32::get),
             encap: TunnelView::new(vip.encap),
+            health: HealthView::new(vip.probing.as_ref()),
             backend: vip.backends.iter().map(backend).collect(),
         }
     }
@@ -401,12 +407,20 @@ fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     out.string("echo", &vip.echo);
     out.string("mss", &vip.mss);
     out.string("all_down", &vip.all_down);
+    out.string("min_healthy", &vip.min_healthy);
     if let Some(limit) = vip.new_flows_per_second {
         out.number("new_flows_per_second", limit);
     }
     if vip.encap != *inherited {
         out.line("\n[vip.encap]");
         out.tunnel(&vip.encap);
+    }
+    out.line("\n[vip.health]");
+    for (key, value) in &vip.health.0 {
+        match value {
+            Value::Text(text) => out.string(key, text),
+            Value::Number(number) => out.number(key, number),
+        }
     }
     for backend in &vip.backend {
         out.line("\n[[vip.backend]]");
@@ -481,6 +495,7 @@ mod tests {
     use crate::config::{ApiSocket, Compat, DirectorConfig, MetricsConfig};
     use crate::director::BackendState;
     use crate::director::{AllDown, Echo, HashFields, Mss, Protocol};
+    use crate::probe::Probing;
 
     /// Texts as VIPs may have for a name, quotes, backslashes and other scripts among them.
     fn name() -> impl Strategy<Value = String> {
@@ -505,6 +520,7 @@ mod tests {
             mss in prop::sample::select(vec![Mss::Keep, Mss::Clamp]),
             all_down in prop::sample::select(vec![AllDown::Forward, AllDown::Drop]),
             new_flows_per_second in any::<Option<NonZeroU32>>(),
+            (min_healthy, probing) in (0..=100_u8, prop::sample::select(probings())),
             gue in any::<Option<NonZeroU16>>(),
             backends in prop::collection::vec(backend(), 0..4),
         ) -> VipSpec {
@@ -518,6 +534,8 @@ mod tests {
                 echo,
                 mss: if protocol == Protocol::Tcp { mss } else { Mss::Keep },
                 all_down,
+                min_healthy,
+                probing,
                 new_flows_per_second,
                 encap: gue.map_or(EncapKind::Ipip, |port| EncapKind::Gue { port }),
                 backends: (1..).zip(all).map(|(number, (weight, state))| BackendSpec {
@@ -528,6 +546,30 @@ mod tests {
             }
         }
     }
+
+    /// None, and one of every kind with values of its own.
+    fn probings() -> Vec<Option<Probing>> {
+        let sections = HEALTH.iter().map(|health| {
+            let text = format!(
+                "[[vip]]\naddress = \"192.0.2.1\"\nbackend = [{{ address = \"10.0.1.1\" }}]\n[vip.health]\n{health}\n"
+            );
+            Config::parse("f", &text).unwrap().vips[0].probing.clone()
+        });
+        sections.collect()
+    }
+
+    const HEALTH: &[&str] = &[
+        "kind = \"none\"",
+        "port = 80",
+        "port = 80\nclose = \"graceful\"\nrise = 1\nfall = 7\ninitial = \"unhealthy\"\non_unhealthy = \"keep\"",
+        "kind = \"http\"\nport = 80\npath = \"/h?a=%20\"\nhost = \"www.example.net\"\nstatus = \"200-204\"\nbody = \"up\\n\"",
+        "kind = \"tls\"\nport = 443\nhost = \"www.example.net\"",
+        "kind = \"udp\"\nport = 9\npayload = \"00ff\"\nexpect = \"0XX1\"",
+        "kind = \"dns\"\nport = 53\nquery = \"example.net\"\ntype = \"TXT\"\nprotocol = \"tcp\"",
+        "kind = \"ping\"\nsize = 1400\nsource = \"192.0.2.9\"",
+        "kind = \"external\"\nfall = 1",
+        "port = 80\ninterval = \"100ms\"\ninterval_edge = \"50ms\"\ninterval_down = \"5s\"\ntimeout = \"3s\"",
+    ];
 
     proptest! {
         #[test]

@@ -28,6 +28,7 @@ enum Kind {
     FailOpen,
     NoNewFlows,
     BackendTakesNothing,
+    BackendUnhealthy,
     TunDrops,
     SendErrors,
 }
@@ -124,11 +125,17 @@ fn of_vip(vip: &Vip) -> Option<Problem> {
 fn of_backend(backend: &Backend) -> Option<Problem> {
     let is_wanted =
         backend.state.effective != "active" || backend.health.overridden.as_deref() == Some("down");
-    let is_wrong = backend.takes == "nothing" && !is_wanted;
+    let fails = backend.health.status == "unhealthy";
+    let is_wrong = (backend.takes == "nothing" || fails) && !is_wanted;
     let why = backend.why.as_deref().unwrap_or("of an unknown reason");
     is_wrong.then(|| Problem {
         vip: Some(backend.vip.clone()),
         backend: Some(backend.address),
-        ..general(Kind::BackendTakesNothing, format!("takes nothing: {why}"))
+        ..match (fails, &backend.health.result) {
+            (true, Some(result)) => general(Kind::BackendUnhealthy, format!("unhealthy: {result}")),
+            (true, None) | (false, _) => {
+                general(Kind::BackendTakesNothing, format!("takes nothing: {why}"))
+            }
+        }
     })
 }

@@ -99,6 +99,25 @@ Dropped: no_vip 12  too_big 3 (web)  by the TUN's queue 0
 }
 
 #[test]
+fn the_cause_stands_beside_a_backend_that_fails() {
+    let status = status(|document| {
+        document["vips"][0]["backends"][2]["health"] = json!({
+            "status": "unhealthy", "since": "2026-11-27T15:17:50.123Z", "changes": 3, "result": "no_answer", "streak": 65,
+            "last": {"at": "2026-11-27T15:19:59.000Z", "seconds": 1.0},
+            "cause": {"text": "no answer through the tunnel; 10.0.1.13:443 answers directly", "codes": ["B5", "B10"]},
+            "damped_until": null, "override": null
+        });
+    });
+    let text = shown(&status, View::Overview, WIDE);
+    for words in [
+        "unhealthy: no_answer, for 2m",
+        ", no answer through the tunnel; 10.0.1.13:443 answers directly: B5 B10\n",
+    ] {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+}
+
+#[test]
 fn a_narrow_screen_without_unicode() {
     let screen = Screen {
         unicode: false,

@@ -12,6 +12,7 @@ use log::warn;
 
 use super::view::HostProblem;
 use crate::config::Config;
+use crate::health::{Health, Plan, Told};
 use crate::io::netlink::Netlink;
 use crate::io::tun::{Offloads, Queue, TunDevice};
 use crate::io::undo::{Step, Undo, UndoError};
@@ -66,6 +67,18 @@ pub trait Host {
     /// The kernel's.
     fn answer(&mut self, config: &Config) -> Result<()>;
 
+    /// Has backends measured by `plan` from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn measure(&mut self, plan: Plan) -> Result<()>;
+
+    /// Hands on what others found of a backend that is measured from outside.
+    ///
+    /// # Errors
+    /// Nothing is measured.
+    fn tell(&mut self, told: Told) -> Result<()>;
+
     /// The TUN's MTU in bytes.
     fn device_mtu(&self) -> u32;
 
@@ -102,6 +115,7 @@ pub struct ThisHost {
     guards: Guards,
     routes: Option<Routes>,
     neighbours: Neighbours,
+    health: Option<Health>,
 }
 
 impl ThisHost {
@@ -117,6 +131,7 @@ impl ThisHost {
             guards: Guards::default(),
             routes: None,
             neighbours: Neighbours::default(),
+            health: None,
         })
     }
 
@@ -140,9 +155,17 @@ impl ThisHost {
         Ok(device.queues)
     }
 
+    /// Backends are measured by `health` from now on.
+    pub fn measure_by(&mut self, health: Health) {
+        self.health = Some(health);
+    }
+
     /// Takes back what brings packets, and says what could not be.
     pub fn undo_traffic(&mut self) {
         self.neighbours.stop();
+        if let Some(health) = &mut self.health {
+            health.stop();
+        }
         warn_of_failures(self.undo.undo_traffic());
     }
 
@@ -182,6 +205,9 @@ impl Host for ThisHost {
 
     fn lead(&mut self, wanted: &Wanted) -> Result<Vec<String>> {
         let routes = self.routes.as_mut().context("no TUN is open")?;
+        if let Some(health) = &mut self.health {
+            health.retain(|vip| wanted.has(vip), &mut self.undo)?;
+        }
         let restored = routes.lead(wanted, &mut self.netlink, &mut self.undo)?;
         self.guards.retain(wanted, &mut self.undo)?;
         Ok(restored)
@@ -189,6 +215,20 @@ impl Host for ThisHost {
 
     fn answer(&mut self, config: &Config) -> Result<()> {
         self.neighbours.follow(config, self.setup, &mut self.undo)
+    }
+
+    fn measure(&mut self, plan: Plan) -> Result<()> {
+        match &mut self.health {
+            Some(health) => health.measure(plan, &mut self.netlink, &mut self.undo),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, told: Told) -> Result<()> {
+        self.health
+            .as_ref()
+            .context("nothing is measured")?
+            .tell(told)
     }
 
     fn device_mtu(&self) -> u32 {

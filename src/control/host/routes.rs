@@ -55,6 +55,11 @@ impl Wanted {
             mtu: paths.longest_packet(&config.director.tun),
         })
     }
+
+    /// Whether it is one of the VIPs.
+    pub(super) fn has(&self, vip: IpAddr) -> bool {
+        self.vips.contains(&vip)
+    }
 }
 
 /// The TUN and the routes into it.

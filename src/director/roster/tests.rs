@@ -38,6 +38,8 @@ fn vip(port: u16, hosts: &[u8]) -> VipSpec {
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends: hosts.iter().copied().map(active).collect(),
