@@ -5,6 +5,7 @@
 //! Durations are numbers with the unit in the name, times are RFC 3339 in UTC, enums lower_snake words.
 
 mod lists;
+mod packets;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use lists::{Backends, ConfigDifferences, Liveness, Overrides, Vips, WorkerLiveness};
+pub use packets::{CaptureRequest, Captured, Flow, FlowPage};
 
 /// The version of these documents.
 pub const SCHEMA: u32 = 1;
@@ -444,61 +446,6 @@ pub struct Event {
     pub codes: Vec<String>,
     /// Where an operator caused it.
     pub by: Option<Author>,
-}
-
-/// One flow of `GET /v1/flows`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Flow {
-    /// "tcp" or "udp".
-    pub protocol: String,
-    /// The client.
-    pub source: std::net::SocketAddr,
-    /// What it addresses.
-    pub destination: std::net::SocketAddr,
-    /// The name of its VIP.
-    pub vip: String,
-    /// Where its packets go.
-    pub backend: IpAddr,
-    /// Of TCP: what the client's side shows; "udp" for UDP.
-    pub state: String,
-    /// Since its last packet.
-    pub idle_seconds: f64,
-    /// The worker that remembers it.
-    pub worker: usize,
-}
-
-/// `GET /v1/flows`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FlowPage {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// At most as many as were asked for.
-    pub flows: Vec<Flow>,
-    /// For the next request; absent at the end.
-    pub next_cursor: Option<String>,
-}
-
-/// `POST /v1/capture`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CaptureRequest {
-    /// An absolute path where nothing is yet; the director creates it, by its own rights.
-    pub file: PathBuf,
-    /// Terms as of `tunlb run --capture-filter`; none: every packet.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub filter: Vec<String>,
-    /// The most that it may grow to; absent: 64 MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size_bytes: Option<u64>,
-}
-
-/// `DELETE /v1/capture`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Captured {
-    /// [`SCHEMA`].
-    pub schema: u32,
-    /// Where the packets are, and how many.
-    pub text: String,
 }
 
 /// An error (RFC 9457, `application/problem+json`).

@@ -50,6 +50,19 @@ fn by_router() -> RouteAnswer {
     route("unicast", "eth0", Some("10.0.1.1"))
 }
 
+/// The neighbour on eth0 answers.
+fn neighbour(facts: &mut Facts, text: &str) {
+    let Observed::Seen(neighbours) = &mut facts.neighbours else {
+        panic!("neighbours are seen");
+    };
+    neighbours.push(Neighbour {
+        link: 2,
+        address: ip(text),
+        state: "REACHABLE".into(),
+        lladdr: None,
+    });
+}
+
 fn socket(protocol: &str, address: &str, port: u16) -> Socket {
     Socket {
         protocol: protocol.into(),
@@ -369,9 +382,17 @@ const FAULTS: &[(&str, Status, Change)] = &[
         set(facts, "net.ipv4.conf.all.arp_ignore", 0);
         address(facts, 2, "203.0.113.1/24");
     }),
+    ("B8", Status::Warn, |facts| {
+        remove_address(facts, "203.0.113.10/32");
+        address(facts, 2, "203.0.113.10/32");
+    }),
     ("B8", Status::Fail, |facts| {
         remove_address(facts, "203.0.113.10/32");
         address(facts, 2, "203.0.113.10/32");
+        address(facts, 2, "203.0.113.1/24");
+    }),
+    ("B8", Status::Fail, |facts| {
+        set(facts, "net.ipv4.conf.eth0.arp_ignore", 8)
     }),
     ("B9", Status::Warn, |facts| {
         set(facts, "net.ipv4.conf.all.arp_announce", 1)
@@ -446,8 +467,9 @@ const FAULTS: &[(&str, Status, Change)] = &[
     ("B16", Status::Fail, |facts| {
         target(facts).way_back = route("unicast", "tunl0", None)
     }),
-    ("B16", Status::Fail, |facts| {
+    ("B16", Status::Warn, |facts| {
         target(facts).way_back = route("unicast", "eth0", Some(DIRECTOR));
+        neighbour(facts, DIRECTOR);
     }),
     ("B16", Status::Fail, |facts| {
         target(facts).way_back = route("local", "lo", None)
@@ -599,6 +621,7 @@ const HEALTHY: &[(&str, Change)] = &[
             ..PolicyRule::default()
         }]);
         target(facts).way_back = route("unicast", "eth0", Some("10.0.1.254"));
+        neighbour(facts, "10.0.1.254");
         target(facts).way_back_of_any = RouteAnswer::Refused(libc::ENETUNREACH);
     }),
     ("a restrictive firewall", |facts| {
@@ -623,15 +646,13 @@ const HEALTHY: &[(&str, Change)] = &[
         target(facts).client = ip("10.0.1.99");
         target(facts).way_back = route("unicast", "eth0", None);
         target(facts).way_back_of_any = route("unicast", "eth0", None);
+        neighbour(facts, "10.0.1.99");
     }),
     ("the director as the client", |facts| {
         target(facts).client = ip(DIRECTOR);
         target(facts).client_is_assumed = true;
         target(facts).way_back = route("unicast", "eth0", None);
         target(facts).way_back_of_any = route("unicast", "eth0", None);
-    }),
-    ("a next hop that nobody asked for yet", |facts| {
-        facts.neighbours = Observed::Seen(Vec::new())
     }),
     ("a tunnel to this machine from this director", |facts| {
         links(facts)[2].tunnel = Some(TunnelFacts {
@@ -682,6 +703,7 @@ const HEALTHY: &[(&str, Change)] = &[
         };
         set(facts, "net.ipv4.conf.all.rp_filter", 1);
         facts.sockets = Observed::Seen(vec![socket("tcp", "::", 80)]);
+        neighbour(facts, "fe80::1");
         let target = target(facts);
         target.vip = ip(vip);
         target.client = ip("2001:db8:9::7");
@@ -756,6 +778,7 @@ fn what_was_not_seen_is_unknown() {
         ("B18", |facts| {
             facts.neighbours = Observed::Unseen("not permitted".into())
         }),
+        ("B18", |facts| facts.neighbours = Observed::Seen(Vec::new())),
         ("B15", |facts| {
             target(facts).way_back = RouteAnswer::Unseen("not permitted".into())
         }),
