@@ -2,7 +2,7 @@
 //! published of them change here and nowhere else, on one thread, by one request after the other.
 //!
 //! - What others ask for is a [`Request`] with a [`Reply`]; what they see is a [`View`], which they read without waiting.
-//! - Workers forward by what is [`published`]. A change of packets' ways is done in two parts: it is published,
+//! - Workers forward by what is published (`published`). A change of packets' ways is done in two parts: it is published,
 //!   and when every worker has adopted it, the host follows (`pending`). Control waits for neither: requests that
 //!   come meanwhile wait in a queue, so that each sees a state in which nothing is half done.
 //! - What this host is asked and told goes through the trait [`Host`].

@@ -117,7 +117,7 @@ impl Ring {
     }
 
     /// A hash over the addresses in the slots, in their order: rings that choose alike have the same, whatever
-    /// their indices are, and others hardly ever. How it is made: [`facts`].
+    /// their indices are, and others hardly ever. How it is made: `ring/facts.rs`.
     #[must_use]
     pub const fn fingerprint(&self) -> u32 {
         self.facts.fingerprint

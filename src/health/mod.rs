@@ -1,13 +1,13 @@
 //! The thread that measures backends: it sends probes to the VIPs through the tunnels of their backends, as clients'
 //! packets go, and reports what changed. It changes nothing itself.
 //!
-//! A probe's way: an ordinary socket of the kernel's own TCP or UDP ([`flight`]), bound to an address and a port of
-//! this host ([`ports`]), connects to the VIP. Its packets take the second route of the VIP ([`device`]) into a TUN
+//! A probe's way: an ordinary socket of the kernel's own TCP or UDP (`flight`), bound to an address and a port of
+//! this host (`ports`), connects to the VIP. Its packets take the second route of the VIP (`device`) into a TUN
 //! of this thread's own. There the port tells which backend is meant; the outer header of that very backend is
-//! written, and the packet leaves ([`forward`]). The answer comes as it would to a client: from the VIP, past the director.
+//! written, and the packet leaves (`forward`). The answer comes as it would to a client: from the VIP, past the director.
 //! No worker takes part.
 //!
-//! [`engine`] is the loop; [`plan`] is what is to be measured; [`gauge`] is where others read what was.
+//! `engine` is the loop; `plan` is what is to be measured; [`gauge`] is where others read what was.
 
 mod device;
 mod echoes;

@@ -29,7 +29,7 @@ pub struct Flow {
 /// `GET /v1/flows`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowPage {
-    /// [`SCHEMA`].
+    /// [`SCHEMA`](super::SCHEMA).
     pub schema: u32,
     /// At most as many as were asked for.
     pub flows: Vec<Flow>,
@@ -54,7 +54,7 @@ pub struct CaptureRequest {
 /// `DELETE /v1/capture`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
-    /// [`SCHEMA`].
+    /// [`SCHEMA`](super::SCHEMA).
     pub schema: u32,
     /// Where the packets are, and how many.
     pub text: String,

@@ -11,7 +11,7 @@ pub struct Traffic {
     /// Their inner bytes, without the outer headers.
     pub bytes: u64,
     /// Packets that the ring alone chose it for, beyond their VIP's
-    /// [`new_flows_per_second`](super::VipSpec::new_flows_per_second).
+    /// [`new_flows_per_second`](crate::director::VipSpec::new_flows_per_second).
     pub untracked: u64,
     /// Flows in the table now.
     pub flows: u64,
