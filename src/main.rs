@@ -8,7 +8,8 @@ fn main() -> ExitCode {
     let cli = cli::parse();
     let environment = env_logger::Env::default().default_filter_or("info");
     let mut logger = env_logger::Builder::from_env(environment);
-    logger.format(cli::log_line);
+    let log = cli::LogTo::of_stderr();
+    logger.format(move |out, record| log.write(out, record));
     if let Some(level) = cli.log_level() {
         logger.filter_module("tunlb", level);
     }

@@ -1,19 +1,23 @@
 //! No packet costs an allocation: the path from ingress to egress, under an allocator that counts.
 //!
-//! A binary of its own, with one test: the allocator counts what all threads do.
+//! A binary of its own: the allocator counts, for each thread, what that thread does.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io;
 use std::net::Ipv4Addr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use tunlb::control::{FlowMailbox, FlowRequest};
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
-    AllDown, BackendSpec, BackendState, Director, Echo, FlowLimits, FlowTimeouts, HashFields,
-    HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot, Timestamp, VipSpec,
+    AllDown, BackendSpec, BackendState, Director, Echo, FlowCursor, FlowFilter, FlowLimits,
+    FlowTimeouts, HashFields, HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot,
+    Timestamp, VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
 use tunlb::io::ingress::{Ingress, Reading};
@@ -21,12 +25,19 @@ use tunlb::packet::{Burst, Encap, EncapKind, Outgoing, SourceRule, Tunnels};
 
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What this thread allocated so far.
+fn allocations() -> u64 {
+    ALLOCATIONS.get()
+}
 
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: as the caller promised.
         unsafe { System.alloc(layout) }
     }
@@ -37,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: as the caller promised.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -158,6 +169,8 @@ fn vip(protocol: Protocol, encap: EncapKind) -> VipSpec {
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: NonZeroU32::new(1_000_000_000),
         encap,
         backends: (1..=10)
@@ -205,13 +218,13 @@ fn bursts_allocate_nothing() {
     let mut pipeline = pipeline();
     let mut millis = 0;
     let mut turn = |pipeline: &mut Pipeline<Packets, Nowhere>, bursts: u32| {
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
         for _ in 0..bursts {
             millis += 1;
             let now = Timestamp::after(Duration::from_millis(millis));
             pipeline.turn(now).expect("memory has no error");
         }
-        ALLOCATIONS.load(Ordering::Relaxed) - before
+        allocations() - before
     };
     for kind in [
         Kind::Flows(1000),
@@ -227,8 +240,55 @@ fn bursts_allocate_nothing() {
         assert_eq!(allocations, 0, "{kind:?}, after {warming} at first");
     }
     assert!(pipeline.egress.packets > 0 && pipeline.director().flows().len() > BURST);
-    assert!(
-        ALLOCATIONS.load(Ordering::Relaxed) > 0,
-        "the allocator counts"
-    );
+    assert!(allocations() > 0, "the allocator counts");
+}
+
+/// Another thread reads all flows again and again meanwhile.
+#[test]
+fn showing_flows_allocates_nothing() {
+    let mut pipeline = pipeline();
+    let mailbox = FlowMailbox::default();
+    let (mut millis, mut served) = (0, 0);
+    let mut turn = |pipeline: &mut Pipeline<Packets, Nowhere>| {
+        millis += 1;
+        let now = Timestamp::after(Duration::from_millis(millis));
+        pipeline.turn(now).expect("memory has no error");
+        if mailbox.is_waiting() {
+            mailbox.serve(pipeline.director(), now);
+            served += 1;
+        }
+        served
+    };
+    let list = |next| {
+        let request = FlowRequest {
+            from: next,
+            filter: FlowFilter::default(),
+            most: 512,
+        };
+        let chunk = mailbox.list(request, Duration::from_secs(20), || Ok(()));
+        chunk.expect("the worker turns")
+    };
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut flows = 0;
+            for _ in 0..20 {
+                let mut next = Some(FlowCursor::default());
+                while let Some(from) = next {
+                    let chunk = list(from);
+                    flows += chunk.flows.len();
+                    next = chunk.next;
+                }
+            }
+            flows
+        });
+        while turn(&mut pipeline) < 10 {}
+        let before = allocations();
+        while !client.is_finished() {
+            turn(&mut pipeline);
+        }
+        assert_eq!(allocations() - before, 0);
+        let flows = client.join().expect("no panic");
+        assert!(flows > pipeline.director().flows().len(), "{flows}");
+    });
+    assert!(served > 20, "{served}");
 }

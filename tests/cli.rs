@@ -8,17 +8,35 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 18] = [
+    "backend",
+    "capture",
     "check",
     "completions",
     "decap",
+    "diff",
     "doctor",
+    "events",
     "explain",
+    "flows",
     "help",
     "man",
+    "probe",
+    "reload",
     "replay",
     "run",
+    "status",
     "undo",
+];
+
+/// Commands of a command.
+const NESTED: [[&str; 2]; 6] = [
+    ["backend", "add"],
+    ["backend", "drain"],
+    ["backend", "remove"],
+    ["backend", "set"],
+    ["capture", "start"],
+    ["capture", "stop"],
 ];
 
 fn tunlb(arguments: &[&str]) -> Output {
@@ -57,6 +75,14 @@ fn every_command_has_help() {
         assert!(help.contains(&format!("Usage: tunlb {command}")), "{help}");
         assert!(root.contains(&format!("\n  {command} ")), "{root}");
         assert!(said(&[command, "-h"]).contains("Usage: "));
+    }
+    for [command, action] in NESTED {
+        let help = said(&[command, action, "--help"]);
+        assert!(
+            help.contains(&format!("Usage: tunlb {command} {action}")),
+            "{help}"
+        );
+        assert!(said(&["help", command]).contains(&format!("\n  {action} ")));
     }
     let text = refused(&["help", "nothing"]);
     assert!(text.starts_with("tunlb: no help for \"nothing\""), "{text}");
@@ -133,7 +159,19 @@ fn manual_pages() {
         assert!(text.contains(".SH SYNOPSIS\ntunlb "), "{text}");
         assert!(text.is_ascii(), "{text}");
     }
-    assert_eq!(fs::read_dir(&pages).unwrap().count(), COMMANDS.len() + 1);
+    for [command, action] in NESTED {
+        let text = page(&format!("tunlb-{command}-{action}.1"));
+        assert!(
+            text.contains(&format!(".SH SYNOPSIS\ntunlb {command} {action} ")),
+            "{text}"
+        );
+        assert!(
+            page(&format!("tunlb-{command}.1"))
+                .contains(&format!("tunlb\\-{command}\\-{action}(1)"))
+        );
+    }
+    let pages_written = fs::read_dir(&pages).unwrap().count();
+    assert_eq!(pages_written, 1 + COMMANDS.len() + NESTED.len());
     assert!(page("tunlb-run.1").contains("capture"));
 
     let text = refused(&["man", "/dev/null/man1"]);

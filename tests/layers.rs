@@ -1,6 +1,6 @@
 //! Holds the sources to the layers of `docs/architecture.md`, by the paths that they use.
 //!
-//! The rules: a layer uses only the layers below it; the core (`packet`, `director`) does no IO, reads
+//! The rules: a layer uses only the layers below it; the core (`packet`, `probe`, `director`) does no IO, reads
 //! no clock and uses only listed parts of `std` and listed crates; `unsafe` stands in `io::sys` only;
 //! only `src/cli` prints. `#[cfg(test)]` code is exempt. How paths are found: `layers/paths.rs`.
 
@@ -22,31 +22,59 @@ mod resolve;
 const LAYERS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("packet", &[]),
-    ("director", &["packet"]),
-    ("config", &["text", "packet", "director"]),
+    ("probe", &["packet"]),
+    ("director", &["packet", "probe"]),
+    ("config", &["text", "packet", "probe", "director"]),
     ("io", &["text", "packet"]),
     ("decap", &["text", "packet", "io"]),
     (
         "doctor",
-        &["text", "packet", "director", "config", "io", "decap"],
+        &[
+            "text", "packet", "probe", "director", "config", "io", "decap",
+        ],
     ),
+    (
+        "site",
+        &["text", "packet", "probe", "director", "config", "io"],
+    ),
+    (
+        "health",
+        &[
+            "text", "packet", "probe", "director", "config", "io", "site",
+        ],
+    ),
+    (
+        "control",
+        &[
+            "text", "packet", "probe", "director", "config", "io", "site", "health",
+        ],
+    ),
+    (
+        "api",
+        &[
+            "text", "packet", "probe", "director", "config", "io", "site", "health", "control",
+        ],
+    ),
+    ("client", &["text", "api"]),
     (
         "daemon",
         &[
-            "text", "packet", "director", "config", "io", "decap", "doctor",
+            "text", "packet", "probe", "director", "config", "io", "decap", "doctor", "site",
+            "health", "control", "api",
         ],
     ),
     (
         "cli",
         &[
-            "text", "packet", "director", "config", "io", "decap", "doctor", "daemon",
+            "text", "packet", "probe", "director", "config", "io", "decap", "doctor", "site",
+            "health", "control", "api", "client", "daemon",
         ],
     ),
     ("main", &["cli"]),
 ];
 
 /// The layers to which the sans-IO rules apply.
-const CORE: &[&str] = &["packet", "director"];
+const CORE: &[&str] = &["packet", "probe", "director"];
 
 /// The parts of `std` that neither reach outside the process nor differ from run to run.
 const CORE_STD: &[&str] = &[

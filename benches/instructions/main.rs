@@ -24,6 +24,8 @@ use site::{GUE, Generator, Order, vip};
 pub mod director;
 #[path = "../../src/packet/mod.rs"]
 pub mod packet;
+#[path = "../../src/probe/mod.rs"]
+pub mod probe;
 #[path = "../site/mod.rs"]
 mod site;
 

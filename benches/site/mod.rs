@@ -144,6 +144,8 @@ pub(crate) fn vip(inner: u8, number: u16, outer: u8, encap: EncapKind, backends:
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap,
         backends: (0..backends).map(|number| backend(outer, number)).collect(),

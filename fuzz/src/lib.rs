@@ -66,7 +66,7 @@ impl Site {
         self.reloads += 1;
         let next = snapshot(&mut self.roster, self.reloads);
         self.pipeline.adopt(next, 0);
-        let flows = self.roster.all_traffic().flows;
+        let flows = self.roster.counters().all_traffic().flows;
         assert_eq!(flows, self.pipeline.director().flows().len() as u64);
     }
 }
@@ -145,6 +145,8 @@ fn vip(address: IpAddr, port: u16, protocol: Protocol, encap: EncapKind) -> VipS
             Mss::Keep
         },
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap,
         backends: BACKENDS

@@ -3,6 +3,7 @@
 //! Opens no device and needs no privileges. Text: the configuration on stdout, problems and
 //! warnings on stderr. JSON: one document on stdout, whatever the outcome.
 
+mod health;
 mod plan;
 mod report;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 
 use crate::config::{Config, ConfigError, Problems};
+use crate::control::host::examine;
 use crate::director::HashKey;
 use crate::io::sys::usable_cpus;
 
@@ -29,6 +31,11 @@ pub struct Args {
     /// One JSON document on stdout, on one line (described in docs/config.md)
     #[arg(long)]
     pub json: bool,
+
+    /// Also ask this host: is it possible here? Refused are a VIP or backend that is an address of this host, and a
+    /// backend whose route leads back into the TUN; needs no privileges
+    #[arg(long)]
+    pub host: bool,
 
     /// Print the file's hash_key too, which is otherwise left out; it is a secret
     #[arg(long)]
@@ -64,16 +71,24 @@ fn valid(mut config: Config, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let plan = Plan::new(&config);
     let warnings: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
+    let host = args.host.then(|| examine(&config)).transpose()?;
+    let code = match host.as_deref() {
+        Some([_, ..]) => ExitCode::from(BAD_NEWS),
+        Some([]) | None => ExitCode::SUCCESS,
+    };
     if args.json {
-        print(&Report::valid(&config, key, &plan, &warnings).to_json()?)?;
-        return Ok(ExitCode::SUCCESS);
+        print(&Report::valid(&config, key, &plan, &warnings, host.as_deref()).to_json()?)?;
+        return Ok(code);
     }
     for warning in &warnings {
         complain(&format!("warning: {warning}"));
     }
+    for impossible in host.iter().flatten() {
+        complain(&format!("tunlb: {impossible}"));
+    }
     let text = report::config_text(&config, key);
     print(&format!("{text}\n{}", plan.text()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 fn fresh_key() -> anyhow::Result<HashKey> {

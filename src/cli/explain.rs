@@ -1,22 +1,24 @@
 //! `tunlb explain`: which backend a flow gets, by which rule, and the outer header it leaves with.
 //!
 //! The answer is the ring's: that of a new flow. It is this host's where the configuration leaves
-//! the outer source and the MTU to the kernel's routes. Needs no privileges.
-
-mod report;
+//! the outer source and the MTU to the kernel's routes. Needs no privileges. With `--running` the director
+//! that runs answers.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
-use super::source::ConfigSource;
-use super::{BAD_NEWS, parse_protocol, print};
-use crate::daemon::Paths;
+use super::running::ApiArgs;
+use super::source::{ConfigSource, SOURCE};
+use super::{BAD_NEWS, parse_protocol, print, print_json};
 use crate::director::Roster;
 use crate::io::netlink::Netlink;
 use crate::packet::{FlowKey, Protocol};
-use report::Report;
+use crate::site::explain::Report;
+use crate::site::{Paths, taken_for_healthy};
+use crate::text::plain::plain;
 
 /// Arguments of `tunlb explain`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +34,14 @@ pub struct Args {
     /// What it addresses, such as `203.0.113.10:80/tcp` or `[2001:db8::10]:80/tcp`
     #[arg(value_name = "DST:PORT/PROTO", value_parser = parse_service)]
     pub service: Service,
+
+    /// Ask the director that runs, with its overrides and what it has measured, instead of a file
+    #[arg(long, group = SOURCE, conflicts_with_all = ["config", "vip", "backend"])]
+    pub running: bool,
+
+    /// The socket of the director to ask [default: that of the director of this network namespace]
+    #[arg(long, value_name = "PATH", group = SOURCE, conflicts_with_all = ["config", "vip", "backend"])]
+    pub api: Option<PathBuf>,
 
     /// One JSON document on stdout (described in docs/replay.md)
     #[arg(long)]
@@ -53,22 +63,46 @@ pub struct Service {
 /// The configuration cannot be read, the flow cannot be one, or the kernel does not tell its routes.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let flow = flow(args.client, args.service)?;
+    if args.running || args.api.is_some() {
+        return ask(args);
+    }
     let Some(config) = args.source.load_or_complain(None)? else {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     let paths = Paths::resolve(&config, &mut Netlink::open()?)?;
-    let snapshot = paths.snapshot(&config, &mut Roster::default())?;
+    let snapshot = paths.snapshot(&config, &mut Roster::default(), taken_for_healthy)?;
     let report = Report::new(&config, &paths, &snapshot, &flow);
     print(&if args.json {
         report.to_json()?
     } else {
         report.to_string()
     })?;
-    Ok(if report.is_forwarded() {
+    Ok(code(&report))
+}
+
+fn ask(args: &Args) -> Result<ExitCode> {
+    let api = args.api.clone();
+    let client = ApiArgs { api }.client()?;
+    let Service { address, protocol } = args.service;
+    let document = client.explain(args.client, address, &protocol.to_string())?;
+    let report: Report<'_> = serde_json::from_str(&document)
+        .with_context(|| format!("{}: unknown answer", client.socket().display()))?;
+    if args.json {
+        print_json(&document)?;
+    } else {
+        let text = report.to_string();
+        let lines = text.lines().map(|line| plain(line) + "\n");
+        print(&lines.collect::<String>())?;
+    }
+    Ok(code(&report))
+}
+
+fn code(report: &Report<'_>) -> ExitCode {
+    if report.is_forwarded() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(BAD_NEWS)
-    })
+    }
 }
 
 fn flow(client: SocketAddr, service: Service) -> Result<FlowKey> {

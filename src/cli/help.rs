@@ -20,12 +20,18 @@ pub struct Args {
 const EXAMPLE: &str = include_str!("../../docs/tunlb.example.toml");
 
 /// The files of docs/ that an operator reads.
-const DOCUMENTS: [(&str, &str); 7] = [
+const DOCUMENTS: [(&str, &str); 10] = [
+    ("docs/api.md", include_str!("../../docs/api.md")),
     ("docs/balance.md", include_str!("../../docs/balance.md")),
     ("docs/capture.md", include_str!("../../docs/capture.md")),
     ("docs/config.md", include_str!("../../docs/config.md")),
+    ("docs/health.md", include_str!("../../docs/health.md")),
     ("docs/doctor.md", include_str!("../../docs/doctor.md")),
     ("docs/doctor.zh.md", include_str!("../../docs/doctor.zh.md")),
+    (
+        "docs/operations.md",
+        include_str!("../../docs/operations.md"),
+    ),
     ("docs/replay.md", include_str!("../../docs/replay.md")),
     ("docs/tunlb.example.toml", EXAMPLE),
 ];

@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn write_all(root: &clap::Command, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    for command in std::iter::once(root).chain(root.get_subcommands()) {
+    for command in all(root) {
         // `tunlb-run`, as the main page calls it.
         let name = command.get_display_name().unwrap_or(command.get_name());
         let path = directory.join(format!("{name}.1"));
@@ -48,10 +48,17 @@ fn write_all(root: &clap::Command, directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The command, its commands, and theirs.
+fn all(command: &clap::Command) -> Vec<&clap::Command> {
+    let below = command.get_subcommands().flat_map(all);
+    std::iter::once(command).chain(below).collect()
+}
+
 /// A manual page in the macros of man(7).
 fn page(mut command: clap::Command) -> Result<String> {
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").to_owned();
+    let has_commands = command.has_subcommands();
     let is_main = command.get_display_name().is_none();
     let man = Man::new(command)
         .source(concat!("tunlb ", env!("CARGO_PKG_VERSION")))
@@ -62,8 +69,10 @@ fn page(mut command: clap::Command) -> Result<String> {
     section("SYNOPSIS", [roman(usage)]).to_writer(&mut text)?;
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
-    if is_main {
+    if has_commands {
         man.render_subcommands_section(&mut text)?;
+    }
+    if is_main {
         list("ENVIRONMENT", &ENVIRONMENT).to_writer(&mut text)?;
         list("EXIT STATUS", &EXIT_CODES).to_writer(&mut text)?;
         man.render_version_section(&mut text)?;

@@ -1,7 +1,6 @@
 //! `tunlb run`: the director, until a signal stops it.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +16,8 @@ use super::verbosity::Verbosity;
 use super::{BAD_NEWS, complain, print, size};
 use crate::config::Config;
 use crate::daemon::{
-    self, CaptureOptions, CaptureTo, Filter, HostSetup, Reload, RunOptions, StopReason, Totals,
+    self, CaptureOptions, Filter, HostSetup, ReadAgain, RunOptions, SMALLEST_CAPTURE, StopReason,
+    Totals,
 };
 
 /// Arguments of `tunlb run`.
@@ -57,13 +57,7 @@ pub struct Args {
     pub verbosity: Verbosity,
 }
 
-/// The bound of a capture in a file, in bytes.
-const CAPTURE_SIZE: u64 = 64 << 20;
-
-/// Room for the file's own headers and a packet or two.
-const SMALLEST_CAPTURE: u64 = 4096;
-
-fn capture_size(text: &str) -> Result<u64, String> {
+pub(super) fn capture_size(text: &str) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     if bytes < SMALLEST_CAPTURE {
         return Err(format!(
@@ -95,6 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let options = RunOptions {
         setup,
         capture: capture(args, &config)?,
+        file: file(&args.source)?,
     };
     let to_stdout = args.capture.as_deref().is_some_and(is_stdout);
     let tun = config.director.tun.clone();
@@ -115,6 +110,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
+/// The file of the configuration as others find it, too; standard input is none.
+fn file(source: &ConfigSource) -> Result<Option<PathBuf>> {
+    let path = source.config.as_ref().filter(|_| !source.is_stdin());
+    let absolute = path.map(path::absolute).transpose();
+    absolute.context("cannot tell the current folder")
+}
+
 /// Signals have no default action for process 1, as which containers run it: until the flag is cleared,
 /// they end it, also while it waits for a FIFO.
 fn end_by_signals_in_a_container() -> Result<Arc<AtomicBool>> {
@@ -132,7 +134,7 @@ fn end_by_signals_in_a_container() -> Result<Arc<AtomicBool>> {
 const KILLED: i32 = 128;
 
 /// Where the configuration came as flags, there is nothing to read again.
-fn reload(source: &ConfigSource) -> Option<Reload> {
+fn reload(source: &ConfigSource) -> Option<ReadAgain> {
     source.config.as_ref()?;
     let source = source.clone();
     Some(Arc::new(move || source.load_again()))
@@ -143,19 +145,10 @@ fn capture(args: &Args, config: &Config) -> Result<Option<CaptureOptions>> {
         return Ok(None);
     };
     let filter = Filter::parse(&args.capture_filter, config)?;
-    let (to, to_file) = if is_stdout(path) {
-        let stdout = stdout_for_packets()?;
-        let is_file = stdout.metadata().is_ok_and(|metadata| metadata.is_file());
-        (CaptureTo::Stdout(stdout), is_file)
+    Ok(Some(if is_stdout(path) {
+        CaptureOptions::to_stdout(stdout_for_packets()?, filter, args.capture_size)
     } else {
-        let metadata = fs::metadata(path);
-        let is_stream = metadata.is_ok_and(|metadata| !metadata.is_file());
-        (CaptureTo::Path(path.clone()), !is_stream)
-    };
-    Ok(Some(CaptureOptions {
-        to,
-        filter,
-        limit_bytes: args.capture_size.or(to_file.then_some(CAPTURE_SIZE)),
+        CaptureOptions::to_path(path.clone(), filter, args.capture_size)
     }))
 }
 

@@ -6,9 +6,12 @@ use super::complain;
 use crate::config::{self, Config, ConfigError, Flags, Problems};
 use crate::text::count;
 
+/// The group of arguments of which one has to be there.
+pub(super) const SOURCE: &str = "source";
+
 /// `-c FILE`, or `--vip` and `--backend`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["config", "vip"])))]
+#[command(group(clap::ArgGroup::new(SOURCE).required(true).multiple(true).args(["config", "vip"])))]
 pub struct ConfigSource {
     /// Configuration file (docs/config.md names every key); - is standard input
     #[arg(short, long, value_name = "FILE")]

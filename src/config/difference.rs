@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::duration::text as duration;
-use super::{Config, DirectorConfig, EncapConfig};
+use super::{Compat, Config, DirectorConfig, EncapConfig, MetricsConfig};
 use crate::director::{BackendSpec, FlowLimits, FlowTimeouts, VipSpec};
 use crate::packet::EncapKind;
+use crate::probe::Probing;
 use crate::text::Plain;
 
 /// One difference between two configurations.
@@ -27,6 +28,8 @@ pub struct Difference {
 pub enum Subject {
     /// `[director]`
     Director,
+    /// `[metrics]`
+    Metrics,
     /// A VIP, by its name.
     Vip(String),
     /// A backend of a VIP.
@@ -62,6 +65,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
             Subject::Director => f.write_str("director:")?,
+            Subject::Metrics => f.write_str("metrics:")?,
             Subject::Vip(name) => write!(f, "vip {}:", Plain(name))?,
             Subject::Backend { vip, address } => {
                 write!(f, "vip {}: backend {address}:", Plain(vip))?;
@@ -86,6 +90,7 @@ impl Config {
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         let mut found = Differences(Vec::new());
         found.in_director(&self.director, &new.director);
+        found.in_metrics(&self.metrics, &new.metrics);
         let inherited = (self.director.encap.kind, new.director.encap.kind);
         let partners = Partners::new(&self.vips);
         let mut kept = HashSet::new();
@@ -153,7 +158,10 @@ impl Differences {
             cpus: _,
             busy_poll: _,
             queue_length: _,
-            egress: _, // fixed at start
+            egress: _,
+            api: _,
+            api_group: _,
+            metrics: _, // fixed at start
             neighbour,
             hash_key,
             ring_size,
@@ -172,6 +180,22 @@ impl Differences {
         self.compare(director, "neighbour", was, is);
         self.in_timeouts(&old.flows.timeouts, timeouts);
         self.in_encap(&old.encap, encap);
+    }
+
+    fn in_metrics(&mut self, old: &MetricsConfig, new: &MetricsConfig) {
+        let MetricsConfig {
+            per_backend,
+            compat,
+        } = new;
+        let switch = |switch: Option<bool>| switch.map_or("auto".to_owned(), |on| on.to_string());
+        let names = |list: &[Compat]| {
+            let names: Vec<_> = list.iter().map(ToString::to_string).collect();
+            format!("[{}]", names.join(", "))
+        };
+        let metrics = &Subject::Metrics;
+        let [was, is] = [old.per_backend, *per_backend].map(switch);
+        self.compare(metrics, "per_backend", was, is);
+        self.compare(metrics, "compat", names(&old.compat), names(compat));
     }
 
     fn in_timeouts(&mut self, old: &FlowTimeouts, new: &FlowTimeouts) {
@@ -209,6 +233,8 @@ impl Differences {
             echo,
             mss,
             all_down,
+            min_healthy,
+            probing,
             new_flows_per_second,
             encap,
             backends,
@@ -227,6 +253,12 @@ impl Differences {
             ("echo", old.echo.to_string(), echo.to_string()),
             ("mss", old.mss.to_string(), mss.to_string()),
             ("all_down", old.all_down.to_string(), all_down.to_string()),
+            (
+                "min_healthy",
+                format!("{}%", old.min_healthy),
+                format!("{min_healthy}%"),
+            ),
+            ("health", health(&old.probing), health(probing)),
             (
                 "new_flows_per_second",
                 limit(old.new_flows_per_second),
@@ -262,6 +294,13 @@ impl Differences {
         for address in before.into_keys() {
             self.add(subject(address), DifferenceKind::Removed);
         }
+    }
+}
+
+fn health(probing: &Option<Probing>) -> String {
+    match probing {
+        Some(probing) => probing.to_string(),
+        None => "none".to_owned(),
     }
 }
 
@@ -330,6 +369,7 @@ mod tests {
     fn vips_come_go_and_change_names() {
         let old = config("", &(vip("web", 80, "", B1) + &vip("tls", 443, "", B1)));
         let more = "hash = \"source-address\"\necho = \"drop\"\nall_down = \"drop\"\n\
+                    min_healthy = \"50%\"\nhealth = { fall = 2, on_unhealthy = \"move\" }\n\
                     mss = \"clamp\"\nnew_flows_per_second = 5\nencap.kind = \"gue\"";
         let new = vip("other", 8080, "echo = \"drop\"", B1) + &vip("www", 80, more, B1);
         assert_eq!(
@@ -341,6 +381,8 @@ mod tests {
                 "vip www: echo reply -> drop",
                 "vip www: mss keep -> clamp",
                 "vip www: all_down forward -> drop",
+                "vip www: min_healthy 0% -> 50%",
+                "vip www: health none -> tcp every 2s timeout 1s rise 2 fall 2 on_unhealthy move",
                 "vip www: new_flows_per_second none -> 5",
                 "vip www: encap ipip -> gue:6080",
                 "vip tls: removed",
@@ -348,6 +390,19 @@ mod tests {
         );
         let moved = config("", &(vip("web", 80, "", B1) + &vip("tls", 8443, "", B1)));
         assert_eq!(texts(&old, &moved), ["vip tls: port 443 -> 8443"]);
+    }
+
+    #[test]
+    fn metrics() {
+        let web = vip("web", 80, "", B1);
+        let set = "[metrics]\nper_backend = false\ncompat = [\"node_ipvs\"]";
+        assert_eq!(
+            texts(&config("", &web), &config(set, &web)),
+            [
+                "metrics: per_backend auto -> false",
+                "metrics: compat [] -> [node_ipvs]",
+            ]
+        );
     }
 
     /// A new VIP of the service of one and the name of another continues the first.

@@ -10,11 +10,15 @@ use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::health::HealthDraft;
 use super::problem::{Site, Written};
 use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
 use super::workers::{self, Cpus, WorkerCount};
-use super::{Config, DirectorConfig, Egress, EncapConfig, Neighbour};
+use super::{
+    ApiSocket, Compat, Config, DirectorConfig, Egress, EncapConfig, Group, MetricsConfig,
+    MetricsListener, Neighbour,
+};
 use crate::director::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey, Mss,
     PortMatch, Protocol, RingSize, VipSpec,
@@ -32,6 +36,7 @@ pub(super) type Optional<T> = Option<Option<Written<T>>>;
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) director: DirectorDraft,
+    pub(super) metrics: MetricsDraft,
     pub(super) vips: Vec<VipDraft>,
     /// Where a VIP would have been named, for saying that there is none.
     pub(super) site: Site,
@@ -49,13 +54,21 @@ pub(super) struct DirectorDraft {
     pub(super) interface: Extra<String>,
     pub(super) egress: Field<Egress>,
     pub(super) neighbour: Field<Neighbour>,
-    pub(super) api: Extra<()>,
-    pub(super) metrics: Extra<()>,
+    pub(super) api: Field<ApiSocket>,
+    pub(super) api_group: Extra<Group>,
+    pub(super) metrics: Field<MetricsListener>,
     pub(super) hash_key: Field<HashKey>,
     pub(super) ring_size: Field<RingSize>,
     pub(super) flows: Field<NonZeroUsize>,
     pub(super) timeouts: TimeoutsDraft,
     pub(super) encap: EncapDraft,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default)]
+pub(super) struct MetricsDraft {
+    pub(super) per_backend: Extra<bool>,
+    pub(super) compat: Extra<Vec<Compat>>,
 }
 
 /// `[director.timeouts]`
@@ -96,18 +109,12 @@ pub(super) struct VipDraft {
     pub(super) echo: Optional<Echo>,
     pub(super) mss: Field<Mss>,
     pub(super) all_down: Field<AllDown>,
+    /// In percent.
+    pub(super) min_healthy: Field<u8>,
     pub(super) new_flows_per_second: Optional<NonZeroU32>,
     pub(super) encap: TunnelDraft,
     pub(super) health: Option<HealthDraft>,
     pub(super) backends: Vec<BackendDraft>,
-}
-
-/// `[vip.health]`
-#[derive(Debug)]
-pub(super) struct HealthDraft {
-    pub(super) kind: Field<HealthKind>,
-    /// The other keys that were written.
-    pub(super) details: Vec<Site>,
 }
 
 /// `[[vip.backend]]`
@@ -123,15 +130,6 @@ pub(super) struct BackendDraft {
 pub(super) enum Datapath {
     Tun,
     Xdp,
-}
-
-/// `vip.health.kind`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HealthKind {
-    Tcp,
-    Http,
-    Icmp,
-    None,
 }
 
 impl Choice for Datapath {
@@ -164,15 +162,6 @@ impl Choice for Echo {
         ("reply", Self::Reply),
         ("forward", Self::Forward),
         ("drop", Self::Drop),
-    ];
-}
-
-impl Choice for HealthKind {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("tcp", Self::Tcp),
-        ("http", Self::Http),
-        ("icmp", Self::Icmp),
-        ("none", Self::None),
     ];
 }
 
@@ -218,6 +207,7 @@ impl Draft {
         Some(Config {
             vips: vips.collect::<Option<_>>()?,
             director,
+            metrics: self.metrics.finish(),
             exposed: None,
         })
     }
@@ -242,6 +232,8 @@ impl DirectorDraft {
             cpus,
             busy_poll,
             queue_length,
+            api,
+            metrics,
             hash_key,
             ring_size,
             flows,
@@ -258,8 +250,9 @@ impl DirectorDraft {
             interface: None,
             egress: default(Egress::Auto, &site),
             neighbour: default(Neighbour::Auto, &site),
-            api: None,
-            metrics: None,
+            api: default(api, &site),
+            api_group: None,
+            metrics: default(metrics, &site),
             hash_key: default(hash_key, &site),
             ring_size: default(ring_size, &site),
             flows: default(flows.bound, &site),
@@ -278,6 +271,9 @@ impl DirectorDraft {
             queue_length: copy(&self.queue_length)?,
             egress: copy(&self.egress)?,
             neighbour: copy(&self.neighbour)?,
+            api: copy(&self.api)?,
+            api_group: copy(&self.api_group),
+            metrics: copy(&self.metrics)?,
             hash_key: copy(&self.hash_key)?,
             ring_size: copy(&self.ring_size)?,
             flows: FlowLimits {
@@ -286,6 +282,15 @@ impl DirectorDraft {
             },
             encap: self.encap.finish()?,
         })
+    }
+}
+
+impl MetricsDraft {
+    fn finish(&self) -> MetricsConfig {
+        MetricsConfig {
+            per_backend: copy(&self.per_backend),
+            compat: copy(&self.compat).unwrap_or_default(),
+        }
     }
 }
 
@@ -385,6 +390,11 @@ impl VipDraft {
             echo,
             mss: copy(&self.mss)?,
             all_down: copy(&self.all_down)?,
+            min_healthy: copy(&self.min_healthy)?,
+            probing: match &self.health {
+                Some(health) => health.finish()?,
+                None => None,
+            },
             new_flows_per_second: copy(self.new_flows_per_second.as_ref()?),
             encap: self.encap.finish(inherited)?,
             backends: self

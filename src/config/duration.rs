@@ -41,6 +41,14 @@ pub(super) fn read(
         .ok_or_else(|| Fault::new("out of range", accepted))
 }
 
+/// The duration that such a text says; nothing for any other text.
+#[must_use]
+pub fn parse(written: &str) -> Option<Duration> {
+    let (digits, unit_us) = split(written)?;
+    let us = digits.parse::<u64>().ok()?.checked_mul(unit_us)?;
+    Some(Duration::from_micros(us))
+}
+
 /// The digits, at least one, and the length of the unit after them in microseconds.
 fn split(written: &str) -> Option<(&str, u64)> {
     let end = written.find(|c: char| !c.is_ascii_digit())?;
@@ -111,6 +119,24 @@ mod tests {
         }
         let fault = super::read(Raw::Whole(2), BOUNDS, "2s").unwrap_err();
         assert_eq!(fault.message, "wrong type (integer)");
+    }
+
+    #[test]
+    fn what_is_parsed_reads_the_same() {
+        for written in ["50us", "1500ms", "90s", "15m", "7d"] {
+            assert_eq!(parse(written).map(text).as_deref(), Some(written));
+        }
+        for written in [
+            "",
+            "5",
+            "m",
+            "-1s",
+            "1.5h",
+            "99999999999999999999d",
+            "9999999999999d",
+        ] {
+            assert_eq!(parse(written), None, "{written}");
+        }
     }
 
     #[test]

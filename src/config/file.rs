@@ -6,15 +6,14 @@
 use toml::de::DeTable;
 
 use super::draft::{
-    BackendDraft, DirectorDraft, Draft, EncapDraft, HealthDraft, HealthKind, TimeoutsDraft,
-    TunnelDraft, VipDraft,
+    BackendDraft, DirectorDraft, Draft, EncapDraft, MetricsDraft, TimeoutsDraft, TunnelDraft,
+    VipDraft,
 };
-use super::problem::Fault;
 use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
-use super::value::{self, Raw};
-use super::{DirectorConfig, Egress, EncapConfig, neighbour, workers};
+use super::value;
+use super::{DirectorConfig, Egress, EncapConfig, health, listen, neighbour, workers};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields, Mss};
 
 pub(super) fn read(
@@ -27,9 +26,12 @@ pub(super) fn read(
         Some(section) => director(section, problems),
         None => DirectorDraft::default_at(root.site()),
     };
+    let metrics = root.table("metrics", problems);
+    let metrics = metrics.map(|section| self::metrics(section, problems));
     let vips = root.tables("vip", problems);
     let draft = Draft {
         director,
+        metrics: metrics.unwrap_or_default(),
         vips: vips
             .into_iter()
             .map(|section| vip(section, problems))
@@ -65,13 +67,23 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
         interface: section.optional("interface", problems, value::device),
         egress: section.or_default("egress", Egress::Auto, problems, value::choice),
         neighbour: section.or_default("neighbour", default.neighbour, problems, neighbour::read),
-        api: section.optional("api", problems, value::socket_path),
-        metrics: section.optional("metrics", problems, value::listen_address),
+        api: section.or_default("api", default.api, problems, listen::api),
+        api_group: section.optional("api_group", problems, listen::group),
+        metrics: section.or_default("metrics", default.metrics, problems, listen::metrics),
         hash_key: section.secret("hash_key", default.hash_key, problems, value::hash_key),
         ring_size: section.or_default("ring_size", default.ring_size, problems, value::ring_size),
         flows: section.or_default("flows", default.flows.bound, problems, value::flows),
         timeouts,
         encap,
+    };
+    section.finish(problems);
+    draft
+}
+
+fn metrics(mut section: Section<'_>, problems: &mut Collector) -> MetricsDraft {
+    let draft = MetricsDraft {
+        per_backend: section.optional("per_backend", problems, listen::per_backend),
+        compat: section.optional("compat", problems, listen::compat),
     };
     section.finish(problems);
     draft
@@ -130,13 +142,14 @@ fn vip(mut section: Section<'_>, problems: &mut Collector) -> VipDraft {
         echo: section.absent_or("echo", problems, value::choice),
         mss: section.or_default("mss", Mss::default(), problems, value::choice),
         all_down: section.or_default("all_down", AllDown::default(), problems, value::choice),
+        min_healthy: section.or_default("min_healthy", 0, problems, health::percentage),
         new_flows_per_second: section.absent_or(
             "new_flows_per_second",
             problems,
             value::new_flows_per_second,
         ),
         encap: encap.map_or_else(TunnelDraft::inherited, |s| vip_encap(s, problems)),
-        health: health.map(|section| self::health(section, problems)),
+        health: health.map(|section| health::read(section, problems)),
         backends: backends
             .into_iter()
             .map(|section| backend(section, problems))
@@ -145,26 +158,6 @@ fn vip(mut section: Section<'_>, problems: &mut Collector) -> VipDraft {
     };
     section.finish(problems);
     draft
-}
-
-fn health(mut section: Section<'_>, problems: &mut Collector) -> HealthDraft {
-    type Reader = fn(Raw<'_>) -> Result<(), Fault>;
-    let details: [(&'static str, Reader); 6] = [
-        ("path", value::http_path),
-        ("status", value::http_status),
-        ("interval", value::probe_time),
-        ("timeout", value::probe_time),
-        ("rise", value::probe_count),
-        ("fall", value::probe_count),
-    ];
-    let kind = section.or_default("kind", HealthKind::Tcp, problems, value::choice);
-    let details = details
-        .into_iter()
-        .filter_map(|(key, read)| section.optional(key, problems, read))
-        .map(|written| written.site)
-        .collect();
-    section.finish(problems);
-    HealthDraft { kind, details }
 }
 
 fn backend(mut section: Section<'_>, problems: &mut Collector) -> BackendDraft {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft};
+use super::draft::{BackendDraft, DirectorDraft, Draft, MetricsDraft, TunnelDraft, VipDraft};
 use super::problem::{Fault, Site, Written, excerpt};
 use super::problems::Collector;
 use super::value::{self, Raw};
@@ -43,6 +43,7 @@ pub(super) fn read(flags: &Flags, problems: &mut Collector) -> Draft {
     let vips = vips.collect();
     Draft {
         director: director(flags, &site, problems),
+        metrics: MetricsDraft::default(),
         vips,
         site,
     }
@@ -119,6 +120,7 @@ fn vip(text: &str, problems: &mut Collector) -> VipDraft {
         echo: Some(None),
         mss: reading.keep(Ok(Mss::default())),
         all_down: reading.keep(Ok(AllDown::default())),
+        min_healthy: reading.keep(Ok(0)),
         new_flows_per_second: Some(None),
         encap: TunnelDraft::inherited(),
         health: None,

@@ -10,6 +10,8 @@ mod draft;
 mod duration;
 mod file;
 mod flags;
+mod health;
+mod listen;
 mod load;
 mod neighbour;
 mod problem;
@@ -29,15 +31,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use difference::{Difference, DifferenceKind, Subject};
-pub use duration::text as duration_text;
+pub use duration::{parse as parse_duration, text as duration_text};
 pub use flags::Flags;
+pub use listen::{
+    ApiSocket, Compat, Group, MAX_BACKENDS_WITH_METRICS, MetricsConfig, MetricsListener,
+};
 pub use load::{MAX_FILE_BYTES, STDIN, Unreadable};
 pub use neighbour::Neighbour;
 pub use problem::Problem;
 pub use problems::{KEPT, Problems};
 pub use restart::RestartNeeded;
 pub use source::OuterSource;
-pub use value::{MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
+pub use value::unusable_address;
+pub use value::{DEFAULT_WEIGHT, MAX_FLOWS, MAX_WORKERS, MIN_FLOWS};
 pub use workers::{Cpus, MAX_QUEUE_LENGTH, MIN_QUEUE_LENGTH, busy_poll_text};
 
 use crate::director::{FlowLimits, HashFields, HashKey, Plan, PortMatch, RingSize, VipSpec};
@@ -54,6 +60,8 @@ pub struct Config {
     pub director: DirectorConfig,
     /// At least one VIP, each with at least one active backend.
     pub vips: Vec<VipSpec>,
+    /// What its metrics hold.
+    pub metrics: MetricsConfig,
     /// The file that it was read from, where that has a hash key and others of this host may read it.
     pub exposed: Option<Exposed>,
 }
@@ -84,6 +92,12 @@ pub struct DirectorConfig {
     pub egress: Egress,
     /// For which VIPs of its own subnets it answers ARP and neighbour discovery.
     pub neighbour: Neighbour,
+    /// The unix socket by which it is watched and changed.
+    pub api: ApiSocket,
+    /// The group that owns the socket; `None`: that of the process.
+    pub api_group: Option<Group>,
+    /// Where metrics are served by TCP.
+    pub metrics: MetricsListener,
     /// The secret of the selection hash; [`HashKey::DEFAULT`] where none was set.
     pub hash_key: HashKey,
     /// Slots of each VIP's ring.
@@ -140,6 +154,9 @@ impl Default for DirectorConfig {
             queue_length: workers::DEFAULT_QUEUE_LENGTH,
             egress: Egress::Auto,
             neighbour: Neighbour::Auto,
+            api: ApiSocket::default(),
+            api_group: None,
+            metrics: MetricsListener::default(),
             hash_key: HashKey::DEFAULT,
             ring_size: RingSize::DEFAULT,
             flows: FlowLimits::default(),
@@ -189,6 +206,11 @@ pub enum Warning {
         /// The VIP's name.
         vip: String,
     },
+    /// Metrics tell nothing of single backends, as there are too many.
+    NoBackendMetrics {
+        /// How many there are.
+        backends: usize,
+    },
     /// Others may read the hash key.
     ExposedHashKey(Exposed),
 }
@@ -216,6 +238,11 @@ impl fmt::Display for Warning {
                 f,
                 "vip {vip}: hash = \"destination-port\" sends every new flow to the same backend, \
                  because the VIP has one port; use it with port = \"any\""
+            ),
+            Self::NoBackendMetrics { backends } => write!(
+                f,
+                "{backends} backends: above {MAX_BACKENDS_WITH_METRICS} each one has metrics of its own only \
+                 with metrics.per_backend = true; per_backend = false turns this warning off"
             ),
             Self::ExposedHashKey(Exposed { path, mode }) => {
                 let path = path.to_string_lossy();
@@ -277,8 +304,27 @@ impl Config {
         warnings.extend(one_hash.map(|vip| Warning::OneHash {
             vip: vip.name.clone(),
         }));
+        if self.director.metrics.0.is_some() && self.metrics.per_backend.is_none() {
+            let backends = self.backends();
+            let too_many = !self.has_backend_metrics();
+            warnings.extend(too_many.then_some(Warning::NoBackendMetrics { backends }));
+        }
         warnings.extend(self.exposed.clone().map(Warning::ExposedHashKey));
         warnings
+    }
+}
+
+impl Config {
+    /// Whether each backend has metrics of its own.
+    #[must_use]
+    pub fn has_backend_metrics(&self) -> bool {
+        let few = || self.backends() <= MAX_BACKENDS_WITH_METRICS;
+        self.metrics.per_backend.unwrap_or_else(few)
+    }
+
+    /// How many backends all VIPs have together.
+    fn backends(&self) -> usize {
+        self.vips.iter().map(|vip| vip.backends.len()).sum()
     }
 }
 

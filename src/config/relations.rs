@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::Neighbour;
 use super::draft::{BackendDraft, DirectorDraft, Draft, TunnelDraft, VipDraft, service_text};
 use super::problem::{Fault, Problem, Site, Written};
 use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
 use super::workers::cpus_for_workers;
+use super::{ApiSocket, Neighbour, health};
 use crate::director::{BackendState, Mss, Protocol};
 use crate::packet::{EncapKind, SourceRule};
 
@@ -20,9 +20,11 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     duplicate_names(&draft.vips, problems);
     duplicate_services(&draft.vips, problems);
     echo_of_each_address(draft, problems);
+    health::check(&draft.vips, problems);
     let vip_addresses = vip_addresses(&draft.vips);
     problems.extend(tun_with_neighbours(&draft.director));
     problems.extend(cpus_for_workers(&draft.director));
+    problems.extend(group_without_api(&draft.director));
     let encap = &draft.director.encap;
     problems.extend(port_without_gue(&encap.tunnel, EncapKind::default()));
     let inherited = encap.tunnel.finish(EncapKind::default());
@@ -62,6 +64,13 @@ fn tun_with_neighbours(director: &DirectorDraft) -> Option<Problem> {
         )
     };
     same.then(|| neighbour.site.problem(fault()))
+}
+
+/// A group owns what is there.
+fn group_without_api(director: &DirectorDraft) -> Option<Problem> {
+    let (group, api) = (director.api_group.as_ref()?, director.api.as_ref()?);
+    let fault = || Fault::new("has no effect while director.api is \"off\"", LEFT_OUT);
+    (api.value == ApiSocket::Off).then(|| group.site.problem(fault()))
 }
 
 fn duplicate_names(vips: &[VipDraft], problems: &mut Collector) {

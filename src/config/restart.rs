@@ -38,11 +38,19 @@ impl Config {
             differs("director.busy_poll", polls(old), polls(new)),
             differs("director.queue_length", old.queue_length, new.queue_length),
             differs("director.egress", old.egress, new.egress),
+            differs("director.api", &old.api, &new.api),
+            differs("director.api_group", group(old), group(new)),
+            differs("director.metrics", old.metrics, new.metrics),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
+}
+
+fn group(director: &DirectorConfig) -> String {
+    let group = director.api_group.as_ref();
+    group.map_or_else(|| "none".to_owned(), ToString::to_string)
 }
 
 fn polls(director: &DirectorConfig) -> String {
@@ -82,7 +90,7 @@ mod tests {
         let old = config("", "address = \"10.0.0.100\"");
         let new = config(
             "tun = \"tunlb1\"\nworkers = 2\ncpus = [3, 1]\nbusy_poll = \"50us\"\nqueue_length = 500\n\
-             egress = \"raw\"",
+             egress = \"raw\"\napi = \"/run/a.sock\"\napi_group = \"adm\"\nmetrics = \"[::1]:9810\"",
             "address = \"10.0.0.100\"",
         );
         assert_eq!(
@@ -94,6 +102,9 @@ mod tests {
                 "director.busy_poll: off -> 50us needs a restart",
                 "director.queue_length: 4096 -> 500 needs a restart",
                 "director.egress: auto -> raw needs a restart",
+                "director.api: auto -> /run/a.sock needs a restart",
+                "director.api_group: none -> adm needs a restart",
+                "director.metrics: off -> [::1]:9810 needs a restart",
             ]
         );
         assert_eq!(texts(&old, &old), [] as [String; 0]);

@@ -382,7 +382,8 @@ fn raw<'v>(value: &'v DeValue<'_>) -> Raw<'v> {
         DeValue::Array(array) => {
             Raw::List(array.iter().map(|entry| raw(entry.get_ref())).collect())
         }
-        DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
+        DeValue::Boolean(on) => Raw::Switch(*on),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
             Raw::Other(value.type_str())
         }
     }

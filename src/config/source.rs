@@ -93,7 +93,7 @@ pub(super) fn read(raw: Raw<'_>) -> Result<SourceChoice, Fault> {
     match raw {
         Raw::List(entries) => each(entries).map(SourceChoice::Each),
         Raw::Text("auto") => Ok(SourceChoice::Auto),
-        Raw::Text(_) | Raw::Whole(_) | Raw::Other(_) => {
+        Raw::Text(_) | Raw::Whole(_) | Raw::Switch(_) | Raw::Other(_) => {
             rule(value::text(&raw, ACCEPTED)?).map(SourceChoice::One)
         }
     }

@@ -277,11 +277,7 @@ fn not_supported_yet() {
     for (director, vip, backend, key) in [
         ("datapath = \"xdp\"", "", "", "director.datapath"),
         ("interface = \"eth0\"", "", "", "director.interface"),
-        ("api = \"/run/a\"", "", "", "director.api"),
-        ("metrics = \"127.0.0.1:1\"", "", "", "director.metrics"),
-        ("", "health.kind = \"tcp\"", "", "vip[0].health.kind"),
-        ("", "health.kind = \"http\"", "", "vip[0].health.kind"),
-        ("", "health.rise = 2", "", "vip[0].health.kind"),
+        ("", "health.kind = \"https\"", "", "vip[0].health.kind"),
     ] {
         let found = problems(&with(director, vip, backend));
         assert_eq!(found.len(), 1, "{key}: {found:?}");
@@ -312,6 +308,8 @@ fn syntax_before_support() {
     for (director, vip) in [
         ("api = \"x\"", ""),
         ("metrics = \"x\"", ""),
+        ("api_group = \"\"", ""),
+        ("api = \"off\"\napi_group = \"adm\"", ""),
         ("interface = \"a/b\"", ""),
         ("datapath = \"x\"", ""),
         ("encap.kind = \"x\"", ""),
@@ -334,25 +332,13 @@ fn syntax_before_support() {
         ("", "health = { kind = \"none\", rise = 0 }"),
         ("", "health = { kind = \"none\", timeout = 2 }"),
         ("", "health.kind = \"x\""),
+        ("", "min_healthy = 50"),
+        ("", "min_healthy = \"101%\""),
     ] {
         let found = problems(&with(director, vip, ""));
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(!found[0].message.contains("not supported"), "{found:?}");
     }
-}
-
-#[test]
-fn health_details_without_health() {
-    let found = texts(&with(
-        "",
-        "health = { kind = \"none\", rise = 2, path = \"/\" }",
-        "",
-    ));
-    assert_eq!(found.len(), 2);
-    assert!(
-        found.iter().all(|text| text.contains("has no effect")),
-        "{found:?}"
-    );
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::Egress;
-use super::draft::{Datapath, Draft, Extra, HealthDraft, HealthKind};
+use super::draft::{Datapath, Draft, Extra};
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::{Choice, LEFT_OUT};
+use super::{Compat, Egress};
 use crate::director::{AllDown, BackendState, Echo, HashFields, Mss, Protocol};
 use crate::packet::EncapKind;
 
@@ -41,33 +41,16 @@ impl Supported for Mss {}
 
 impl Supported for AllDown {}
 
-impl Supported for HealthKind {
-    fn is_supported(&self) -> bool {
-        *self == Self::None
-    }
-}
+impl Supported for Compat {}
 
 /// Refuses everything in `draft` that is right but not supported yet.
 pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
     problems.extend(key(&director.interface));
-    problems.extend(key(&director.api));
-    problems.extend(key(&director.metrics));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
-        refuse_health(health, problems);
+        problems.extend(health.kind.as_ref().and_then(choice));
     }
-}
-
-/// One problem for the probe as a whole; without a probe one for each key that describes it.
-fn refuse_health(health: &HealthDraft, problems: &mut Collector) {
-    let Some(kind) = &health.kind else { return };
-    if !kind.value.is_supported() {
-        problems.extend(choice(&health.kind));
-        return;
-    }
-    let fault = || Fault::new("has no effect while kind is \"none\"", LEFT_OUT);
-    problems.extend(health.details.iter().map(|site| site.problem(fault())));
 }
 
 const NOT_YET: &str = "not supported yet";

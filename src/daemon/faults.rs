@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::pipeline::{Pipeline, drop_reason};
+use super::pipeline::{Pipeline, drop_reason, send_errno};
 use crate::config::{Config, Flags};
-use crate::director::{Director, DropReason, Seat, Snapshot, Timestamp, VipSpec};
+use crate::director::{
+    BURST_SIZES, Director, DropReason, Seat, SendErrno, Snapshot, Timestamp, VipSpec,
+};
 use crate::io::egress::{Egress, Errno, MemoryEgress, SendError, Sent};
 use crate::io::ingress::MemoryIngress;
 use crate::packet::{Burst, Encap, Outgoing, SourceRule, Tunnels};
@@ -95,7 +97,8 @@ fn syn(port: u16) -> Vec<u8> {
 
 fn errors() -> impl Strategy<Value = SendError> {
     prop_oneof![
-        Just(SendError::Full),
+        Just(SendError::Full(Errno(libc::ENOBUFS))),
+        Just(SendError::Full(Errno(libc::EAGAIN))),
         Just(SendError::TooBig),
         Just(SendError::Unreachable(Errno(libc::ENETDOWN))),
         Just(SendError::Refused(Errno(libc::EPERM))),
@@ -117,6 +120,7 @@ proptest! {
         let egress = Faulty { inner: MemoryEgress::default(), fault: Fault::Nothing };
         let mut pipeline = Pipeline::new(MemoryIngress::default(), egress, director(), 1500);
         let (mut sent, mut dropped) = (0_u64, BTreeMap::<&str, u64>::new());
+        let (mut errors, mut sizes) = (BTreeMap::<&str, u64>::new(), Vec::new());
         let mut port = 1024_u16;
         for (count, fault) in bursts {
             let mut arrived = Vec::new();
@@ -128,11 +132,15 @@ proptest! {
                         sent += 1;
                         arrived.push(packet.clone());
                     }
-                    Err(error) => *dropped.entry(drop_reason(error).name()).or_default() += 1,
+                    Err(error) => {
+                        *dropped.entry(drop_reason(error).name()).or_default() += 1;
+                        *errors.entry(send_errno(error).name()).or_default() += 1;
+                    }
                 }
                 pipeline.ingress.packets.push_back(packet);
             }
             pipeline.egress.fault = fault;
+            sizes.push(count as u64);
             pipeline.turn(Timestamp::default()).unwrap();
             let left = pipeline.egress.inner.packets.drain(..);
             let inner: Vec<_> = left.map(|(_, outer)| outer[20..].to_vec()).collect();
@@ -142,7 +150,21 @@ proptest! {
         for reason in [DropReason::SendFailed, DropReason::TooBig] {
             let expected = dropped.get(reason.name()).copied().unwrap_or_default();
             prop_assert_eq!(counters.dropped(reason), expected);
+            let vip = pipeline.director().snapshot().vips()[0].seat;
+            prop_assert_eq!(counters.vip_dropped(vip, reason), expected);
         }
+        for errno in SendErrno::ALL {
+            let expected = errors.get(errno.name()).copied().unwrap_or_default();
+            prop_assert_eq!(counters.send_errors(errno), expected, "{}", errno.name());
+        }
+        let within = |bound| sizes.iter().filter(|&&size| size <= bound).count() as u64;
+        let mut bursts = 0;
+        for (bound, of_size) in BURST_SIZES.into_iter().zip(counters.bursts().of_size) {
+            bursts += of_size;
+            prop_assert_eq!(bursts, within(bound), "of at most {}", bound);
+        }
+        prop_assert_eq!(counters.bursts().packets, sizes.iter().sum::<u64>());
+        prop_assert_eq!(counters.flows(), sizes.iter().sum::<u64>());
         let backends = pipeline.director().snapshot().backends();
         let counted: u64 = backends.map(|(index, _)| counters.traffic(index).packets).sum();
         prop_assert_eq!(counted, sent);

@@ -14,8 +14,8 @@ use log::{debug, warn};
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
-use super::published::Current;
 use super::ways::{self, Obstacles, Policy, Ways};
+use crate::control::published::Current;
 use crate::director::Snapshot;
 use crate::doctor::gather;
 use crate::io::egress::Hops;

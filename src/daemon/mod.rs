@@ -4,21 +4,16 @@
 //! [`Config`]), privileges, the host's state, TUN, sockets, routes, threads. Stop order is the
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
-mod drains;
 #[cfg(test)]
 mod faults;
-mod forwarding;
 mod hops;
+mod host_watch;
 mod mail;
-mod neighbours;
 mod path_mtu;
-mod paths;
 pub mod pipeline;
-mod preflight;
-mod published;
-mod reload;
+mod pulse;
+mod reloading;
 mod reread;
-mod routes;
 mod signals;
 mod tee;
 mod threads;
@@ -29,38 +24,41 @@ mod worker;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use log::{error, info, warn};
+use log::{info, warn};
 
-use crate::config::{Config, ConfigError, DirectorConfig};
-use crate::director::{BackendIndex, Director, Roster, Seat, VipSpec};
+use crate::api::ApiServer;
+use crate::config::{Config, ConfigError};
+use crate::control::events::{EventKind, EventLog, Happening};
+pub use crate::control::host::HostSetup;
+use crate::control::host::{Host as _, ThisHost};
+use crate::control::overlay::Author;
+use crate::control::published::Current;
+use crate::control::view::Identity;
+use crate::control::{Ask, Beginning, Busy, Control, DryRun, Handle, Reload, Reply, Request};
+use crate::director::{BackendIndex, Director, Roster, Seat};
+use crate::health::{Health, NotTaken};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
-use crate::io::netlink::Netlink;
-use crate::io::sys::{pin_to_cpu, release_freed_memory, usable_cpus};
-use crate::io::tun::{Offloads, Queue, TunDevice};
-use crate::io::undo::{self, Step, Undo, UndoError};
-use crate::text::count;
-use drains::Drains;
+use crate::io::service_manager;
+use crate::io::sys::{release_freed_memory, usable_cpus};
+use crate::io::tun::Queue;
+use crate::io::undo;
 use hops::{CurrentHops, HopWatch};
-use neighbours::Neighbours;
 use path_mtu::PathLearner;
-pub use paths::Paths;
 use pipeline::Pipeline;
-pub use preflight::HostSetup;
-use published::{Current, Published, Publisher};
-pub use reread::Reload;
-use reread::Rereading;
-use routes::{Guards, Routes, Wanted};
-use tee::{Capture, Tee};
-pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError};
+use reloading::Reloading;
+pub use reread::ReadAgain;
+use reread::{Asker, Rereading};
+pub use tee::{CaptureOptions, CaptureTo, Destination, Filter, FilterError, SMALLEST_CAPTURE};
+use tee::{Captures, Client, Tee};
 pub use totals::{BackendTotals, Totals, VipTotals};
 use ways::Policy;
 use worker::{Pace, Remote, Worker};
@@ -72,6 +70,8 @@ pub struct RunOptions {
     pub setup: HostSetup,
     /// What is captured.
     pub capture: Option<CaptureOptions>,
+    /// The file of the configuration; `None` where it came as flags.
+    pub file: Option<PathBuf>,
 }
 
 /// Why a director stopped.
@@ -93,7 +93,7 @@ impl fmt::Display for StopReason {
 }
 
 /// Forwards packets until a signal comes or the TUN is gone. SIGHUP reads the configuration again
-/// by `reload`, where it came from a file; `report` is called with the totals so far at each SIGUSR1.
+/// by `again`, where it came from a file; `report` is called with the totals so far at each SIGUSR1.
 ///
 /// # Errors
 /// What is missing (privileges, TUN, routes), naming the object and the fix. Nothing is left
@@ -101,42 +101,76 @@ impl fmt::Display for StopReason {
 pub fn run(
     config: Config,
     options: RunOptions,
-    reload: Option<Reload>,
+    again: Option<ReadAgain>,
     report: impl Fn(&Totals),
 ) -> Result<(Totals, StopReason)> {
     let (events, happened) = mpsc::sync_channel(EVENTS);
     signals::hear(events.clone()).context("cannot watch for signals")?;
     let mut daemon = Daemon::start(config, options, &events)?;
-    let mut rereading = reload.map(|read| Rereading::new(read, events));
-    info!("{}", daemon.summary());
+    let mut rereading = again.map(|read| Rereading::new(read, events));
+    let summary = daemon.control.summary();
+    info!("{summary}");
+    service_manager::tell_ready(&summary);
     release_freed_memory();
     loop {
-        match (daemon.wait(&happened)?, &mut rereading) {
-            (Event::Stop(reason), _) => {
+        let reading = rereading.as_ref().is_some_and(Rereading::is_reading);
+        match daemon.wait(&happened, reading)? {
+            Event::Stop(reason) => {
                 info!("stopping: {reason}");
+                service_manager::tell_stopping(&reason.to_string());
                 return Ok((daemon.stop(), reason));
             }
-            (Event::HangUp, None) => error!("{NO_FILE}"),
-            (Event::HangUp, Some(rereading)) => rereading.begin(),
-            (Event::Reread(read), rereading) => {
-                daemon.reload(*read);
-                release_freed_memory();
-                if let Some(rereading) = rereading {
+            Event::HangUp => {
+                daemon.reloading.begin();
+                reread(&mut rereading, Asker::default());
+            }
+            Event::Ask(Ask::Reload { options, by, reply }) => {
+                if options.dry_run == DryRun::No {
+                    daemon.reloading.begin();
+                }
+                let asker = Asker {
+                    options,
+                    by: Some(by),
+                    reply: Some(reply),
+                };
+                reread(&mut rereading, asker);
+            }
+            Event::Ask(Ask::Control(request)) => daemon.control.ask(request),
+            Event::Ask(Ask::Capture { what, by, reply }) => {
+                let client = daemon.client(by, reply);
+                let config = daemon.control.effective();
+                daemon.captures.ask_begin(what, config, client);
+            }
+            Event::Ask(Ask::StopCapture { by, reply }) => {
+                daemon.captures.ask_end(daemon.client(by, reply));
+            }
+            Event::Reread(read, asker) => {
+                daemon.reload(*read, asker.unwrap_or_default());
+                if let Some(rereading) = &mut rereading {
                     rereading.ended();
                 }
             }
-            (Event::Totals, _) => report(&daemon.totals()),
-            (Event::TooLongFor(backend), _) => daemon.learner.ask_kernel(backend),
+            Event::Totals => report(&daemon.totals()),
+            Event::TooLongFor(backend) => daemon.learner.ask_kernel(backend),
+            Event::Adopted => daemon.control.go_on(),
+            Event::HostChanged => daemon.control.converge(),
         }
     }
 }
 
-/// The answer to SIGHUP where there is nothing to read again. A terminal that closes sends it, too; that
-/// ends a director no more than it would under nohup(1).
-const NO_FILE: &str = "reload refused: the configuration came as flags, so there is no file to read again; \
+/// Reads the configuration again, or says that there is nothing to read. A terminal that closes sends SIGHUP,
+/// too; that ends a director no more than it would under nohup(1).
+fn reread(rereading: &mut Option<Rereading>, asker: Asker) {
+    match rereading {
+        Some(rereading) => rereading.begin(asker),
+        None => asker.refuse(NO_FILE),
+    }
+}
+
+const NO_FILE: &str = "the configuration came as flags, so there is no file to read again; \
      SIGTERM stops the director";
 
-/// Events that may wait; what does not fit is reported again by the next packet.
+/// Events that may wait; what does not fit is reported again by the next packet, or looked for in time.
 const EVENTS: usize = 64;
 
 /// What other threads tell the main one.
@@ -145,34 +179,30 @@ enum Event {
     Stop(StopReason),
     /// SIGHUP.
     HangUp,
-    /// The configuration was read again.
-    Reread(Box<Result<Config, ConfigError>>),
+    /// The configuration was read again, for this one.
+    Reread(Box<Result<Config, ConfigError>>, Option<Asker>),
     /// SIGUSR1.
     Totals,
     /// The kernel refused a packet for this backend as too long.
     TooLongFor(BackendIndex),
+    /// A worker forwards by another snapshot.
+    Adopted,
+    /// The kernel tells that links, addresses, routes or settings changed.
+    HostChanged,
+    /// A client asks.
+    Ask(Ask),
 }
-
-/// How often draining backends are looked at.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A director at work.
 #[derive(Debug)]
 struct Daemon {
-    undo: Undo,
-    /// What it runs by.
-    config: Config,
-    paths: Paths,
-    setup: HostSetup,
-    roster: Roster,
-    publisher: Publisher,
-    routes: Routes,
-    neighbours: Neighbours,
-    drains: Drains,
+    control: Control<ThisHost>,
     learner: PathLearner,
-    hop_watch: Option<HopWatch>,
     workers: Vec<WorkerThread>,
-    capture: Option<Capture>,
+    captures: Captures,
+    handle: Handle,
+    reloading: Reloading,
+    api: Option<ApiServer>,
 }
 
 #[derive(Debug)]
@@ -188,181 +218,177 @@ impl Daemon {
         capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
         capability::require_tun()?;
         undo::recover();
-        let mut netlink = Netlink::open()?;
         config.check_cpus(&usable_cpus().context("cannot read the CPU affinity")?)?;
-        preflight::refuse_local_vips(&config, &mut netlink)?;
-        neighbours::refuse_unusable_device(&config, &mut netlink)?;
-        let paths = Paths::resolve(&config, &mut netlink)?;
-        let mut roster = Roster::building_by(threads::build_rings);
-        let snapshot = Arc::new(paths.snapshot(&config, &mut roster)?);
-        let wanted = Wanted::new(&config, &paths)?;
-        let tun = &config.director.tun;
-        let capture = options
-            .capture
-            .map(|options| Capture::start(options, tun))
-            .transpose()?;
-
-        let mut undo = Undo::new()?;
-        let mut guards = Guards::default();
-        guards.add(&wanted, &mut undo);
-        preflight::prepare_host(&config, options.setup, &paths, &mut undo)?;
-        let device = TunDevice::open(
-            tun,
-            config.director.workers,
-            Offloads::IfNew,
-            wanted.mtu,
-            &mut undo,
-        )?;
-        netlink.set_queue_length(device.index, config.director.queue_length)?;
-        let mut drains = Drains::default();
-        drains.follow(&snapshot);
-        let publisher = Publisher::new(Published {
-            snapshot,
-            longest: wanted.mtu as usize,
-        });
-        let pace = Pace {
-            busy_poll: config.director.busy_poll,
-            queue_length: config.director.queue_length as usize,
-        };
-        let shared = Shared {
-            current: Arc::clone(publisher.current()),
-            hops: CurrentHops::default(),
-            epoch: Instant::now(),
-            events: events.clone(),
-            pass_by: Arc::default(),
-        };
-        let mut workers = device
-            .queues
-            .into_iter()
-            .zip(seats(&config))
-            .map(|(queue, seat)| {
-                let tee = capture.as_ref().map(Capture::tee).unwrap_or_default();
-                ready_worker(queue, &seat, &shared, tee, &mut roster, pace)
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut host = ThisHost::new(options.setup)?;
+        let roster = Roster::building_by(threads::build_rings);
+        let mut beginning = Beginning::new(config, &mut host, roster)?;
+        let config = Arc::clone(beginning.config());
+        let captures = Captures::default();
+        if let Some(capture) = options.capture {
+            captures.begin(capture, &config.director.tun)?;
+        }
+        host.prepare(&config, beginning.paths(), &beginning.wanted)?;
+        let queues = host.open_tun(&config, &beginning.wanted)?;
+        let shared = Shared::new(beginning.current(), events);
+        let mut workers = ready_workers(queues, &config, &shared, &captures, &mut beginning)?;
         introduce(&mut workers);
-        let hop_watch = Policy::of(config.director.egress)
-            .map(|policy| {
-                hops::watch(
-                    Arc::clone(&shared.current),
-                    Arc::clone(&shared.hops),
-                    policy,
-                )
-            })
-            .transpose()?;
+        let hop_watch = watch_hops(&config, &shared)?;
         let learner = PathLearner::new(&shared);
         learner
             .clone()
             .listen()
             .context("cannot listen for path MTU errors")?;
-        let mut routes = Routes::new(device.name, device.index, wanted.mtu, guards);
-        routes.follow(&wanted, &mut undo)?;
-        let workers = workers
-            .into_iter()
-            .enumerate()
-            .map(|(worker, ready)| {
-                let cpu = config.director.cpus.numbers().get(worker).copied();
-                ready.start(events.clone(), cpu)
-            })
-            .collect::<Result<_>>()?;
-        let mut daemon = Self {
-            undo,
-            neighbours: Neighbours::default(),
-            paths,
-            setup: options.setup,
-            roster,
-            publisher,
-            routes,
-            drains,
-            learner,
-            hop_watch,
-            workers,
-            capture,
-            config,
+        host.lead(&beginning.wanted)?;
+        host.measure_by(health(&config, &shared));
+        let links = workers.iter().map(|ready| ready.remote.link()).collect();
+        let workers = start_workers(workers, &config, events)?;
+        let log = Arc::new(EventLog::default());
+        let wakers: Vec<_> = workers.iter().map(|worker| worker.remote.waker()).collect();
+        let wake = move || wake_all(&wakers, hop_watch.as_ref());
+        let control = beginning.control(host, Arc::clone(&log), wake);
+        let identity = Identity {
+            started: SystemTime::now(),
+            file: options.file,
+            tun: config.director.tun.clone(),
+            workers: links,
         };
-        // Last: a machine that asks for a VIP from now on is served.
-        let Self {
-            neighbours,
-            config,
-            undo,
-            ..
-        } = &mut daemon;
-        if let Err(error) = neighbours.follow(config, options.setup, undo) {
+        let handle = handle(identity, log, &control, events);
+        let mut daemon = Self {
+            control,
+            learner,
+            workers,
+            captures,
+            handle,
+            reloading: Reloading::default(),
+            api: None,
+        };
+        if let Err(error) = daemon.open_up(&config, events) {
             daemon.stop();
             return Err(error);
         }
         Ok(daemon)
     }
 
-    /// The next event; meanwhile draining backends are looked after.
-    fn wait(&mut self, happened: &Receiver<Event>) -> Result<Event> {
+    /// Last: a machine that asks for a VIP from now on is served.
+    fn open_up(&mut self, config: &Config, events: &SyncSender<Event>) -> Result<()> {
+        self.control.host().answer(config)?;
+        host_watch::watch(events.clone())?;
+        pulse::start(self.handle.identity.workers.clone()).context("cannot start the pulse")?;
+        self.control.converge();
+        self.api = ApiServer::start(self.handle.clone(), &config.director)?;
+        let text = self.control.summary();
+        self.handle
+            .events
+            .tell(Happening::new(EventKind::Started, text));
+        Ok(())
+    }
+
+    /// The next event; meanwhile control goes on with what is under way. `reading`: the configuration is being read.
+    fn wait(&mut self, happened: &Receiver<Event>, reading: bool) -> Result<Event> {
         const DEAF: &str = "event channel closed unexpectedly";
-        while self.drains.is_waiting() {
-            match happened.recv_timeout(DRAIN_INTERVAL) {
+        loop {
+            self.control.go_on();
+            if !reading && self.control.is_settled() {
+                self.reloading.settle(|| self.control.status());
+            }
+            let Some(patience) = self.control.patience() else {
+                return happened.recv().context(DEAF);
+            };
+            match happened.recv_timeout(patience) {
                 Ok(event) => return Ok(event),
-                Err(RecvTimeoutError::Timeout) => {
-                    let current = self.publisher.current().load();
-                    self.drains.report(&current.snapshot, &self.roster);
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!(DEAF),
             }
         }
-        happened.recv().context(DEAF)
     }
 
-    /// Undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
+    fn reload(&mut self, read: Result<Config, ConfigError>, asker: Asker) {
+        self.control.reload(Reload {
+            read,
+            options: asker.options,
+            by: asker.by,
+            reply: asker.reply,
+        });
+        release_freed_memory();
+    }
+
+    /// Takes no more requests, undoes routes and settings, ends the workers, undoes the rest, and sums up what they did.
     fn stop(mut self) -> Totals {
-        self.neighbours.stop();
-        warn_of_failures(self.undo.undo_traffic());
+        if let Some(api) = self.api.take() {
+            api.stop();
+        }
+        self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {
                 warn!("cannot wake a worker: {error}");
             }
         }
-        let workers = mem::take(&mut self.workers);
+        let workers = std::mem::take(&mut self.workers);
         workers.into_iter().for_each(WorkerThread::join);
-        if let Some(capture) = self.capture.take() {
-            capture.stop();
-        }
-        warn_of_failures(self.undo.undo_all());
+        self.captures.end();
+        self.control.host().undo_all();
         self.totals()
+    }
+
+    fn client<T>(&self, by: Author, reply: Reply<Result<T, String>>) -> Client<T> {
+        let events = Arc::clone(&self.handle.events);
+        Client { by, events, reply }
     }
 
     /// What was forwarded and dropped so far.
     fn totals(&self) -> Totals {
+        let view = self.control.view().load();
         Totals {
             path_errors_refused: self.learner.refused(),
-            ..Totals::new(&self.publisher.current().load().snapshot, &self.roster)
+            ..Totals::new(&view.snapshot, &view.counters)
         }
     }
+}
 
-    /// Says that packets flow; scripts wait for the word "forwarding".
-    fn summary(&self) -> String {
-        let DirectorConfig { tun, workers, .. } = &self.config.director;
-        let backends: usize = self.config.vips.iter().map(|vip| vip.backends.len()).sum();
-        let vips = match self.config.vips.as_slice() {
-            many if many.len() > NAMED => count(many.len(), "VIP"),
-            few => names(few),
-        };
-        let backends = count(backends, "backend");
-        let workers = count(workers.get(), "worker");
-        let mtu = self.routes.device_mtu();
-        format!("{tun}: forwarding {vips} to {backends}, {workers}, MTU {mtu}")
+/// The workers, and the thread of next hops, look at what is published.
+fn wake_all(workers: &[Arc<mio::Waker>], hops: Option<&HopWatch>) {
+    if let Some(hops) = hops {
+        hops.wake();
+    }
+    for worker in workers {
+        if let Err(error) = worker.wake() {
+            warn!("cannot wake a worker: {error}");
+        }
     }
 }
 
-fn warn_of_failures(failures: Vec<(Step, UndoError)>) {
-    for (step, error) in failures {
-        warn!("cannot undo {step}: {error}; by hand: {}", step.by_hand());
-    }
+fn handle(
+    identity: Identity,
+    log: Arc<EventLog>,
+    control: &Control<ThisHost>,
+    events: &SyncSender<Event>,
+) -> Handle {
+    let events = events.clone();
+    let ask = move |ask| events.try_send(Event::Ask(ask)).map_err(|_| Busy);
+    Handle::new(Arc::new(identity), log, Arc::clone(control.view()), ask)
 }
 
-/// More VIPs than this are counted in the log, not named.
-const NAMED: usize = 8;
+/// Measures backends of what the workers forward by, and tells the main loop.
+fn health(config: &Config, shared: &Shared) -> Health {
+    let current = Arc::clone(&shared.current);
+    let events = shared.events.clone();
+    let report = move |reports| {
+        let ask = Event::Ask(Ask::Control(Request::Health(reports)));
+        events.try_send(ask).map_err(|_| NotTaken)
+    };
+    let snapshots = move || Arc::clone(&current.load().snapshot);
+    Health::new(&config.director.tun, Box::new(snapshots), Box::new(report))
+}
 
-fn names(vips: &[VipSpec]) -> String {
-    let names: Vec<_> = vips.iter().map(|vip| vip.name.as_str()).collect();
-    names.join(", ")
+fn watch_hops(config: &Config, shared: &Shared) -> Result<Option<HopWatch>> {
+    let watch = |policy| {
+        hops::watch(
+            Arc::clone(&shared.current),
+            Arc::clone(&shared.hops),
+            policy,
+        )
+    };
+    Policy::of(config.director.egress).map(watch).transpose()
 }
 
 /// What all threads of the data path share.
@@ -375,6 +401,18 @@ struct Shared {
     events: SyncSender<Event>,
     /// Until when, in nanoseconds of a timestamp, the kernel's learnt path MTUs are passed by.
     pass_by: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn new(current: &Current, events: &SyncSender<Event>) -> Self {
+        Self {
+            current: Arc::clone(current),
+            hops: CurrentHops::default(),
+            epoch: Instant::now(),
+            events: events.clone(),
+            pass_by: Arc::default(),
+        }
+    }
 }
 
 /// One seat per worker.
@@ -393,13 +431,40 @@ fn random_seed() -> [u64; 4] {
     std::array::from_fn(|word| state.hash_one(word))
 }
 
-/// The smallest MTU of an IPv6 link (RFC 8200 §5).
-const SMALLEST_IPV6_MTU: u32 = 1280;
-
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
     worker: Worker<Queue, GueEgress>,
     remote: Remote,
+}
+
+fn ready_workers(
+    queues: Vec<Queue>,
+    config: &Config,
+    shared: &Shared,
+    captures: &Captures,
+    beginning: &mut Beginning,
+) -> Result<Vec<ReadyWorker>> {
+    let pace = Pace {
+        busy_poll: config.director.busy_poll,
+        queue_length: config.director.queue_length as usize,
+    };
+    let ready = queues.into_iter().zip(seats(config)).map(|(queue, seat)| {
+        let tee = captures.tee();
+        ready_worker(queue, &seat, shared, tee, &mut beginning.roster, pace)
+    });
+    ready.collect()
+}
+
+fn start_workers(
+    workers: Vec<ReadyWorker>,
+    config: &Config,
+    events: &SyncSender<Event>,
+) -> Result<Vec<WorkerThread>> {
+    let started = workers.into_iter().enumerate().map(|(worker, ready)| {
+        let cpu = config.director.cpus.numbers().get(worker).copied();
+        ready.start(events.clone(), cpu)
+    });
+    started.collect()
 }
 
 fn ready_worker(
@@ -436,7 +501,7 @@ impl ReadyWorker {
     fn start(self, events: SyncSender<Event>, cpu: Option<u16>) -> Result<WorkerThread> {
         let worker = self.worker;
         let body = move || {
-            if let Err(error) = pin(cpu).and_then(|()| worker.run()) {
+            if let Err(error) = threads::pin(cpu).and_then(|()| worker.run()) {
                 // Nobody listens only while the daemon is stopping anyway.
                 events.send(Event::Stop(StopReason::Failed(error))).ok();
             }
@@ -450,18 +515,6 @@ impl ReadyWorker {
             thread,
         })
     }
-}
-
-fn pin(cpu: Option<u16>) -> io::Result<()> {
-    let Some(cpu) = cpu else {
-        return Ok(());
-    };
-    pin_to_cpu(cpu).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot pin a worker to CPU {cpu}: {error}"),
-        )
-    })
 }
 
 impl WorkerThread {

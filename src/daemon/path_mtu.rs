@@ -19,14 +19,14 @@ use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::paths::MtuLimits;
-use super::published::Current;
-use super::{SMALLEST_IPV6_MTU, Shared};
+use super::Shared;
+use crate::control::published::Current;
 use crate::director::{BackendIndex, Disbelief, PathMtus, Snapshot, Timestamp};
 use crate::io::icmp::{LONGEST, PathMtuListener};
 use crate::io::netlink::Netlink;
 use crate::io::sys::{BATCH, ReceiveBatch};
 use crate::packet::{PathMtuError, Version};
+use crate::site::{MtuLimits, SMALLEST_IPV6_MTU};
 
 /// A pause after each full batch of messages: 6400 a second are read at most. What a flood leaves no room for in the socket's queue
 /// is lost; a packet that is still too long causes the next one.
@@ -155,7 +155,7 @@ impl PathLearner {
             return;
         }
         let limits =
-            Netlink::open().and_then(|mut netlink| super::paths::limits_to(address, &mut netlink));
+            Netlink::open().and_then(|mut netlink| crate::site::limits_to(address, &mut netlink));
         match limits {
             Ok(Some(limits)) => self.heed(&current.snapshot, address, limits),
             Ok(None) => debug!("backend {address}: no route any more"),

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::director::{
-    BackendIndex, Director, DropReason, Forward, ReplyRange, Snapshot, Timestamp, Verdict,
+    BackendIndex, Director, DropReason, Forward, ReplyRange, SendErrno, Snapshot, Timestamp,
+    Verdict,
 };
 use crate::io::egress::{Egress, MemoryEgress, SendError, Sent};
 use crate::io::ingress::{Ingress, LONGEST_PACKET, MemoryIngress, Reading};
@@ -260,18 +261,21 @@ impl<I: Ingress, E: Egress> Pipeline<I, E> {
     }
 
     fn count(&self) {
-        let counters = self.director.counters();
+        let director = &self.director;
+        director.counters().count_burst(self.read);
         for (packet, sent) in self.outgoing.iter().zip(&self.results) {
+            let backend = BackendIndex::of_tunnel(packet.tunnel);
             match sent {
-                Ok(()) => {
-                    let backend = BackendIndex::of_tunnel(packet.tunnel);
-                    counters.count_sent(backend, packet.length());
+                Ok(()) => director.counters().count_sent(backend, packet.length()),
+                Err(error) => {
+                    director.counters().count_send_error(send_errno(*error));
+                    director.count_unsent(backend, drop_reason(*error));
                 }
-                Err(error) => counters.count_drop(drop_reason(*error)),
             }
         }
-        for (_, error) in &self.unanswered {
-            counters.count_drop(drop_reason(*error));
+        for (frame, error) in &self.unanswered {
+            director.counters().count_send_error(send_errno(*error));
+            director.count_unanswered(self.burst.packet(*frame), drop_reason(*error));
         }
     }
 }
@@ -319,9 +323,25 @@ impl MemoryPipeline {
 pub const fn drop_reason(error: SendError) -> DropReason {
     match error {
         SendError::TooBig => DropReason::TooBig,
-        SendError::Full
+        SendError::Full(_)
         | SendError::Unreachable(_)
         | SendError::Refused(_)
         | SendError::Other(_) => DropReason::SendFailed,
+    }
+}
+
+/// The counter of what the kernel said of a packet that it did not take.
+pub(super) const fn send_errno(error: SendError) -> SendErrno {
+    match error.errno() {
+        libc::ENOBUFS => SendErrno::NoBuffers,
+        libc::EAGAIN => SendErrno::Again,
+        libc::EMSGSIZE => SendErrno::MessageSize,
+        libc::ENETUNREACH => SendErrno::NetworkUnreachable,
+        libc::EHOSTUNREACH => SendErrno::HostUnreachable,
+        libc::EPERM => SendErrno::NotPermitted,
+        libc::EINVAL => SendErrno::Invalid,
+        libc::ENETDOWN => SendErrno::NetworkDown,
+        libc::ENODEV => SendErrno::NoDevice,
+        _ => SendErrno::Other,
     }
 }

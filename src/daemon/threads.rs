@@ -1,9 +1,11 @@
-//! Rings are built on all cores: with thousands of VIPs that have backends of their own, they are
-//! nearly all the time of a start or a reload.
+//! What runs on which CPU. Rings are built on all of them: with thousands of VIPs that have backends of their own,
+//! they are nearly all the time of a start or a reload.
 
+use std::io;
 use std::thread;
 
 use crate::director::{Ring, RingTask};
+use crate::io::sys::pin_to_cpu;
 
 /// A thread is worth it from this many rings on, at up to a millisecond each.
 const FEWEST_PER_THREAD: usize = 8;
@@ -25,12 +27,25 @@ pub(super) fn build_rings(tasks: &[RingTask<'_>]) -> Vec<Option<Ring>> {
     })
 }
 
+/// Has this thread run on that CPU alone, where one is given.
+pub(super) fn pin(cpu: Option<u16>) -> io::Result<()> {
+    let Some(cpu) = cpu else {
+        return Ok(());
+    };
+    pin_to_cpu(cpu).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot pin a worker to CPU {cpu}: {error}"),
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Config, Flags};
-    use crate::daemon::Paths;
     use crate::director::Roster;
+    use crate::site::{Paths, taken_for_healthy};
 
     /// Each VIP still has the ring of its own backends.
     #[test]
@@ -50,7 +65,9 @@ mod tests {
         }
         let snapshot = |mut roster: Roster| {
             let paths = Paths::without_routes(&config);
-            let snapshot = paths.snapshot(&config, &mut roster).unwrap();
+            let snapshot = paths
+                .snapshot(&config, &mut roster, taken_for_healthy)
+                .unwrap();
             assert_eq!(roster.rings(), 99);
             snapshot
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::director::{DropReason, Roster, Snapshot, Traffic};
+use crate::director::{CounterReader, DropReason, Snapshot, Traffic};
 
 /// Packets and bytes per backend, drops per reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +38,9 @@ pub struct BackendTotals {
 }
 
 impl Totals {
-    /// Sums up what the roster's workers counted, for the VIPs and backends of `snapshot`.
+    /// Sums up what the workers counted, for the VIPs and backends of `snapshot`.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, roster: &Roster) -> Self {
-        let workers = roster.workers();
+    pub fn new(snapshot: &Snapshot, counters: &CounterReader) -> Self {
         let mut vips: Vec<_> = snapshot
             .vips()
             .iter()
@@ -52,26 +51,20 @@ impl Totals {
             .collect();
         let mut here = Traffic::default();
         for (index, backend) in snapshot.backends() {
-            let traffic = roster.traffic(index);
+            let traffic = counters.traffic(index);
             here = here + traffic;
             vips[backend.vip.position()].backends.push(BackendTotals {
                 address: backend.address.to_string(),
                 traffic,
             });
         }
-        let dropped = |reason| {
-            workers
-                .iter()
-                .map(|counters| counters.dropped(reason))
-                .sum()
-        };
         Self {
             vips,
-            left: roster.all_traffic() - here,
+            left: counters.all_traffic() - here,
             path_errors_refused: 0, // of the daemon's, not of a worker
-            replied: workers.iter().map(|counters| counters.replied()).sum(),
+            replied: counters.replied(),
             drops: DropReason::ALL
-                .map(|reason| (reason, dropped(reason)))
+                .map(|reason| (reason, counters.dropped(reason)))
                 .into(),
         }
     }

@@ -18,6 +18,7 @@ use super::mail::Mail;
 use super::pipeline::{Pipeline, Turn};
 use super::tee::Tee;
 use super::{Event, Shared};
+use crate::control::{FlowMailbox, Heartbeat, WorkerLink};
 use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp, Verdict};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
@@ -35,6 +36,9 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Flows that may expire before the TUN is looked at again: some 100 µs of work.
 const EXPIRE_PER_PAUSE: usize = 512;
+
+/// Under load a request for flows waits for so many bursts at most.
+const BURSTS_PER_REQUEST: u32 = 16;
 
 /// How a worker reads its queue.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +62,10 @@ pub(super) struct Worker<I, E> {
     mail: Option<Mail>,
     stop: Arc<AtomicBool>,
     pace: Pace,
+    heartbeat: Arc<Heartbeat>,
+    flows: Arc<FlowMailbox>,
+    /// Bursts that a request for flows has waited for.
+    delayed: u32,
     /// When a burst with packets was read last.
     busy_at: Timestamp,
     /// Packets of the first burst after the queue was empty: one where they come alone, so that each leaves
@@ -72,24 +80,24 @@ pub(super) struct Worker<I, E> {
 #[derive(Debug)]
 pub(super) struct Remote {
     stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
+    link: WorkerLink,
 }
 
 impl Remote {
-    /// The worker looks at what is published, also when no packet comes.
-    pub(super) fn wake(&self) -> io::Result<()> {
-        self.waker.wake()
-    }
-
     /// The worker returns after the burst it is at.
     pub(super) fn stop(&self) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.waker.wake()
+        self.link.waker.wake()
     }
 
     /// For those that have something for the worker.
     pub(super) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
+        Arc::clone(&self.link.waker)
+    }
+
+    /// For those that watch the worker.
+    pub(super) fn link(&self) -> WorkerLink {
+        self.link.clone()
     }
 }
 
@@ -106,9 +114,17 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         poll.registry()
             .register(&mut source, TUN, Interest::READABLE)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let heartbeat = Arc::new(Heartbeat::new(shared.epoch));
+        let link = WorkerLink {
+            counters: Arc::clone(pipeline.director().counters()),
+            heartbeat: Arc::clone(&heartbeat),
+            waker: Arc::new(Waker::new(poll.registry(), WAKE)?),
+            flows: Arc::default(),
+        };
+        let flows = Arc::clone(&link.flows);
         let remote = Remote {
             stop: Arc::clone(&stop),
-            waker: Arc::new(Waker::new(poll.registry(), WAKE)?),
+            link,
         };
         let worker = Self {
             poll,
@@ -119,6 +135,9 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             mail: None,
             stop,
             pace,
+            heartbeat,
+            flows,
+            delayed: 0,
             busy_at: Timestamp::START,
             first: 1,
             limit: KernelPathMtu::Route,
@@ -164,9 +183,13 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             self.pipeline
                 .limit(if run == 0 { self.first } else { BURST });
             let now = self.now();
+            self.heartbeat.beat(now);
             self.adopt();
             self.limit_egress(now);
             let reading = self.turn(now)?;
+            if self.flows.is_waiting() {
+                self.show_flows(reading, now);
+            }
             let read = self.pipeline.last().len();
             run += read;
             if read > 0 {
@@ -185,6 +208,15 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             if now.since(self.busy_at) >= self.pace.busy_poll {
                 return Ok(self.expire(now));
             }
+        }
+    }
+
+    /// Answers a request for flows when no packet waits, or enough bursts have gone before it.
+    fn show_flows(&mut self, reading: Reading, now: Timestamp) {
+        self.delayed += 1;
+        if reading != Reading::More || self.delayed >= BURSTS_PER_REQUEST {
+            self.delayed = 0;
+            self.flows.serve(self.pipeline.director(), now);
         }
     }
 
@@ -209,6 +241,8 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         if is_new {
             self.pipeline
                 .adopt(Arc::clone(&published.snapshot), published.longest);
+            // A full channel is no loss: control looks for itself after a while.
+            self.shared.events.try_send(Event::Adopted).ok();
         }
         if is_new || !Arc::ptr_eq(&hops, &self.hops) {
             let tunnels = Arc::clone(self.pipeline.director().snapshot());
@@ -310,3 +344,6 @@ fn trace_losses(turn: &Turn<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

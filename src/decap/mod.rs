@@ -42,7 +42,7 @@ use crate::{
     io::{
         capability::{self, Capability, PrivilegeError},
         netlink::{Netlink, NetlinkError},
-        signals,
+        service_manager, signals,
         sysctl::SysctlError,
         tun::{Offloads, TunDevice, TunError},
         undo::{self, Undo, UndoError},
@@ -225,17 +225,23 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
         alarm: alarm.clone(),
         doubled: &doubled,
     };
-    log::info!(
+    let status = format!(
         "{}: decapsulating for {}",
         Plain(settings.tun()),
         list(settings.vips())
     );
+    log::info!("{status}");
     let result = thread::scope(|scope| {
         let _ended_first = stop; // before the device is closed, which is no loss then
         start_watch(scope, watch, subjects)?;
         let _workers = workers::start(scope, movers, (&tally, &doubled), &alarm)?;
+        service_manager::tell_ready(&status);
         engine.run(&doubled, report)
     });
+    let reason = result
+        .as_ref()
+        .map_or_else(ToString::to_string, |()| "signal".to_owned());
+    service_manager::tell_stopping(&reason);
     let totals = engine.totals();
     if result.is_err() {
         log::info!("{totals}");

@@ -230,6 +230,7 @@ mod tests {
                 queued: 0,
                 queue_limit: 0,
                 inode: 7,
+                user: 0,
             };
             let found = takes(&socket, &settings(vip, directors));
             assert_eq!(found, expected, "{description}");

@@ -28,7 +28,8 @@ impl Director {
             }
             Err(reason) => {
                 let lost = self.fragments.decide(id, Err(reason), now);
-                self.counters.count_drops(reason, lost);
+                self.counters
+                    .count_drops(self.seat_for(packet, reason), reason, lost);
                 Err(reason)
             }
         }

@@ -7,7 +7,7 @@ use std::mem;
 
 use super::{
     Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, ReplyRange, Target,
-    Timestamp, Verdict,
+    Timestamp, Verdict, VipSeat,
 };
 use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
 
@@ -52,7 +52,7 @@ impl Director {
     pub fn burst(&mut self, burst: &mut Burst, now: Timestamp) {
         self.verdicts.clear();
         self.answers.clear();
-        self.expire(now, EXPIRE_PER_PACKET * burst.len());
+        self.expire_due(now, EXPIRE_PER_PACKET * burst.len());
         self.look_ahead(burst);
         let glances = mem::take(&mut self.ahead);
         for (frame, glance) in glances.iter().enumerate().take(burst.len()) {
@@ -66,6 +66,7 @@ impl Director {
         self.ahead = glances;
         self.release_strays(burst, now);
         self.release(burst, now);
+        self.tell_kept();
     }
 
     /// What becomes of each packet of the burst that was decided last, by frame.
@@ -98,7 +99,11 @@ impl Director {
                 None => self.forward(glance.meta, target),
                 Some(room) => self.refuse(bytes, glance.meta.segmentation, room, now),
             },
-            Err(reason) => self.drop_packets(reason, glance.meta.packets()),
+            Err(reason) => {
+                let vip = self.snapshot.find_vip(&glance.sought.flow.key());
+                let seat = vip.map(|vip| vip.seat);
+                self.drop_packets(seat, reason, glance.meta.packets());
+            }
         }
     }
 
@@ -115,15 +120,15 @@ impl Director {
             Ok(packet) => {
                 let packet = packet.segmented(segmentation);
                 let outcome = self.too_big((&packet, bytes), room, now);
-                self.conclude(packet.meta(), outcome);
+                self.conclude(&packet, outcome);
             }
-            Err(_) => self.drop_packets(DropReason::Malformed, 1),
+            Err(_) => self.drop_packets(None, DropReason::Malformed, 1),
         }
     }
 
     fn read(&mut self, bytes: &[u8], segmentation: Option<Segmentation>, now: Timestamp) {
         let Ok(packet) = Packet::parse(bytes) else {
-            return self.drop_packets(DropReason::Malformed, 1);
+            return self.drop_packets(None, DropReason::Malformed, 1);
         };
         let packet = packet.segmented(segmentation);
         let bytes = &bytes[..usize::from(packet.meta().length)]; // without what a link padded
@@ -135,29 +140,33 @@ impl Director {
 
     pub(super) fn decide(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) {
         let outcome = self.outcome(packet, bytes, now);
-        self.conclude(packet.meta(), outcome);
+        self.conclude(packet, outcome);
     }
 
-    fn conclude(&mut self, meta: Meta, outcome: Result<Outcome, DropReason>) {
+    fn conclude(&mut self, packet: &Packet<'_>, outcome: Result<Outcome, DropReason>) {
         match outcome {
-            Ok(Outcome::Forward(target)) => self.forward(meta, target),
+            Ok(Outcome::Forward(target)) => self.forward(packet.meta(), target),
             Ok(Outcome::Reply { packets }) => {
                 self.counters.count_replies(packets);
                 let replies = self.answers.push(self.replies.packets());
                 self.verdicts.push(Verdict::Reply(replies));
             }
             Ok(Outcome::Hold) => self.verdicts.push(Verdict::Hold),
-            Err(reason) => self.drop_packets(reason, meta.packets()),
+            Err(reason) => {
+                let seat = self.seat_for(packet, reason);
+                self.drop_packets(seat, reason, packet.meta().packets());
+            }
         }
     }
 
     /// The packet leaves, if the outer length field can hold it.
     fn forward(&mut self, meta: Meta, target: Target) {
         let Some(lane) = self.snapshot.lane(target.backend) else {
-            return self.drop_packets(DropReason::NoBackend, meta.packets());
+            return self.drop_packets(None, DropReason::NoBackend, meta.packets());
         };
         if !lane.encap.holds(meta.longest()) {
-            return self.drop_packets(DropReason::TooBig, meta.packets());
+            let seat = self.seat_behind(target.backend);
+            return self.drop_packets(seat, DropReason::TooBig, meta.packets());
         }
         let identification = if meta.dont_fragment {
             0
@@ -174,8 +183,8 @@ impl Director {
         }));
     }
 
-    pub(super) fn drop_packets(&mut self, reason: DropReason, packets: u64) {
-        self.counters.count_drops(reason, packets);
+    pub(super) fn drop_packets(&mut self, vip: Option<VipSeat>, reason: DropReason, packets: u64) {
+        self.counters.count_drops(vip, reason, packets);
         self.verdicts.push(Verdict::Drop(reason));
     }
 
@@ -198,9 +207,9 @@ impl Director {
             match Packet::parse(bytes) {
                 Ok(packet) => {
                     let outcome = self.send((&packet, bytes), target, now);
-                    self.conclude(packet.meta(), outcome);
+                    self.conclude(&packet, outcome);
                 }
-                Err(_) => self.drop_packets(DropReason::Malformed, 1), // cut by a frame that is too small
+                Err(_) => self.drop_packets(None, DropReason::Malformed, 1), // cut by a frame that is too small
             }
             let frame = burst.len();
             burst.push(length);

@@ -6,7 +6,7 @@
 //!
 //! - An entry is one cache line ([`entry`](self::entry)), found through an index of linear hashing
 //!   ([`index`](self::index)): a known flow's packet reads its bucket's head and, mostly, one line.
-//! - Each class of entries ([`class`](self::class)) is a list in the order of filing
+//! - Each class of entries ([`flow_class`](super::flow_class)) is a list in the order of filing
 //!   ([`lists`](self::lists)). A packet writes only its own line; its entry is filed anew when its
 //!   class changes, or when it was filed more than 1/64 of its idle timeout ago. So "the oldest"
 //!   here is exact to 1/64 of the timeout; look-ups judge expiry by the last packet itself.
@@ -15,9 +15,9 @@
 //!   closed, and no flow that lasts.
 
 mod chunks;
-mod class;
 mod entry;
 mod index;
+mod listing;
 mod lists;
 mod slab;
 
@@ -26,17 +26,18 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
-pub use class::FlowEvent;
-pub(super) use class::Tick;
 pub(super) use entry::NONE;
 pub(super) use index::Sought;
+pub use listing::{FlowCursor, KnownFlow, NotACursor};
 
+use super::counters::Counters;
+pub(super) use super::flow_class::Tick;
+use super::flow_class::Timeouts;
+pub use super::flow_class::{FlowClass, FlowEvent};
 use super::indices::BackendIndex;
 use super::spec::FlowLimits;
 use super::time::Timestamp;
-use super::verdict::Counters;
 use crate::packet::{FlowKey, PackedFlow};
-use class::{Class, Timeouts};
 use entry::Entry;
 use index::Index;
 use lists::Lists;
@@ -71,12 +72,14 @@ impl FlowTable {
     #[must_use]
     pub fn new(limits: FlowLimits, seed: [u64; 4], counters: Arc<Counters>) -> Self {
         let [a, b, c, d] = seed;
+        let bound = effective(limits.bound);
+        counters.tell_flow_bound(bound);
         Self {
             index: Index::new(RandomState::with_seeds(a, b, c, d)),
             entries: Slab::new(),
             lists: Lists::new(),
             counters,
-            bound: effective(limits.bound),
+            bound,
             timeouts: Timeouts::new(&limits.timeouts),
             expired_at: None,
         }
@@ -86,6 +89,7 @@ impl FlowTable {
     /// is reached by the evictions of further [`insert`](Self::insert)s, a few each.
     pub fn set_limits(&mut self, limits: FlowLimits) {
         self.bound = effective(limits.bound);
+        self.counters.tell_flow_bound(self.bound);
         self.timeouts = Timeouts::new(&limits.timeouts);
         self.expired_at = None;
     }
@@ -171,7 +175,7 @@ impl FlowTable {
             return 0;
         }
         let mut expired = 0;
-        for class in Class::ALL {
+        for class in FlowClass::ALL {
             while let Some(at) = self.lists.oldest(class)
                 && self.is_over(at, now)
             {
@@ -269,8 +273,7 @@ impl FlowTable {
         let entry = &mut self.entries[at];
         entry.generation = generation;
         if entry.backend != backend {
-            self.counters.uncount_flow(entry.backend);
-            self.counters.count_flow(backend);
+            self.counters.move_flow(entry.backend, backend);
             entry.backend = backend;
         }
     }
@@ -284,7 +287,7 @@ impl FlowTable {
         now: Tick,
     ) {
         debug_assert!(self.find(sought).is_none(), "{sought:?} is in the table");
-        let class = Class::first(event);
+        let class = FlowClass::first(event);
         self.make_room(class);
         let entry = Entry::new(&sought.flow, class, (backend, generation), now);
         let at = self.entries.take(entry);
@@ -310,7 +313,7 @@ impl FlowTable {
     }
 
     /// Evicts until one more flow of the class fits both its part and the whole.
-    fn make_room(&mut self, class: Class) {
+    fn make_room(&mut self, class: FlowClass) {
         let part = (self.bound / FIRST_PART).max(1);
         for _ in 0..EVICT_PER_INSERT {
             let victim = if self.lists.len(class) >= part {
@@ -322,11 +325,12 @@ impl FlowTable {
                 None
             };
             let Some(at) = victim else { return };
+            self.counters.count_eviction(self.entries[at].class);
             self.remove_at(at);
         }
     }
 
-    fn file(&mut self, at: u32, class: Class, now: Tick) {
+    fn file(&mut self, at: u32, class: FlowClass, now: Tick) {
         self.lists.unlink(&mut self.entries, at);
         self.entries[at].class = class;
         self.lists.push(&mut self.entries, at, now);

@@ -135,6 +135,11 @@ impl FragmentTable {
         self.waiting_datagrams > 0
     }
 
+    /// How many fragments are kept.
+    pub(super) const fn held(&self) -> usize {
+        self.held.fragments()
+    }
+
     /// The first fragment of a datagram was decided: those that follow go the same way. Those that
     /// were kept are released where it goes to a backend; where it is dropped they are dropped too,
     /// and this is how many.
@@ -281,11 +286,10 @@ impl FragmentTable {
         Some((target, length))
     }
 
-    /// Gives up what waited too long and forgets old decisions; returns how many fragments were
-    /// given up. A datagram is given up whole: without one of its fragments the others are of no
-    /// use.
-    pub(super) fn expire(&mut self, now: Timestamp) -> u64 {
-        let mut given_up = 0;
+    /// Gives up what waited too long and forgets old decisions; `given_up` is told of each datagram its
+    /// destination and how many fragments were given up. A datagram is given up whole: without one of its
+    /// fragments the others are of no use.
+    pub(super) fn expire(&mut self, now: Timestamp, mut given_up: impl FnMut(IpAddr, u64)) {
         while let Some((id, since)) = self
             .waiting
             .pop_front_if(|(_, since)| now.since(*since) >= WAIT)
@@ -294,7 +298,7 @@ impl FragmentTable {
                 && let Some(datagram) = self.datagrams.remove(&id)
             {
                 self.waiting_datagrams -= 1;
-                given_up += self.forget_kept(&datagram.state);
+                given_up(id.destination, self.forget_kept(&datagram.state));
             }
         }
         while self
@@ -304,12 +308,15 @@ impl FragmentTable {
         {
             self.forget_oldest();
         }
-        given_up
     }
 
-    /// Gives up what goes to a backend that is gone; returns how many fragments that were kept were
-    /// lost with it. All tables are bounded, so this is a short pause.
-    pub(super) fn give_up(&mut self, is_gone: impl Fn(BackendIndex) -> bool) -> u64 {
+    /// Gives up what goes to a backend that is gone; `lost` is told how many fragments that were kept are
+    /// lost with which. All tables are bounded, so this is a short pause.
+    pub(super) fn give_up(
+        &mut self,
+        is_gone: impl Fn(BackendIndex) -> bool,
+        mut lost: impl FnMut(BackendIndex, u64),
+    ) {
         for datagram in self.datagrams.values_mut() {
             if let State::Decided(decision) = &mut datagram.state
                 && decision.is_ok_and(|target| is_gone(target.backend))
@@ -317,17 +324,15 @@ impl FragmentTable {
                 *decision = Err(DropReason::NoBackend);
             }
         }
-        let mut lost = 0;
         let held = &mut self.held;
         self.released.retain(|&(target, chain)| {
             let gone = is_gone(target.backend);
             if gone {
                 held.drop_all(chain);
-                lost += chain.length as u64;
+                lost(target.backend, chain.length as u64);
             }
             !gone
         });
-        lost
     }
 
     fn decision(&self, id: &DatagramId, now: Timestamp) -> Option<Decision> {

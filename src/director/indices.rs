@@ -10,6 +10,25 @@ pub struct VipIndex(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendIndex(u32);
 
+/// A number that a VIP keeps over all snapshots that it is in, wherever it is in the configuration: what is
+/// counted for it goes by this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VipSeat(u32);
+
+impl VipSeat {
+    /// The seat with this number. A first snapshot counts from 0, in the order of the configuration.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number as an array index.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
 impl VipIndex {
     /// The index of the VIP at a position.
     pub(super) fn at(position: usize) -> Self {

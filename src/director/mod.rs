@@ -12,18 +12,24 @@
 mod ahead;
 mod answers;
 mod burst;
+mod counters;
+mod drops;
 mod eligible;
 mod error_limit;
+mod expiry;
+mod flow_class;
 mod flow_table;
 mod fragments;
 mod identification;
 mod indices;
+mod listing;
 mod mss;
 mod new_flows;
 mod path_error;
 mod path_mtu;
 mod placement;
 mod rate_limit;
+mod reader;
 mod remainders;
 mod ring;
 mod rings;
@@ -43,11 +49,14 @@ mod verdict;
 use std::sync::Arc;
 
 pub use crate::packet::Protocol;
+pub use counters::{BURST_SIZES, Bursts, Counters, SendErrno, Traffic};
 pub use eligible::{Health, Takes};
-pub use flow_table::{FlowEvent, FlowTable};
-pub use indices::{BackendIndex, VipIndex};
+pub use flow_table::{FlowClass, FlowCursor, FlowEvent, FlowTable, KnownFlow, NotACursor};
+pub use indices::{BackendIndex, VipIndex, VipSeat};
+pub use listing::FlowFilter;
 pub use path_error::Disbelief;
 pub use path_mtu::PathMtus;
+pub use reader::CounterReader;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use rings::{BuildRings, RingId, RingTask};
 pub use roster::{Plan, Roster};
@@ -61,7 +70,7 @@ pub use spec::{
 pub use strays::{ANSWER_WAIT, Answer, Question};
 pub use tables::{BackendRow, Tables, Update, VipRow};
 pub use time::Timestamp;
-pub use verdict::{Counters, DropReason, Forward, ReplyRange, Target, Traffic, Verdict};
+pub use verdict::{DropReason, Forward, ReplyRange, Target, Verdict};
 
 use crate::packet::{
     BURST, FlowKey, Fragment, Icmp, Packet, Quoted, Replies, Transport, echo_reply,
@@ -131,7 +140,7 @@ impl Director {
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, seat: &Seat) -> Self {
         let counters = Arc::new(Counters::new(snapshot.index_bound()));
-        counters.adopt(snapshot.epoch(), snapshot.index_bound());
+        counters.adopt(&snapshot);
         let limits = snapshot.flow_limits().share(seat.workers);
         Self {
             flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
@@ -158,12 +167,8 @@ impl Director {
         self.flows
             .set_limits(snapshot.flow_limits().share(self.workers));
         self.new_flows.adopt(&self.snapshot, &snapshot);
-        let lost = self
-            .fragments
-            .give_up(|backend| snapshot.lane(backend).is_none());
-        self.counters.count_drops(DropReason::NoBackend, lost);
-        self.counters
-            .adopt(snapshot.epoch(), snapshot.index_bound());
+        self.give_up_fragments(&snapshot);
+        self.counters.adopt(&snapshot);
         self.snapshot = snapshot;
     }
 
@@ -183,42 +188,6 @@ impl Director {
     #[must_use]
     pub const fn flows(&self) -> &FlowTable {
         &self.flows
-    }
-
-    /// Whether fragments wait for their datagram's first one.
-    #[must_use]
-    pub fn is_holding(&self) -> bool {
-        self.fragments.is_holding()
-    }
-
-    /// Whether flows or packets are kept: [`expire`](Self::expire) should be called within a
-    /// second or so, also when no packet comes.
-    #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        self.is_holding() || self.is_asking() || !self.flows.is_empty()
-    }
-
-    /// Expires at most `budget` idle flows and all overdue fragments; returns the number of flows. Part of
-    /// every [`burst`](Self::burst).
-    pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
-        self.strays.expire(now);
-        let expired = self.flows.expire(now, budget);
-        let given_up = self.fragments.expire(now);
-        if given_up > 0 {
-            self.counters
-                .count_drops(DropReason::FragmentTimeout, given_up);
-        }
-        expired
-    }
-
-    /// Gives up everything that still waits, so that the counters account for every packet. Where other
-    /// workers were asked, [`stop_asking`](Self::stop_asking) and further bursts come before.
-    pub fn finish(&mut self) {
-        self.expire(Timestamp::END, 0);
-        let (errors, fragments) = self.strays.give_up();
-        self.counters.count_drops(DropReason::IcmpNoFlow, errors);
-        self.counters
-            .count_drops(DropReason::FragmentTimeout, fragments);
     }
 
     fn outcome(
@@ -258,7 +227,8 @@ impl Director {
                 };
                 let lost = self.fragments.decide(id, decision, now);
                 let reason = decision.err().unwrap_or(DropReason::Malformed);
-                self.counters.count_drops(reason, lost);
+                self.counters
+                    .count_drops(self.seat_for(packet, reason), reason, lost);
                 outcome
             }
             _ => match self.fragments.place(id, bytes, now)? {

@@ -7,12 +7,14 @@
 //! Permutations come from the backends' addresses and the hash key, and turns are taken in the
 //! order of addresses, so the ring depends on the set of backends alone.
 
+mod facts;
 mod permutation;
 mod turns;
 
 use std::net::IpAddr;
 
 use super::spec::{HashKey, RingSize};
+use facts::Facts;
 use permutation::{FreeSlots, Permutation};
 use turns::Turns;
 
@@ -32,6 +34,7 @@ pub struct RingMember {
 pub struct Ring {
     size: RingSize,
     slots: Slots,
+    facts: Facts,
 }
 
 /// As narrow as the indices allow: a small ring stays in the caches longer.
@@ -74,7 +77,17 @@ impl Ring {
                 Slots::Wide(fill(size, turns, permutations, &indices))
             }
         };
-        Some(Self { size, slots })
+        let facts = match &slots {
+            Slots::Narrow(indices) => Facts::of(indices, &members),
+            Slots::Wide(indices) => Facts::of(indices, &members),
+        };
+        Some(Self { size, slots, facts })
+    }
+
+    /// How many slots it has.
+    #[must_use]
+    pub const fn size(&self) -> RingSize {
+        self.size
     }
 
     /// The slot of a hash value: the hash modulo M.
@@ -99,11 +112,48 @@ impl Ring {
 
     /// How many slots the backend with this index holds.
     #[must_use]
-    pub fn share(&self, index: u16) -> usize {
+    pub fn share(&self, index: u16) -> u32 {
+        self.facts.share(index)
+    }
+
+    /// A hash over the addresses in the slots, in their order: rings that choose alike have the same, whatever
+    /// their indices are, and others hardly ever. How it is made: `ring/facts.rs`.
+    #[must_use]
+    pub const fn fingerprint(&self) -> u32 {
+        self.facts.fingerprint
+    }
+
+    /// How many slots each of the first `members` indices holds, in one pass.
+    #[must_use]
+    pub fn shares(&self, members: usize) -> Vec<u32> {
         match &self.slots {
-            Slots::Narrow(indices) => indices.iter().filter(|&&i| u16::from(i) == index).count(),
-            Slots::Wide(indices) => indices.iter().filter(|&&i| i == index).count(),
+            Slots::Narrow(indices) => {
+                // Four, since the next slot of one backend would wait for the count of the last.
+                let mut counts = [[0_u32; 256]; 4];
+                for (at, &index) in indices.iter().enumerate() {
+                    counts[at % 4][usize::from(index)] += 1;
+                }
+                let sum = |index: usize| counts.iter().map(|lane| lane[index]).sum();
+                (0..members)
+                    .map(|index| if index < 256 { sum(index) } else { 0 })
+                    .collect()
+            }
+            Slots::Wide(indices) => {
+                let mut counts = vec![0; members];
+                for &index in indices {
+                    if let Some(count) = counts.get_mut(usize::from(index)) {
+                        *count += 1;
+                    }
+                }
+                counts
+            }
         }
+    }
+
+    /// How many slots it has.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        self.size.slots()
     }
 
     /// The memory that its slots take: a byte each while every index is below 256, else two.
@@ -253,6 +303,15 @@ mod tests {
         assert!(ring.share(0).abs_diff(3 * ring.share(1)) <= 3);
     }
 
+    /// Different builds must agree on it, as on the slots. It comes from an independent computation in Python.
+    #[test]
+    fn pinned_fingerprint() {
+        let ring = Ring::build(size(251), &KEY, &members(&[1, 1, 2])).unwrap();
+        assert_eq!(ring.fingerprint(), FINGERPRINT, "{:#x}", ring.fingerprint());
+    }
+
+    const FINGERPRINT: u32 = 0x54a8_ac81;
+
     #[test]
     fn removal_moves_few_others() {
         let all = members(&[1; 100]);
@@ -303,6 +362,11 @@ mod tests {
         for (count, bytes) in [(1, 251), (256, 251), (257, 502)] {
             let ring = Ring::build(size(251), &KEY, &members(&vec![1; count])).unwrap();
             assert_eq!(ring.bytes(), bytes, "{count} members");
+            let shares: Vec<_> = (0..count)
+                .map(|n| ring.share(n.try_into().unwrap()))
+                .collect();
+            let counted = ring.shares(count).into_iter();
+            assert!(counted.eq(shares), "{count} members");
         }
     }
 
@@ -325,6 +389,36 @@ mod tests {
             turned.rotate_left(seed.index(all.len()));
             turned.swap(0, 1);
             prop_assert_eq!(Ring::build(size(509), &KEY, &all), Ring::build(size(509), &KEY, &turned));
+        }
+
+        #[test]
+        fn shares_are_of_the_slots(weights in prop::collection::vec(0u16..9, 1..300)) {
+            let weights = [&weights[..], &[1]].concat();
+            let ring = Ring::build(size(509), &KEY, &members(&weights)).unwrap();
+            for index in 0..u16::try_from(weights.len()).unwrap() {
+                let slots = held(&ring).filter(|&holder| holder == index).count();
+                prop_assert_eq!(ring.share(index) as usize, slots);
+            }
+            prop_assert_eq!(ring.share(u16::MAX), 0);
+        }
+
+        /// Equal where and only where every slot has the same address, however the backends are numbered.
+        #[test]
+        fn fingerprints_tell_what_is_chosen(
+            weights in prop::collection::vec(1u16..4, 1..6),
+            others in prop::collection::vec(1u16..4, 1..6),
+            shift in 0u16..400,
+        ) {
+            let build = |weights: &[u16], shift| {
+                let mut members = members(weights);
+                members.iter_mut().for_each(|member| member.index += shift);
+                Ring::build(size(251), &KEY, &members).unwrap()
+            };
+            let (one, renumbered) = (build(&weights, 0), build(&weights, shift));
+            prop_assert_eq!(one.fingerprint(), renumbered.fingerprint());
+            let other = build(&others, 0);
+            let alike = held(&one).eq(held(&other));
+            prop_assert_eq!(one.fingerprint() == other.fingerprint(), alike);
         }
 
         #[test]

@@ -113,8 +113,8 @@ impl Director {
         room: u16,
     ) -> Verdict {
         let Some(finer) = segmentation.within(room) else {
-            let packets = forward.meta.packets();
-            self.counters.count_drops(DropReason::TooBig, packets);
+            let (seat, packets) = (self.seat_behind(forward.backend), forward.meta.packets());
+            self.counters.count_drops(seat, DropReason::TooBig, packets);
             return Verdict::Drop(DropReason::TooBig);
         };
         burst.segment(frame, finer);
@@ -131,7 +131,7 @@ impl Director {
         burst.truncate(frame, forward.meta.length.into()); // without what a link padded
         let Some((first, fragmentation)) = Fragmentation::begin(burst.packet_mut(frame), room)
         else {
-            self.counters.count_drop(DropReason::TooBig);
+            self.count_unsent(forward.backend, DropReason::TooBig);
             return Verdict::Drop(DropReason::TooBig);
         };
         let target = Target {

@@ -4,23 +4,27 @@
 //! A backend, which is an address behind a service, keeps its index as long as it is configured, so
 //! flows and counters outlive a change of anything else. When it leaves, its index is given to
 //! another one only after every worker forwards by a snapshot without it and remembers no flow of
-//! it; until then the same backend gets it back.
+//! it; until then the same backend gets it back. A VIP, which is a service, has its seat in the same way,
+//! but for flows: nothing refers to it after a snapshot.
 
-use std::collections::HashMap;
+mod seats;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::counters::Counters;
 use super::eligible::{Health, takes};
-use super::indices::{BackendIndex, VipIndex};
+use super::indices::{BackendIndex, VipIndex, VipSeat};
 use super::path_mtu::PathMtus;
 use super::placement::Placement;
-use super::rings::{BuildRings, NumberedRing, Rings};
+use super::reader::CounterReader;
+use super::rings::{BuildRings, NumberedRing, RingId, Rings};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::snapshot::{Lane, Place, Snapshot, SnapshotError, Vip};
 use super::spec::{FlowLimits, HashKey, Mss, RingSize, VipSpec};
-use super::verdict::{Counters, Traffic};
 use crate::packet::{Encap, FamilyMismatch};
+use seats::{Seated, Seats};
 
 /// What a snapshot is built from.
 #[derive(Debug, Clone, Copy)]
@@ -38,32 +42,29 @@ pub struct Plan<'a> {
 /// Builds snapshots that follow one another.
 #[derive(Debug, Default)]
 pub struct Roster {
-    indices: HashMap<Identity, BackendIndex>,
-    /// By index.
-    holders: Vec<Holder>,
-    vacant: Vec<BackendIndex>,
+    backends: Seats<Identity>,
+    vips: Seats<Service>,
     rings: Rings,
+    /// By seat, since the VIP has it; none before its first snapshot.
+    histories: Vec<Option<RingHistory>>,
     path_mtus: Arc<PathMtus>,
-    workers: Vec<Arc<Counters>>,
+    counters: CounterReader,
     /// Of the last snapshot that was asked for.
     epoch: u64,
     /// The last snapshot that was built; the next one shares what did not change.
     last: Option<Snapshot>,
 }
 
+/// What became of a VIP's ring.
+#[derive(Debug, Clone, Copy)]
+struct RingHistory {
+    /// The one of the last snapshot.
+    ring: Option<RingId>,
+    changes: u64,
+}
+
 /// What stays the same of a backend, whatever else changes.
 type Identity = (Service, IpAddr);
-
-#[derive(Debug, Clone, Copy)]
-struct Holder {
-    identity: Identity,
-    /// The epoch of the last plan that it was in.
-    seen: u64,
-    /// The epoch of the first snapshot after that without it.
-    left: Option<u64>,
-    /// Counted for those who held the index before.
-    before: Traffic,
-}
 
 impl Roster {
     /// A roster whose rings are built this way.
@@ -77,7 +78,7 @@ impl Roster {
 
     /// From now on the counts of this worker tell whether an index is still in use.
     pub fn attach(&mut self, worker: Arc<Counters>) {
-        self.workers.push(worker);
+        self.counters.attach(worker);
     }
 
     /// Builds the snapshot that follows the last one. `health` tells what was measured of each
@@ -99,20 +100,25 @@ impl Roster {
             let service = Service::of(vip);
             let indices = vip.backends.iter().map(|backend| backend.address);
             let indices = indices.map(|address| self.seat((service, address)));
-            placements.push(Placement::new(vip, indices.collect(), takes(vip, &health))?);
+            let placement = Placement::new(vip, indices.collect(), takes(vip, &health))?;
+            placements.push((self.vip_seat(service), placement));
         }
-        self.note_leavers();
-        let sets = placements.iter().map(|placement| &placement.members);
+        self.backends.note_leavers(self.epoch);
+        self.vips.note_leavers(self.epoch);
+        let sets = placements.iter().map(|(_, placement)| &placement.members);
         self.rings = self.rings.next(&plan.hash_key, plan.ring_size, sets);
         let mut snapshot = self.successor(plan, services);
-        for (position, (vip, placement)) in plan.vips.iter().zip(placements).enumerate() {
-            let ring = self.rings.of(&placement.members);
-            let index = VipIndex::at(position);
-            place(&mut snapshot, index, vip, placement, ring, &mut tunnel)?;
+        for (position, (vip, (seat, placement))) in plan.vips.iter().zip(placements).enumerate() {
+            let at = (VipIndex::at(position), seat);
+            let ring = self.ring(seat, &placement);
+            place(&mut snapshot, at, vip, placement, ring, &mut tunnel)?;
         }
         snapshot.vips.truncate(plan.vips.len());
         self.vacate(&mut snapshot);
         index_addresses(&mut snapshot);
+        for vip in &snapshot.vips {
+            self.remember(vip);
+        }
         self.last = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -140,52 +146,45 @@ impl Roster {
             let Some(vip) = plan.vips.get(index.position()) else {
                 continue;
             };
-            let indices = snapshot.vip(index).backends.to_vec();
+            let known = snapshot.vip(index);
+            let (seat, indices) = (known.seat, known.backends.to_vec());
             let placement = Placement::new(vip, indices, takes(vip, &health))?;
             self.rings.add(&placement.members);
-            let ring = self.rings.of(&placement.members);
-            place(&mut snapshot, index, vip, placement, ring, &mut tunnel)?;
+            let ring = self.ring(seat, &placement);
+            place(
+                &mut snapshot,
+                (index, seat),
+                vip,
+                placement,
+                ring,
+                &mut tunnel,
+            )?;
+        }
+        for &index in changed {
+            if let Some(vip) = snapshot.vips.get(index.position()) {
+                self.remember(vip);
+            }
         }
         self.last = Some(snapshot.clone());
         Ok(snapshot)
     }
 
-    /// What all workers counted for the backend that holds `index`.
+    /// Reads what the workers count, by the indices of the last snapshot.
     #[must_use]
-    pub fn traffic(&self, index: BackendIndex) -> Traffic {
-        let holder = self.holders.get(index.position());
-        let before = holder.map(|holder| holder.before).unwrap_or_default();
-        self.counted(index) - before
-    }
-
-    /// What all workers counted for all backends, those that left among them.
-    #[must_use]
-    pub fn all_traffic(&self) -> Traffic {
-        let workers = self.workers.iter();
-        workers.map(|worker| worker.all_traffic()).sum()
-    }
-
-    /// The workers' counters.
-    #[must_use]
-    pub fn workers(&self) -> &[Arc<Counters>] {
-        &self.workers
+    pub const fn counters(&self) -> &CounterReader {
+        &self.counters
     }
 
     /// Whether every worker forwards by the snapshot of that epoch, or a later one.
     #[must_use]
     pub fn is_adopted(&self, epoch: u64) -> bool {
-        self.workers.iter().all(|worker| worker.adopted() >= epoch)
+        self.counters.is_adopted(epoch)
     }
 
     /// How many different rings the last snapshot has; VIPs with equal backends share one.
     #[must_use]
     pub fn rings(&self) -> usize {
         self.rings.len()
-    }
-
-    fn counted(&self, index: BackendIndex) -> Traffic {
-        let workers = self.workers.iter();
-        workers.map(|worker| worker.traffic(index)).sum()
     }
 
     /// The services of a plan; those of the last snapshot where they are the same.
@@ -214,6 +213,7 @@ impl Roster {
             flow_limits: plan.flows,
             services,
             vips: last.map(|last| last.vips.clone()).unwrap_or_default(),
+            vip_seats: self.vips.bound(),
             lanes: last.map(|last| last.lanes.clone()).unwrap_or_default(),
             places: last.map(|last| last.places.clone()).unwrap_or_default(),
             by_address: last
@@ -225,68 +225,69 @@ impl Roster {
         }
     }
 
-    /// Whoever is not in the plan of this epoch any more has left.
-    fn note_leavers(&mut self) {
-        for holder in &mut self.holders {
-            if holder.seen < self.epoch && holder.left.is_none() {
-                holder.left = Some(self.epoch);
-            }
-        }
-    }
-
     /// Takes the lanes of those who left out of a snapshot.
     fn vacate(&self, snapshot: &mut Snapshot) {
-        for (position, holder) in self.holders.iter().enumerate() {
-            if holder.left.is_some() {
-                snapshot.lanes.set(position, None);
-            }
+        for number in self.backends.left() {
+            snapshot.lanes.set(number as usize, None);
         }
     }
 
     /// Makes vacant what nothing refers to any more.
     fn reclaim(&mut self) {
-        let left = self.indices.values().filter(|index| {
-            let left = self.holders[index.position()].left;
+        let counters = &self.counters;
+        self.backends.reclaim(|number, left| {
             // In this order: a worker that has adopted enters no further flow.
-            left.is_some_and(|left| self.is_adopted(left)) && self.counted(**index).flows == 0
+            let index = BackendIndex::new(number);
+            counters.is_adopted(left) && counters.counted(index).flows == 0
         });
-        let mut left: Vec<_> = left.copied().collect();
-        left.sort_unstable(); // a map has no order, and runs should be alike
-        for index in &left {
-            self.indices
-                .remove(&self.holders[index.position()].identity);
-        }
-        self.vacant.extend(left);
+        self.vips.reclaim(|_, left| counters.is_adopted(left));
+    }
+
+    /// The ring of a VIP's backends, and how often the VIP's changed until it is that one.
+    fn ring(&self, seat: VipSeat, placement: &Placement) -> (Option<NumberedRing>, u64) {
+        let ring = self.rings.of(&placement.members);
+        let history = self.histories.get(seat.position()).copied().flatten();
+        let changes = history.map_or(0, |history| {
+            let is_another = history.ring != ring.as_ref().map(|ring| ring.id);
+            history.changes + u64::from(is_another)
+        });
+        (ring, changes)
+    }
+
+    /// A snapshot has this VIP.
+    fn remember(&mut self, vip: &Vip) {
+        self.histories[vip.seat.position()] = Some(RingHistory {
+            ring: vip.ring.as_ref().map(|ring| ring.id),
+            changes: vip.ring_changes,
+        });
     }
 
     /// The index of a backend of the snapshot of this epoch.
     fn seat(&mut self, identity: Identity) -> BackendIndex {
-        let known = self.indices.get(&identity).copied();
-        let index = known.unwrap_or_else(|| self.vacancy(identity));
-        let holder = &mut self.holders[index.position()];
-        (holder.seen, holder.left) = (self.epoch, None);
-        index
+        match self.backends.seat(identity, self.epoch) {
+            Seated::Known(number) => BackendIndex::new(number),
+            Seated::New(number) => {
+                let index = BackendIndex::new(number);
+                self.counters.begin(index);
+                self.path_mtus.reserve(self.backends.bound());
+                self.path_mtus.forget(index);
+                index
+            }
+        }
     }
 
-    fn vacancy(&mut self, identity: Identity) -> BackendIndex {
-        let index = self.vacant.pop().unwrap_or_else(|| {
-            let last = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
-            BackendIndex::new(last)
-        });
-        let holder = Holder {
-            identity,
-            seen: self.epoch,
-            left: None,
-            before: self.counted(index),
-        };
-        match self.holders.get_mut(index.position()) {
-            Some(vacant) => *vacant = holder,
-            None => self.holders.push(holder),
+    /// The seat of a VIP of the snapshot of this epoch.
+    fn vip_seat(&mut self, service: Service) -> VipSeat {
+        match self.vips.seat(service, self.epoch) {
+            Seated::Known(number) => VipSeat::new(number),
+            Seated::New(number) => {
+                let seat = VipSeat::new(number);
+                self.counters.begin_vip(seat);
+                self.histories.resize(self.vips.bound(), None);
+                self.histories[seat.position()] = None;
+                seat
+            }
         }
-        self.path_mtus.reserve(self.holders.len());
-        self.path_mtus.forget(index);
-        self.indices.insert(identity, index);
-        index
     }
 }
 
@@ -307,10 +308,10 @@ impl Snapshot {
 /// Brings a VIP and its backends into the snapshot; what is there already is kept.
 fn place(
     snapshot: &mut Snapshot,
-    index: VipIndex,
+    (index, seat): (VipIndex, VipSeat),
     spec: &VipSpec,
     placement: Placement,
-    ring: Option<NumberedRing>,
+    (ring, ring_changes): (Option<NumberedRing>, u64),
     tunnel: &mut impl FnMut(&VipSpec, IpAddr) -> Result<Encap, FamilyMismatch>,
 ) -> Result<(), SnapshotError> {
     for (backend, (at, takes)) in spec.backends.iter().zip(placement.seats()) {
@@ -334,6 +335,8 @@ fn place(
         echo: spec.echo,
         mss: spec.mss,
         index,
+        seat,
+        ring_changes,
         new_flows_per_second: spec.new_flows_per_second,
         hash: spec.hash,
         ring,

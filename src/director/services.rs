@@ -38,8 +38,8 @@ impl Service {
 pub(super) struct Services {
     list: Vec<Service>,
     vips: HashMap<PackedService, VipIndex, RandomState>,
-    /// The first VIP of each address.
-    addresses: HashMap<IpAddr, VipIndex, RandomState>,
+    /// The first VIP of each address, and whether it is the only one.
+    addresses: HashMap<IpAddr, (VipIndex, bool), RandomState>,
     generation: u16,
 }
 
@@ -82,7 +82,10 @@ impl Services {
             if vips.insert(PackedService::of(service), index).is_some() {
                 return Err(position);
             }
-            addresses.entry(service.address).or_insert(index);
+            addresses
+                .entry(service.address)
+                .and_modify(|(_, is_alone)| *is_alone = false)
+                .or_insert((index, true));
         }
         Ok(Self {
             list,
@@ -114,6 +117,12 @@ impl Services {
 
     /// The first VIP with this address, whatever its port and protocol.
     pub(super) fn at_address(&self, address: IpAddr) -> Option<VipIndex> {
-        self.addresses.get(&address).copied()
+        self.addresses.get(&address).map(|&(index, _)| index)
+    }
+
+    /// The VIP with this address, where no other one has it.
+    pub(super) fn alone_at(&self, address: IpAddr) -> Option<VipIndex> {
+        let &(index, is_alone) = self.addresses.get(&address)?;
+        is_alone.then_some(index)
     }
 }

@@ -12,10 +12,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::eligible::Takes;
-use super::indices::{BackendIndex, VipIndex};
+use super::indices::{BackendIndex, VipIndex, VipSeat};
 use super::path_mtu::PathMtus;
-use super::ring::{MAX_MEMBERS, Slot};
-use super::rings::NumberedRing;
+use super::ring::{MAX_MEMBERS, Ring, Slot};
+use super::rings::{NumberedRing, RingId};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::shared::Shared;
@@ -35,8 +35,12 @@ pub struct Vip {
     pub mss: Mss,
     /// Its position in [`Snapshot::vips`].
     pub index: VipIndex,
+    /// What is counted for it goes by this.
+    pub seat: VipSeat,
     /// Flows that may enter the flow table, for all workers together.
     pub new_flows_per_second: Option<NonZeroU32>,
+    /// How often its ring became another one since it was first configured; how it first was is no change.
+    pub ring_changes: u64,
     pub(super) hash: HashFields,
     /// `None` while no backend takes new flows. A slot holds a position in `members`.
     pub(super) ring: Option<NumberedRing>,
@@ -51,6 +55,63 @@ impl Vip {
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.service.address
+    }
+
+    /// All backends, in the order of the configuration.
+    #[must_use]
+    pub fn backends(&self) -> &[BackendIndex] {
+        &self.backends
+    }
+
+    /// How many slots its ring has; `None` while no backend takes new flows.
+    #[must_use]
+    pub fn slots(&self) -> Option<u32> {
+        Some(self.ring.as_ref()?.slots.size().slots())
+    }
+
+    /// A hash of what its ring chooses, equal on directors that choose alike for this VIP: the ring's
+    /// [`fingerprint`](super::Ring::fingerprint), and which fields of a packet are hashed where that matters.
+    /// `None` while no backend takes new flows.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u32> {
+        let ring = self.ring.as_ref()?.slots.fingerprint();
+        if self.members.len() < 2 {
+            return Some(ring);
+        }
+        Some(match self.hash {
+            HashFields::FiveTuple => ring,
+            HashFields::SourceAddress => ring ^ 1,
+            HashFields::DestinationPort => ring ^ 2,
+        })
+    }
+
+    /// How many slots of its ring a backend of this VIP has: its part of new flows.
+    #[must_use]
+    pub fn share(&self, backend: BackendIndex) -> u32 {
+        let mut shares = self.shares();
+        let found = shares.find(|&(member, _)| member == backend);
+        found.map_or(0, |(_, slots)| slots)
+    }
+
+    /// The backends that take new flows, in the order of addresses, and how many slots each has.
+    pub fn shares(&self) -> impl Iterator<Item = (BackendIndex, u32)> {
+        let ring = self.ring.as_ref();
+        let share = move |position| ring.map_or(0, |ring| ring.slots.share(position));
+        let members = (0..).zip(&self.members);
+        members.map(move |(position, &backend)| (backend, share(position)))
+    }
+
+    /// The ring and its number; `None` while no backend takes new flows. A slot holds a position in
+    /// [`members`](Self::members).
+    #[must_use]
+    pub fn ring(&self) -> Option<(RingId, &Ring)> {
+        self.ring.as_ref().map(|ring| (ring.id, &*ring.slots))
+    }
+
+    /// The backends that take new flows, in the order of addresses.
+    #[must_use]
+    pub fn members(&self) -> &[BackendIndex] {
+        &self.members
     }
 }
 
@@ -119,6 +180,8 @@ pub struct Snapshot {
     pub(super) flow_limits: FlowLimits,
     pub(super) services: Arc<Services>,
     pub(super) vips: Vec<Arc<Vip>>,
+    /// All seats of VIPs are below it.
+    pub(super) vip_seats: usize,
     /// By index; none where a backend is not configured any more.
     pub(super) lanes: Shared<Lane>,
     /// By index.
@@ -187,6 +250,21 @@ impl Snapshot {
         })
     }
 
+    /// The address of the backend that holds `index`, or that held it last.
+    #[must_use]
+    pub fn address_of(&self, index: BackendIndex) -> Option<IpAddr> {
+        Some(self.places.get(index.position())?.address)
+    }
+
+    /// The VIP of a flow that is with a backend: that of the backend, or the one that its packets are for.
+    #[must_use]
+    pub fn vip_of(&self, flow: &FlowKey, backend: BackendIndex) -> Option<&Vip> {
+        match self.lane(backend) {
+            Some(lane) => Some(self.vip(lane.vip)),
+            None => self.find_vip(flow),
+        }
+    }
+
     /// What a packet needs of the backend that holds `index`; `None` when it is not configured any more.
     #[must_use]
     pub fn lane(&self, index: BackendIndex) -> Option<&Lane> {
@@ -197,6 +275,11 @@ impl Snapshot {
     #[must_use]
     pub const fn index_bound(&self) -> usize {
         self.places.bound()
+    }
+
+    /// All seats of VIPs are below it.
+    pub(super) const fn vip_seats(&self) -> usize {
+        self.vip_seats
     }
 
     /// The generation of its [`Services`]: while it stays the same, a flow stays with its VIP.
@@ -256,6 +339,12 @@ impl Snapshot {
         self.services
             .at_address(address)
             .map(|index| self.vip(index))
+    }
+
+    /// The VIP with this address, where no other one has it.
+    pub(super) fn only_vip_at(&self, address: IpAddr) -> Option<&Vip> {
+        let index = self.services.alone_at(address)?;
+        Some(self.vip(index))
     }
 
     /// The VIP that a packet is addressed to: that of its flow, else the first one with its address.

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::packet::{EncapKind, Protocol};
+use crate::probe::Probing;
 
 /// One virtual IP service: what clients address, and who may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,11 @@ pub struct VipSpec {
     pub mss: Mss,
     /// What happens while no backend can take flows.
     pub all_down: AllDown,
+    /// The share of the backends' weights, in percent, below which all count as healthy: so much failing at once
+    /// is rather the probes' fault, and what is left could not bear the load.
+    pub min_healthy: u8,
+    /// How its backends are measured; `None`: not at all.
+    pub probing: Option<Probing>,
     /// How many flows a second may enter the flow table, for all workers together; packets of
     /// further ones go by the ring alone. `None`: no limit.
     pub new_flows_per_second: Option<NonZeroU32>,

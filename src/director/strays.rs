@@ -232,14 +232,17 @@ impl Strays {
         }
     }
 
-    /// Forgets what waits; returns how many packets that were: ICMP errors and fragments.
-    pub(super) fn give_up(&mut self) -> (u64, u64) {
-        let errors = self.parked.iter();
-        let errors = errors.filter(|parked| parked.stray.event.is_none()).count();
-        let fragments = self.parked.len() - errors;
-        self.parked.clear();
+    /// Forgets what waits; `lost` is told of each packet its flow, and as what it counts: an ICMP error or a
+    /// fragment.
+    pub(super) fn give_up(&mut self, mut lost: impl FnMut(&FlowKey, DropReason)) {
+        for parked in self.parked.drain(..) {
+            let reason = match parked.stray.event {
+                None => DropReason::IcmpNoFlow,
+                Some(_) => DropReason::FragmentTimeout,
+            };
+            lost(&parked.stray.flow, reason);
+        }
         (self.parked_bytes, self.settled) = (0, 0);
-        (errors as u64, fragments as u64)
     }
 }
 
@@ -308,7 +311,7 @@ impl Director {
             self.learn(&stray, backend, now);
             match Packet::parse(&room[..length]) {
                 Ok(packet) => self.decide(&packet, &room[..length], now),
-                Err(_) => self.drop_packets(DropReason::Malformed, 1), // cut by a frame that is too small
+                Err(_) => self.drop_packets(None, DropReason::Malformed, 1), // cut by a frame that is too small
             }
             self.strays.learnt = None;
             let frame = burst.len();

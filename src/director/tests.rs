@@ -31,6 +31,8 @@ pub(super) fn vip(
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends,
@@ -58,7 +60,7 @@ pub(super) fn tunnel(vip: &VipSpec, backend: IpAddr) -> Result<Encap, FamilyMism
     Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
 }
 
-fn director(vips: &[VipSpec]) -> Director {
+pub(super) fn director(vips: &[VipSpec]) -> Director {
     let seat = Seat {
         worker: 0,
         workers: 1,
@@ -73,7 +75,7 @@ fn web(states: &[BackendState]) -> Vec<VipSpec> {
 }
 
 /// TCP from 192.0.2.1 to the VIP; checksums are not looked at.
-fn tcp(source_port: u16, port: u16, flags: u8) -> Vec<u8> {
+pub(super) fn tcp(source_port: u16, port: u16, flags: u8) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1];
     packet.extend(VIP.octets());
     packet.extend(source_port.to_be_bytes());
@@ -82,13 +84,13 @@ fn tcp(source_port: u16, port: u16, flags: u8) -> Vec<u8> {
     packet
 }
 
-const SYN: u8 = 2;
+pub(super) const SYN: u8 = 2;
 const ACK: u8 = 0x10;
 const FIN: u8 = 1;
-const NOW: Timestamp = Timestamp::START;
+pub(super) const NOW: Timestamp = Timestamp::START;
 
 /// A burst of one packet.
-fn decide(director: &mut Director, packet: &[u8], now: Timestamp) -> Verdict {
+pub(super) fn decide(director: &mut Director, packet: &[u8], now: Timestamp) -> Verdict {
     burst(director, packet, now);
     director.verdicts()[0]
 }
@@ -207,7 +209,7 @@ fn draining_and_disabled_get_no_new_flows() {
 }
 
 /// A roster's snapshot of VIPs, and one that follows it.
-fn successors(first: &[VipSpec], second: &[VipSpec]) -> [Arc<Snapshot>; 2] {
+pub(super) fn successors(first: &[VipSpec], second: &[VipSpec]) -> [Arc<Snapshot>; 2] {
     let mut roster = Roster::default();
     [first, second].map(|vips| {
         let healthy = |_: &VipSpec, _| Health::Healthy;
@@ -219,7 +221,7 @@ fn successors(first: &[VipSpec], second: &[VipSpec]) -> [Arc<Snapshot>; 2] {
     })
 }
 
-fn director_of(snapshot: &Arc<Snapshot>) -> Director {
+pub(super) fn director_of(snapshot: &Arc<Snapshot>) -> Director {
     let seat = Seat {
         worker: 0,
         workers: 1,
@@ -502,7 +504,7 @@ fn whatever_is_too_big_for_its_path_is_answered() {
 }
 
 /// An error (host unreachable) about what the VIP sent from its port 80 to 192.0.2.1.
-fn unreachable(client_port: u16) -> Vec<u8> {
+pub(super) fn unreachable(client_port: u16) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 56, 0, 1, 0, 0, 64, 1, 0, 0, 198, 51, 100, 1];
     packet.extend(VIP.octets());
     packet.extend([3, 1, 0, 0, 0, 0, 0, 0]);

@@ -88,7 +88,7 @@ impl DepartureFilters {
             FilterVerdict::NotSeen(why) => Some(format!("packet filters cannot be read: {why}")),
             FilterVerdict::Drop(rule)
             | FilterVerdict::Rewritten(rule)
-            | FilterVerdict::Diverted(rule)
+            | FilterVerdict::Diverted(rule, _)
             | FilterVerdict::Unknown(rule) => {
                 Some(format!("{} {}: {}", rule.program, rule.place(), rule.rule))
             }

@@ -1,5 +1,7 @@
 //! What was seen of a machine, as plain values: the doctor's whole input, and the content of a bundle.
 
+mod layers;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -8,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::watch::Observation;
+pub use layers::{DeviceLayer, IpsecPolicy, Layers, Sees};
 
 /// The version of the facts' serialised form; a bundle of another one is refused.
 pub const SCHEMA: u32 = 1;
@@ -90,6 +93,9 @@ pub struct Facts {
     pub sockets: Observed<Vec<Socket>>,
     /// Packet filters.
     pub firewall: FirewallFacts,
+    /// What sees packets beside packet filters, and is not evaluated but named.
+    #[serde(default)]
+    pub layers: Layers,
     /// Kernel modules that decapsulate, by name (`ipip`, `sit`, `ip6_tunnel`, `fou`, `tunnel4`); without
     /// those of which it cannot be told whether the kernel has them.
     pub modules: BTreeMap<String, ModuleState>,
@@ -134,12 +140,23 @@ pub struct Link {
     pub arp: bool,
     /// Its driver kind: `ipip`, `tun`, `veth`; none for hardware and loopback.
     pub kind: Option<String>,
+    /// ARPHRD_* (linux/if_arp.h): 1 is Ethernet, 65534 none.
+    #[serde(default = "ethernet")]
+    pub hardware: u16,
+    /// Its group (`ip link set … group`); 0 is the default one.
+    #[serde(default)]
+    pub group: u32,
     /// Of an IP-in-IP tunnel device of the kernel.
     pub tunnel: Option<TunnelFacts>,
     /// Packets received, of all time.
     pub rx_packets: u64,
     /// Packets sent, of all time.
     pub tx_packets: u64,
+}
+
+/// Of devices in bundles that do not tell.
+const fn ethernet() -> u16 {
+    1
 }
 
 /// Which outer packets a tunnel device of the kernel takes.
@@ -267,6 +284,12 @@ pub struct Socket {
     pub queue_limit: u32,
     /// The program, where it could be found.
     pub program: Option<String>,
+    /// Its user.
+    #[serde(default)]
+    pub user: Option<u32>,
+    /// The group of the program.
+    #[serde(default)]
+    pub group: Option<u32>,
 }
 
 /// Packet filters as their own tools print them.
@@ -274,9 +297,18 @@ pub struct Socket {
 pub struct FirewallFacts {
     /// `nft --json list ruleset`; an empty text where the kernel has no nftables.
     pub nft: Observed<String>,
+    /// `nft list chains`, where that JSON has chains of devices: it does not tell of which (nft 1.0.6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nft_chains: Option<String>,
     /// The `iptables-save`s there are: `iptables-nft-save`, `iptables-legacy-save`, with `ip6tables-…`
     /// of each; by the program's name.
     pub iptables: BTreeMap<String, Observed<String>>,
+    /// `ipset save`, where rules of iptables ask for sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipsets: Option<String>,
+    /// The queues to programs (NFQUEUE) that some program reads; none: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<Vec<u16>>,
     /// Connections that conntrack knows now; none where it is not loaded.
     pub conntrack: Observed<Option<u64>>,
 }
@@ -375,6 +407,17 @@ pub struct DirectorFacts {
     pub backends: BTreeMap<IpAddr, BackendOnDirector>,
 }
 
+/// A client of a VIP: the one that was named, else one anywhere on the Internet.
+#[must_use]
+pub fn client_of(named: Option<IpAddr>, vip: IpAddr) -> IpAddr {
+    let named = named.filter(|client| client.is_ipv4() == vip.is_ipv4());
+    named.unwrap_or(if vip.is_ipv4() {
+        IpAddr::from([1, 1, 1, 1])
+    } else {
+        IpAddr::from([0x2606, 0x4700, 0, 0, 0, 0, 0, 0x1111])
+    })
+}
+
 /// A VIP, seen from a director.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VipOnDirector {
@@ -385,6 +428,12 @@ pub struct VipOnDirector {
     /// Where it is in a subnet of the director's Ethernet devices.
     #[serde(default)]
     pub on_link: Option<VipOnLink>,
+    /// Protocol (6, 17) and port of what is balanced there; no port: any.
+    #[serde(default)]
+    pub services: Vec<(u8, Option<u16>)>,
+    /// Name of the device by which its clients' packets come in: that of the way to them.
+    #[serde(default)]
+    pub clients_by: Option<String>,
 }
 
 /// A VIP in a subnet of the director, whose machines ask for it by ARP or neighbour discovery.

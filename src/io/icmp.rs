@@ -34,7 +34,7 @@ impl PathMtuListener {
             Version::V6 => (Domain::IPV6, Protocol::ICMPV6, 2),
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-        sys::receive_only(socket.as_fd(), version, icmp_type)?;
+        sys::receive_only(socket.as_fd(), version, &[icmp_type])?;
         sys::learn_no_path_mtu(socket.as_fd(), version)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, version })

@@ -1,6 +1,7 @@
 //! The outside world: TUN, egress, netlink, sysctls, captures, tracing, other
 //! programs. Knows packets, decides nothing about flows.
 
+pub mod accounts;
 pub mod capability;
 pub mod capture;
 pub mod command;
@@ -14,6 +15,7 @@ pub mod on_link;
 pub mod packet_socket;
 pub mod pcap;
 pub mod processes;
+pub mod service_manager;
 pub mod signals;
 pub mod sockets;
 pub mod sys;
@@ -21,6 +23,7 @@ pub mod sysctl;
 pub mod tracing;
 pub mod tun;
 pub mod undo;
+pub mod usage;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -51,7 +51,7 @@ const CLOSE: &str = "07";
 /// local and remote address, state, queues out and in, timers, retransmissions, user, probes, inode.
 fn from_line(line: &str, waiting: &[&str]) -> Option<BoundSocket> {
     let fields: Vec<_> = line.split_whitespace().collect();
-    let [_, local, remote, state, queues, _, _, _, _, inode, ..] = fields.as_slice() else {
+    let [_, local, remote, state, queues, _, _, user, _, inode, ..] = fields.as_slice() else {
         return None;
     };
     if !waiting.contains(state) {
@@ -69,6 +69,7 @@ fn from_line(line: &str, waiting: &[&str]) -> Option<BoundSocket> {
         queued: u32::from_str_radix(queued, 16).ok()?,
         queue_limit: 0,
         inode: inode.parse().ok()?,
+        user: user.parse().ok()?,
     })
 }
 

@@ -7,6 +7,8 @@ mod count;
 pub mod json;
 pub mod plain;
 pub mod shell;
+pub mod time;
+pub mod version;
 
 pub use count::count;
 pub use plain::Plain;

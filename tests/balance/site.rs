@@ -78,6 +78,8 @@ impl Site {
             echo: Echo::Reply,
             mss: Mss::Keep,
             all_down: AllDown::Forward,
+            min_healthy: 0,
+            probing: None,
             new_flows_per_second: None,
             encap: EncapKind::Ipip,
             backends: backends.collect(),

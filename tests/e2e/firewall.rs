@@ -333,6 +333,7 @@ fn compare(case: &serde_json::Value, line: &str, tally: &mut [usize; 3]) {
         nft: text("nft"),
         iptables: [("iptables-legacy-save".to_owned(), text("legacy"))].into(),
         conntrack: Observed::Seen(None),
+        ..FirewallFacts::default()
     };
     let firewall = Firewall::parse(&facts).expect("rules of the real tools");
     for (at, packet) in packets().iter().enumerate() {
@@ -348,7 +349,7 @@ fn compare(case: &serde_json::Value, line: &str, tally: &mut [usize; 3]) {
             FilterVerdict::Rewritten(_) => {
                 arrived.is_some_and(|source| source != packet.source.to_string())
             }
-            FilterVerdict::Diverted(_) | FilterVerdict::NotSeen(_) => false,
+            FilterVerdict::Diverted(..) | FilterVerdict::NotSeen(_) => false,
             FilterVerdict::Unknown(_) => true,
         };
         let rules = case["nft"].as_str().or(case["legacy"].as_str());

@@ -19,7 +19,7 @@ use crate::site::{BACKENDS, Site, VIP};
 use crate::streams::{PORT, Streams, assert_no_resets, echo_streams};
 
 /// So many SYNs are a flood; the director reads them in about two seconds.
-const SYNS: u64 = 100_000;
+pub(crate) const SYNS: u64 = 100_000;
 
 #[test]
 fn a_syn_flood_breaks_no_stream() {
@@ -67,7 +67,7 @@ fn config(key: &str, more: &str) -> String {
 }
 
 /// A host of its own beside the client.
-fn attacker(lab: &Lab, site: &Site) -> Node {
+pub(crate) fn attacker(lab: &Lab, site: &Site) -> Node {
     let attacker = lab.node("attacker");
     lab.cable((&attacker, "eth0"), (&site.router, "attacker"));
     attacker.sh("ip addr add 10.0.8.2/24 dev eth0; ip route add default via 10.0.8.1");
@@ -80,7 +80,7 @@ fn attacker(lab: &Lab, site: &Site) -> Node {
 }
 
 /// SYNs on their way, as many as one core makes.
-struct Flood {
+pub(crate) struct Flood {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
@@ -92,7 +92,7 @@ struct Shared {
 }
 
 impl Flood {
-    fn start(attacker: &Node) -> Self {
+    pub(crate) fn start(attacker: &Node) -> Self {
         let protocol = Protocol::from(255); // IPPROTO_RAW: the header is ours, and so its source
         let socket = attacker.within(|| Socket::new(Domain::IPV4, Type::RAW, Some(protocol)));
         let socket = socket.expect("a raw socket");
@@ -105,7 +105,7 @@ impl Flood {
     }
 
     /// Returns how many SYNs were sent.
-    fn stop(self) -> u64 {
+    pub(crate) fn stop(self) -> u64 {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the attacker's thread");
         self.shared.sent.load(Ordering::Relaxed)

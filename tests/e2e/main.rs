@@ -5,9 +5,12 @@
 //! Inside, a [`lab`] makes hosts and cables, a [`site`] is the usual topology with its services.
 //! Nothing sleeps to wait for something: conditions are polled with a deadline.
 
+mod api;
 mod balance;
 mod capture;
 mod checksums;
+mod client;
+mod converge;
 mod decap;
 mod doctor;
 mod doctor_fix;
@@ -21,19 +24,23 @@ mod forged;
 mod forwarding;
 mod fragmentation;
 mod fragments;
+mod health;
 mod hostile;
 mod icmp;
 mod lab;
 mod leftovers;
 mod logging;
+mod metrics;
 mod mtu;
 mod neighbour;
+mod operator;
 mod process;
 mod readme;
 mod refusals;
 mod reload;
 mod reloading;
 mod restart;
+mod service_manager;
 mod signals;
 mod site;
 mod slow_files;

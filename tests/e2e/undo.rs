@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use crate::enter::{in_lab, tunlb};
@@ -50,11 +50,15 @@ fn undo(host: &Node, arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 fn journals() -> Vec<PathBuf> {
-    let entries = fs::read_dir(format!("{RUNTIME}/tunlb"))
-        .into_iter()
-        .flatten();
-    entries
-        .map(|entry| entry.expect("an entry").path())
+    journals_in(Path::new(&format!("{RUNTIME}/tunlb")))
+}
+
+/// The folder has the API's socket, too.
+fn journals_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|kind| kind == "journal"))
         .collect()
 }
 
@@ -371,12 +375,7 @@ fn without_a_place_for_a_journal_it_is_said_once() {
         let mode =
             |path: &PathBuf| fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
-        let journal = fs::read_dir(&folder)
-            .expect("a folder")
-            .next()
-            .expect("a journal")
-            .expect("an entry")
-            .path();
+        let journal = journals_in(&folder).pop().expect("a journal");
         assert_eq!(mode(&journal), 0o600);
         succeeded(director.stop(Signal::Term));
         assert!(!journal.exists());

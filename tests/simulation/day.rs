@@ -342,7 +342,7 @@ impl Day {
     fn end(mut self) -> Tally {
         self.audit();
         assert!(self.flows.is_empty());
-        assert_eq!(self.operator.roster.all_traffic().flows, 0);
+        assert_eq!(self.operator.roster.counters().all_traffic().flows, 0);
         assert!(
             self.workers
                 .iter()

@@ -155,7 +155,7 @@ impl Operator {
         }
         let drained = self.view.snapshot.backends().find_map(|(index, backend)| {
             let identity = self.holder(index);
-            let flows = self.roster.traffic(index).flows;
+            let flows = self.roster.counters().traffic(index).flows;
             if backend.state != BackendState::Draining {
                 return None;
             }
@@ -175,7 +175,7 @@ impl Operator {
 
 /// Flows with an index in the tables of all workers, whoever holds it.
 fn flows(roster: &Roster, index: BackendIndex) -> u64 {
-    let workers = roster.workers().iter();
+    let workers = roster.counters().workers().iter();
     workers.map(|worker| worker.traffic(index).flows).sum()
 }
 

@@ -233,6 +233,8 @@ fn vip(name: &str, target: &Target) -> VipSpec {
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends: Vec::new(),

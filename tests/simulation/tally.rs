@@ -59,16 +59,17 @@ impl Books {
     pub(crate) fn assert_agree(&self, roster: &Roster, snapshot: &Snapshot) {
         let without_flows = |traffic| Traffic {
             flows: 0,
+            new_flows: 0,
             ..traffic
         };
         for (index, backend) in snapshot.backends() {
             let booked = self.backends.get(index.position()).copied();
-            let counted = without_flows(roster.traffic(index));
+            let counted = without_flows(roster.counters().traffic(index));
             assert_eq!(counted, booked.unwrap_or_default(), "{index:?} {backend:?}");
         }
-        assert_eq!(without_flows(roster.all_traffic()), self.total);
+        assert_eq!(without_flows(roster.counters().all_traffic()), self.total);
         for reason in DropReason::ALL {
-            let workers = roster.workers().iter();
+            let workers = roster.counters().workers().iter();
             let counted: u64 = workers.map(|worker| worker.dropped(reason)).sum();
             assert_eq!(counted, self.dropped[reason as usize], "{}", reason.name());
         }

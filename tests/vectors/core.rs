@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tunlb::config::Config;
-use tunlb::daemon::Paths;
 use tunlb::daemon::pipeline::MemoryPipeline;
 use tunlb::director::{Director, Roster, Seat, Timestamp, Verdict};
 use tunlb::packet::HEADROOM;
+use tunlb::site::{Paths, taken_for_healthy};
 
 use crate::table::Table;
 use crate::{Seen, check, tables};
@@ -21,7 +21,9 @@ pub(crate) fn director(table: &Table) -> MemoryPipeline {
         seed: [1, 2, 3, 4],
     };
     let paths = Paths::without_routes(&config);
-    let snapshot = paths.snapshot(&config, &mut Roster::default()).unwrap();
+    let snapshot = paths
+        .snapshot(&config, &mut Roster::default(), taken_for_healthy)
+        .unwrap();
     MemoryPipeline::in_memory(Director::new(Arc::new(snapshot), &seat))
 }
 

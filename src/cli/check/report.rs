@@ -7,8 +7,9 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
+use super::health::{HealthView, Value};
 use super::plan::Plan;
-use crate::config::{Config, OuterSource, Problem, Problems, busy_poll_text, duration_text};
+use crate::config::{Config, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text};
 use crate::director::{BackendSpec, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 use crate::text::json;
@@ -27,6 +28,8 @@ pub(super) struct Report<'a> {
     /// How many there are.
     problems_total: usize,
     warnings: &'a [String],
+    /// What this host shows to be impossible; `None` where it was not asked.
+    host: Option<&'a [String]>,
     config: Option<ConfigView<'a>>,
     plan: Option<&'a Plan>,
 }
@@ -37,6 +40,7 @@ impl<'a> Report<'a> {
         key: KeyDisplay,
         plan: &'a Plan,
         warnings: &'a [String],
+        host: Option<&'a [String]>,
     ) -> Self {
         Self {
             schema: SCHEMA,
@@ -44,6 +48,7 @@ impl<'a> Report<'a> {
             problems: &[],
             problems_total: 0,
             warnings,
+            host,
             config: Some(ConfigView::new(config, key)),
             plan: Some(plan),
         }
@@ -56,6 +61,7 @@ impl<'a> Report<'a> {
             problems: problems.first(),
             problems_total: problems.total(),
             warnings: &[],
+            host: None,
             config: None,
             plan: None,
         }
@@ -71,6 +77,7 @@ impl<'a> Report<'a> {
 #[derive(Debug, Serialize)]
 struct ConfigView<'a> {
     director: DirectorView<'a>,
+    metrics: MetricsView,
     vip: Vec<VipView<'a>>,
 }
 
@@ -84,11 +91,37 @@ struct DirectorView<'a> {
     datapath: &'static str,
     egress: String,
     neighbour: String,
+    api: String,
+    api_group: Option<GroupView<'a>>,
+    metrics: String,
     hash_key: String,
     ring_size: u32,
     flows: usize,
     timeouts: TimeoutsView,
     encap: EncapView,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum GroupView<'a> {
+    Name(&'a str),
+    Number(u32),
+}
+
+impl<'a> GroupView<'a> {
+    fn new(group: &'a Group) -> Self {
+        match group {
+            Group::Name(name) => Self::Name(name),
+            Group::Number(number) => Self::Number(*number),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct MetricsView {
+    /// None: up to a number of backends.
+    per_backend: Option<bool>,
+    compat: Vec<String>,
 }
 
 /// Durations as the file writes them.
@@ -134,10 +167,13 @@ struct VipView<'a> {
     echo: String,
     mss: String,
     all_down: String,
+    /// In percent, with the sign.
+    min_healthy: String,
     /// None: no limit.
     new_flows_per_second: Option<u32>,
     /// The effective one.
     encap: TunnelView,
+    health: HealthView,
     backend: Vec<BackendView>,
 }
 
@@ -169,6 +205,9 @@ impl<'a> ConfigView<'a> {
                 datapath: "tun",
                 egress: director.egress.to_string(),
                 neighbour: director.neighbour.to_string(),
+                api: director.api.to_string(),
+                api_group: director.api_group.as_ref().map(GroupView::new),
+                metrics: director.metrics.to_string(),
                 hash_key: key.word(director.hash_key),
                 ring_size: director.ring_size.slots(),
                 flows: director.flows.bound.get(),
@@ -178,6 +217,15 @@ impl<'a> ConfigView<'a> {
                     source: SourceView::new(&director.encap.source),
                     ttl: director.encap.ttl.get(),
                 },
+            },
+            metrics: MetricsView {
+                per_backend: config.metrics.per_backend,
+                compat: config
+                    .metrics
+                    .compat
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
             },
             vip: config.vips.iter().map(VipView::new).collect(),
         }
@@ -203,8 +251,10 @@ impl<'a> VipView<'a> {
             echo: vip.echo.to_string(),
             mss: vip.mss.to_string(),
             all_down: vip.all_down.to_string(),
+            min_healthy: format!("{}%", vip.min_healthy),
             new_flows_per_second: vip.new_flows_per_second.map(NonZeroU32::get),
             encap: TunnelView::new(vip.encap),
+            health: HealthView::new(vip.probing.as_ref()),
             backend: vip.backends.iter().map(backend).collect(),
         }
     }
@@ -285,6 +335,7 @@ pub(super) fn config_text(config: &Config, key: KeyDisplay) -> String {
     let view = ConfigView::new(config, key);
     let key_line = key.line(config.director.hash_key);
     let mut out = director_text(&view.director, &key_line);
+    out.push_str(&metrics_text(&view.metrics));
     for vip in &view.vip {
         out.push_str(&vip_text(vip, &view.director.encap.tunnel));
     }
@@ -301,6 +352,13 @@ fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
     out.string("datapath", director.datapath);
     out.string("egress", &director.egress);
     out.string("neighbour", &director.neighbour);
+    out.string("api", &director.api);
+    match director.api_group {
+        Some(GroupView::Name(name)) => out.string("api_group", name),
+        Some(GroupView::Number(number)) => out.number("api_group", number),
+        None => {}
+    }
+    out.string("metrics", &director.metrics);
     out.line(key_line);
     out.number("ring_size", director.ring_size);
     out.number("flows", director.flows);
@@ -320,6 +378,21 @@ fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
     out.0
 }
 
+/// Nothing where all is as by default.
+fn metrics_text(metrics: &MetricsView) -> String {
+    if metrics.per_backend.is_none() && metrics.compat.is_empty() {
+        return String::new();
+    }
+    let mut out = Text::section("\n[metrics]");
+    if let Some(per_backend) = metrics.per_backend {
+        out.number("per_backend", per_backend);
+    }
+    if !metrics.compat.is_empty() {
+        out.strings("compat", &metrics.compat);
+    }
+    out.0
+}
+
 /// Without `[vip.encap]` where it is that of the director, so that a change there has effect.
 fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     let mut out = Text::section("\n[[vip]]");
@@ -334,12 +407,20 @@ fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     out.string("echo", &vip.echo);
     out.string("mss", &vip.mss);
     out.string("all_down", &vip.all_down);
+    out.string("min_healthy", &vip.min_healthy);
     if let Some(limit) = vip.new_flows_per_second {
         out.number("new_flows_per_second", limit);
     }
     if vip.encap != *inherited {
         out.line("\n[vip.encap]");
         out.tunnel(&vip.encap);
+    }
+    out.line("\n[vip.health]");
+    for (key, value) in &vip.health.0 {
+        match value {
+            Value::Text(text) => out.string(key, text),
+            Value::Number(number) => out.number(key, number),
+        }
     }
     for backend in &vip.backend {
         out.line("\n[[vip.backend]]");
@@ -411,9 +492,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::DirectorConfig;
+    use crate::config::{ApiSocket, Compat, DirectorConfig, MetricsConfig};
     use crate::director::BackendState;
     use crate::director::{AllDown, Echo, HashFields, Mss, Protocol};
+    use crate::probe::Probing;
 
     /// Texts as VIPs may have for a name, quotes, backslashes and other scripts among them.
     fn name() -> impl Strategy<Value = String> {
@@ -438,6 +520,7 @@ mod tests {
             mss in prop::sample::select(vec![Mss::Keep, Mss::Clamp]),
             all_down in prop::sample::select(vec![AllDown::Forward, AllDown::Drop]),
             new_flows_per_second in any::<Option<NonZeroU32>>(),
+            (min_healthy, probing) in (0..=100_u8, prop::sample::select(probings())),
             gue in any::<Option<NonZeroU16>>(),
             backends in prop::collection::vec(backend(), 0..4),
         ) -> VipSpec {
@@ -451,6 +534,8 @@ mod tests {
                 echo,
                 mss: if protocol == Protocol::Tcp { mss } else { Mss::Keep },
                 all_down,
+                min_healthy,
+                probing,
                 new_flows_per_second,
                 encap: gue.map_or(EncapKind::Ipip, |port| EncapKind::Gue { port }),
                 backends: (1..).zip(all).map(|(number, (weight, state))| BackendSpec {
@@ -462,14 +547,48 @@ mod tests {
         }
     }
 
+    /// None, and one of every kind with values of its own.
+    fn probings() -> Vec<Option<Probing>> {
+        let sections = HEALTH.iter().map(|health| {
+            let text = format!(
+                "[[vip]]\naddress = \"192.0.2.1\"\nbackend = [{{ address = \"10.0.1.1\" }}]\n[vip.health]\n{health}\n"
+            );
+            Config::parse("f", &text).unwrap().vips[0].probing.clone()
+        });
+        sections.collect()
+    }
+
+    const HEALTH: &[&str] = &[
+        "kind = \"none\"",
+        "port = 80",
+        "port = 80\nclose = \"graceful\"\nrise = 1\nfall = 7\ninitial = \"unhealthy\"\non_unhealthy = \"keep\"",
+        "kind = \"http\"\nport = 80\npath = \"/h?a=%20\"\nhost = \"www.example.net\"\nstatus = \"200-204\"\nbody = \"up\\n\"",
+        "kind = \"tls\"\nport = 443\nhost = \"www.example.net\"",
+        "kind = \"udp\"\nport = 9\npayload = \"00ff\"\nexpect = \"0XX1\"",
+        "kind = \"dns\"\nport = 53\nquery = \"example.net\"\ntype = \"TXT\"\nprotocol = \"tcp\"",
+        "kind = \"ping\"\nsize = 1400\nsource = \"192.0.2.9\"",
+        "kind = \"external\"\nfall = 1",
+        "port = 80\ninterval = \"100ms\"\ninterval_edge = \"50ms\"\ninterval_down = \"5s\"\ntimeout = \"3s\"",
+    ];
+
     proptest! {
         #[test]
-        fn what_is_printed_is_read_as_the_same(vips in prop::collection::vec(vip(), 1..5), flows in 1024..9999_usize) {
+        fn what_is_printed_is_read_as_the_same(vips in prop::collection::vec(vip(), 1..5), flows in 1024..9999_usize, per_backend: Option<bool>, group: Option<u16>) {
             let mut config = Config {
                 director: DirectorConfig::default(),
                 vips,
+                metrics: MetricsConfig {
+                    per_backend,
+                    compat: group.map(|_| Compat::NodeIpvs).into_iter().collect(),
+                },
                 exposed: None,
             };
+            config.director.api_group = group.map(|group| match group % 2 {
+                0 => Group::Number(group.into()),
+                _ => Group::Name(format!("g{group}")),
+            });
+            config.director.api = ApiSocket::At("/run/a b/é.sock".into());
+            config.director.metrics.0 = group.map(|port| ([0; 16], port.max(1)).into());
             config.director.flows.bound = flows.try_into().unwrap();
             for (number, vip) in (1..).zip(&mut config.vips) {
                 // Each its own address and name.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::config::Config;
+use crate::daemon::Totals;
 use crate::daemon::pipeline::MemoryPipeline;
-use crate::daemon::{Paths, Totals};
 use crate::director::{Director, DropReason, Forward, Roster, Seat, Snapshot, Timestamp, Verdict};
 use crate::packet::Packet;
+use crate::site::{Paths, taken_for_healthy};
 
 /// Keys the tables' hashes. Decisions do not depend on it, and nobody floods a replay.
 const SEED: [u64; 4] = [0; 4];
@@ -41,7 +42,8 @@ impl Core {
     /// What validation of the configuration would have refused.
     pub(super) fn new(config: &Config) -> Result<Self> {
         let mut roster = Roster::default();
-        let snapshot = Paths::without_routes(config).snapshot(config, &mut roster)?;
+        let snapshot =
+            Paths::without_routes(config).snapshot(config, &mut roster, taken_for_healthy)?;
         let snapshot = Arc::new(snapshot);
         let seat = Seat {
             worker: 0,
@@ -85,7 +87,7 @@ impl Core {
 
     /// What went where, so far.
     pub(super) fn totals(&self) -> Totals {
-        Totals::new(&self.snapshot, &self.roster)
+        Totals::new(&self.snapshot, self.roster.counters())
     }
 
     fn answer(&self, verdict: Verdict, bytes: &[u8]) -> Answer<'_> {

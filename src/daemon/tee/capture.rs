@@ -14,9 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use log::{info, warn};
 
-use super::filter::Filter;
 use super::writer::{Record, Writer};
-use super::{CaptureOptions, Tee};
+use super::{CaptureOptions, Tap};
 use crate::io::capture::{self, CaptureError, CaptureFile};
 use crate::text::Plain;
 
@@ -47,14 +46,14 @@ impl fmt::Display for CaptureTo {
     }
 }
 
+/// How a capture ended: how much there is of it, or why its end is lost.
+pub(in crate::daemon) type Ended = Result<String, String>;
+
 /// A capture that runs.
 #[derive(Debug)]
-pub(in crate::daemon) struct Capture {
+pub(super) struct Capture {
     name: String,
-    filter: Arc<Filter>,
-    records: SyncSender<Record>,
-    missed: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Option<String>>,
     /// Disconnected when the thread ends.
     ended: Receiver<Infallible>,
     /// Whether a FIFO has no reader yet.
@@ -63,9 +62,9 @@ pub(in crate::daemon) struct Capture {
 }
 
 impl Capture {
-    /// Creates the file and starts the thread. `tun` is the device that packets come from. A FIFO may still
-    /// be without a reader when this returns.
-    pub(in crate::daemon) fn start(options: CaptureOptions, tun: &str) -> Result<Self> {
+    /// Creates the file and starts the thread. `tun` is the device that packets come from; workers hand them to
+    /// the tap. A FIFO may still be without a reader when this returns.
+    pub(super) fn start(options: CaptureOptions, tun: &str) -> Result<(Self, Tap)> {
         let name = options.to.to_string();
         let (records, receiver) = sync_channel(QUEUE);
         let (begun, beginning) = sync_channel(1);
@@ -87,44 +86,54 @@ impl Capture {
             .spawn(move || start.run(options.to))
             .context("cannot start the capture's thread")?;
         let slow = |_| anyhow!("{name}: the capture cannot begin: nothing takes its first bytes");
-        Ok(Self {
-            filter: Arc::new(options.filter),
-            records,
-            missed,
+        let capture = Self {
             thread,
             ended,
             waiting,
             unused: beginning.recv_timeout(BEGINNING).map_err(slow)??,
             name,
-        })
+        };
+        let filter = options.filter;
+        Ok((
+            capture,
+            Tap {
+                filter,
+                records,
+                missed,
+            },
+        ))
     }
 
-    /// A tee for one worker.
-    pub(in crate::daemon) fn tee(&self) -> Tee {
-        let filter = Arc::clone(&self.filter);
-        Tee::new(filter, self.records.clone(), Arc::clone(&self.missed))
+    /// Where it goes.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
-    /// Writes what waits and closes the file; the workers have ended. A reader or a disk that takes nothing is
-    /// left alone after [`END`], with the thread that waits for it: it ends with the process.
-    pub(in crate::daemon) fn stop(self) {
-        let name = &self.name;
+    /// Whether the file takes no more: it is full, or its reader is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Writes what waits and closes the file; workers find the tap no more. A reader or a disk that takes
+    /// nothing is left alone after [`END`], with the thread that waits for it: it ends with the process.
+    pub(super) fn stop(self) -> Ended {
         self.unused.keep();
-        drop(self.records);
-        if self.waiting.load(Ordering::Relaxed) {
-            warn!("{name}: nothing was captured, because it had no reader");
-            return;
-        }
-        match self.ended.recv_timeout(END) {
-            Err(RecvTimeoutError::Timeout) => {
-                warn!("{name}: the end of the capture is lost, because nothing takes it");
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                if self.thread.join().is_err() {
-                    warn!("the capture's thread panicked");
+        let lost = if self.waiting.load(Ordering::Relaxed) {
+            "nothing was captured, because it had no reader"
+        } else {
+            match self.ended.recv_timeout(END) {
+                Err(RecvTimeoutError::Timeout) => {
+                    "the end of the capture is lost, because nothing takes it"
                 }
+                Err(RecvTimeoutError::Disconnected) => match self.thread.join() {
+                    Ok(Some(summary)) => return Ok(summary),
+                    Ok(None) => return Err(format!("{}: nothing was captured", self.name)),
+                    Err(_) => "the capture's thread panicked",
+                },
             }
-        }
+        };
+        warn!("{}: {lost}", self.name);
+        Err(format!("{}: {lost}", self.name))
     }
 }
 
@@ -143,15 +152,16 @@ struct Start {
 }
 
 impl Start {
-    fn run(self, to: CaptureTo) {
-        let Some(file) = self.begin(to) else { return };
+    /// How much was captured; `None` where it did not begin.
+    fn run(self, to: CaptureTo) -> Option<String> {
+        let file = self.begin(to)?;
         let writer = Writer {
             name: self.name,
             file,
             records: self.records,
             missed: self.missed,
         };
-        writer.run();
+        Some(writer.run())
     }
 
     /// The file with its header; `None` where there is no capture, and why is told.

@@ -1,27 +1,32 @@
 //! The tee: copies of ingress, outer and dropped packets for a capture file, each with the verdict
 //! in its comment, so that a packet analyser answers "why was this dropped".
 //!
-//! A [`Tee`] sees every burst of a worker's [`Pipeline`](super::pipeline::Pipeline) after it left. Where no capture is asked for,
-//! that is one look at an `Option` for each burst. Where one is, it copies the packets that the [`Filter`]
-//! selects and hands them to the one thread that writes; it never waits for it.
+//! A [`Tee`] sees every burst of a worker's [`Pipeline`](super::pipeline::Pipeline) after it left. While no
+//! capture runs, that is one look for each burst at what the workers share. While one does, it copies the packets
+//! that the [`Filter`] selects and hands them to the one thread that writes; it never waits for it.
 
 mod capture;
 mod filter;
+mod switch;
 mod writer;
 
 use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
+
 use super::pipeline::{Origin, Passage, Turn, drop_reason};
 use crate::director::{DropReason, Forward, Snapshot, Verdict};
 use crate::io::egress::SendError;
 use crate::packet::{HEADROOM, Packet};
-pub(super) use capture::Capture;
 pub use capture::CaptureTo;
 pub use filter::{Destination, Filter, FilterError};
+pub(super) use switch::{Captures, Client};
 use writer::{Left, PacketCopy, Record};
 
 /// What is to be captured.
@@ -36,42 +41,79 @@ pub struct CaptureOptions {
     pub limit_bytes: Option<u64>,
 }
 
-/// One worker's side of a capture.
+/// The bound of a capture in a file, in bytes, where none is given.
+const CAPTURE_SIZE: u64 = 64 << 20;
+
+/// The least bound of a capture, in bytes: room for the file's own headers and a packet or two.
+pub const SMALLEST_CAPTURE: u64 = 4096;
+
+impl CaptureOptions {
+    /// A capture to a path. Without `limit_bytes` a file has a bound, and a FIFO or a device has none.
+    #[must_use]
+    pub fn to_path(path: PathBuf, filter: Filter, limit_bytes: Option<u64>) -> Self {
+        let metadata = fs::metadata(&path);
+        let is_stream = metadata.is_ok_and(|metadata| !metadata.is_file());
+        Self {
+            filter,
+            limit_bytes: limit_bytes.or((!is_stream).then_some(CAPTURE_SIZE)),
+            to: CaptureTo::Path(path),
+        }
+    }
+
+    /// A capture to standard output, which is bounded as [`to_path`](Self::to_path) says.
+    #[must_use]
+    pub fn to_stdout(stdout: File, filter: Filter, limit_bytes: Option<u64>) -> Self {
+        let is_file = stdout.metadata().is_ok_and(|metadata| metadata.is_file());
+        Self {
+            filter,
+            limit_bytes: limit_bytes.or(is_file.then_some(CAPTURE_SIZE)),
+            to: CaptureTo::Stdout(stdout),
+        }
+    }
+}
+
+/// One worker's side of the captures, which all workers share.
 #[derive(Debug, Default)]
-pub(super) struct Tee(Option<Tap>);
+pub(super) struct Tee(Arc<ArcSwapOption<Tap>>);
+
+/// A capture that runs.
 
 #[derive(Debug)]
 struct Tap {
-    filter: Arc<Filter>,
+    filter: Filter,
     records: SyncSender<Record>,
     missed: Arc<AtomicU64>,
 }
 
 impl Tee {
-    const fn new(filter: Arc<Filter>, records: SyncSender<Record>, missed: Arc<AtomicU64>) -> Self {
-        Self(Some(Tap {
-            filter,
-            records,
-            missed,
-        }))
-    }
-
     /// Captures what is selected of a burst that left.
-    pub(super) fn turned(&mut self, turn: &Turn<'_>) {
-        if self.0.is_none() {
-            return;
-        }
+    pub(super) fn turned(&self, turn: &Turn<'_>) {
+        let current = self.0.load();
+        let Some(tap) = &*current else { return };
         let time = SystemTime::now();
         for passage in turn.passages() {
-            if let Some(record) = self.record(turn, &passage, time) {
-                self.hand_over(record);
+            if let Some(record) = tap.record(turn, &passage, time)
+                && tap.hand_over(record) == Writes::NoMore
+            {
+                // The capture is over, unless there is another one meanwhile.
+                self.0.compare_and_swap(&current, None);
+                return;
             }
         }
     }
+}
 
+/// Whether a capture's writer takes more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    More,
+    NoMore,
+}
+
+impl Tap {
     /// What is to be captured of a packet; `None` where it is not selected.
     fn record(&self, turn: &Turn<'_>, passage: &Passage<'_>, time: SystemTime) -> Option<Record> {
-        let filter = &self.0.as_ref()?.filter;
+        let filter = &self.filter;
         let snapshot = turn.snapshot();
         let [bytes, rest] = passage.bytes;
         let destination = match &passage.verdict {
@@ -117,15 +159,15 @@ impl Tee {
         })
     }
 
-    /// Never waits. When the writer is gone, because the file is full, the capture is over.
-    fn hand_over(&mut self, record: Record) {
-        let Some(tap) = &self.0 else { return };
-        match tap.records.try_send(record) {
-            Ok(()) => {}
+    /// Never waits. The writer is gone when the file is full.
+    fn hand_over(&self, record: Record) -> Writes {
+        match self.records.try_send(record) {
+            Ok(()) => Writes::More,
             Err(TrySendError::Full(record)) => {
-                tap.missed.fetch_add(record.packets(), Ordering::Relaxed);
+                self.missed.fetch_add(record.packets(), Ordering::Relaxed);
+                Writes::More
             }
-            Err(TrySendError::Disconnected(_)) => self.0 = None,
+            Err(TrySendError::Disconnected(_)) => Writes::NoMore,
         }
     }
 }

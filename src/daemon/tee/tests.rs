@@ -55,7 +55,11 @@ impl Bench {
         let ingress = MemoryIngress::default();
         Self {
             pipeline: Pipeline::new(ingress, Refusing(Ok(())), director(&config), 1500),
-            tee: Tee::new(Arc::new(filter), sender, Arc::clone(&missed)),
+            tee: Tee(Arc::new(ArcSwapOption::from_pointee(Tap {
+                filter,
+                records: sender,
+                missed: Arc::clone(&missed),
+            }))),
             records,
             missed,
         }
@@ -84,7 +88,7 @@ impl Bench {
     }
 }
 
-fn director(config: &Config) -> Director {
+pub(super) fn director(config: &Config) -> Director {
     let tunnel = |vip: &crate::director::VipSpec, backend| {
         let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
         Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
@@ -99,7 +103,7 @@ fn director(config: &Config) -> Director {
 }
 
 /// A SYN from 10.0.9.2:4000; `port` is below 256.
-fn syn(port: u8) -> Vec<u8> {
+pub(super) fn syn(port: u8) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
     packet.extend([10, 0, 9, 2, 10, 0, 0, 100]);
     packet.extend([0x0f, 0xa0, 0, port, 0, 0, 0, 1, 0, 0, 0, 0]);
@@ -215,7 +219,7 @@ fn a_tee_ends_with_its_writer() {
     bench.receive(&[syn(80)]);
     (_, bench.records) = sync_channel(1);
     bench.receive(&[syn(81)]);
-    assert!(bench.tee.0.is_none());
+    assert!(bench.tee.0.load().is_none());
     bench.receive(&[syn(80)]);
     assert_eq!(bench.missed.load(Ordering::Relaxed), 0);
 }

@@ -60,15 +60,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until all workers have ended or the file can take no more, which ends the capture
-    /// and nothing else: with the receiver gone, tees turn themselves off.
-    pub(super) fn run(mut self) {
+    /// Writes until the capture is stopped or the file can take no more, which ends the capture and nothing
+    /// else: with the receiver gone, tees turn it off. Returns how much was captured.
+    pub(super) fn run(mut self) -> String {
         if let Err(error) = self.write().and_then(|()| self.file.flush()) {
             let flushed = self.file.flush();
             let error = flushed.err().unwrap_or(error);
             warn!("{}: {error}; nothing more is captured", self.name);
         }
-        info!("{}", self.summary());
+        let summary = self.summary();
+        info!("{summary}");
+        summary
     }
 
     fn write(&mut self) -> Result<(), CaptureError> {

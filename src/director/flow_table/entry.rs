@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
 
-use super::class::{Class, Tick};
+use crate::director::flow_class::{FlowClass, Tick};
 use crate::director::indices::BackendIndex;
 use crate::packet::PackedFlow;
 
@@ -31,7 +31,7 @@ pub(super) struct Entry {
     addresses: [u64; 4],
     ports: u32,
     kind: u8,
-    pub(super) class: Class,
+    pub(super) class: FlowClass,
     /// Of the [services](crate::director::services) by which the backend was found to be of the flow's VIP.
     pub(super) generation: u16,
     pub(super) backend: BackendIndex,
@@ -50,7 +50,7 @@ impl Entry {
     /// In no chain and no list yet.
     pub(super) const fn new(
         key: &PackedFlow,
-        class: Class,
+        class: FlowClass,
         (backend, generation): (BackendIndex, u16),
         now: Tick,
     ) -> Self {

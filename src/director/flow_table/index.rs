@@ -64,6 +64,16 @@ impl Index {
         self.heads[self.bucket(sought.hash)]
     }
 
+    /// How many buckets there are.
+    pub(super) const fn buckets(&self) -> u32 {
+        self.heads.len()
+    }
+
+    /// The first place of a bucket that there is; [`NONE`] where it is empty.
+    pub(super) fn first_of(&self, bucket: u32) -> u32 {
+        self.heads[bucket]
+    }
+
     /// The place of the entry that has the key, in the chain that begins with `at`.
     pub(super) fn follow(entries: &Slab, mut at: u32, sought: &Sought) -> Option<u32> {
         while at != NONE {

@@ -1,8 +1,8 @@
 //! The entries of each class in the order in which they were filed.
 
-use super::class::{Class, Tick};
 use super::entry::NONE;
 use super::slab::Slab;
+use crate::director::flow_class::{FlowClass, Tick};
 
 /// A doubly linked list through [`Entry::newer`](super::entry::Entry::newer) and
 /// [`Entry::older`](super::entry::Entry::older).
@@ -15,7 +15,7 @@ struct List {
 
 /// One list per class.
 #[derive(Debug)]
-pub(super) struct Lists([List; Class::COUNT]);
+pub(super) struct Lists([List; FlowClass::COUNT]);
 
 impl Lists {
     pub(super) const fn new() -> Self {
@@ -24,16 +24,16 @@ impl Lists {
             newest: NONE,
             length: 0,
         };
-        Self([empty; Class::COUNT])
+        Self([empty; FlowClass::COUNT])
     }
 
     /// Entries of a class.
-    pub(super) const fn len(&self, class: Class) -> usize {
+    pub(super) const fn len(&self, class: FlowClass) -> usize {
         self.0[class as usize].length
     }
 
     /// The entry of a class that was filed first.
-    pub(super) fn oldest(&self, class: Class) -> Option<u32> {
+    pub(super) fn oldest(&self, class: FlowClass) -> Option<u32> {
         Some(self.0[class as usize].oldest).filter(|&at| at != NONE)
     }
 

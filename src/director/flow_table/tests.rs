@@ -62,7 +62,7 @@ fn flows_of(table: &FlowTable, backend: BackendIndex) -> u64 {
 fn check(table: &FlowTable) {
     let mut seen = HashSet::new();
     let mut backends = HashMap::new();
-    for class in Class::ALL {
+    for class in FlowClass::ALL {
         let (mut at, mut older, mut length) = (table.lists.oldest(class), NONE, 0);
         while let Some(place) = at {
             let entry = &table.entries[place];
@@ -204,6 +204,9 @@ fn a_full_table_gives_up_what_is_closed_then_its_oldest() {
         assert_eq!(table.peek(&flow(gone), at(9)), None, "for {number}");
         assert_eq!(table.len(), 8);
     }
+    let evicted = FlowClass::ALL.map(|class| table.counters.evicted(class));
+    assert_eq!(evicted, [0, 0, 2, 1, 1, 1]);
+    assert_eq!(table.counters.flow_bound(), 8);
 }
 
 /// A flow in use is not the oldest, though each packet alone does not file it anew.
@@ -341,6 +344,7 @@ proptest! {
     fn agrees_with_a_map(steps in prop::collection::vec(step(), 0..200)) {
         let (mut table, mut now) = (table(100), 0);
         let mut model = HashMap::<u32, (Modelled, bool)>::new();
+        let mut entered = [0; BACKENDS as usize];
         for step in steps {
             match step {
                 Step::Packet(number, event, backend) => {
@@ -354,6 +358,7 @@ proptest! {
                     } else {
                         let backend = BackendIndex::new(backend);
                         table.insert(flow(number), backend, event, at(now));
+                        entered[backend.position()] += 1;
                         model.insert(number, (Modelled::first(backend, event, now), false));
                     }
                 }
@@ -375,6 +380,8 @@ proptest! {
             }
             check(&table);
         }
+        let counted = |backend| table.counters.traffic(BackendIndex::new(backend)).new_flows;
+        prop_assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(counted), entered, "moved flows are not new");
         model.retain(|_, (flow, _)| now - flow.last < flow.timeout);
         // What was used since it was filed may stay on for 1/64 of its timeout, unseen.
         prop_assert!(table.len() >= model.len());

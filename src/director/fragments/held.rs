@@ -34,6 +34,11 @@ pub(super) struct HeldFragments {
 }
 
 impl HeldFragments {
+    /// How many are kept.
+    pub(super) const fn fragments(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Keeps the first fragment of a chain; `None` when there is no room.
     pub(super) fn start(&mut self, bytes: &[u8]) -> Option<Chain> {
         let at = self.keep(bytes)?;
@@ -124,6 +129,6 @@ impl HeldFragments {
     /// Fragments and bytes kept, and bytes owned.
     pub(super) fn usage(&self) -> (usize, usize, usize) {
         let owned = self.slots.iter().map(|slot| slot.bytes.capacity()).sum();
-        (self.slots.len() - self.free.len(), self.bytes, owned)
+        (self.fragments(), self.bytes, owned)
     }
 }

@@ -22,6 +22,8 @@ fn vip(address: &str, protocol: Protocol, encap: EncapKind, backend: &str) -> Vi
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap,
         backends: vec![BackendSpec {

@@ -20,6 +20,8 @@ fn director(mss: Mss) -> Director {
         echo: Echo::Reply,
         mss,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends: vec![BackendSpec {

@@ -1,7 +1,11 @@
+use super::super::counters::Traffic;
+use super::super::verdict::DropReason;
 use super::*;
 use crate::director::eligible::Takes;
 use crate::director::spec::{AllDown, BackendSpec, BackendState, Echo, HashFields, Mss, PortMatch};
 use crate::packet::{EncapKind, FlowKey, Protocol, SourceRule};
+use proptest::prelude::*;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::num::{NonZeroU8, NonZeroU16};
 
@@ -34,6 +38,8 @@ fn vip(port: u16, hosts: &[u8]) -> VipSpec {
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Forward,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: None,
         encap: EncapKind::Ipip,
         backends: hosts.iter().copied().map(active).collect(),
@@ -82,7 +88,7 @@ fn staffed() -> (Roster, [Arc<Counters>; 2]) {
 }
 
 fn adopt(worker: &Counters, snapshot: &Snapshot) {
-    worker.adopt(snapshot.epoch(), snapshot.index_bound());
+    worker.adopt(snapshot);
 }
 
 /// Address and index of every backend.
@@ -189,7 +195,7 @@ fn a_backend_that_returns_in_time_gets_its_index_back() {
         seats(&third)[1..],
         [(host(3), index(2)), (host(2), index(1))]
     );
-    let Traffic { packets, flows, .. } = roster.traffic(index(1));
+    let Traffic { packets, flows, .. } = roster.counters().traffic(index(1));
     assert_eq!((packets, flows), (1, 1));
 }
 
@@ -206,7 +212,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
     workers.iter().for_each(|worker| adopt(worker, &second));
     let third = build(&mut roster, &[vip(80, &[2])]);
     assert_eq!(seats(&third), [(host(2), index(0))]);
-    assert_eq!(roster.traffic(index(0)), Traffic::default());
+    assert_eq!(roster.counters().traffic(index(0)), Traffic::default());
     workers[1].count_sent(index(0), 40);
     workers[1].count_flow(index(0));
     let one = Traffic {
@@ -214,15 +220,17 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         bytes: 40,
         untracked: 0,
         flows: 1,
+        new_flows: 1,
     };
-    assert_eq!(roster.traffic(index(0)), one);
+    assert_eq!(roster.counters().traffic(index(0)), one);
     let all = Traffic {
         packets: 3,
         bytes: 240,
         untracked: 2,
         flows: 1,
+        new_flows: 1,
     };
-    assert_eq!(roster.all_traffic(), all);
+    assert_eq!(roster.counters().all_traffic(), all);
 }
 
 /// A set that is refused leaves the roster so that the next one is as if it had not been.
@@ -339,4 +347,201 @@ fn equal_sets_share_a_ring() {
     assert_ne!(chosen(80).vip, chosen(443).vip);
     build(&mut roster, &[]);
     assert_eq!(roster.rings(), 0);
+}
+
+#[test]
+fn changes_of_a_ring_are_counted_by_seat() {
+    use BackendState::{Active, Draining};
+    let (mut roster, workers) = staffed();
+    let changes = |snapshot: &Snapshot, port| snapshot.find_vip(&flow(port)).unwrap().ring_changes;
+    let web = |state, hosts: &[u8]| {
+        let mut web = vip(80, hosts);
+        web.backends[0].state = state;
+        web
+    };
+    let mut configure = |vips: &[VipSpec]| {
+        let snapshot = build(&mut roster, vips);
+        workers.iter().for_each(|worker| adopt(worker, &snapshot));
+        snapshot
+    };
+    let first = configure(&[web(Active, &[1, 2])]);
+    assert_eq!(changes(&first, 80), 0);
+    let moved = configure(&[vip(443, &[1, 2]), web(Active, &[2, 1])]);
+    assert_eq!([80, 443].map(|port| changes(&moved, port)), [0, 0], "moved");
+    let drained = configure(&[vip(443, &[1, 2]), web(Draining, &[1, 2])]);
+    assert_eq!([80, 443].map(|port| changes(&drained, port)), [1, 0]);
+    let none = configure(&[vip(443, &[1, 2]), web(Draining, &[1])]);
+    assert_eq!(changes(&none, 80), 2);
+    configure(&[]);
+    configure(&[]);
+    let other = configure(&[vip(8080, &[3]), web(Active, &[1, 2])]);
+    assert_eq!(
+        [80, 8080].map(|port| changes(&other, port)),
+        [0, 0],
+        "of others"
+    );
+}
+
+#[test]
+fn a_refresh_counts_changes_of_rings_too() {
+    let (mut roster, _) = staffed();
+    let vips = [vip(80, &[1, 2]), vip(443, &[1, 2])];
+    build(&mut roster, &vips);
+    let plan = Plan {
+        vips: &vips,
+        hash_key: HashKey::DEFAULT,
+        ring_size: RingSize::new(251).unwrap(),
+        flows: FlowLimits::default(),
+    };
+    let mut refresh = |down: IpAddr| {
+        let health = |_: &VipSpec, backend| {
+            if backend == down {
+                Health::Unhealthy
+            } else {
+                Health::Healthy
+            }
+        };
+        let tunnel = |vip: &VipSpec, backend| {
+            let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 0, 2).into());
+            Encap::new(vip.encap, source, backend, NonZeroU8::MAX)
+        };
+        let changed = [VipIndex::at(0)];
+        let snapshot = roster.refresh(&plan, &changed, health, tunnel).unwrap();
+        [0, 1].map(|vip| snapshot.vips()[vip].ring_changes)
+    };
+    assert_eq!(refresh(host(1)), [1, 0]);
+    assert_eq!(refresh(host(1)), [1, 0]);
+    assert_eq!(refresh(host(9)), [2, 0], "the first ring again");
+}
+
+#[test]
+fn a_fingerprint_is_of_what_is_chosen_whatever_it_is_numbered() {
+    let fingerprint = |vips: &[VipSpec]| {
+        let mut roster = Roster::default();
+        let snapshot = build(&mut roster, vips);
+        snapshot.find_vip(&flow(80)).unwrap().fingerprint()
+    };
+    let one = fingerprint(&[vip(80, &[1, 2, 3])]);
+    assert_eq!(one, fingerprint(&[vip(443, &[9, 8]), vip(80, &[3, 1, 2])]));
+    assert_ne!(one, fingerprint(&[vip(80, &[1, 2])]));
+    let mut by_client = vip(80, &[1, 2, 3]);
+    by_client.hash = HashFields::SourceAddress;
+    assert_ne!(one, fingerprint(&[by_client.clone()]));
+    by_client.backends.truncate(1);
+    assert_eq!(
+        fingerprint(&[vip(80, &[1])]),
+        fingerprint(&[by_client]),
+        "one choice"
+    );
+    let mut drained = vip(80, &[1]);
+    drained.backends[0].state = BackendState::Draining;
+    assert_eq!(fingerprint(&[drained]), None);
+}
+
+#[test]
+fn shares_are_of_a_vip_s_backends() {
+    let mut roster = Roster::default();
+    let mut web = vip(80, &[2, 1, 3]);
+    web.backends[0].weight = 2;
+    web.backends[2].weight = 0;
+    let snapshot = build(&mut roster, &[vip(443, &[1]), web]);
+    let web = snapshot.find_vip(&flow(80)).unwrap();
+    let shares = [1, 2, 3].map(|number| web.share(index(number)));
+    assert_eq!((shares[0] + shares[1], shares[2]), (251, 0), "{shares:?}");
+    assert!(shares[0].abs_diff(2 * shares[1]) <= 2, "{shares:?}");
+    assert_eq!(web.share(index(0)), 0, "of another VIP");
+    assert_eq!(web.slots(), Some(251));
+    let shares = [(index(2), shares[1]), (index(1), shares[0])];
+    assert!(web.shares().eq(shares), "in the order of addresses");
+}
+
+/// What happens between control and two workers.
+#[derive(Debug, Clone)]
+enum Step {
+    /// VIPs on these ports are configured.
+    Configure(Vec<u16>),
+    /// A worker adopts the latest snapshot.
+    Adopt(usize),
+    /// A worker drops a packet for one of the VIPs of its snapshot.
+    Drop(usize, prop::sample::Index, DropReason),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ports = prop::sample::subsequence(vec![1u16, 2, 3, 4, 5], 0..=5).prop_shuffle();
+    let reason = prop::sample::select(DropReason::ALL.to_vec());
+    prop_oneof![
+        2 => ports.prop_map(Step::Configure),
+        3 => (0..2usize).prop_map(Step::Adopt),
+        5 => (0..2usize, any::<prop::sample::Index>(), reason)
+            .prop_map(|(worker, vip, reason)| Step::Drop(worker, vip, reason)),
+    ]
+}
+
+/// What a VIP should show: as long as it is configured, or may still be in use, nothing of it is forgotten.
+#[derive(Debug, Default)]
+struct Shown {
+    drops: HashMap<DropReason, u64>,
+    /// The epoch of the first snapshot without it.
+    left: Option<u64>,
+}
+
+proptest! {
+    /// Whatever is configured and adopted when: no VIP loses a count or gets one of another VIP.
+    #[test]
+    fn drops_stay_with_their_vip(steps in prop::collection::vec(step(), 0..60)) {
+        let (mut roster, workers) = staffed();
+        let mut latest = build(&mut roster, &[]);
+        let mut adopted = [latest.clone(), latest.clone()];
+        workers.iter().for_each(|worker| adopt(worker, &latest));
+        let mut shown = HashMap::<u16, Shown>::new();
+        let mut totals = HashMap::<DropReason, u64>::new();
+        for step in steps {
+            match step {
+                Step::Configure(ports) => {
+                    let oldest = adopted.iter().map(Snapshot::epoch).min().unwrap();
+                    shown.retain(|_, vip| vip.left.is_none_or(|left| left > oldest));
+                    let vips: Vec<_> = ports.iter().map(|&port| vip(port, &[1])).collect();
+                    latest = build(&mut roster, &vips);
+                    for (port, vip) in &mut shown {
+                        let epoch = vip.left.unwrap_or(latest.epoch());
+                        vip.left = (!ports.contains(port)).then_some(epoch);
+                    }
+                    for port in ports {
+                        shown.entry(port).or_default();
+                    }
+                }
+                Step::Adopt(worker) => {
+                    adopt(&workers[worker], &latest);
+                    adopted[worker] = latest.clone();
+                }
+                Step::Drop(worker, which, reason) => {
+                    let vips = adopted[worker].vips();
+                    if vips.is_empty() {
+                        continue;
+                    }
+                    let vip = which.get(vips);
+                    workers[worker].count_drops(Some(vip.seat), reason, 1);
+                    *totals.entry(reason).or_default() += 1;
+                    let PortMatch::Exact(port) = vip.service.port else { unreachable!() };
+                    let shown = shown.get_mut(&port.get()).unwrap();
+                    *shown.drops.entry(reason).or_default() += 1;
+                }
+            }
+            let mut seats: Vec<_> = latest.vips().iter().map(|vip| vip.seat).collect();
+            for vip in latest.vips() {
+                let PortMatch::Exact(port) = vip.service.port else { unreachable!() };
+                for reason in DropReason::ALL {
+                    let expected = shown[&port.get()].drops.get(&reason).copied().unwrap_or(0);
+                    prop_assert_eq!(roster.counters().vip_drops(vip.seat, reason), expected);
+                }
+            }
+            seats.sort_unstable();
+            seats.dedup();
+            prop_assert_eq!(seats.len(), latest.vips().len());
+        }
+        for reason in DropReason::ALL {
+            let total = totals.get(&reason).copied().unwrap_or(0);
+            prop_assert_eq!(roster.counters().dropped(reason), total);
+        }
+    }
 }

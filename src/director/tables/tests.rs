@@ -52,6 +52,8 @@ fn vips((services, gue): &Site) -> Vec<VipSpec> {
         echo: Echo::Reply,
         mss: Mss::Keep,
         all_down: AllDown::Drop,
+        min_healthy: 0,
+        probing: None,
         new_flows_per_second: NonZeroU32::new(port.into()),
         encap: kind,
         backends: hosts.iter().map(backend).collect(),

@@ -18,16 +18,16 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "客户端被拒绝或超时；director 没有任何计数。",
         },
         why: Text {
-            en: "The VIP is an address of the director (the kernel answers itself), it is not routed into the TUN, the TUN is down or unread, or forwarding is off.",
-            zh: "VIP 配在 director 本机（内核自己应答）、没有路由进 TUN、TUN 未启用或没有进程读取，或未打开转发。",
+            en: "The VIP is an address of the director (the kernel answers itself), it is not routed into the TUN, the TUN is down or unread, forwarding is off, or the host's own filters drop forwarded packets (Docker sets policy DROP; firewalld drops what conntrack calls invalid, and a director sees one direction only).",
+            zh: "VIP 配在 director 本机（内核自己应答）、没有路由进 TUN、TUN 未启用或没有进程读取、未打开转发，或本机自己的过滤规则丢弃转发的包（Docker 设策略 DROP;firewalld 丢弃 conntrack 视为 invalid 的包，而 director 只看到一个方向）。",
         },
         see: Text {
             en: "`ip route get VIP` on the director.",
             zh: "在 director 上执行 `ip route get VIP`。",
         },
         mend: Text {
-            en: "Route the VIP to the TUN and give no device its address. Before IPv6 forwarding is turned on, set accept_ra=2 where routes come by router advertisement: they would go.",
-            zh: "把 VIP 路由到 TUN，任何设备上都不配该地址。打开 IPv6 转发之前，在靠路由器通告获得路由的网卡上设 accept_ra=2，否则这些路由会丢失。",
+            en: "Route the VIP to the TUN and give no device its address. Accept what is forwarded into the TUN, and spare the VIP conntrack (notrack). Before IPv6 forwarding is turned on, set accept_ra=2 where routes come by router advertisement: they would go.",
+            zh: "把 VIP 路由到 TUN，任何设备上都不配该地址。放行转发进 TUN 的包，并让 VIP 不经 conntrack(notrack)。打开 IPv6 转发之前，在靠路由器通告获得路由的网卡上设 accept_ra=2，否则这些路由会丢失。",
         },
     },
     Entry {

@@ -3,13 +3,15 @@
 //! The packet is taken to be whole: no fragment, no extension headers, addressed to this machine on
 //! the link layer. What a match would need beyond that makes it a perhaps.
 
-use super::model::{Element, Field, Hook, Match, Only, Op, Operand, Register, Value};
+use super::model::{
+    Bound, Element, Field, Hook, Match, Only, Op, Operand, Register, TcpOption, Value,
+};
 use super::names::{
     CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_SNAT, CT_UNTRACKED, ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6, NFPROTO_IPV4, NFPROTO_IPV6, RTN_LOCAL, STATUS_ASSURED, STATUS_DNAT,
-    STATUS_SEEN_REPLY, address_number,
+    ETHERTYPE_IPV6, NFPROTO_IPV4, NFPROTO_IPV6, RTN_LOCAL, RTN_UNICAST, STATUS_ASSURED,
+    STATUS_DNAT, STATUS_SEEN_REPLY, address_number,
 };
-use super::{ConntrackState, FilteredPacket};
+use super::{ConntrackState, DeviceKind, FilteredPacket};
 
 /// An answer in three-valued logic; ordered, so that "and" is the least and "or" the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +46,7 @@ pub(super) struct Sight<'a> {
     pub(super) before_conntrack: bool,
     pub(super) mark: Option<u32>,
     pub(super) ct_mark: Option<u32>,
+    pub(super) zone: Option<u32>,
 }
 
 /// The value of an operand.
@@ -56,6 +59,8 @@ enum Seen<'a> {
         value: u128,
         known: u128,
     },
+    /// Any number from one to another.
+    Between(u128, u128),
     /// Any number but this.
     Not(u128),
     Name(&'a str),
@@ -84,7 +89,17 @@ impl Sight<'_> {
                 let answers = conditions.iter().map(|condition| self.holds(condition));
                 answers.max().unwrap_or(Truth::No)
             }
-            Match::Undecidable => Truth::Perhaps,
+            Match::Within(bound) => self.within(*bound),
+            Match::Beyond(bound) => self.within(*bound).not(),
+            Match::InIpset { .. } | Match::Undecidable => Truth::Perhaps,
+        }
+    }
+
+    fn within(&self, bound: Bound) -> Truth {
+        match bound {
+            Bound::Ample => Truth::Yes,
+            Bound::Tight => Truth::Perhaps,
+            Bound::Left(bytes) => Truth::known(u64::from(self.packet.length) <= bytes),
         }
     }
 
@@ -144,7 +159,7 @@ impl Sight<'_> {
                 value: value & mask,
                 known: known | !mask,
             },
-            (Some(mask), Seen::Unknown | Seen::Not(_)) => Seen::Number {
+            (Some(mask), Seen::Unknown | Seen::Not(_) | Seen::Between(..)) => Seen::Number {
                 value: 0,
                 known: !mask,
             },
@@ -159,6 +174,12 @@ impl Sight<'_> {
             Only::V6 => self.packet.source.is_ipv6(),
             Only::Protocol(protocol) => self.packet.protocol == protocol,
             Only::Tracked => self.is_tracked(),
+            Only::TrackedV4 => self.is_tracked() && self.packet.source.is_ipv4(),
+            Only::TrackedV6 => self.is_tracked() && self.packet.source.is_ipv6(),
+            Only::Ethernet => {
+                let kind = self.packet.in_by.map(|device| device.hardware);
+                self.has_input_device() && kind == Some(DeviceKind::ETHERNET)
+            }
             Only::None => false,
         }
     }
@@ -175,6 +196,7 @@ impl Sight<'_> {
             Field::TcpFlags => Seen::of(packet.tcp_flags),
             Field::Length => Seen::number(packet.length.into()),
             Field::Fixed(value) => Seen::number(value),
+            Field::Dscp | Field::Ecn => Seen::number(0),
             Field::FragmentBits => Seen::Number {
                 value: 0,
                 known: !DONT_FRAGMENT,
@@ -190,8 +212,25 @@ impl Sight<'_> {
             Field::CtStatus => self.ct_status(),
             Field::CtDirection => match self.state {
                 Some(ConntrackState::New) => Seen::number(0),
-                _ => Seen::Unknown,
+                Some(ConntrackState::Established) => Seen::number(u128::from(packet.answers)),
+                Some(ConntrackState::Invalid | ConntrackState::Untracked) | None => Seen::Unknown,
             },
+            Field::CtSource { reply } => self.address(reply == packet.answers),
+            Field::CtDestination { reply } => self.address(reply != packet.answers),
+            Field::CtSourcePort { reply } => self.port_of(reply == packet.answers),
+            Field::CtDestinationPort { reply } => self.port_of(reply != packet.answers),
+            Field::CtZone => Seen::of(self.zone),
+            Field::Register(Register::CtZone) => Seen::of(self.zone),
+            Field::TimeToLive => Seen::Between(packet.ttl.0.into(), packet.ttl.1.into()),
+            Field::TcpOption(option) => self.tcp_option(option),
+            Field::LinkSource => Seen::of(packet.link_source),
+            Field::LinkDestination => Seen::of(packet.link_destination),
+            Field::InputKind => Seen::of(packet.in_by.map(|device| device.hardware)),
+            Field::OutputKind => Seen::of(packet.out_by.map(|device| device.hardware)),
+            Field::InputGroup => Seen::of(packet.in_by.map(|device| device.group)),
+            Field::OutputGroup => Seen::of(packet.out_by.map(|device| device.group)),
+            Field::SocketUser => owned(packet.owner.map(|(user, _)| user)),
+            Field::SocketGroup => owned(packet.owner.map(|(_, group)| group)),
             Field::ReversePath { by_its_device } => self.reverse_path(by_its_device),
             Field::AddressType {
                 of_source,
@@ -207,6 +246,44 @@ impl Sight<'_> {
         match self.packet.protocol {
             6 | 17 => Seen::of(self.packet.ports.map(side)),
             _ => Seen::Unknown,
+        }
+    }
+
+    /// Source or destination of the packet itself.
+    fn address(&self, source: bool) -> Seen<'_> {
+        let packet = self.packet;
+        Seen::number(address_number(if source {
+            packet.source
+        } else {
+            packet.destination
+        }))
+    }
+
+    fn port_of(&self, source: bool) -> Seen<'_> {
+        self.port(|(from, to)| if source { from } else { to })
+    }
+
+    /// What Linux and its likes send (`tcp_syn_options`, `tcp_synack_options`, linux/net/ipv4/tcp_output.c), over
+    /// Ethernet.
+    fn tcp_option(&self, option: TcpOption) -> Seen<'_> {
+        const SYN: u8 = 2;
+        let Some(flags) = self.packet.tcp_flags else {
+            return Seen::Unknown;
+        };
+        let opens = flags & SYN != 0;
+        let mss = if self.packet.source.is_ipv4() {
+            1460
+        } else {
+            1440
+        };
+        match option {
+            TcpOption::MssSize if opens => Seen::number(mss),
+            TcpOption::MssSize => Seen::Absent,
+            TcpOption::Mss | TcpOption::WindowScale | TcpOption::SackPermitted => {
+                Seen::number(u128::from(opens))
+            }
+            TcpOption::Timestamp => Seen::number(1),
+            TcpOption::Unusual => Seen::number(0),
         }
     }
 
@@ -277,14 +354,30 @@ impl Sight<'_> {
         };
         match local {
             Some(true) if !on_its_device => Seen::number(RTN_LOCAL),
+            Some(true) if of_source => Seen::Unknown,
+            Some(true) => match self.packet.destination_is_on_device {
+                Some(true) => Seen::number(RTN_LOCAL),
+                // What is found by another device counts as anything (`__inet_dev_addr_type`, fib_frontend.c).
+                Some(false) => Seen::number(RTN_UNICAST),
+                None => Seen::Unknown,
+            },
+            Some(false) if self.packet.source.is_ipv4() => Seen::number(RTN_UNICAST),
             Some(false) => Seen::Not(RTN_LOCAL),
-            Some(true) | None => Seen::Unknown,
+            None => Seen::Unknown,
         }
     }
 }
 
 /// IP_DF, RFC 791, 3.1.
 const DONT_FRAGMENT: u128 = 0x4000;
+
+/// What no socket sends has no owner; nft's match then does not hold, whatever it compares.
+fn owned<'a>(owner: Option<Option<u32>>) -> Seen<'a> {
+    match owner {
+        None => Seen::Absent,
+        Some(id) => Seen::of(id),
+    }
+}
 
 fn device(exists: bool, name: Option<&str>) -> Seen<'_> {
     if exists {
@@ -315,11 +408,23 @@ fn is(seen: &Seen<'_>, value: &Value) -> Truth {
         (Seen::Number { value, known }, Value::Range(from, to)) => {
             is_within((*value, *known), (*from, *to))
         }
+        (Seen::Between(least, most), Value::Range(from, to)) => {
+            if most < from || least > to {
+                Truth::No
+            } else if least >= from && most <= to {
+                Truth::Yes
+            } else {
+                Truth::Perhaps
+            }
+        }
         (Seen::Not(number), Value::Range(from, to)) if from == number && to == number => Truth::No,
         (Seen::Name(name), Value::Name(pattern)) => Truth::known(fits(name, pattern)),
         // The tools print a device that is gone by its number.
         (Seen::Name(_), Value::Range(..)) => Truth::No,
-        (Seen::Number { .. } | Seen::Not(_) | Seen::Name(_) | Seen::Unknown, _) => Truth::Perhaps,
+        (
+            Seen::Number { .. } | Seen::Between(..) | Seen::Not(_) | Seen::Name(_) | Seen::Unknown,
+            _,
+        ) => Truth::Perhaps,
     }
 }
 
@@ -351,7 +456,9 @@ fn has_bit(seen: &Seen<'_>, elements: &[Element]) -> Truth {
         Seen::Number { value, known } if value & known & bits != 0 => Truth::Yes,
         Seen::Number { known, .. } if bits & !known == 0 => Truth::No,
         Seen::Absent => Truth::No,
-        Seen::Number { .. } | Seen::Not(_) | Seen::Name(_) | Seen::Unknown => Truth::Perhaps,
+        Seen::Number { .. } | Seen::Between(..) | Seen::Not(_) | Seen::Name(_) | Seen::Unknown => {
+            Truth::Perhaps
+        }
     }
 }
 

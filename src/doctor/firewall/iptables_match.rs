@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::iptables_more;
 use super::iptables_rule::Choice;
 use super::model::{Element, Family, Field, Match, Only, Op, Operand, Register, Value};
 use super::names;
@@ -53,12 +54,12 @@ fn general(choice: &Choice, family: Family, protocol: &mut Option<u8>) -> Match 
     compare(Operand::of(field), choice, vec![vec![element]])
 }
 
-fn compare(operand: Operand, choice: &Choice, elements: Vec<Element>) -> Match {
+pub(super) fn compare(operand: Operand, choice: &Choice, elements: Vec<Element>) -> Match {
     let op = if choice.negated { Op::IsNot } else { Op::Is };
     Match::Compare(vec![operand], op, elements.into())
 }
 
-fn one(number: impl Into<u128>) -> Value {
+pub(super) fn one(number: impl Into<u128>) -> Value {
     let number = number.into();
     Value::Range(number, number)
 }
@@ -113,7 +114,7 @@ fn extension(module: &str, options: &[&Choice], protocol: Option<u8>) -> Vec<Mat
         "iprange" => each(&address_range),
         "addrtype" => address_types(options),
         "rpfilter" => vec![reverse_path(options)],
-        _ => vec![Match::Undecidable],
+        _ => iptables_more::extension(module, options).unwrap_or_else(|| vec![Match::Undecidable]),
     }
 }
 
@@ -122,6 +123,7 @@ fn transport(option: &Choice, only: Only) -> Match {
         "--sport" => ranged(option, Operand::of(Field::SourcePort).only(only)),
         "--dport" => ranged(option, Operand::of(Field::DestinationPort).only(only)),
         "--tcp-flags" => tcp_flags(option).unwrap_or(Match::Undecidable),
+        "--tcp-option" => iptables_more::tcp_option(option),
         _ => Match::Undecidable,
     }
 }
@@ -145,7 +147,7 @@ fn bits(field: Field, list: &str) -> Option<u128> {
 }
 
 /// `22`, `1024:65535`, `:1023`
-fn range(text: &str, separator: char) -> Value {
+pub(super) fn range(text: &str, separator: char) -> Value {
     let ends = || {
         let (from, to) = text.split_once(separator).unwrap_or((text, text));
         let from = if from.is_empty() {
@@ -163,7 +165,7 @@ fn range(text: &str, separator: char) -> Value {
     ends().unwrap_or(Value::Opaque)
 }
 
-fn ranged(option: &Choice, operand: Operand) -> Match {
+pub(super) fn ranged(option: &Choice, operand: Operand) -> Match {
     compare(operand, option, vec![vec![range(option.value(), ':')]])
 }
 
@@ -199,7 +201,35 @@ fn conntrack(option: &Choice) -> Match {
             )
         }
         "--ctdir" => named(option, Operand::of(Field::CtDirection).only(Only::Tracked)),
-        _ => Match::Undecidable,
+        name => match tuple_field(name) {
+            Some((field, is_address)) => {
+                let value = if is_address {
+                    net(option.value())
+                } else {
+                    range(option.value(), ':')
+                };
+                let operand = Operand::of(field).only(Only::Tracked);
+                compare(operand, option, vec![vec![value]])
+            }
+            None => Match::Undecidable,
+        },
+    }
+}
+
+/// What conntrack has of the connection, by the name of the option that asks for it; and whether that is an address.
+fn tuple_field(option: &str) -> Option<(Field, bool)> {
+    let (direction, of) = option.strip_prefix("--ct")?.split_at_checked(4)?;
+    let reply = match direction {
+        "orig" => false,
+        "repl" => true,
+        _ => return None,
+    };
+    match of {
+        "src" => Some((Field::CtSource { reply }, true)),
+        "dst" => Some((Field::CtDestination { reply }, true)),
+        "srcport" => Some((Field::CtSourcePort { reply }, false)),
+        "dstport" => Some((Field::CtDestinationPort { reply }, false)),
+        _ => None,
     }
 }
 

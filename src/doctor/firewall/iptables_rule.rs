@@ -1,7 +1,8 @@
 //! A rule of iptables-save, from its options to the model.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::Destination;
 use super::iptables_match;
 use super::model::{Change, Family, Register, Step, Verdict};
 use super::names;
@@ -107,9 +108,20 @@ fn end(target: &Choice, options: &[Choice]) -> Vec<Step> {
         "RETURN" => Verdict::Return,
         "SNAT" => Verdict::RewriteSource(option("--to-source").and_then(address)),
         "MASQUERADE" => Verdict::RewriteSource(None),
-        "DNAT" | "REDIRECT" => Verdict::RewriteDestination,
+        "DNAT" => Verdict::RewriteDestination(
+            option("--to-destination").map_or(Destination::default(), |to| destination(to.value())),
+        ),
+        "REDIRECT" => Verdict::RewriteDestination(Destination {
+            address: None,
+            own: true,
+            port: option("--to-ports").and_then(|ports| ports.value().parse().ok()),
+        }),
         "TPROXY" => Verdict::Divert,
-        "QUEUE" | "NFQUEUE" | "SYNPROXY" | "CLUSTERIP" | "NETMAP" => Verdict::Opaque,
+        "NFQUEUE" => Verdict::Queue {
+            number: option("--queue-num").map_or(Some(0), |queue| queue.value().parse().ok()),
+            bypass: option("--queue-bypass").is_some(),
+        },
+        "QUEUE" | "SYNPROXY" | "CLUSTERIP" | "NETMAP" => Verdict::Opaque,
         "MARK" => {
             let change = mark(option("--set-xmark"), Register::Mark);
             return vec![Step::Set(Register::Mark, change)];
@@ -169,5 +181,21 @@ fn connmark(options: &[Choice]) -> Vec<Step> {
         vec![Step::Set(Register::Mark, copy(Register::CtMark))]
     } else {
         vec![Step::Set(Register::CtMark, copy(Register::Mark))]
+    }
+}
+
+/// `10.0.1.11:8080`, `[2001:db8::1]:80`, an address alone, a port alone; of a range nothing is told.
+fn destination(text: &str) -> Destination {
+    if let Ok(both) = text.parse::<SocketAddr>() {
+        return Destination {
+            address: Some(both.ip()),
+            own: false,
+            port: Some(both.port()),
+        };
+    }
+    Destination {
+        address: text.parse().ok(),
+        own: false,
+        port: text.strip_prefix(':').and_then(|port| port.parse().ok()),
     }
 }

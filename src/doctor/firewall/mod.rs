@@ -7,10 +7,13 @@
 mod evaluate;
 mod iptables;
 mod iptables_match;
+mod iptables_more;
 mod iptables_rule;
 mod model;
 mod names;
 mod nft;
+mod nft_bound;
+mod nft_chains;
 mod nft_list;
 mod nft_operand;
 mod nft_rule;
@@ -18,6 +21,7 @@ mod nft_text;
 mod nft_value;
 mod pass;
 mod queries;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -62,6 +66,40 @@ pub struct FilteredPacket {
     pub source_is_local: Option<bool>,
     /// Its destination is an address of this machine.
     pub destination_is_local: Option<bool>,
+    /// Its destination is an address of the device that it came in by.
+    pub destination_is_on_device: Option<bool>,
+    /// It is an answer, in the sight of conntrack.
+    pub answers: bool,
+    /// The zone of conntrack that its connection is in.
+    pub zone: Option<u32>,
+    /// Least and most of its TTL or hop limit.
+    pub ttl: (u8, u8),
+    /// The mark of its connection; none: not known. That of a new one is 0.
+    pub ct_mark: Option<u32>,
+    /// What it came in by; none: not known.
+    pub in_by: Option<DeviceKind>,
+    /// What it leaves by.
+    pub out_by: Option<DeviceKind>,
+    /// Its link-layer source, where it came in by Ethernet and that is known.
+    pub link_source: Option<u64>,
+    /// Its link-layer destination, where it came in by Ethernet and that is known.
+    pub link_destination: Option<u64>,
+    /// User and group of the socket that sends it, as far as they are known; none: no socket does.
+    pub owner: Option<(Option<u32>, Option<u32>)>,
+}
+
+/// What rules can ask of a device beside its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceKind {
+    /// ARPHRD_* (linux/if_arp.h): 1 is Ethernet, 65534 has no link layer.
+    pub hardware: u16,
+    /// Its group; 0 is the default one.
+    pub group: u32,
+}
+
+impl DeviceKind {
+    /// ARPHRD_ETHER.
+    pub const ETHERNET: u16 = 1;
 }
 
 impl FilteredPacket {
@@ -84,9 +122,22 @@ impl FilteredPacket {
             source_is_routable: None,
             source_is_local: None,
             destination_is_local: None,
+            destination_is_on_device: None,
+            answers: false,
+            zone: Some(0),
+            ttl: (LEAST_TTL, u8::MAX),
+            ct_mark: None,
+            in_by: None,
+            out_by: None,
+            link_source: None,
+            link_destination: None,
+            owner: None,
         }
     }
 }
+
+/// What is left of a TTL of 64 after the longest ways through the Internet.
+const LEAST_TTL: u8 = 16;
 
 /// The hooks that a packet passes, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,6 +163,20 @@ pub enum ConntrackState {
     Untracked,
 }
 
+/// How conntrack keeps a packet's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tracking {
+    /// In a zone.
+    InZone {
+        /// Which.
+        zone: u32,
+        /// The mark that the packet leaves on its connection; none: not known.
+        mark: Option<u32>,
+    },
+    /// Not at all (notrack).
+    Untracked,
+}
+
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterVerdict {
@@ -124,11 +189,31 @@ pub enum FilterVerdict {
     Rewritten(RuleText),
     /// It passes so far, but goes elsewhere: its destination is rewritten (dnat, redirect), or another
     /// socket or device takes it. Later hooks are not judged.
-    Diverted(RuleText),
+    Diverted(RuleText, Diversion),
     /// It cannot be told: the rule has a match that is not understood and would decide.
     Unknown(RuleText),
     /// What was seen lets it pass, but not all rules were: which and why.
     NotSeen(String),
+}
+
+/// Where a packet goes instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Diversion {
+    /// To another address or port, through conntrack or not (dnat, redirect, a rewritten header).
+    Address(Destination),
+    /// To another socket or device (tproxy, fwd).
+    Elsewhere,
+}
+
+/// What dnat, redirect or a rewritten header make of a packet's destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// Another address; none: the packet's own.
+    pub address: Option<IpAddr>,
+    /// The address of the device that it came in by (redirect).
+    pub own: bool,
+    /// Another port; none: the packet's own.
+    pub port: Option<u16>,
 }
 
 /// A rule or policy, quoted.
@@ -156,6 +241,12 @@ impl RuleText {
     pub fn place(&self) -> String {
         format!("{} {} {}", self.family, self.table, self.chain)
     }
+}
+
+/// An Ethernet address in colon form as the number that [`FilteredPacket::link_source`] is.
+#[must_use]
+pub fn link_number(text: &str) -> Option<u64> {
+    u64::try_from(names::link_address(text)?).ok()
 }
 
 /// Why rules cannot be read.
@@ -237,13 +328,17 @@ impl Firewall {
         }
         match &facts.nft {
             Observed::Seen(text) => {
-                let read = nft::read(text, &room)?.into_iter();
+                let devices = facts.nft_chains.as_deref().map(nft_chains::devices);
+                let mut read = nft::read(text, &room)?;
+                name_devices(&mut read, &devices.unwrap_or_default());
+                let read = read.into_iter();
                 let is_own = |table: &Table| !owned.contains(&(table.family, table.name.clone()));
                 firewall.tables.extend(read.filter(is_own));
             }
             Observed::Unseen(why) => firewall.not_seen(Family::Inet, "nft", why),
         }
         firewall.tables.extend(tables);
+        settle::settle(&mut firewall.tables, facts);
         Ok(firewall)
     }
 
@@ -263,8 +358,34 @@ impl Firewall {
         }
     }
 
+    /// What conntrack is told of a packet before it sees it: whether to leave it alone, and its zone. None where
+    /// that hangs on something that is not known.
+    #[must_use]
+    pub fn tracking(&self, packet: &FilteredPacket) -> Option<Tracking> {
+        if self.work.is_done() {
+            return None;
+        }
+        walk::tracking(&self.tables, packet)
+    }
+
     fn not_seen(&mut self, family: Family, program: &str, why: &str) {
         self.unseen.push((family, format!("{program}: {why}")));
+    }
+}
+
+/// Tells the chains of devices of which, where their own text does not.
+fn name_devices(tables: &mut [Table], devices: &nft_chains::Devices) {
+    for table in tables {
+        for (name, chain) in &mut table.chains {
+            let key = (
+                table.family.name().to_owned(),
+                table.name.clone(),
+                name.clone(),
+            );
+            if let Some(base) = chain.base.as_mut().filter(|base| base.devices.is_none()) {
+                base.devices = devices.get(&key).cloned();
+            }
+        }
     }
 }
 

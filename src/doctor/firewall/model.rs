@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::RuleText;
+use super::{Destination, RuleText};
 
 /// Bytes of a rule's text that are kept; a set in it may have a million elements.
 const LONGEST_TEXT: usize = 4096;
@@ -175,9 +175,20 @@ impl Match {
         match self {
             Self::Compare(operands, _, elements) => operands.len() + elements.len(),
             Self::Either(conditions) => conditions.iter().map(Self::size).sum(),
-            Self::Undecidable => 1,
+            Self::InIpset { .. } | Self::Within(_) | Self::Beyond(_) | Self::Undecidable => 1,
         }
     }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// So generous that one client's flow does not reach it.
+    Ample,
+    /// One packet may be too much.
+    Tight,
+    /// Bytes that are left of a quota.
+    Left(u64),
 }
 
 impl Table {
@@ -230,6 +241,16 @@ pub(super) enum Match {
     Compare(Vec<Operand>, Op, Arc<[Element]>),
     /// One of them holds.
     Either(Vec<Self>),
+    /// In an ipset of that name, by source (or destination) for each of its dimensions.
+    InIpset {
+        name: String,
+        by_source: Vec<bool>,
+        negated: bool,
+    },
+    /// A rate, a number of connections or a quota that is within its bounds.
+    Within(Bound),
+    /// One that is beyond them.
+    Beyond(Bound),
     /// Not decided by rules and packet: a rate, a socket's owner, an option, or nothing we know.
     Undecidable,
 }
@@ -305,6 +326,11 @@ pub(super) enum Only {
     Protocol(u8),
     /// Those that conntrack has seen.
     Tracked,
+    /// Of these those of a family.
+    TrackedV4,
+    TrackedV6,
+    /// Those that came in by Ethernet.
+    Ethernet,
     None,
 }
 
@@ -321,6 +347,39 @@ pub(super) enum Field {
     Length,
     /// Always a constant for the packets that are judged.
     Fixed(u128),
+    /// Of the traffic class: nothing of ours sets either.
+    Dscp,
+    Ecn,
+    /// TTL or hop limit.
+    TimeToLive,
+    /// A TCP option: its size where the rule asks for that, else whether it is there.
+    TcpOption(TcpOption),
+    /// Link-layer addresses.
+    LinkSource,
+    LinkDestination,
+    /// ARPHRD_* of a device.
+    InputKind,
+    OutputKind,
+    /// Groups of devices (`ip link set … group`).
+    InputGroup,
+    OutputGroup,
+    /// Owner of the socket that the packet is sent by.
+    SocketUser,
+    SocketGroup,
+    /// What conntrack has of the connection.
+    CtSource {
+        reply: bool,
+    },
+    CtDestination {
+        reply: bool,
+    },
+    CtSourcePort {
+        reply: bool,
+    },
+    CtDestinationPort {
+        reply: bool,
+    },
+    CtZone,
     /// Flags and offset of an IPv4 packet that is no fragment.
     FragmentBits,
     /// NFPROTO_IPV4 or NFPROTO_IPV6.
@@ -352,11 +411,25 @@ pub(super) enum Field {
     Opaque,
 }
 
+/// Options of TCP (IANA's TCP option kinds) that packets of our kernels have, and those they do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum TcpOption {
+    /// The value of it, in bytes.
+    MssSize,
+    Mss,
+    WindowScale,
+    SackPermitted,
+    Timestamp,
+    /// Nothing that our kernels send by themselves.
+    Unusual,
+}
+
 /// What rules write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Register {
     Mark,
     CtMark,
+    CtZone,
 }
 
 /// What is written.
@@ -396,10 +469,15 @@ pub(super) enum Verdict {
     Goto(String),
     /// snat and masquerade: to this address, if it is told.
     RewriteSource(Option<IpAddr>),
-    /// dnat and redirect.
-    RewriteDestination,
+    /// dnat and redirect: there, as far as it is told.
+    RewriteDestination(Destination),
     /// To another socket or device.
     Divert,
+    /// A program decides, which may not be there.
+    Queue {
+        number: Option<u16>,
+        bypass: bool,
+    },
     /// A program decides, or nothing we know.
     Opaque,
 }

@@ -121,12 +121,13 @@ const TCP_FLAGS: &[(&str, u128)] = &[
     ("all", 63),
 ];
 
-/// RTN_LOCAL of the kernel's rtnetlink.h.
+/// RTN_* of the kernel's rtnetlink.h.
+pub(super) const RTN_UNICAST: u128 = 1;
 pub(super) const RTN_LOCAL: u128 = 2;
 
 const ADDRESS_TYPES: &[(&str, u128)] = &[
     ("unspec", 0),
-    ("unicast", 1),
+    ("unicast", RTN_UNICAST),
     ("local", RTN_LOCAL),
     ("broadcast", 3),
     ("anycast", 4),
@@ -154,6 +155,47 @@ const FAMILIES: &[(&str, u128)] = &[
 
 pub(super) const ETHERTYPE_IPV4: u128 = 0x0800;
 pub(super) const ETHERTYPE_IPV6: u128 = 0x86dd;
+
+/// ARPHRD_* of linux/if_arp.h, as nft names them.
+const HARDWARE: &[(&str, u128)] = &[
+    ("ether", 1),
+    ("ppp", 512),
+    ("ipip", 768),
+    ("ipip6", 769),
+    ("loopback", 772),
+    ("sit", 776),
+    ("ipgre", 778),
+    ("none", 65534),
+];
+
+/// RFC 4594 §2, RFC 5865, RFC 8622.
+const DSCP: &[(&str, u128)] = &[
+    ("cs0", 0),
+    ("df", 0),
+    ("be", 0),
+    ("lephb", 1),
+    ("cs1", 8),
+    ("af11", 10),
+    ("af12", 12),
+    ("af13", 14),
+    ("cs2", 16),
+    ("af21", 18),
+    ("af22", 20),
+    ("af23", 22),
+    ("cs3", 24),
+    ("af31", 26),
+    ("af32", 28),
+    ("af33", 30),
+    ("cs4", 32),
+    ("af41", 34),
+    ("af42", 36),
+    ("af43", 38),
+    ("cs5", 40),
+    ("va", 44),
+    ("ef", 46),
+    ("cs6", 48),
+    ("cs7", 56),
+];
 
 const ETHERTYPES: &[(&str, u128)] = &[
     ("ip", ETHERTYPE_IPV4),
@@ -185,7 +227,11 @@ pub(super) fn protocol(name: &str) -> Option<u8> {
 /// The number that a text means where it stands beside a field.
 pub(super) fn number(field: Field, text: &str) -> Option<u128> {
     let table = match field {
-        Field::Source | Field::Destination => return address(text),
+        Field::Source
+        | Field::Destination
+        | Field::CtSource { .. }
+        | Field::CtDestination { .. } => return address(text),
+        Field::LinkSource | Field::LinkDestination => return link_address(text),
         Field::Protocol => return protocol(text).map(u128::from),
         Field::CtState => CT_STATES,
         Field::CtStatus => CT_STATUSES,
@@ -195,8 +241,18 @@ pub(super) fn number(field: Field, text: &str) -> Option<u128> {
         Field::NetworkFamily => FAMILIES,
         Field::EtherType => ETHERTYPES,
         Field::PacketType => PACKET_TYPES,
+        Field::Dscp => DSCP,
+        Field::Ecn => &[("not-ect", 0), ("ect1", 1), ("ect0", 2), ("ce", 3)],
+        Field::InputKind | Field::OutputKind => HARDWARE,
+        Field::InputGroup | Field::OutputGroup => &[("default", 0)],
+        Field::SocketUser | Field::SocketGroup => &[("root", 0)],
         Field::SourcePort
         | Field::DestinationPort
+        | Field::CtSourcePort { .. }
+        | Field::CtDestinationPort { .. }
+        | Field::CtZone
+        | Field::TimeToLive
+        | Field::TcpOption(_)
         | Field::Length
         | Field::Fixed(_)
         | Field::FragmentBits
@@ -219,6 +275,16 @@ pub(super) fn integer(text: &str) -> Option<u64> {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
+}
+
+/// An Ethernet address, such as `02:00:00:00:00:01`, as a number.
+pub(super) fn link_address(text: &str) -> Option<u128> {
+    let mut parts = text.split(':');
+    let number = parts.by_ref().take(6).try_fold(0, |sum, part| {
+        let byte = u8::from_str_radix(part, 16).ok()?;
+        Some((sum << 8) | u128::from(byte))
+    })?;
+    (text.len() == 17 && parts.next().is_none()).then_some(number)
 }
 
 fn address(text: &str) -> Option<u128> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::model::{Field, Only, Operand, Register};
+use super::model::{Field, Only, Operand, Register, TcpOption};
 use super::names;
 use super::nft::{list, word};
 use super::nft_value;
@@ -26,8 +26,9 @@ fn operand(json: &Json) -> Operand {
         "ct" => conntrack(content),
         "fib" => fib(content),
         "exthdr" => extension_header(content),
-        "tcp option" => opaque(Only::Protocol(6)),
-        "ip option" => opaque(Only::V4),
+        "tcp option" => tcp_option(content),
+        "ip option" => absent_option(content),
+        "rt" if word(content, "key") == Some("ipsec") => Operand::of(Field::Fixed(0)),
         "&" => masked(content),
         _ => opaque(Only::All),
     }
@@ -61,10 +62,16 @@ fn payload(content: &Json) -> Operand {
     };
     match header {
         "ip" if field == "length" => Operand::of(Field::Length).only(Only::V4),
+        "ip" if field == "hdrlength" => Operand::of(Field::Fixed(5)).only(Only::V4),
+        "ip" if field == "version" => Operand::of(Field::Fixed(4)).only(Only::V4),
+        "ip6" if field == "version" => Operand::of(Field::Fixed(6)).only(Only::V6),
         "ip" => network(field).only(Only::V4),
         "ip6" => network(field).only(Only::V6),
         "ether" if field == "type" => Operand::of(Field::EtherType),
-        "ether" | "vlan" => opaque(Only::All),
+        "ether" if field == "saddr" => Operand::of(Field::LinkSource).only(Only::Ethernet),
+        "ether" if field == "daddr" => Operand::of(Field::LinkDestination).only(Only::Ethernet),
+        "ether" => opaque(Only::Ethernet),
+        "vlan" => opaque(Only::All),
         "arp" => opaque(Only::None),
         "th" => transport(field),
         _ => match names::protocol(header) {
@@ -80,6 +87,10 @@ fn network(field: &str) -> Operand {
         "daddr" => Field::Destination,
         "protocol" | "nexthdr" => Field::Protocol,
         "frag-off" => Field::FragmentBits,
+        "ttl" | "hoplimit" => Field::TimeToLive,
+        // What no rule and no application of ours sets.
+        "dscp" => Field::Dscp,
+        "ecn" => Field::Ecn,
         _ => Field::Opaque,
     })
 }
@@ -89,8 +100,37 @@ fn transport(field: &str) -> Operand {
         "sport" => Field::SourcePort,
         "dport" => Field::DestinationPort,
         "flags" => Field::TcpFlags,
+        "urgptr" => Field::Fixed(0),
         _ => Field::Opaque,
     })
+}
+
+/// `tcp option maxseg size`, `tcp option sack-perm exists`
+fn tcp_option(content: &Json) -> Operand {
+    let option = match (
+        word(content, "name").unwrap_or_default(),
+        word(content, "field"),
+    ) {
+        ("maxseg", Some("size")) => TcpOption::MssSize,
+        ("maxseg", None) => TcpOption::Mss,
+        ("window", None) => TcpOption::WindowScale,
+        ("sack-perm" | "sack-permitted", None) => TcpOption::SackPermitted,
+        ("timestamp", None) => TcpOption::Timestamp,
+        (
+            "md5sig" | "mptcp" | "fastopen" | "sack" | "sack0" | "sack1" | "sack2" | "sack3",
+            None,
+        ) => TcpOption::Unusual,
+        _ => return opaque(Only::Protocol(6)),
+    };
+    Operand::of(Field::TcpOption(option)).only(Only::Protocol(6))
+}
+
+/// The packets that are judged have no options of IP.
+fn absent_option(content: &Json) -> Operand {
+    match word(content, "field") {
+        Some(_) => opaque(Only::None),
+        None => Operand::of(Field::Fixed(0)).only(Only::V4),
+    }
 }
 
 fn meta(content: &Json) -> Operand {
@@ -103,12 +143,33 @@ fn meta(content: &Json) -> Operand {
         "mark" => Field::Register(Register::Mark),
         "iif" | "iifname" => Field::InputDevice,
         "oif" | "oifname" => Field::OutputDevice,
+        "iiftype" => Field::InputKind,
+        "oiftype" => Field::OutputKind,
+        "iifgroup" => Field::InputGroup,
+        "oifgroup" => Field::OutputGroup,
+        "skuid" => Field::SocketUser,
+        "skgid" => Field::SocketGroup,
+        // No packet that is judged came by IPsec; policies are looked at apart.
+        "ipsec" | "secpath" => Field::Fixed(0),
         _ => Field::Opaque,
     })
 }
 
 fn conntrack(content: &Json) -> Operand {
+    let reply = word(content, "dir") == Some("reply");
+    let of = |field| Operand::of(field).only(Only::Tracked);
     match word(content, "key").unwrap_or_default() {
+        "saddr" => of(Field::CtSource { reply }),
+        "daddr" => of(Field::CtDestination { reply }),
+        "ip saddr" => of(Field::CtSource { reply }).only(Only::TrackedV4),
+        "ip daddr" => of(Field::CtDestination { reply }).only(Only::TrackedV4),
+        "ip6 saddr" => of(Field::CtSource { reply }).only(Only::TrackedV6),
+        "ip6 daddr" => of(Field::CtDestination { reply }).only(Only::TrackedV6),
+        "proto-src" => of(Field::CtSourcePort { reply }),
+        "proto-dst" => of(Field::CtDestinationPort { reply }),
+        "protocol" => of(Field::Protocol),
+        "l3proto" => of(Field::NetworkFamily),
+        "zone" => Operand::of(Field::CtZone),
         "state" => Operand::of(Field::CtState).masked(names::CT_SNAT - 1),
         "status" => Operand::of(Field::CtStatus).only(Only::Tracked),
         "direction" => Operand::of(Field::CtDirection).only(Only::Tracked),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use super::Destination;
 use super::model::{
     Change, Element, Field, Match, Only, Op, Operand, Register, Room, Step, Value, Verdict,
 };
 use super::nft::{SetName, Sets, list, word};
-use super::{nft_list, nft_operand, nft_value};
+use super::{nft_bound, nft_list, nft_operand, nft_value};
 
 /// Elements of a set, as they are compared with these properties.
 type Shared = HashMap<(SetName, Vec<Field>), Arc<[Element]>>;
@@ -146,10 +147,12 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
         "vmap" => steps.extend(dispatch(content, context)),
         "mangle" => steps.extend(change(content)),
         "notrack" => steps.push(Step::Notrack),
-        "limit" | "quota" | "ct count" => steps.push(Step::Match(Match::Undecidable)),
+        "limit" | "quota" | "ct count" => steps.push(Step::Match(nft_bound::bound(name, content))),
         "set" | "map" => {
-            if !list(content, "stmt").is_empty() {
-                steps.push(Step::Match(Match::Undecidable));
+            for stateful in list(content, "stmt").iter().filter_map(Json::as_object) {
+                let bounds = stateful.iter().filter(|(name, _)| *name != "counter");
+                let bounds = bounds.map(|(name, content)| nft_bound::bound(name, content));
+                steps.extend(bounds.map(Step::Match));
             }
         }
         "snat" | "masquerade" => {
@@ -159,7 +162,11 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
         }
         "dnat" | "redirect" => {
             steps.extend(family_of_nat(content));
-            steps.push(Step::End(Verdict::RewriteDestination));
+            steps.push(Step::End(Verdict::RewriteDestination(Destination {
+                address: word(content, "addr").and_then(|address| address.parse().ok()),
+                own: name == "redirect",
+                port: content.get("port").and_then(port),
+            })));
         }
         "tproxy" | "fwd" => steps.push(Step::End(Verdict::Divert)),
         "counter" | "log" | "dup" | "flow" | "ct helper" | "ct timeout" | "ct expectation"
@@ -167,12 +174,21 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
         "xt" if word(content, "type") == Some("match") => {
             steps.push(Step::Match(Match::Undecidable));
         }
-        "queue" => steps.push(Step::End(Verdict::Opaque)),
+        "queue" => steps.push(Step::End(Verdict::Queue {
+            number: content.get("num").map_or(Some(0), port),
+            bypass: has_word(content.get("flags"), "bypass"),
+        })),
         _ => match verdict(name, content) {
             Some(verdict) => steps.push(Step::End(verdict)),
             None => steps.extend(anything()),
         },
     }
+}
+
+/// Whether a text or a list of texts has that one.
+fn has_word(json: Option<&Json>, word: &str) -> bool {
+    let is = |json: &Json| json.as_str() == Some(word);
+    json.is_some_and(|json| is(json) || json.as_array().is_some_and(|all| all.iter().any(is)))
 }
 
 /// May match or not, and may decide.
@@ -276,11 +292,9 @@ fn dispatch(content: &Json, context: &Context<'_>) -> Vec<Step> {
 /// port would be another packet.
 fn change(content: &Json) -> Vec<Step> {
     let key = content.get("key");
-    if key
-        .and_then(|key| key.get("payload"))
-        .is_some_and(is_identity)
-    {
-        return vec![Step::End(Verdict::Opaque)];
+    let payload = key.and_then(|key| key.get("payload"));
+    if payload.is_some_and(is_identity) {
+        return rewritten(payload.and_then(|payload| word(payload, "field")), content);
     }
     let Some(register) = key.and_then(register) else {
         return Vec::new();
@@ -302,6 +316,38 @@ fn change(content: &Json) -> Vec<Step> {
     steps
 }
 
+/// A rewrite without conntrack, of each packet: another source, or another addressee.
+fn rewritten(field: Option<&str>, content: &Json) -> Vec<Step> {
+    let verdict = match field {
+        Some("saddr") => {
+            let to = word(content, "value").and_then(|address| address.parse().ok());
+            Verdict::RewriteSource(to)
+        }
+        Some("daddr" | "dport") => Verdict::RewriteDestination(destination(field, content)),
+        // The source port of an answer; what the client makes of it is not followed.
+        Some("sport") => return Vec::new(),
+        _ => Verdict::Opaque,
+    };
+    vec![Step::End(verdict)]
+}
+
+fn destination(field: Option<&str>, content: &Json) -> Destination {
+    match field {
+        Some("daddr") => Destination {
+            address: word(content, "value").and_then(|address| address.parse().ok()),
+            ..Destination::default()
+        },
+        _ => Destination {
+            port: content.get("value").and_then(port),
+            ..Destination::default()
+        },
+    }
+}
+
+fn port(json: &Json) -> Option<u16> {
+    u16::try_from(json.as_u64()?).ok()
+}
+
 /// Whether part of a header is among what packets are judged by; of raw bytes it may be.
 fn is_identity(payload: &Json) -> bool {
     match word(payload, "field") {
@@ -314,6 +360,8 @@ fn register(json: &Json) -> Option<Register> {
     let key = |name| json.get(name).and_then(|json| word(json, "key"));
     if key("meta") == Some("mark") {
         Some(Register::Mark)
+    } else if key("ct") == Some("zone") {
+        Some(Register::CtZone)
     } else if key("ct") == Some("mark") {
         Some(Register::CtMark)
     } else {

@@ -7,7 +7,7 @@
 use super::evaluate::Truth;
 use super::model::{Base, Element, Register, Rule, Step, Table, Value, Verdict};
 use super::walk::{Notrack, Walk};
-use super::{FilterVerdict, RuleText};
+use super::{Diversion, FilterVerdict, RuleText};
 
 /// Jumps within jumps. nft allows 16 (NFT_JUMP_STACK_SIZE), legacy iptables as many as there are chains.
 const MAX_DEPTH: usize = 32;
@@ -18,7 +18,7 @@ pub(super) enum Kind {
     Accept,
     Drop,
     Rewrite,
-    Divert,
+    Divert(Diversion),
     Unknown,
 }
 
@@ -63,7 +63,7 @@ impl Outcomes {
             Kind::Accept => FilterVerdict::Accept,
             Kind::Drop => FilterVerdict::Drop(last.rule),
             Kind::Rewrite => FilterVerdict::Rewritten(last.rule),
-            Kind::Divert => FilterVerdict::Diverted(last.rule),
+            Kind::Divert(to) => FilterVerdict::Diverted(last.rule, to),
             Kind::Unknown => FilterVerdict::Unknown(last.rule),
         }
     }
@@ -278,8 +278,9 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
             Verdict::Drop => Kind::Drop,
             Verdict::RewriteSource(Some(to)) if *to == self.walk.packet.source => Kind::Accept,
             Verdict::RewriteSource(_) => Kind::Rewrite,
-            Verdict::RewriteDestination | Verdict::Divert => Kind::Divert,
-            Verdict::Opaque => Kind::Unknown,
+            Verdict::RewriteDestination(to) => Kind::Divert(Diversion::Address(*to)),
+            Verdict::Divert => Kind::Divert(Diversion::Elsewhere),
+            Verdict::Queue { .. } | Verdict::Opaque => Kind::Unknown,
             Verdict::Continue => return,
             Verdict::Return => {
                 let here = std::mem::replace(&mut at.here, Place::Gone);

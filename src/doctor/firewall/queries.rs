@@ -82,7 +82,7 @@ fn uses_conntrack(step: &Step) -> bool {
         Step::Notrack => false,
         Step::End(verdict) => matches!(
             verdict,
-            Verdict::RewriteSource(_) | Verdict::RewriteDestination
+            Verdict::RewriteSource(_) | Verdict::RewriteDestination(_)
         ),
     }
 }
@@ -91,7 +91,7 @@ fn looks_at_conntrack(condition: &Match) -> bool {
     match condition {
         Match::Compare(operands, ..) => operands.iter().any(is_of_conntrack),
         Match::Either(conditions) => conditions.iter().any(looks_at_conntrack),
-        Match::Undecidable => false,
+        Match::InIpset { .. } | Match::Within(_) | Match::Beyond(_) | Match::Undecidable => false,
     }
 }
 
@@ -142,6 +142,7 @@ fn holds_in(state: ConntrackState, condition: &Match) -> Truth {
         before_conntrack: false,
         mark: None,
         ct_mark: None,
+        zone: None,
     }
     .holds(condition)
 }

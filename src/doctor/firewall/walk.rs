@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::evaluate::{Sight, Truth};
 use super::model::{Base, Change, Family, Hook, Register, Table};
 use super::pass::{Kind, Pass, Place};
-use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText};
+use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText, Tracking};
 
 /// Rules looked at per packet. Rulesets that jump in cascades could hold a walk for hours; no sane one
 /// comes near.
@@ -16,22 +16,42 @@ const MAX_ELEMENTS: usize = 8_000_000;
 const CONNTRACK_PRIORITY: i64 = -200;
 /// What becomes of a packet under all tables, and what that cost.
 pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> (FilterVerdict, usize) {
-    let mut walk = Walk {
-        packet,
-        mark: packet.mark,
-        ct_mark: match packet.state {
-            ConntrackState::New => Some(0),
-            ConntrackState::Established | ConntrackState::Invalid | ConntrackState::Untracked => {
-                None
-            }
-        },
-        notrack: Notrack::No,
-        rules_left: MAX_RULES,
-        elements_left: MAX_ELEMENTS,
-    };
+    let mut walk = Walk::new(packet);
     let verdict = walk.all(tables);
     let work = MAX_RULES - walk.rules_left + MAX_ELEMENTS - walk.elements_left;
     (verdict, work)
+}
+
+/// What conntrack is told of a packet; none: not known.
+pub(super) fn tracking(tables: &[Table], packet: &FilteredPacket) -> Option<Tracking> {
+    let mut walk = Walk::new(packet);
+    walk.all(tables);
+    match walk.notrack {
+        Notrack::Yes => Some(Tracking::Untracked),
+        Notrack::Perhaps(_) => None,
+        Notrack::No => walk.zone.map(|zone| Tracking::InZone {
+            zone,
+            mark: walk.ct_mark,
+        }),
+    }
+}
+
+impl<'p> Walk<'p> {
+    fn new(packet: &'p FilteredPacket) -> Self {
+        Self {
+            packet,
+            mark: packet.mark,
+            ct_mark: match packet.state {
+                ConntrackState::New => Some(0),
+                ConntrackState::Established => packet.ct_mark,
+                ConntrackState::Invalid | ConntrackState::Untracked => None,
+            },
+            zone: packet.zone,
+            notrack: Notrack::No,
+            rules_left: MAX_RULES,
+            elements_left: MAX_ELEMENTS,
+        }
+    }
 }
 
 impl Walk<'_> {
@@ -46,7 +66,7 @@ impl Walk<'_> {
                 verdict = first(verdict, now);
             }
             // What follows would be judged for a packet that is no longer this one.
-            if matches!(verdict, FilterVerdict::Diverted(_)) {
+            if matches!(verdict, FilterVerdict::Diverted(..)) {
                 return verdict;
             }
         }
@@ -153,6 +173,7 @@ pub(super) struct Walk<'p> {
     pub(super) packet: &'p FilteredPacket,
     mark: Option<u32>,
     ct_mark: Option<u32>,
+    zone: Option<u32>,
     pub(super) notrack: Notrack,
     pub(super) rules_left: usize,
     pub(super) elements_left: usize,
@@ -174,7 +195,7 @@ impl Walk<'_> {
         match verdict {
             FilterVerdict::Drop(rule)
             | FilterVerdict::Rewritten(rule)
-            | FilterVerdict::Diverted(rule)
+            | FilterVerdict::Diverted(rule, _)
             | FilterVerdict::Unknown(rule) => FilterVerdict::Unknown(rule),
             FilterVerdict::Accept | FilterVerdict::NotSeen(_) => verdict,
         }
@@ -223,6 +244,7 @@ impl Walk<'_> {
             before_conntrack,
             mark: self.mark,
             ct_mark: self.ct_mark,
+            zone: self.zone,
         }
     }
 
@@ -230,6 +252,7 @@ impl Walk<'_> {
         match register {
             Register::Mark => self.mark = value,
             Register::CtMark => self.ct_mark = value,
+            Register::CtZone => self.zone = value,
         }
     }
 
@@ -239,6 +262,7 @@ impl Walk<'_> {
                 let from = match from {
                     Register::Mark => self.mark,
                     Register::CtMark => self.ct_mark,
+                    Register::CtZone => self.zone,
                 };
                 if and == 0 {
                     return Some(xor);

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use super::network::Network;
 use crate::config::{Config, Egress as ConfiguredEgress, Neighbour};
-use crate::director::VipSpec;
+use crate::director::{PortMatch, VipSpec};
 use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Encap as EncapFact, Neighbour as Entry, Observed,
-    RouteAnswer, VipOnDirector,
+    RouteAnswer, VipOnDirector, client_of,
 };
 use crate::io::egress::{Direct, Egress, Hops, PacketEgress, SendError};
 use crate::io::netlink::{Netlink, RouteQuery};
@@ -121,10 +121,38 @@ fn vips(
                 own_answers: own_answers(vip, &route, backends, network),
                 route,
                 on_link: None,
+                services: services(config, vip.address),
+                clients_by: None,
             }
         });
     }
     vips
+}
+
+/// What is balanced at an address.
+fn services(config: &Config, address: IpAddr) -> Vec<(u8, Option<u16>)> {
+    let of_it = config.vips.iter().filter(|vip| vip.address == address);
+    let services = of_it.map(|vip| {
+        let port = match vip.port {
+            PortMatch::Exact(port) => Some(port.get()),
+            PortMatch::Any => None,
+        };
+        (vip.protocol.number(), port)
+    });
+    services.collect()
+}
+
+/// By which device the clients' packets come in.
+pub(super) fn find_clients(facts: &mut DirectorFacts, network: &mut Network) {
+    for (vip, seen) in &mut facts.vips {
+        let client = client_of(facts.client, *vip);
+        let way = network.ask(client, RouteQuery::default());
+        let device = match way {
+            RouteAnswer::Route(route) => route.device,
+            RouteAnswer::Refused(_) | RouteAnswer::Unseen(_) => None,
+        };
+        seen.clients_by = device.filter(|device| *device != facts.tun);
+    }
 }
 
 /// The director's own request to the VIP has the source that the VIP's route gives it; the answer comes

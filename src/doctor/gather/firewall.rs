@@ -20,11 +20,43 @@ const PROGRAMS: [(&str, &str); 2] = [
 /// The rules of this network namespace.
 pub(super) fn read(modules: &Modules) -> FirewallFacts {
     let nft = nft(modules);
+    let iptables = iptables(&nft);
     FirewallFacts {
-        iptables: iptables(&nft),
+        ipsets: ipsets(&iptables),
+        queues: queues(Path::new("/proc/net/netfilter/nfnetlink_queue")),
+        iptables,
+        nft_chains: chains(&nft),
         nft,
         conntrack: conntrack(Path::new("/proc/sys/net/netfilter/nf_conntrack_count")),
     }
+}
+
+/// The sets that rules of iptables ask for.
+fn ipsets(iptables: &BTreeMap<String, Observed<String>>) -> Option<String> {
+    let mut texts = iptables.values().filter_map(Observed::seen);
+    let asked_for = texts.any(|text| text.contains("--match-set"));
+    asked_for.then(|| run("ipset", &["save"]).ok())?
+}
+
+/// The first column is the queue's number; where the kernel has no queues, no program reads one.
+fn queues(path: &Path) -> Option<Vec<u16>> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let lines = text.lines();
+            let numbers = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+            Some(numbers.collect())
+        }
+        Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then(Vec::new),
+    }
+}
+
+/// The heads of all chains, where some are of devices.
+fn chains(nft: &Observed<String>) -> Option<String> {
+    let text = nft.seen()?;
+    let has_devices = ["\"ingress\"", "\"egress\""]
+        .iter()
+        .any(|hook| text.contains(hook));
+    has_devices.then(|| run("nft", &["list", "chains"]).ok())?
 }
 
 fn nft(modules: &Modules) -> Observed<String> {

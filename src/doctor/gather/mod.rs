@@ -10,6 +10,7 @@ pub(super) mod counters;
 mod decapsulators;
 mod director;
 mod firewall;
+mod layers;
 mod modules;
 mod neighbours;
 mod network;
@@ -112,6 +113,7 @@ pub fn director(config: &Config, client: Option<IpAddr>) -> Facts {
     gather(Role::Director, |look, facts| {
         let mut of_director = director::read(config, &mut look.network);
         of_director.client = client;
+        director::find_clients(&mut of_director, &mut look.network);
         neighbours::read(&mut of_director.vips, &mut look.network);
         facts.neighbours = director::settled_neighbours(&of_director, &mut look.network);
         facts.director = Some(of_director);
@@ -182,6 +184,7 @@ fn gather(role: Role, own: impl FnOnce(&mut Look, &mut Facts)) -> Facts {
         facts.sysctl_files = sysctl_files::read(Path::new("/"));
         facts.counters = counters::read();
         facts.firewall = firewall.join().unwrap_or_else(|_| unseen_firewall());
+        facts.layers = layers::read(&look.network, &facts.firewall);
         facts
     })
 }

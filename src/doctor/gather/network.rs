@@ -148,6 +148,8 @@ fn links(devices: &[netlink::Link]) -> Vec<Link> {
         mtu: device.mtu,
         up: device.up,
         arp: device.arp,
+        hardware: device.hardware,
+        group: device.group,
         kind: device.kind.clone(),
         tunnel: device.tunnel.map(|tunnel| TunnelFacts {
             local: tunnel.local,

@@ -4,7 +4,9 @@
 //! sockets and see no packet.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use super::network::Network;
@@ -39,8 +41,18 @@ pub(super) fn read(network: &Network, processes: &Processes) -> Observed<Vec<Soc
         queued: socket.queued,
         queue_limit: socket.queue_limit,
         program: owners.get(&socket.inode).map(|owner| owner.program.clone()),
+        user: Some(socket.user),
+        group: owners
+            .get(&socket.inode)
+            .and_then(|owner| group_of(processes, owner)),
     };
     Observed::Seen(bound.into_iter().map(socket).collect())
+}
+
+/// The group of a process, which owns its folder.
+fn group_of(processes: &Processes, owner: &Process) -> Option<u32> {
+    let folder = processes.folder(owner.pid);
+    Some(fs::metadata(folder).ok()?.gid())
 }
 
 /// A socket of another network namespace.

@@ -246,6 +246,8 @@ mod tests {
             queued: 0,
             queue_limit: 0,
             program: None,
+            user: None,
+            group: None,
         }
     }
 

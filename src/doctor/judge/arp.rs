@@ -23,21 +23,37 @@ pub(super) fn answers(case: &Case<'_>) -> Outcome {
     }
     match case.effective(&physical.name, "arp_ignore") {
         None => not_read(case, "arp_ignore"),
+        Some(ignore) if ignore.value() == NO_ANSWERS => silent(case, physical, &ignore),
         Some(ignore) if ignore.value() >= 1 => ignore.shown_in(Outcome::pass()),
         Some(ignore) => answering(case, physical, &ignore),
     }
 }
 
+/// The value of arp_ignore by which no local address is answered for (linux/Documentation/networking/ip-sysctl.rst).
+const NO_ANSWERS: i64 = 8;
+
+fn silent(case: &Case<'_>, physical: &Link, ignore: &Effective) -> Outcome {
+    let name = &physical.name;
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "the backend answers no ARP request on {name} at all (arp_ignore 8): neighbours lose it, the director among them",
+        "后端在 {name} 上不应答任何 ARP 请求（arp_ignore 为 8）：邻居（包括 director）会找不到它"
+    ));
+    ignore
+        .shown_in(outcome)
+        .fix("sysctl -w net.ipv4.conf.all.arp_ignore=1")
+        .verify(show(&ignore.own_name, case.lang))
+}
+
 fn vip_on_segment(case: &Case<'_>, physical: &Link) -> Outcome {
     let vip = case.target.vip;
     let name = &physical.name;
-    let shared = case.director_is_on_link() == Some(true) || case.vip_is_on_link() == Some(true);
-    let outcome = if shared {
+    let outcome = if case.vip_is_on_link() == Some(true) {
         Outcome::fail(say!(
             case.lang,
-            "{vip} is an address of {name}, whose segment the director shares: two machines answer ARP for it, \
-             whatever arp_ignore says",
-            "{vip} 直接配在 {name} 上，而 director 也在该网段：两台机器都会应答它的 ARP,arp_ignore 不起作用"
+            "{vip} is an address of {name} and in that segment's subnet: the backend answers ARP for it, whatever \
+             arp_ignore says, and clients and the router reach it past the director",
+            "{vip} 直接配在 {name} 上，且就在该网段的子网内：无论 arp_ignore 如何，后端都会应答它的 ARP，客户端和路由器会绕过 director"
         ))
     } else {
         Outcome::warn(say!(

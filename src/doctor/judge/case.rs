@@ -6,6 +6,7 @@ use crate::doctor::facts::{Facts, Link, Observed, Route, RouteAnswer, Target};
 use crate::doctor::firewall::Firewall;
 use crate::doctor::lang::Lang;
 
+use super::filters::delivered_to;
 use super::outcome::Outcome;
 
 /// What a check of a backend looks at.
@@ -124,7 +125,18 @@ impl<'a> Case<'a> {
 
     /// How answers go to the client.
     pub(super) fn way_back(&self) -> Option<&'a Route> {
-        usable(&self.target.way_back)
+        usable(self.answer_route())
+    }
+
+    /// `ip route get C from V`; where a rule sends requests to an address of this host's own, answers leave from
+    /// that one, and conntrack puts V back behind the routing.
+    pub(super) fn answer_route(&self) -> &'a RouteAnswer {
+        let at = delivered_to(self);
+        if at.is_some_and(|(address, _)| address != self.target.vip) {
+            &self.target.way_back_of_any
+        } else {
+            &self.target.way_back
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use super::commands::{Matching, accept, set};
 use super::forwarding::forwarding;
 use super::outcome::Outcome;
 use super::path::{self, Place};
-use super::{Check, Selection, findings, neighbour, run, selected, verdict};
+use super::{Check, Selection, findings, neighbour, onward, run, selected, verdict};
 use crate::doctor::departure::Departure;
 use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Facts, Link, Observed, Role, RouteAnswer, VipOnDirector,
 };
-use crate::doctor::finding::{Diagnosis, SCHEMA};
+use crate::doctor::finding::{Diagnosis, SCHEMA, Status};
 use crate::doctor::firewall::{FilterVerdict, Firewall};
 use crate::doctor::lang::{Lang, say};
 use crate::doctor::lines::{Snippet, command};
@@ -23,7 +23,7 @@ use crate::packet::Version;
 pub(super) struct Case<'a> {
     pub(super) facts: &'a Facts,
     pub(super) director: &'a DirectorFacts,
-    firewall: &'a Result<Firewall, String>,
+    pub(super) firewall: &'a Result<Firewall, String>,
     pub(super) lang: Lang,
 }
 
@@ -95,7 +95,14 @@ fn vip_route(case: &Case<'_>) -> Outcome {
     }
     match unseen {
         Some(why) => Outcome::unknown(why),
-        None => forwarding(case.facts, case.director, case.lang),
+        None => {
+            let outcome = forwarding(case.facts, case.director, case.lang);
+            if outcome.status == Status::Pass {
+                onward::filters(case)
+            } else {
+                outcome
+            }
+        }
     }
 }
 
@@ -367,7 +374,7 @@ fn filtered(
             (rule, outcome)
         }
         FilterVerdict::NotSeen(why) => return Some(Outcome::unknown(why)),
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(..) => {
             return None;
         }
     };
@@ -443,7 +450,7 @@ fn other_end(case: &Case<'_>) -> Outcome {
 }
 
 impl<'a> Case<'a> {
-    fn link(&self, name: &str) -> Option<&'a Link> {
+    pub(super) fn link(&self, name: &str) -> Option<&'a Link> {
         self.facts
             .links
             .seen()?

@@ -3,24 +3,23 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::case::{Case, usable};
+use super::case::Case;
 use super::commands::{Matching, accept, by_hand, lasting, nft_device, set, show, show_chain};
+use super::flow::{self, answer_packet, inner_packet};
+use super::layers;
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
 use crate::doctor::finding::Code;
 use crate::doctor::firewall::{
-    ConntrackState, FilterPath, FilterVerdict, FilteredPacket, Firewall, RuleText,
+    ConntrackState, Diversion, FilterPath, FilterVerdict, FilteredPacket, Firewall, RuleText,
 };
 use crate::doctor::lang::say;
 use crate::doctor::lines::Snippet;
 
 /// A port of a client, as good as any other (RFC 6056 §3.2).
-const CLIENT_PORT: u16 = 49152;
+pub(super) const CLIENT_PORT: u16 = 49152;
 /// What the protocols file calls `ipip`; IP in IP is 4, `ipencap`.
 const IPIP_94: u8 = 94;
-/// Flags of TCP (RFC 9293 §3.1).
-const SYN: u8 = 0x02;
-const SYN_ACK: u8 = 0x12;
 
 /// The outer packet is dropped.
 pub(super) fn outer(case: &Case<'_>) -> Outcome {
@@ -41,6 +40,7 @@ pub(super) fn outer(case: &Case<'_>) -> Outcome {
             Err(outcome) => *outcome,
         }
     });
+    let outcome = layers::arrival(case, outcome, packet.iif.as_deref(), &packet);
     case.with_counters(outcome, &["IpInReceives", "IpInDelivers"])
 }
 
@@ -50,7 +50,7 @@ fn stopped(case: &Case<'_>, verdict: FilterVerdict) -> Result<RuleText, Box<Outc
         FilterVerdict::Drop(rule) => return Ok(rule),
         FilterVerdict::Unknown(rule) => unjudged(case, &rule),
         FilterVerdict::NotSeen(why) => Outcome::unknown(why),
-        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(_) => {
+        FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(..) => {
             Outcome::pass()
         }
     }))
@@ -64,7 +64,7 @@ fn unless_unseen(verdict: FilterVerdict) -> Outcome {
         | FilterVerdict::Unknown(_)
         | FilterVerdict::Accept
         | FilterVerdict::Rewritten(_)
-        | FilterVerdict::Diverted(_) => Outcome::pass(),
+        | FilterVerdict::Diverted(..) => Outcome::pass(),
     }
 }
 
@@ -138,7 +138,7 @@ const fn decides(verdict: &FilterVerdict) -> Option<&RuleText> {
         FilterVerdict::Drop(rule) | FilterVerdict::Unknown(rule) => Some(rule),
         FilterVerdict::Accept
         | FilterVerdict::Rewritten(_)
-        | FilterVerdict::Diverted(_)
+        | FilterVerdict::Diverted(..)
         | FilterVerdict::NotSeen(_) => None,
     }
 }
@@ -166,14 +166,16 @@ fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
 }
 
 fn checks_reverse_path(rule: &RuleText) -> bool {
-    ["fib saddr", "rpfilter", "\"fib\""]
-        .iter()
-        .any(|word| rule.rule.contains(word))
+    let asks_for_way = rule.rule.contains("fib saddr") && rule.rule.contains("oif");
+    asks_for_way
+        || ["rpfilter", "\"fib\""]
+            .iter()
+            .any(|word| rule.rule.contains(word))
 }
 
 /// The inner packet is dropped on the tunnel device.
 pub(super) fn inner(case: &Case<'_>) -> Outcome {
-    let packet = inner_packet(case, ConntrackState::New);
+    let first = inner_packet(case, ConntrackState::New);
     let tunnel = case.target.tunnel.as_deref().unwrap_or("T");
     let service = case.service();
     let what = say!(
@@ -182,20 +184,39 @@ pub(super) fn inner(case: &Case<'_>) -> Outcome {
         "{tunnel} 上解封装出来的、发往 {service} 的包"
     );
     with_firewall(case, |firewall| {
-        let verdict = firewall.judge(&packet);
-        if decides(&verdict).is_some_and(checks_reverse_path) {
+        if decides(&firewall.judge(&first)).is_some_and(checks_reverse_path) {
             return Outcome::blocked(Code::backend(13));
         }
-        match stopped(case, verdict) {
-            Ok(rule) => dropped(case, &rule, &what, &packet),
-            Err(outcome) => *outcome,
-        }
+        let outcome = all_pass(case, firewall, flow::requests(case, firewall), &what);
+        layers::arrival(case, outcome, first.iif.as_deref(), &first)
     })
+}
+
+/// Whether all packets of a flow pass; the worst that becomes of one.
+fn all_pass(
+    case: &Case<'_>,
+    firewall: &Firewall,
+    packets: Vec<(FilteredPacket, flow::Part)>,
+    what: &str,
+) -> Outcome {
+    let mut all = Outcome::pass();
+    for (packet, part) in packets {
+        let outcome = match stopped(case, firewall.judge(&packet)) {
+            Ok(rule) => {
+                let what = format!("{}{what}", part.said(case.lang));
+                return dropped(case, &rule, &what, &packet);
+            }
+            Err(outcome) => *outcome,
+        };
+        if outcome.status > all.status {
+            all = outcome;
+        }
+    }
+    all
 }
 
 /// The answer is dropped.
 pub(super) fn answer(case: &Case<'_>) -> Outcome {
-    let packet = answer_packet(case, ConntrackState::Established);
     let vip = case.target.vip;
     let what = say!(
         case.lang,
@@ -203,11 +224,10 @@ pub(super) fn answer(case: &Case<'_>) -> Outcome {
         "以 {vip} 为源、正要发出的应答"
     );
     let outcome = with_firewall(case, |firewall| {
-        match stopped(case, firewall.judge(&packet)) {
-            Ok(rule) => dropped(case, &rule, &what, &packet),
-            Err(outcome) => *outcome,
-        }
+        all_pass(case, firewall, flow::answers(case, firewall), &what)
     });
+    let answer = answer_packet(case, ConntrackState::Established);
+    let outcome = layers::departure(case, outcome, answer.oif.as_deref(), &answer);
     case.with_counters(outcome, &["IpOutRequests", "IpOutTransmits"])
 }
 
@@ -251,6 +271,15 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
     let packet = answer_packet(case, ConntrackState::New);
     let vip = case.target.vip;
     with_firewall(case, |firewall| {
+        if let Some(rule) = rewritten(case, firewall) {
+            let outcome = Outcome::fail(say!(
+                case.lang,
+                "a rule rewrites the source of answers from {vip}: clients do not know them for answers",
+                "有规则会改写以 {vip} 为源的应答：客户端不认得这些应答"
+            ));
+            let fix = accept(&rule, &Matching::source(vip), case.lang);
+            return quoted(outcome, &rule).fix(fix);
+        }
         let verdict = firewall.judge(&packet);
         let FilterVerdict::Rewritten(rule) = verdict else {
             return unless_unseen(verdict);
@@ -266,14 +295,54 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
     })
 }
 
+/// The rule that rewrites answers of connections that it lets pass otherwise.
+fn rewritten(case: &Case<'_>, firewall: &Firewall) -> Option<RuleText> {
+    flow::answers(case, firewall)
+        .iter()
+        .find_map(|(packet, _)| match firewall.judge(packet) {
+            FilterVerdict::Rewritten(rule) => Some(rule),
+            FilterVerdict::Drop(_)
+            | FilterVerdict::Unknown(_)
+            | FilterVerdict::NotSeen(_)
+            | FilterVerdict::Accept
+            | FilterVerdict::Diverted(..) => None,
+        })
+}
+
 /// What sends the VIP's packets elsewhere than to a socket of its own address and port.
-pub(super) fn diverted(case: &Case<'_>) -> Option<RuleText> {
+pub(super) fn diverted(case: &Case<'_>) -> Option<(RuleText, Diversion)> {
     let firewall = case.firewall.as_ref().ok()?;
-    let FilterVerdict::Diverted(rule) = firewall.judge(&inner_packet(case, ConntrackState::New))
-    else {
-        return None;
-    };
-    Some(rule)
+    match firewall.judge(&inner_packet(case, ConntrackState::New)) {
+        FilterVerdict::Diverted(rule, to) => Some((rule, to)),
+        FilterVerdict::Drop(_)
+        | FilterVerdict::Unknown(_)
+        | FilterVerdict::NotSeen(_)
+        | FilterVerdict::Accept
+        | FilterVerdict::Rewritten(_) => None,
+    }
+}
+
+/// The address that redirect sends packets to: the first one of the device that they come in by.
+fn own_of_tunnel(case: &Case<'_>) -> Option<IpAddr> {
+    let addresses = case.addresses_on(case.tunnel()?)?;
+    let mut addresses = addresses.iter().map(ipnet::IpNet::addr);
+    addresses.find(|address| address.is_ipv4() == case.target.vip.is_ipv4())
+}
+
+/// Where packets for the VIP are delivered: its own address and port, or those of this host that a rule sends
+/// them to. None where a rule sends them elsewhere.
+pub(super) fn delivered_to(case: &Case<'_>) -> Option<(IpAddr, Option<u16>)> {
+    let target = case.target;
+    match diverted(case) {
+        None => Some((target.vip, target.port)),
+        Some((_, Diversion::Elsewhere)) => None,
+        Some((_, Diversion::Address(to))) => {
+            let own = to.own.then(|| own_of_tunnel(case)).flatten();
+            let address = to.address.or(own).unwrap_or(target.vip);
+            let here = address == target.vip || case.is_own(address) || address.is_loopback();
+            here.then_some((address, to.port.or(target.port)))
+        }
+    }
 }
 
 fn with_firewall(case: &Case<'_>, judge: impl Fn(&Firewall) -> Outcome) -> Outcome {
@@ -394,52 +463,8 @@ fn outer_packet(case: &Case<'_>) -> FilteredPacket {
         source_is_routable: on_link,
         source_is_local: Some(false),
         destination_is_local: Some(true),
+        in_by: case.physical().map(flow::kind_of),
+        link_source: flow::link_address_of_director(case),
         ..FilteredPacket::new(FilterPath::ToThisHost, source, destination, protocol)
     }
-}
-
-fn inner_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
-    let target = case.target;
-    let to_client = usable(&target.way_back_of_any);
-    let by_tunnel = to_client.map(|route| route.device.is_some() && route.device == target.tunnel);
-    FilteredPacket {
-        iif: target.tunnel.clone(),
-        ports: target.port.map(|port| (CLIENT_PORT, port)),
-        state,
-        tcp_flags: (target.protocol == "tcp").then_some(SYN),
-        reverse_path_found: by_tunnel,
-        source_is_routable: Some(to_client.is_some()),
-        source_is_local: Some(case.is_own(target.client)),
-        destination_is_local: Some(true),
-        ..FilteredPacket::new(
-            FilterPath::ToThisHost,
-            target.client,
-            target.vip,
-            protocol(case),
-        )
-    }
-}
-
-fn answer_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
-    let target = case.target;
-    let device = case.way_back().and_then(|route| route.device.clone());
-    FilteredPacket {
-        oif: device.or_else(|| target.physical.clone()),
-        ports: target.port.map(|port| (port, CLIENT_PORT)),
-        state,
-        tcp_flags: (target.protocol == "tcp").then_some(SYN_ACK),
-        source_is_routable: Some(true),
-        source_is_local: Some(true),
-        destination_is_local: Some(case.is_own(target.client)),
-        ..FilteredPacket::new(
-            FilterPath::FromThisHost,
-            target.vip,
-            target.client,
-            protocol(case),
-        )
-    }
-}
-
-fn protocol(case: &Case<'_>) -> u8 {
-    if case.target.protocol == "udp" { 17 } else { 6 }
 }

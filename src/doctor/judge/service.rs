@@ -1,7 +1,9 @@
 //! Rows 30 to 32: does a program of this network namespace serve the VIP's port?
 
+use std::net::IpAddr;
+
 use super::case::Case;
-use super::filters::diverted;
+use super::filters::{delivered_to, diverted};
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, Socket};
 use crate::doctor::lang::say;
@@ -18,17 +20,22 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
         Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
     let service = case.service();
-    if let Some(rule) = diverted(case) {
-        return Outcome::unknown(say!(
-            case.lang,
-            "the packet filter sends packets for {service} elsewhere; where to, and who listens there, was not followed",
-            "包过滤规则把发往 {service} 的包送往别处；未继续追踪其去向，也不知道那里是否有程序监听"
-        ))
-        .evidence(format!("{} {}", rule.program, rule.place()), rule.rule);
-    }
-    if let Some(socket) = serving(case, sockets).next() {
+    let Some(at) = delivered_to(case) else {
+        return sent_elsewhere(case);
+    };
+    if let Some(socket) = serving_at(case, sockets, at).next() {
         return Outcome::pass().evidence(address_text(socket), program(socket));
     }
+    let service = if at == (target.vip, target.port) {
+        service
+    } else {
+        format!(
+            "{}/{}",
+            socket_text(at.0, at.1.unwrap_or(port)),
+            target.protocol
+        )
+    };
+    let port = at.1.unwrap_or(port);
     let protocol = &target.protocol;
     let outcome = Outcome::fail(say!(
         case.lang,
@@ -56,6 +63,22 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
             "=",
             format!(":{port}")
         ])
+}
+
+/// What the filter sends to another machine, socket or device is not followed.
+fn sent_elsewhere(case: &Case<'_>) -> Outcome {
+    let service = case.service();
+    let outcome = Outcome::unknown(say!(
+        case.lang,
+        "the packet filter sends packets for {service} elsewhere; where to, and who listens there, was not followed",
+        "包过滤规则把发往 {service} 的包送往别处；未继续追踪其去向，也不知道那里是否有程序监听"
+    ));
+    match diverted(case) {
+        Some((rule, _)) => {
+            outcome.evidence(format!("{} {}", rule.program, rule.place()), rule.rule)
+        }
+        None => outcome,
+    }
 }
 
 fn any_port(case: &Case<'_>) -> Outcome {
@@ -187,16 +210,33 @@ pub(super) fn accept_queue(case: &Case<'_>) -> Outcome {
 }
 
 /// Sockets that get packets for the VIP's port out of the tunnel.
-fn serving<'a>(case: &Case<'a>, sockets: &'a [Socket]) -> impl Iterator<Item = &'a Socket> {
+pub(super) fn serving<'a>(
+    case: &Case<'a>,
+    sockets: &'a [Socket],
+) -> impl Iterator<Item = &'a Socket> {
+    let at = delivered_to(case).unwrap_or((case.target.vip, case.target.port));
+    serving_at(case, sockets, at)
+}
+
+/// The sockets that hear packets for an address and port of this host.
+fn serving_at<'a>(
+    case: &Case<'a>,
+    sockets: &'a [Socket],
+    (at, port): (IpAddr, Option<u16>),
+) -> impl Iterator<Item = &'a Socket> {
     let target = case.target;
     sockets.iter().filter(move |socket| {
-        let address = socket.address == target.vip
+        let address = socket.address == at
             || (socket.address.is_unspecified()
-                && (socket.address.is_ipv4() == target.vip.is_ipv4()
+                && (socket.address.is_ipv4() == at.is_ipv4()
                     || (socket.address.is_ipv6() && !socket.v6_only)));
         let device = socket.device.is_none() || socket.device == target.tunnel;
-        socket.protocol == target.protocol && Some(socket.port) == target.port && address && device
+        socket.protocol == target.protocol && Some(socket.port) == port && address && device
     })
+}
+
+fn socket_text(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
 }
 
 fn address_text(socket: &Socket) -> String {

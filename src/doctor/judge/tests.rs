@@ -50,6 +50,19 @@ fn by_router() -> RouteAnswer {
     route("unicast", "eth0", Some("10.0.1.1"))
 }
 
+/// The neighbour on eth0 answers.
+fn neighbour(facts: &mut Facts, text: &str) {
+    let Observed::Seen(neighbours) = &mut facts.neighbours else {
+        panic!("neighbours are seen");
+    };
+    neighbours.push(Neighbour {
+        link: 2,
+        address: ip(text),
+        state: "REACHABLE".into(),
+        lladdr: None,
+    });
+}
+
 fn socket(protocol: &str, address: &str, port: u16) -> Socket {
     Socket {
         protocol: protocol.into(),
@@ -60,6 +73,8 @@ fn socket(protocol: &str, address: &str, port: u16) -> Socket {
         queued: 0,
         queue_limit: 128,
         program: Some("httpd".into()),
+        user: Some(0),
+        group: Some(0),
     }
 }
 
@@ -367,9 +382,17 @@ const FAULTS: &[(&str, Status, Change)] = &[
         set(facts, "net.ipv4.conf.all.arp_ignore", 0);
         address(facts, 2, "203.0.113.1/24");
     }),
+    ("B8", Status::Warn, |facts| {
+        remove_address(facts, "203.0.113.10/32");
+        address(facts, 2, "203.0.113.10/32");
+    }),
     ("B8", Status::Fail, |facts| {
         remove_address(facts, "203.0.113.10/32");
         address(facts, 2, "203.0.113.10/32");
+        address(facts, 2, "203.0.113.1/24");
+    }),
+    ("B8", Status::Fail, |facts| {
+        set(facts, "net.ipv4.conf.eth0.arp_ignore", 8)
     }),
     ("B9", Status::Warn, |facts| {
         set(facts, "net.ipv4.conf.all.arp_announce", 1)
@@ -444,8 +467,9 @@ const FAULTS: &[(&str, Status, Change)] = &[
     ("B16", Status::Fail, |facts| {
         target(facts).way_back = route("unicast", "tunl0", None)
     }),
-    ("B16", Status::Fail, |facts| {
+    ("B16", Status::Warn, |facts| {
         target(facts).way_back = route("unicast", "eth0", Some(DIRECTOR));
+        neighbour(facts, DIRECTOR);
     }),
     ("B16", Status::Fail, |facts| {
         target(facts).way_back = route("local", "lo", None)
@@ -495,6 +519,11 @@ const FAULTS: &[(&str, Status, Change)] = &[
         facts.counters.insert("TcpInCsumErrors".into(), 40);
     }),
     ("B30", Status::Fail, no_listener),
+    ("B30", Status::Fail, |facts| {
+        let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+        let programs = &mut facts.firewall.iptables;
+        programs.insert("iptables-nft-save".into(), Observed::Seen(text.into()));
+    }),
     ("B30", Status::Fail, |facts| {
         let bound = Socket {
             device: Some("eth0".into()),
@@ -592,6 +621,7 @@ const HEALTHY: &[(&str, Change)] = &[
             ..PolicyRule::default()
         }]);
         target(facts).way_back = route("unicast", "eth0", Some("10.0.1.254"));
+        neighbour(facts, "10.0.1.254");
         target(facts).way_back_of_any = RouteAnswer::Refused(libc::ENETUNREACH);
     }),
     ("a restrictive firewall", |facts| {
@@ -616,15 +646,13 @@ const HEALTHY: &[(&str, Change)] = &[
         target(facts).client = ip("10.0.1.99");
         target(facts).way_back = route("unicast", "eth0", None);
         target(facts).way_back_of_any = route("unicast", "eth0", None);
+        neighbour(facts, "10.0.1.99");
     }),
     ("the director as the client", |facts| {
         target(facts).client = ip(DIRECTOR);
         target(facts).client_is_assumed = true;
         target(facts).way_back = route("unicast", "eth0", None);
         target(facts).way_back_of_any = route("unicast", "eth0", None);
-    }),
-    ("a next hop that nobody asked for yet", |facts| {
-        facts.neighbours = Observed::Seen(Vec::new())
     }),
     ("a tunnel to this machine from this director", |facts| {
         links(facts)[2].tunnel = Some(TunnelFacts {
@@ -675,6 +703,7 @@ const HEALTHY: &[(&str, Change)] = &[
         };
         set(facts, "net.ipv4.conf.all.rp_filter", 1);
         facts.sockets = Observed::Seen(vec![socket("tcp", "::", 80)]);
+        neighbour(facts, "fe80::1");
         let target = target(facts);
         target.vip = ip(vip);
         target.client = ip("2001:db8:9::7");
@@ -742,13 +771,14 @@ fn what_was_not_seen_is_unknown() {
             facts.sockets = Observed::Unseen("not permitted".into())
         }),
         ("B30", |facts| {
-            let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080\nCOMMIT\n";
+            let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.9.9.9:8080\nCOMMIT\n";
             let programs = &mut facts.firewall.iptables;
             programs.insert("iptables-nft-save".into(), Observed::Seen(text.into()));
         }),
         ("B18", |facts| {
             facts.neighbours = Observed::Unseen("not permitted".into())
         }),
+        ("B18", |facts| facts.neighbours = Observed::Seen(Vec::new())),
         ("B15", |facts| {
             target(facts).way_back = RouteAnswer::Unseen("not permitted".into())
         }),
@@ -1113,6 +1143,8 @@ fn director() -> Facts {
     director.vips.insert(
         ip(VIP),
         VipOnDirector {
+            services: vec![(6, Some(80))],
+            clients_by: Some("eth0".into()),
             route: route("unicast", "tunlb0", None),
             own_answers: route("local", "lo", None),
             on_link: None,
@@ -1255,6 +1287,8 @@ fn how_a_vip_in_a_subnet_gets_an_answer() {
     assert_eq!(finding.evidence["net.ipv4.conf.eth0.proxy_arp"], "0");
 
     let vip6 = VipOnDirector {
+        services: vec![(6, Some(80))],
+        clients_by: Some("eth0".into()),
         on_link: Some(VipOnLink {
             subnet: "2001:db8::/64".parse().unwrap(),
             device: "eth0.7".into(),

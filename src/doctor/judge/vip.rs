@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::case::{Case, conf, is_local, route_text, usable};
+use super::filters::{delivered_to, diverted};
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, RouteAnswer};
 use crate::doctor::finding::Code;
@@ -25,6 +26,7 @@ enum Fate {
 pub(super) fn missing(case: &Case<'_>) -> Outcome {
     let vip = case.target.vip;
     match fate(case) {
+        Fate::Lost | Fate::Forwarded | Fate::Unknown(_) if is_rewritten(case) => rewritten(case),
         Fate::Local if is_no_source(case) => no_source(case),
         Fate::Local => on_the_right_device(case),
         Fate::Forwarded => Outcome::blocked(Code::backend(6)),
@@ -69,6 +71,7 @@ fn no_source(case: &Case<'_>) -> Outcome {
 pub(super) fn forwarded(case: &Case<'_>) -> Outcome {
     let vip = case.target.vip;
     match fate(case) {
+        Fate::Lost | Fate::Forwarded | Fate::Unknown(_) if is_rewritten(case) => Outcome::pass(),
         Fate::Forwarded => {
             let outcome = Outcome::fail(say!(
                 case.lang,
@@ -81,6 +84,21 @@ pub(super) fn forwarded(case: &Case<'_>) -> Outcome {
         Fate::Lost => Outcome::blocked(Code::backend(5)),
         Fate::Unknown(why) => Outcome::unknown(why),
         Fate::Local => Outcome::pass(),
+    }
+}
+
+/// Whether a rule sends the VIP's packets to an address of this host, so that it needs none of the VIP: conntrack puts
+/// the VIP back into the answers.
+fn is_rewritten(case: &Case<'_>) -> bool {
+    delivered_to(case).is_some_and(|(address, _)| address != case.target.vip)
+}
+
+fn rewritten(case: &Case<'_>) -> Outcome {
+    match diverted(case) {
+        Some((rule, _)) => {
+            Outcome::pass().evidence(format!("{} {}", rule.program, rule.place()), rule.rule)
+        }
+        None => Outcome::pass(),
     }
 }
 

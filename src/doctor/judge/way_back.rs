@@ -12,10 +12,10 @@ use crate::doctor::lines::{FixLine, Snippet, command};
 /// No route to the client.
 pub(super) fn no_route(case: &Case<'_>) -> Outcome {
     if case.way_back().is_some() {
-        let route = route_text(&case.target.way_back);
+        let route = route_text(case.answer_route());
         return Outcome::pass().evidence(question(case).to_string(), route);
     }
-    match &case.target.way_back {
+    match case.answer_route() {
         RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
         _ if other_table(case).is_some() => Outcome::blocked(Code::backend(17)),
         answer @ (RouteAnswer::Route(_) | RouteAnswer::Refused(_)) => {
@@ -50,7 +50,7 @@ pub(super) fn no_route(case: &Case<'_>) -> Outcome {
 
 /// A policy rule does not match the VIP.
 pub(super) fn policy_rule(case: &Case<'_>) -> Outcome {
-    if let RouteAnswer::Unseen(why) = &case.target.way_back {
+    if let RouteAnswer::Unseen(why) = case.answer_route() {
         return Outcome::unknown(why.clone());
     }
     let Some(other) = other_table(case) else {
@@ -71,7 +71,7 @@ pub(super) fn policy_rule(case: &Case<'_>) -> Outcome {
         "answers from {vip} have no route to {client}, others have one: the policy rules do not send {vip} there",
         "以 {vip} 为源的应答没有到 {client} 的路由，而其他源地址有：策略路由规则没有匹配 {vip}"
     ))
-    .evidence(question(case).to_string(), route_text(&case.target.way_back))
+    .evidence(question(case).to_string(), route_text(case.answer_route()))
     .evidence(
         format!("ip route get {client}"),
         route_text(&case.target.way_back_of_any),
@@ -97,7 +97,7 @@ enum Other<'a> {
 const COMMON_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
 
 fn other_table<'a>(case: &Case<'a>) -> Option<Other<'a>> {
-    if usable(&case.target.way_back).is_some() {
+    if usable(case.answer_route()).is_some() {
         return None;
     }
     let rules = case.facts.rules.seen().map_or(&[][..], Vec::as_slice);
@@ -122,7 +122,7 @@ fn other_table<'a>(case: &Case<'a>) -> Option<Other<'a>> {
 /// Answers leave by the tunnel, loopback or the director.
 pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
     let Some(route) = case.way_back() else {
-        return match &case.target.way_back {
+        return match case.answer_route() {
             RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
             RouteAnswer::Route(_) | RouteAnswer::Refused(_) => Outcome::blocked(Code::backend(15)),
         };
@@ -136,10 +136,8 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
         ));
     }
     let Some(what) = astray(case, route) else {
-        return Outcome::pass().evidence(
-            question(case).to_string(),
-            route_text(&case.target.way_back),
-        );
+        return Outcome::pass()
+            .evidence(question(case).to_string(), route_text(case.answer_route()));
     };
     if let Some(rule) = rule_by_mark(case) {
         return Outcome::unknown(say!(
@@ -148,14 +146,18 @@ pub(super) fn wrong_way(case: &Case<'_>) -> Outcome {
             "{what}；除非包过滤规则给它们打上标记，并由策略路由规则把带标记的包送往别处"
         ))
         .evidence("ip rule", &rule.text)
-        .evidence(question(case).to_string(), route_text(&case.target.way_back));
+        .evidence(question(case).to_string(), route_text(case.answer_route()));
     }
     let device = case.target.physical.as_deref().unwrap_or("E");
-    Outcome::fail(what)
-        .evidence(
-            question(case).to_string(),
-            route_text(&case.target.way_back),
-        )
+    let by_director = case.target.director.is_some() && route.gateway == case.target.director;
+    let outcome = if by_director {
+        // It passes them on, unless it filters by source.
+        Outcome::warn(what)
+    } else {
+        Outcome::fail(what)
+    };
+    outcome
+        .evidence(question(case).to_string(), route_text(case.answer_route()))
         .fix(gateway_wanted(case, device))
         .fix(command![
             "ip", "route", "replace", client, "via", "GATEWAY", "dev", device
@@ -199,7 +201,7 @@ fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
             "发往 {client} 的应答从隧道设备 {device} 出去"
         ));
     }
-    if is_local(&case.target.way_back) || device == Some("lo") {
+    if is_local(case.answer_route()) || device == Some("lo") {
         return Some(say!(
             case.lang,
             "answers to {client} stay on this machine: its address is routed to lo",
@@ -210,8 +212,9 @@ fn astray(case: &Case<'_>, route: &Route) -> Option<String> {
     (route.gateway == Some(director) && client != director).then(|| {
         say!(
             case.lang,
-            "answers to {client} go through the director {director}, which routes the VIP into its own TUN",
-            "发往 {client} 的应答经过 director {director}，而它把 VIP 路由进自己的 TUN"
+            "answers to {client} go through the director {director}: it carries them too, and drops them where it \
+             filters by source (rp_filter), since it routes the VIP into its TUN",
+            "发往 {client} 的应答经过 director {director}：它要多转发一次；如果它按源地址过滤（rp_filter），应答会被丢弃，因为它把 VIP 路由进自己的 TUN"
         )
     })
 }
@@ -232,7 +235,7 @@ fn network_file(device: &str, lines: &str) -> Snippet {
 /// The next hop does not answer.
 pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
     let Some(route) = case.way_back().filter(|route| route.kind == "unicast") else {
-        return match &case.target.way_back {
+        return match case.answer_route() {
             RouteAnswer::Unseen(why) => Outcome::unknown(why.clone()),
             RouteAnswer::Route(_) | RouteAnswer::Refused(_) => {
                 Outcome::skip(say!(case.lang, "there is no next hop", "没有下一跳"))
@@ -259,6 +262,18 @@ pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
             ))
             .fix(command!["ip", "neigh", "flush", "to", hop, "dev", device])
             .verify(command!["ping", "-c", 1, "-I", device, hop])
+        }
+        // Nothing was sent there of late: whether it answers is not known yet. A device without ARP has no entries,
+        // and a client that only stands for others need not be there.
+        "none"
+            if link.is_some_and(|link| link.arp)
+                && (route.gateway.is_some() || !case.target.client_is_assumed) => {
+            Outcome::unknown(say!(
+            case.lang,
+            "whether the next hop {hop} answers is not known yet: nothing was sent there of late",
+            "还不知道下一跳 {hop} 是否有回应：最近没有向它发过包"
+        ))
+        .verify(command!["ping", "-c", 1, hop])
         }
         _ => Outcome::pass(),
     };

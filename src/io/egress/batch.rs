@@ -57,7 +57,7 @@ impl<D: Destination> Batch<D> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     let error = SendError::from(error);
-                    if error == SendError::Full && waiting.wait() {
+                    if matches!(error, SendError::Full(_)) && waiting.wait() {
                         continue;
                     }
                     results[next.position] = Err(error);

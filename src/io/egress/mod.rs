@@ -34,7 +34,7 @@ pub enum SendError {
     /// Longer than the way allows.
     TooBig,
     /// The device's queue or the socket's buffer is full.
-    Full,
+    Full(Errno),
     /// No way leads there, or its device is down.
     Unreachable(Errno),
     /// The host's firewall or policy forbids it.
@@ -53,8 +53,8 @@ impl SendError {
     pub const fn errno(self) -> i32 {
         match self {
             Self::TooBig => libc::EMSGSIZE,
-            Self::Full => libc::ENOBUFS,
-            Self::Unreachable(Errno(number))
+            Self::Full(Errno(number))
+            | Self::Unreachable(Errno(number))
             | Self::Refused(Errno(number))
             | Self::Other(Errno(number)) => number,
         }
@@ -66,7 +66,7 @@ impl From<io::Error> for SendError {
         let number = error.raw_os_error().unwrap_or(libc::EIO);
         match number {
             libc::EMSGSIZE => Self::TooBig,
-            libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM => Self::Full,
+            libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM => Self::Full(Errno(number)),
             libc::ENETUNREACH
             | libc::EHOSTUNREACH
             | libc::ENETDOWN

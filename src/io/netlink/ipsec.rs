@@ -19,7 +19,8 @@ const HEADER: usize = 16;
 const FLAGS: usize = 4;
 /// `struct nlattr`.
 const ATTRIBUTE: usize = 4;
-/// Where `outcnt` is in `struct xfrmu_spdinfo`.
+/// Where `incnt` and `outcnt` are in `struct xfrmu_spdinfo`.
+const INCOMING: usize = 0;
 const OUTGOING: usize = 4;
 
 /// How many IPsec policies select packets that leave this host; needs CAP_NET_ADMIN. 0 on a kernel without
@@ -28,9 +29,31 @@ const OUTGOING: usize = 4;
 /// # Errors
 /// [`NetlinkError::Socket`], [`NetlinkError::Refused`] without the capability, [`NetlinkError::Malformed`].
 pub fn outgoing_ipsec_policies() -> Result<u32, NetlinkError> {
+    Ok(count()?.outgoing)
+}
+
+/// How many IPsec policies select packets that come in or leave; as
+/// [`outgoing_ipsec_policies`] otherwise.
+///
+/// # Errors
+/// As of [`outgoing_ipsec_policies`].
+pub fn ipsec_policies() -> Result<u32, NetlinkError> {
+    let count = count()?;
+    Ok(count.incoming + count.outgoing)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Count {
+    incoming: u32,
+    outgoing: u32,
+}
+
+fn count() -> Result<Count, NetlinkError> {
     let answer = match ask() {
         Ok(answer) => answer,
-        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(0),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
+            return Ok(Count::default());
+        }
         Err(error) => return Err(socket_error(&operation(), error)),
     };
     read(&answer)
@@ -54,7 +77,7 @@ fn ask() -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn read(answer: &[u8]) -> Result<u32, NetlinkError> {
+fn read(answer: &[u8]) -> Result<Count, NetlinkError> {
     let short = || malformed(&operation(), answer.len(), "too short");
     let half = |at: usize| -> Option<u16> {
         let bytes = answer.get(at..at + 2)?;
@@ -72,8 +95,11 @@ fn read(answer: &[u8]) -> Result<u32, NetlinkError> {
     loop {
         let length = half(at).ok_or_else(short)?;
         if half(at + 2) == Some(XFRMA_SPD_INFO) {
-            let count = word(at + ATTRIBUTE + OUTGOING).ok_or_else(short)?;
-            return Ok(u32::from_ne_bytes(count));
+            let number = |of| word(at + ATTRIBUTE + of).map(u32::from_ne_bytes);
+            return Ok(Count {
+                incoming: number(INCOMING).ok_or_else(short)?,
+                outgoing: number(OUTGOING).ok_or_else(short)?,
+            });
         }
         at += usize::from(length).max(ATTRIBUTE).next_multiple_of(4);
     }

@@ -35,6 +35,10 @@ pub struct Link {
     pub arp: bool,
     /// Its link-layer address, of Ethernet devices.
     pub mac: Option<MacAddress>,
+    /// ARPHRD_* (linux/if_arp.h): 1 is Ethernet, 65534 none.
+    pub hardware: u16,
+    /// Its group; 0 is the default one.
+    pub group: u32,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -45,6 +49,9 @@ pub struct Link {
     pub rx_packets: u64,
     /// Packets sent, of all time.
     pub tx_packets: u64,
+    /// Packets that it was to send and did not, of all time; of a TUN device: its queue was full, or no process
+    /// read it.
+    pub tx_dropped: u64,
 }
 
 /// Which packets an IP-in-IP tunnel of the kernel takes.
@@ -233,6 +240,7 @@ pub(super) fn link_of(message: LinkMessage) -> Link {
         loopback: flags.contains(LinkFlags::Loopback),
         arp: message.header.link_layer_type == LinkLayerType::Ether
             && !flags.intersects(LinkFlags::Noarp | LinkFlags::Loopback),
+        hardware: message.header.link_layer_type.into(),
         ..Link::default()
     };
     for attribute in message.attributes {
@@ -246,6 +254,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.name = name;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
+    } else if let LinkAttribute::Group(group) = attribute {
+        link.group = group;
     } else if let LinkAttribute::TxQueueLen(packets) = attribute {
         link.queue_length = packets;
     } else if let LinkAttribute::Address(bytes) = attribute {
@@ -255,6 +265,7 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
     } else if let LinkAttribute::Stats64(stats) = attribute {
         link.rx_packets = stats.rx_packets;
         link.tx_packets = stats.tx_packets;
+        link.tx_dropped = stats.tx_dropped;
     } else if let LinkAttribute::LinkInfo(infos) = attribute {
         link.kind = infos.iter().find_map(kind_of);
         link.tun = infos.iter().find_map(tun_of);
@@ -344,6 +355,7 @@ mod tests {
             carrier: true,
             arp: true,
             mac: Some(MacAddress([2, 0, 0, 0, 0, 7])),
+            hardware: 1,
             kind: Some("veth".into()),
             ..Link::default()
         };

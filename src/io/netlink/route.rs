@@ -143,7 +143,7 @@ impl Netlink {
     /// [`NetlinkError::Exists`] where the table has a route for `net`; any other [`NetlinkError`].
     pub fn add_route(&mut self, net: IpNet, oif: u32) -> Result<(), NetlinkError> {
         let operation = Operation::new("add route", format_args!("{net} dev {oif}"));
-        let message = RouteNetlinkMessage::NewRoute(device_route(net, oif));
+        let message = RouteNetlinkMessage::NewRoute(device_route(net, oif, RouteScope::Universe));
         self.change(&operation, message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
@@ -153,7 +153,7 @@ impl Netlink {
     /// ESRCH where it is not there; any other [`NetlinkError`].
     pub fn remove_route(&mut self, net: IpNet, oif: u32) -> Result<(), NetlinkError> {
         let operation = Operation::new("remove route", format_args!("{net} dev {oif}"));
-        let message = RouteNetlinkMessage::DelRoute(device_route(net, oif));
+        let message = RouteNetlinkMessage::DelRoute(device_route(net, oif, RouteScope::NoWhere));
         self.change(&operation, message, 0)
     }
 
@@ -318,17 +318,18 @@ fn unreachable(net: IpNet, metric: u32) -> RouteMessage {
 }
 
 /// A route without a next hop: everything for `net` goes into the device.
-fn device_route(net: IpNet, oif: u32) -> RouteMessage {
+///
+/// Its scope is "universe" although nothing is behind the device, so that the [probes'](super::ProbeRoute) route can
+/// be told from it. "Nowhere" finds one of any scope, also that of a former version (`fib_table_delete`,
+/// linux/net/ipv4/fib_trie.c).
+fn device_route(net: IpNet, oif: u32, scope: RouteScope) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family_of(net.addr()),
         destination_prefix_length: net.prefix_len(),
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Static,
-        scope: match net {
-            IpNet::V4(_) => RouteScope::Link,
-            IpNet::V6(_) => RouteScope::Universe, // IPv6 routes have no scope
-        },
+        scope,
         kind: RouteType::Unicast,
         ..RouteHeader::default()
     };
@@ -472,7 +473,7 @@ mod tests {
 
     #[test]
     fn host_bits_are_cut_from_a_route() {
-        let message = device_route("10.0.0.100/24".parse().unwrap(), 4);
+        let message = device_route("10.0.0.100/24".parse().unwrap(), 4, RouteScope::Universe);
         let network: IpAddr = "10.0.0.0".parse().unwrap();
         assert_eq!(
             message.attributes[0],

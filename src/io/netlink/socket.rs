@@ -61,6 +61,8 @@ pub struct BoundSocket {
     pub queue_limit: u32,
     /// Its inode, as `/proc/PID/fd` shows it.
     pub inode: u32,
+    /// Its user.
+    pub user: u32,
 }
 
 /// A connection to the socket tables of the network namespace in which it was opened.
@@ -121,6 +123,7 @@ pub(super) fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
         queued: header.recv_queue,
         queue_limit: header.send_queue,
         inode: header.inode,
+        user: header.uid,
     })
 }
 

@@ -29,7 +29,7 @@ pub use features::has_device_feature;
 pub use heap::release_freed_memory;
 pub use option::{
     KernelPathMtu, bypass_queueing, force_receive_buffer, join_datagrams, learn_no_path_mtu,
-    limit_by, namespace_cookie, receive_only, report_full_queues,
+    limit_by, namespace_cookie, receive_only, report_full_queues, route_by_link_scope,
 };
 pub use packet::{
     Ethertype, LinkArrival, bind_to_all_devices, bind_to_device, lost_packets, receive_link,

@@ -105,27 +105,31 @@ pub fn join_datagrams(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
-/// Lets a raw ICMP socket receive messages of one type only (ICMP_FILTER, raw(7); ICMP6_FILTER,
-/// RFC 3542 §3.2).
+/// Lets a raw ICMP socket receive messages of these types only, over IPv4 each below 32 (ICMP_FILTER, raw(7);
+/// ICMP6_FILTER, RFC 3542 §3.2).
 ///
 /// # Errors
 /// The kernel's, for a socket of another kind.
-pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_type: u8) -> io::Result<()> {
+pub fn receive_only(socket: BorrowedFd<'_>, version: Version, icmp_types: &[u8]) -> io::Result<()> {
     const ICMP_FILTER: libc::c_int = 1; // linux/icmp.h; set bits are blocked, so are types from 32 on
     const ICMP6_FILTER: libc::c_int = 1; // linux/icmpv6.h
-    match version {
-        Version::V4 => set(
-            socket,
-            libc::SOL_RAW,
-            ICMP_FILTER,
-            !(1u32 << (icmp_type % 32)),
-        ),
-        Version::V6 => {
-            let mut blocked = [u32::MAX; 8];
-            blocked[usize::from(icmp_type / 32)] &= !(1 << (icmp_type % 32));
-            set(socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, blocked)
-        }
+    let mut blocked = [u32::MAX; 8];
+    for icmp_type in icmp_types {
+        blocked[usize::from(icmp_type / 32)] &= !(1 << (icmp_type % 32));
     }
+    match version {
+        Version::V4 => set(socket, libc::SOL_RAW, ICMP_FILTER, blocked[0]),
+        Version::V6 => set(socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, blocked),
+    }
+}
+
+/// Has an IPv4 socket's packets take only routes that need no gateway (SO_DONTROUTE, socket(7)), or of the scope of
+/// a link: the kernel looks them up with that scope.
+///
+/// # Errors
+/// The kernel's.
+pub fn route_by_link_scope(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_DONTROUTE, 1)
 }
 
 /// The cookie of a socket's network namespace: unique among all namespaces since the machine started

@@ -1,10 +1,12 @@
-//! The folder of the journals: root's own under `/run`, else the user's under `$XDG_RUNTIME_DIR`. Both
+//! The folder of what ends with the machine, journals and sockets: root's own under `/run`, else the user's under `$XDG_RUNTIME_DIR`. Both
 //! are gone when the machine starts again, as are the changes that the journals are about.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use crate::io::sys::effective_user;
@@ -16,6 +18,9 @@ const EXTENSION: &str = "journal";
 const PRIVATE_FOLDER: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
+/// Permissions of a folder that others may pass through, but not list.
+const PASSABLE_FOLDER: u32 = 0o711;
+
 /// What others may not have on either: with any of it, what is inside may not be ours.
 const OTHERS_MAY_WRITE: u32 = 0o022;
 
@@ -24,19 +29,32 @@ const NAMES: u32 = 64;
 
 /// A folder that exists and that nobody but this user may write to.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 /// Why a folder or a file is not used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FolderError {
+pub enum FolderError {
+    /// The kernel's error.
     #[error("{}: {cause}", .path.display())]
-    System { path: PathBuf, cause: io::Error },
+    System {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Others may have written to it.
     #[error("{}: {what}", .path.display())]
-    NotOurs { path: PathBuf, what: &'static str },
+    NotOurs {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why not.
+        what: &'static str,
+    },
 }
 
-/// Where journals may be, the first choice first.
-pub(super) fn candidates() -> Vec<PathBuf> {
+/// Where the folder may be, the first choice first.
+#[must_use]
+pub fn candidates() -> Vec<PathBuf> {
     let own = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let own = own.filter(|path| path.is_absolute());
     let parents = [Some(PathBuf::from("/run")), own];
@@ -61,13 +79,31 @@ impl Folder {
     }
 
     /// The folder at `path`, made where there is none.
-    pub(super) fn create(path: &Path) -> Result<Self, FolderError> {
+    ///
+    /// # Errors
+    /// It cannot be made, or is not this user's alone.
+    pub fn create(path: &Path) -> Result<Self, FolderError> {
         match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(system(path, cause)),
             Ok(()) | Err(_) => {
                 Self::open(path)?.ok_or_else(|| system(path, io::ErrorKind::NotFound.into()))
             }
         }
+    }
+
+    /// Lets others pass through it to files whose names they know; what they may do with these is the files' own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn let_others_pass(&self) -> Result<(), FolderError> {
+        let passable = Permissions::from_mode(PASSABLE_FOLDER);
+        fs::set_permissions(&self.0, passable).map_err(|cause| system(&self.0, cause))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// The journals in it, in the order of their names.
@@ -152,8 +188,7 @@ fn not_ours(path: &Path, what: &'static str) -> FolderError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -165,6 +200,11 @@ mod tests {
         Folder::create(&path).unwrap();
         Folder::create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        Folder::create(&path).unwrap().let_others_pass().unwrap();
+        assert!(
+            Folder::open(&path).unwrap().is_some(),
+            "others cannot write"
+        );
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(
             Folder::create(&path),

@@ -16,6 +16,7 @@ mod keeper;
 mod leftover;
 mod namespace;
 mod neighbours;
+mod probes;
 mod reverse;
 mod step;
 mod tables;
@@ -26,12 +27,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    netlink::{Address, Link, Netlink, NetlinkError, RouteQuery},
+    netlink::{Address, Link, Netlink, NetlinkError, ProbeRoute, RouteQuery},
     sysctl::{Sysctl, SysctlError},
 };
 use crate::text::plain::Plain;
+pub use folder::{Folder, FolderError, candidates as folders};
 use keeper::Keeper;
 pub use leftover::{Left, Leftovers, Living, find, recover};
+pub use namespace::{is_the_first, mark as namespace_mark};
 pub use reverse::Reversal;
 use reverse::{Devices, reverse};
 pub use step::{COPY_TABLES, Change, Device, LAST_RESORT_METRIC, Step};
@@ -72,6 +75,8 @@ pub struct Undo {
     foreign: HashMap<Option<u32>, HashSet<IpNet>>,
     /// Where proxy neighbour entries are in `done`, by device and address.
     neighbours: HashMap<(u32, IpAddr), u64>,
+    /// Where routes for probes are in `done`.
+    probes: HashMap<(u32, ProbeRoute), u64>,
     /// Steps of a killed process that was about to undo them.
     undoing: Vec<u64>,
     keeper: Keeper,
@@ -105,6 +110,7 @@ impl Undo {
             routes: HashMap::new(),
             foreign: HashMap::new(),
             neighbours: HashMap::new(),
+            probes: HashMap::new(),
             undoing: Vec::new(),
             keeper,
         })
@@ -331,6 +337,9 @@ impl Undo {
         if let Some(key) = neighbours::key(&step) {
             self.neighbours.insert(key, id);
         }
+        if let Some(key) = probes::key(&step) {
+            self.probes.insert(key, id);
+        }
         self.done.insert(id, step);
         id
     }
@@ -349,6 +358,9 @@ impl Undo {
         }
         if let Some(key) = neighbours::key(&step) {
             self.neighbours.remove(&key);
+        }
+        if let Some(key) = probes::key(&step) {
+            self.probes.remove(&key);
         }
         Some(step)
     }
@@ -403,6 +415,7 @@ fn route_key(step: &Step) -> Option<RouteKey> {
         Step::Unreachable { net } => Some((None, *net)),
         Step::Sysctl { .. }
         | Step::Address { .. }
+        | Step::ProbeRoute { .. }
         | Step::Neighbour { .. }
         | Step::Table { .. }
         | Step::Rule { .. }

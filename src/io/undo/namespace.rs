@@ -17,9 +17,35 @@ use crate::io::sys::namespace_cookie;
 /// process 1 is the machine's own.
 const FIRST_PROCESS_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// The inode of the machine's first network namespace since Linux 6.18 (NET_NS_INIT_INO, linux/nsfs.h).
+const FIRST_NETWORK_NAMESPACE: u64 = 0xEFFF_FFF9;
+
 /// Why there is no journal where nothing tells the namespace apart.
 pub(super) const NO_IDENTITY: &str =
     "before Linux 5.14 only the machine's first network namespace can be told from a later one";
+
+/// What tells the network namespace of this process from every other one that exists now: a part of a file's name,
+/// the same for each process in it.
+///
+/// # Errors
+/// What cannot be read of `/proc`.
+pub fn mark() -> io::Result<String> {
+    match namespace_cookie(UnixDatagram::unbound()?.as_fd()) {
+        Ok(cookie) => Ok(format!("{cookie:x}")),
+        Err(_) => Ok(format!("inode-{}", own_inode()?)),
+    }
+}
+
+/// Whether this process is in the machine's first network namespace, as far as it may find out: before Linux 6.18
+/// that needs privileges.
+#[must_use]
+pub fn is_the_first() -> bool {
+    own_inode().is_ok_and(|inode| inode == FIRST_NETWORK_NAMESPACE || is_first(inode))
+}
+
+fn own_inode() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/net")?.ino())
+}
 
 /// A network namespace of one run of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +83,7 @@ impl Namespace {
     /// What cannot be read of `/proc`.
     pub(super) fn current() -> io::Result<Option<Self>> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        let inode = fs::metadata("/proc/self/ns/net")?.ino();
+        let inode = own_inode()?;
         let which = match namespace_cookie(UnixDatagram::unbound()?.as_fd()) {
             Ok(cookie) => Some(Which::Cookie(cookie)),
             Err(_) if is_first(inode) => Some(Which::First),

@@ -52,6 +52,7 @@ pub(super) fn key(step: &Step) -> Option<(u32, IpAddr)> {
         Step::Sysctl { .. }
         | Step::Address { .. }
         | Step::Route { .. }
+        | Step::ProbeRoute { .. }
         | Step::Unreachable { .. }
         | Step::Table { .. }
         | Step::Rule { .. }

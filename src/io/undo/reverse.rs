@@ -69,6 +69,7 @@ pub(super) fn reverse(
         Step::Sysctl { change, .. } => devices.has_that_of(change, netlink)?,
         Step::Address { device, .. }
         | Step::Route { device, .. }
+        | Step::ProbeRoute { device, .. }
         | Step::Neighbour { device, .. }
         | Step::Link { device, .. } => devices.has(device, netlink)?,
         Step::Unreachable { .. } | Step::Table { .. } | Step::Rule { .. } => true,
@@ -82,6 +83,7 @@ pub(super) fn reverse(
         }
         Step::Address { device, net } => gone(netlink.remove_address(device.index, *net)),
         Step::Route { device, net } => gone(netlink.remove_route(*net, device.index)),
+        Step::ProbeRoute { device, route } => gone(netlink.remove_probe_route(route, device.index)),
         Step::Neighbour { device, address } => {
             let (link, address) = (device.index, *address);
             gone(netlink.remove_proxy_neighbour(ProxyNeighbour { link, address }))

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::io::netlink::ProbeRoute;
 use crate::io::sysctl::{Sysctl, is_device_name};
 use crate::packet::Version;
 use crate::text::{plain::Plain, shell};
@@ -47,6 +48,13 @@ pub enum Step {
         device: Device,
         /// What it leads to.
         net: IpNet,
+    },
+    /// A route for probes alone was added to the main table.
+    ProbeRoute {
+        /// The device that it leads to.
+        device: Device,
+        /// What it is for.
+        route: ProbeRoute,
     },
     /// A proxy neighbour entry was added: the kernel answers on a device for an address of others.
     Neighbour {
@@ -176,6 +184,7 @@ impl Step {
             Self::Sysctl { change, .. } => change.key.makes_addresses_unless().is_some(),
             Self::Address { .. }
             | Self::Route { .. }
+            | Self::ProbeRoute { .. }
             | Self::Neighbour { .. }
             | Self::Table { .. }
             | Self::Rule { .. } => false,
@@ -186,7 +195,10 @@ impl Step {
     #[must_use]
     pub const fn is_one_of_many(&self) -> bool {
         match self {
-            Self::Route { .. } | Self::Unreachable { .. } | Self::Neighbour { .. } => true,
+            Self::Route { .. }
+            | Self::ProbeRoute { .. }
+            | Self::Unreachable { .. }
+            | Self::Neighbour { .. } => true,
             Self::Sysctl { .. }
             | Self::Address { .. }
             | Self::Table { .. }
@@ -201,6 +213,7 @@ impl Step {
             Self::Sysctl { dependents, .. } => !dependents.is_empty(),
             Self::Address { .. }
             | Self::Route { .. }
+            | Self::ProbeRoute { .. }
             | Self::Neighbour { .. }
             | Self::Unreachable { .. }
             | Self::Table { .. }
@@ -219,6 +232,7 @@ impl Step {
             }
             Self::Address { .. }
             | Self::Route { .. }
+            | Self::ProbeRoute { .. }
             | Self::Neighbour { .. }
             | Self::Unreachable { .. }
             | Self::Table { .. }
@@ -240,6 +254,7 @@ impl Step {
             }
             Self::Address { .. }
             | Self::Route { .. }
+            | Self::ProbeRoute { .. }
             | Self::Neighbour { .. }
             | Self::Unreachable { .. }
             | Self::Table { .. }
@@ -264,6 +279,24 @@ impl Step {
             Self::Route { device, net } => {
                 let net = net.to_string();
                 shell::line(&["ip", "route", "del", &net, "dev", &device.name])
+            }
+            Self::ProbeRoute { device, route } => {
+                let ProbeRoute {
+                    vip,
+                    source,
+                    tos,
+                    metric,
+                } = route;
+                let (net, metric) = (IpNet::from(*vip).to_string(), metric.to_string());
+                let tos = (*tos != 0).then(|| format!("{tos:#x}"));
+                let source = source.map(|source| source.to_string());
+                let mut words = vec!["ip", "route", "del", &net];
+                source
+                    .iter()
+                    .for_each(|source| words.extend(["from", source]));
+                tos.iter().for_each(|tos| words.extend(["tos", tos]));
+                words.extend(["dev", &device.name, "metric", &metric]);
+                shell::line(&words)
             }
             Self::Neighbour { device, address } => {
                 let address = address.to_string();
@@ -330,6 +363,7 @@ impl fmt::Display for Step {
             }
             Self::Address { device, net } => write!(f, "address {net} on {device}"),
             Self::Route { device, net } => write!(f, "route {net} to {device}"),
+            Self::ProbeRoute { device, route } => write!(f, "route {route} to {device}"),
             Self::Neighbour { device, address } => {
                 write!(f, "proxy neighbour {address} on {device}")
             }
@@ -414,6 +448,20 @@ mod tests {
                 "added route 2001:db8::100/128 to $(id)",
                 "removed route 2001:db8::100/128 to $(id)",
                 "ip route del 2001:db8::100/128 dev '$(id)'",
+            ),
+            (
+                Step::ProbeRoute {
+                    device: device("$(id)"),
+                    route: ProbeRoute {
+                        vip: "2001:db8::100".parse().unwrap(),
+                        source: Some("2001:db8::2".parse().unwrap()),
+                        tos: 0,
+                        metric: 7,
+                    },
+                },
+                "added route 2001:db8::100/128 from 2001:db8::2 metric 7 to $(id)",
+                "removed route 2001:db8::100/128 from 2001:db8::2 metric 7 to $(id)",
+                "ip route del 2001:db8::100/128 from 2001:db8::2 dev '$(id)' metric 7",
             ),
             (
                 Step::Neighbour {

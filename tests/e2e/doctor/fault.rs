@@ -115,7 +115,7 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     fault(
         "VIP on eth0",
-        "fail B8",
+        "warn B8", // a fault where the segment asks for it
         Hidden,
         "ip addr add 10.0.0.100/32 dev eth0",
         "ip addr del 10.0.0.100/32 dev eth0 || :; ip addr replace 10.0.0.100/32 dev lo",
@@ -203,7 +203,7 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     fault(
         "the way back through the director",
-        "fail B16",
+        "warn B16", // it carries answers, too, where it does not filter by source
         Hidden,
         "ip route add 10.0.9.0/24 via 10.0.1.2",
         "ip route del 10.0.9.0/24; ip route del 10.0.9.2 || :",
@@ -366,7 +366,7 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     fault(
         "nft redirects to a port on which nothing listens",
-        "unknown B30", // where packets go from there is not followed
+        "fail B30",
         DeadElsewhere,
         "nft add table ip fault
          nft 'add chain ip fault pre { type nat hook prerouting priority dstnat; }'

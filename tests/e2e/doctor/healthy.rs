@@ -383,7 +383,7 @@ fn rules_that_cannot_be_judged() {
         for (quoted, set) in [
             (
                 "limit",
-                "nft add rule inet unclear in meta l4proto 4 limit rate over 1000/second drop",
+                "nft add rule inet unclear in meta l4proto 4 limit rate over 1/minute drop",
             ),
             (
                 "random",

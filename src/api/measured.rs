@@ -1,0 +1,34 @@
+//! What probes found of a backend, as the documents say it.
+
+use super::model::{Cause, Health, LastProbe};
+use crate::health::Gauge;
+use crate::probe::Standing;
+use crate::text::time::rfc3339;
+
+/// All but what an operator says.
+pub(super) fn shown(gauge: &Gauge) -> Health {
+    let seen = gauge.seen();
+    let status = match seen.standing {
+        _ if gauge.is_unknown() => "unknown",
+        Standing::Trial => "trial",
+        Standing::Healthy => "healthy",
+        Standing::Unhealthy => "unhealthy",
+    };
+    Health {
+        status: status.to_owned(),
+        since: Some(rfc3339(seen.since)),
+        changes: seen.changes,
+        result: seen.last.map(|last| last.result.to_string()),
+        streak: seen.streak,
+        last: seen.last.map(|last| LastProbe {
+            at: rfc3339(last.at),
+            seconds: last.took.as_secs_f64(),
+        }),
+        cause: seen.cause.map(|cause| Cause {
+            text: cause.text,
+            codes: cause.codes.into_iter().map(str::to_owned).collect(),
+        }),
+        damped_until: seen.held_until.map(rfc3339),
+        overridden: None,
+    }
+}

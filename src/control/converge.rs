@@ -1,0 +1,118 @@
+//! What the kernel has becomes what the configuration says, again and again: what others remove or change of it is
+//! restored, and ways that changed are followed.
+
+use std::sync::Arc;
+
+use log::{error, info, warn};
+
+use super::events::{EventKind, Happening};
+use super::host::{Host, Wanted};
+use super::pending::{Pending, Then};
+use super::view::HostProblem;
+use super::{Control, State};
+use crate::site::{NAMED, Paths};
+
+impl<H: Host> Control<H> {
+    pub(super) fn begin_converging(&mut self) {
+        let again = self
+            .host
+            .paths_again(&self.state.effective, &self.state.paths);
+        let mut unusable = Vec::new();
+        match again {
+            Ok((paths, faults)) => {
+                unusable = faults;
+                self.follow_paths(paths);
+            }
+            Err(error) => warn!("cannot look up the ways to backends: {error:#}"),
+        }
+        self.restore();
+        self.replace_problems(&unusable);
+        self.show();
+    }
+
+    /// Packets take the ways that there are now.
+    fn follow_paths(&mut self, paths: Paths) {
+        if *self.state.paths == paths {
+            return;
+        }
+        let differences = self.state.paths.differences(&paths);
+        let state = State {
+            paths: Arc::new(paths),
+            ..self.state.clone()
+        };
+        let longest = state.paths.longest_packet(&state.effective.director.tun);
+        let longest = self.host.device_mtu().max(longest);
+        if differences.is_empty() {
+            self.state = state; // only devices that no backend is reached by, or addresses
+            return self.measure();
+        }
+        match self.publish(&state, None, longest) {
+            Ok(epoch) => {
+                self.state = state;
+                self.generation += 1;
+                self.pending.push_back(Pending::new(epoch, Then::Rest));
+                self.measure();
+            }
+            Err(error) => return error!("cannot follow a change of ways: {error:#}"),
+        }
+        for (backend, text) in differences.iter().take(NAMED) {
+            let line = format!("backend {backend}: {text}");
+            info!("{line}");
+            self.events.tell(Happening {
+                backend: Some(*backend),
+                ..Happening::new(EventKind::PathChanged, line)
+            });
+        }
+        let more = differences.len().saturating_sub(NAMED);
+        if more > 0 {
+            info!("the ways to {more} more backends changed, too");
+        }
+    }
+
+    /// What others removed or changed of the VIPs' way into the TUN is so again.
+    fn restore(&mut self) {
+        let state = self.state.clone();
+        let wanted = Wanted::new(&state.effective, &state.paths);
+        let restored = wanted.and_then(|wanted| self.host.lead(&wanted));
+        match restored {
+            Ok(restored) => self.tell_restored(restored),
+            Err(error) => error!("cannot restore what others changed: {error:#}"),
+        }
+    }
+
+    pub(super) fn tell_restored(&self, restored: Vec<String>) {
+        for line in restored {
+            warn!("{line}");
+            self.events.tell(Happening::new(EventKind::Restored, line));
+        }
+    }
+
+    /// Looks for what keeps packets from their way.
+    pub(super) fn look_for_problems(&mut self) {
+        self.replace_problems(&[]);
+    }
+
+    fn replace_problems(&mut self, unusable: &[String]) {
+        let mut found = self.host.problems(&self.state.effective);
+        found.extend(unusable.iter().map(|text| HostProblem {
+            what: format!("path {text}"),
+            text: text.clone(),
+            keeps_from_work: false,
+        }));
+        let before = Arc::clone(&self.problems);
+        let is_new = |problem: &&HostProblem| before.iter().all(|known| known.what != problem.what);
+        for problem in found.iter().filter(is_new) {
+            error!("{}", problem.text);
+            self.events
+                .tell(Happening::new(EventKind::HostProblem, problem.text.clone()));
+        }
+        let is_over = |known: &&HostProblem| found.iter().all(|problem| problem.what != known.what);
+        for known in before.iter().filter(is_over) {
+            let line = format!("{}: no problem any more", known.what);
+            info!("{line}");
+            self.events
+                .tell(Happening::new(EventKind::HostRecovered, line));
+        }
+        self.problems = found.into();
+    }
+}

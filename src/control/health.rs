@@ -1,0 +1,308 @@
+//! What was measured, as far as packets go by it. Reports change it; overrides and the file hold against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use log::{error, info, warn};
+
+use super::events::{EventKind, Happening};
+use super::host::Host;
+use super::overlay::{BackendName, ChangeError};
+use super::pending::{Pending, Then};
+use super::{Control, State};
+use crate::config::Config;
+use crate::director::{BackendState, Health, VipIndex, VipSpec};
+use crate::health::{Plan, Report, Reports, Told};
+use crate::probe::{
+    Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, Target,
+};
+
+/// What was measured of the backends that are probed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Measured {
+    /// Those that are probed, and by what.
+    checks: BTreeMap<Target, Arc<Check>>,
+    /// Those that are down, and what showed it.
+    down: BTreeMap<Target, ProbeResult>,
+    /// Why, as far as that is known.
+    causes: BTreeMap<Target, Cause>,
+    /// Whether rather this host is at fault, so that all count as healthy.
+    suspects_itself: bool,
+}
+
+impl Measured {
+    /// The same for another configuration: what was measured of a backend stays where its check does.
+    pub(super) fn followed(&self, effective: &Config) -> Self {
+        let mut checks = BTreeMap::new();
+        let mut down = BTreeMap::new();
+        for vip in &effective.vips {
+            let Some(Probing {
+                by: ProbedBy::Check(check),
+                ..
+            }) = &vip.probing
+            else {
+                continue;
+            };
+            let name: Arc<str> = vip.name.as_str().into();
+            let probed = vip
+                .backends
+                .iter()
+                .filter(|backend| backend.state != BackendState::Disabled);
+            for backend in probed {
+                let target = Target {
+                    vip: Arc::clone(&name),
+                    address: backend.address,
+                };
+                let is_known = self.checks.get(&target).is_some_and(|known| known == check);
+                let result = match check.initial {
+                    _ if is_known => self.down.get(&target).copied(),
+                    Initial::Unhealthy => Some(ProbeResult::NoVerdict),
+                    Initial::Trial | Initial::Healthy => None,
+                };
+                down.extend(result.map(|result| (target.clone(), result)));
+                checks.insert(target, Arc::clone(check));
+            }
+        }
+        let causes = self
+            .causes
+            .iter()
+            .filter(|(target, _)| down.contains_key(target));
+        Self {
+            causes: causes
+                .map(|(target, cause)| (target.clone(), cause.clone()))
+                .collect(),
+            checks,
+            down,
+            suspects_itself: self.suspects_itself,
+        }
+    }
+
+    /// What a backend of a VIP counts as.
+    #[must_use]
+    pub fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
+        let Some(probing) = &vip.probing else {
+            return Health::Healthy;
+        };
+        if self.suspects_itself || self.down.is_empty() {
+            return Health::Healthy;
+        }
+        let Some(result) = self.failure(vip, address) else {
+            return Health::Healthy;
+        };
+        match probing.on_unhealthy {
+            OnUnhealthy::Move => Health::Unhealthy,
+            OnUnhealthy::Keep => Health::Doubtful,
+            OnUnhealthy::Auto if result.is_proof() => Health::Unhealthy,
+            OnUnhealthy::Auto => Health::Doubtful,
+        }
+    }
+
+    /// What showed that a backend of a VIP is down; `None` for one that is not.
+    #[must_use]
+    pub fn failure(&self, vip: &VipSpec, address: IpAddr) -> Option<ProbeResult> {
+        let name = measured_by(vip, vip.probing.as_ref()?);
+        let target = Target {
+            vip: name.into(),
+            address,
+        };
+        self.down.get(&target).copied()
+    }
+
+    /// Takes a report over.
+    fn take(&mut self, report: &Report) {
+        if !self.checks.contains_key(&report.target) {
+            return;
+        }
+        if report.standing.is_up() {
+            self.down.remove(&report.target);
+            self.causes.remove(&report.target);
+        } else {
+            // What it was when it went down holds, so that flows do not move back and forth with results.
+            self.down
+                .entry(report.target.clone())
+                .or_insert(report.result);
+            let cause = report.cause.iter();
+            self.causes
+                .extend(cause.map(|cause| (report.target.clone(), cause.clone())));
+        }
+    }
+}
+
+/// The name of the VIP whose probes measure this one.
+pub(super) fn measured_by<'a>(vip: &'a VipSpec, probing: &'a Probing) -> &'a str {
+    match &probing.by {
+        ProbedBy::Check(_) => &vip.name,
+        ProbedBy::Track(other) => other,
+    }
+}
+
+impl<H: Host> Control<H> {
+    /// Has measured what the configuration that holds wants measured.
+    pub(super) fn measure(&mut self) {
+        self.plan += 1;
+        let plan = Plan::new(
+            self.plan,
+            &self.state.effective,
+            &self.state.paths,
+            &self.publisher.current().load().snapshot,
+            &self.gauges,
+        );
+        self.gauges = Arc::new(plan.gauges());
+        if let Err(error) = self.host.measure(plan) {
+            let line =
+                format!("health checks cannot go on, what was measured last holds: {error:#}");
+            error!("{line}");
+            self.events
+                .tell(Happening::new(EventKind::HostProblem, line));
+        }
+    }
+
+    /// What was reported holds from now on. Reports of a former plan say nothing of this one.
+    pub(super) fn take_reports(&mut self, reports: &Reports) {
+        if reports.plan != self.plan {
+            return;
+        }
+        let mut measured = (*self.state.measured).clone();
+        measured.suspects_itself = reports.suspects_itself;
+        for report in &reports.changes {
+            measured.take(report);
+        }
+        if measured == *self.state.measured {
+            return;
+        }
+        let before = std::mem::replace(&mut self.state.measured, Arc::new(measured));
+        self.tell_suspicion(&before);
+        self.tell_changes(&before, reports);
+        self.tell_causes(&before);
+        let changed = self.vips_of(&before);
+        if !changed.is_empty() {
+            let state = self.state.clone();
+            match self.publish(&state, Some(&changed), self.host.device_mtu()) {
+                Ok(epoch) => self.pending.push_back(Pending::new(epoch, Then::Rest)),
+                Err(error) => error!("cannot follow a change of health: {error:#}"),
+            }
+        }
+        self.generation += 1;
+        self.show();
+    }
+
+    /// The VIPs of which a backend counts as something else than before.
+    fn vips_of(&self, before: &Measured) -> Vec<VipIndex> {
+        let now = &self.state.measured;
+        let names: BTreeSet<&Target> = now.down.keys().chain(before.down.keys()).collect();
+        let names: BTreeSet<&str> = names.into_iter().map(|target| &*target.vip).collect();
+        let differs = |vip: &VipSpec| {
+            let measured = vip.probing.as_ref();
+            let concerned =
+                measured.is_some_and(|probing| names.contains(measured_by(vip, probing)));
+            concerned
+                && vip.backends.iter().any(|backend| {
+                    before.health(vip, backend.address) != now.health(vip, backend.address)
+                })
+        };
+        let current = self.publisher.current().load();
+        let vips = self
+            .state
+            .effective
+            .vips
+            .iter()
+            .zip(current.snapshot.vips());
+        vips.filter(|(spec, _)| differs(spec))
+            .map(|(_, vip)| vip.index)
+            .collect()
+    }
+
+    fn tell_suspicion(&self, before: &Measured) {
+        let line = match (before.suspects_itself, self.state.measured.suspects_itself) {
+            (false, true) => {
+                "every backend of every VIP failed its probes at once: rather a fault of this host or its \
+                 network; all count as healthy until one answers"
+            }
+            (true, false) => "a backend answers its probes again: what was measured holds again",
+            (true, true) | (false, false) => return,
+        };
+        warn!("{line}");
+        let kind = if self.state.measured.suspects_itself {
+            EventKind::HostProblem
+        } else {
+            EventKind::HostRecovered
+        };
+        self.events.tell(Happening::new(kind, line.to_owned()));
+    }
+
+    fn tell_changes(&self, before: &Measured, reports: &Reports) {
+        for report in &reports.changes {
+            let Target { vip, address } = &report.target;
+            let was_down = before.down.contains_key(&report.target);
+            let is_down = self.state.measured.down.contains_key(&report.target);
+            if was_down == is_down {
+                continue;
+            }
+            let word = if is_down { "unhealthy" } else { "healthy" };
+            let text = format!(
+                "vip {vip}: backend {address}: {word}: {} ({} in a row)",
+                report.result, report.streak
+            );
+            if is_down {
+                warn!("{text}");
+            } else {
+                info!("{text}");
+            }
+            self.events.tell(Happening {
+                vip: Some(vip.to_string()),
+                backend: Some(*address),
+                ..Happening::new(EventKind::HealthChanged, text)
+            });
+        }
+    }
+}
+
+impl<H: Host> Control<H> {
+    fn tell_causes(&self, before: &Measured) {
+        for (target, cause) in &self.state.measured.causes {
+            if before.causes.get(target) == Some(cause) {
+                continue;
+            }
+            let Target { vip, address } = target;
+            let text = format!("vip {vip}: backend {address}: {cause}");
+            warn!("{text}");
+            self.events.tell(Happening {
+                vip: Some(vip.to_string()),
+                backend: Some(*address),
+                codes: cause.codes.clone(),
+                ..Happening::new(EventKind::HealthChanged, text)
+            });
+        }
+    }
+
+    /// Has what others found of a backend count.
+    pub(super) fn take_told(&mut self, told: Told) -> Result<(), ChangeError> {
+        let is_external = |check: &Arc<Check>| check.kind == Kind::External;
+        if !self
+            .state
+            .measured
+            .checks
+            .get(&told.target)
+            .is_some_and(is_external)
+        {
+            return Err(ChangeError::NotExternal(BackendName {
+                vip: told.target.vip.to_string(),
+                address: told.target.address,
+            }));
+        }
+        let heard = self.host.tell(told);
+        heard.map_err(|error| ChangeError::Refused(format!("{error:#}")))
+    }
+}
+
+impl State {
+    /// What is known of a backend's health: what an operator says, else what was measured.
+    pub(super) fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
+        let said = self.overlay.health(&vip.name, address);
+        said.unwrap_or_else(|| self.measured.health(vip, address))
+    }
+}
+
+#[cfg(test)]
+mod tests;

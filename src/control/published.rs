@@ -1,0 +1,51 @@
+//! What the workers forward by, as control publishes it and workers take it over.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::director::{Roster, Snapshot};
+
+/// A snapshot and what its packets need.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// The longest packet that the TUN may hand over from now on, in bytes.
+    pub(crate) longest: usize,
+}
+
+/// Where the workers, and whoever else reads the snapshot, find the one that holds.
+pub(crate) type Current = Arc<ArcSwap<Published>>;
+
+/// Control's side: publishes, and keeps what is replaced until nobody reads it.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    current: Current,
+    /// Kept so that it is freed here: a worker would pause over a large one.
+    replaced: Vec<Arc<Snapshot>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(first: Published) -> Self {
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(first)),
+            replaced: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// Makes `next` what holds from now on.
+    pub(crate) fn publish(&mut self, next: Published) {
+        let before = self.current.swap(Arc::new(next));
+        self.replaced.push(Arc::clone(&before.snapshot));
+    }
+
+    /// Frees what every worker has given up.
+    pub(crate) fn free(&mut self, roster: &Roster) {
+        self.replaced
+            .retain(|snapshot| !roster.is_adopted(snapshot.epoch() + 1));
+    }
+}

@@ -1,0 +1,72 @@
+//! What sees packets beside packet filters and is not evaluated: named where nothing else decides.
+
+use super::case::Case;
+use super::outcome::Outcome;
+use crate::doctor::facts::{IpsecPolicy, Sees};
+use crate::doctor::finding::Status;
+use crate::doctor::firewall::FilteredPacket;
+use crate::doctor::lang::say;
+use crate::doctor::lines::command;
+
+/// A packet that comes in by a device.
+pub(super) fn arrival(
+    case: &Case<'_>,
+    outcome: Outcome,
+    device: Option<&str>,
+    packet: &FilteredPacket,
+) -> Outcome {
+    seen(case, outcome, device, Sees::Arrivals, packet)
+}
+
+/// A packet that leaves by a device.
+pub(super) fn departure(
+    case: &Case<'_>,
+    outcome: Outcome,
+    device: Option<&str>,
+    packet: &FilteredPacket,
+) -> Outcome {
+    seen(case, outcome, device, Sees::Departures, packet)
+}
+
+fn seen(
+    case: &Case<'_>,
+    outcome: Outcome,
+    device: Option<&str>,
+    sees: Sees,
+    packet: &FilteredPacket,
+) -> Outcome {
+    if outcome.status != Status::Pass {
+        return outcome;
+    }
+    let layers = &case.facts.layers;
+    let selects = |policy: &&IpsecPolicy| {
+        policy.sees == sees
+            && policy.source.contains(&packet.source)
+            && policy.destination.contains(&packet.destination)
+    };
+    if let Some(policy) = layers.ipsec.iter().find(selects)
+        && policy.stops_plain
+    {
+        return Outcome::fail(say!(
+            case.lang,
+            "an IPsec policy (xfrm) stops what does not come by IPsec",
+            "一条 IPsec 策略（xfrm）阻止了未经 IPsec 的包"
+        ))
+        .evidence("ip xfrm policy", &policy.text)
+        .verify(command!["ip", "xfrm", "policy"]);
+    }
+    let mut on_devices = layers.on_devices.iter();
+    let here = on_devices.find(|layer| layer.sees == sees && Some(layer.device.as_str()) == device);
+    match here {
+        Some(layer) => {
+            let text = &layer.text;
+            Outcome::unknown(say!(
+                case.lang,
+                "{text} sees these packets, and what it does to them the doctor cannot evaluate",
+                "{text} 会看到这些包，而 doctor 无法判断它如何处理"
+            ))
+            .evidence(&layer.device, text)
+        }
+        None => outcome,
+    }
+}

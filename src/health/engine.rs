@@ -1,0 +1,494 @@
+//! The loop: probes start when they are due, their packets leave, their answers come, their results change what
+//! backends are taken for, and what changed is reported. Nothing here waits for anything but the next event.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use log::{debug, trace};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::echoes::{Echoes, Heard};
+use super::flight::{Aim, Flight};
+use super::forward::Forwarder;
+use super::inquest::Inquests;
+use super::plan::{Apart, Plan, Probed};
+use super::ports::Ports;
+use super::reset::reset_packet;
+use super::slots::Slots;
+use super::timers::{Due, Timers};
+use super::ways::Ways;
+use super::{Command, Report, Reporter, Reports, Snapshots, Told};
+use crate::director::BackendIndex;
+use crate::io::egress::{RawEgress, SendError};
+use crate::io::ingress::Reading;
+use crate::io::tun::Queue;
+use crate::packet::FlowKey;
+use crate::probe::{Board, Kind, Moment, ProbeResult, Target};
+
+const TUN: Token = Token(0);
+pub(super) const WAKE: Token = Token(1);
+
+const ICMP_V4: Token = Token(2);
+const ICMP_V6: Token = Token(3);
+
+/// The token of the flight with number 0.
+pub(super) const FLIGHTS: usize = 4;
+
+/// Probes under way at once. Each has a socket.
+const MOST_IN_FLIGHT: usize = 4096;
+
+/// What changed is reported at most this often.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What joins the loop to others.
+pub(super) struct Outside {
+    pub(super) inbox: Receiver<Command>,
+    pub(super) snapshots: Snapshots,
+    pub(super) report: Reporter,
+}
+
+pub(super) struct Engine {
+    pub(super) poll: Poll,
+    queue: Queue,
+    pub(super) apart: Apart,
+    pub(super) forwarder: Forwarder<RawEgress>,
+    pub(super) snapshots: Snapshots,
+    inbox: Receiver<Command>,
+    report: Reporter,
+    pub(super) plan: Plan,
+    pub(super) board: Board,
+    /// Positions of the plan that a probe is under way for.
+    busy: HashSet<usize>,
+    /// Until when what others told holds.
+    told: HashMap<Target, Moment>,
+    pub(super) echoes: Echoes,
+    pub(super) inquests: Inquests,
+    pub(super) ports: Ports,
+    pub(super) flights: Slots<Flight>,
+    pub(super) ways: Ways,
+    pub(super) timers: Timers,
+    pub(super) serial: u64,
+    /// What changed and is not reported yet.
+    pub(super) changed: HashSet<Target>,
+    suspects_itself: bool,
+    /// When the last report was made.
+    reported: Moment,
+    epoch: Instant,
+    pub(super) seed: u64,
+}
+
+impl Engine {
+    pub(super) fn new(
+        poll: Poll,
+        queue: Queue,
+        longest: usize,
+        outside: Outside,
+        apart: Apart,
+    ) -> io::Result<Self> {
+        let mut source = SourceFd(&queue.as_raw_fd());
+        poll.registry()
+            .register(&mut source, TUN, Interest::READABLE)?;
+        let seed = RandomState::new().hash_one(0);
+        Ok(Self {
+            echoes: Echoes::open(poll.registry(), [ICMP_V4, ICMP_V6], seed)?,
+            inquests: Inquests::default(),
+            told: HashMap::new(),
+            poll,
+            queue,
+            forwarder: Forwarder::new(RawEgress::open()?, longest, apart.tos),
+            apart,
+            snapshots: outside.snapshots,
+            inbox: outside.inbox,
+            report: outside.report,
+            plan: Plan::default(),
+            board: Board::default(),
+            busy: HashSet::new(),
+            ports: Ports::new(seed),
+            flights: Slots::default(),
+            ways: Ways::default(),
+            timers: Timers::default(),
+            serial: 0,
+            changed: HashSet::new(),
+            suspects_itself: false,
+            reported: Moment::ZERO,
+            epoch: Instant::now(),
+            seed,
+        })
+    }
+
+    /// Probes until it is told to stop.
+    ///
+    /// # Errors
+    /// The probe device cannot be read any more, above all because it was deleted.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            self.turn(&mut events)?;
+            if self.hear().is_break() {
+                return Ok(());
+            }
+            self.tell();
+        }
+    }
+
+    /// Waits for the next event, and does all that is due.
+    pub(super) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        match self.poll.poll(events, self.patience()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        // Answers before timers: one that came in time while this thread was held up counts.
+        for event in &*events {
+            match event.token() {
+                TUN | WAKE => {}
+                ICMP_V4 | ICMP_V6 => self.listen(),
+                Token(number) => self.go_on(number - FLIGHTS),
+            }
+        }
+        self.work_off_timers();
+        self.forward()
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.epoch.elapsed()
+    }
+
+    /// How long the next event may be waited for.
+    fn patience(&self) -> Option<Duration> {
+        let now = self.now();
+        let timer = self.timers.next().map(|at| at.saturating_sub(now));
+        let report = self
+            .has_news()
+            .then(|| (self.reported + REPORT_INTERVAL).saturating_sub(now));
+        [timer, report].into_iter().flatten().min()
+    }
+
+    fn hear(&mut self) -> std::ops::ControlFlow<()> {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Measure(plan) => self.follow(plan),
+                Command::Told(told) => self.take_told(&told),
+                Command::Stop => return std::ops::ControlFlow::Break(()),
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Probes under way are for the old plan and end without a result.
+    fn follow(&mut self, plan: Plan) {
+        let now = self.now();
+        for number in self.flights.numbers() {
+            self.end(number, now);
+        }
+        self.busy.clear();
+        self.inquests.clear();
+        let wanted = plan.probed.iter();
+        let wanted = wanted.map(|probed| (probed.target.clone(), probed.check.clone()));
+        self.board.follow(wanted, now);
+        self.adopt(plan);
+        self.changed = self
+            .board
+            .iter()
+            .map(|(target, _)| target.clone())
+            .collect();
+        self.suspects_itself = self.board.suspects_itself();
+        for (position, probed) in self.plan.probed.iter().enumerate() {
+            let interval = probed.check.timing.edge.min(probed.check.timing.interval);
+            let at = now + probed.target.phase(self.seed, interval);
+            self.timers.set(at, Due::Start(self.plan.number, position));
+        }
+    }
+
+    /// What is probed from now on; nothing starts by itself.
+    pub(super) fn adopt(&mut self, plan: Plan) {
+        self.forwarder.fit(plan.mtu as usize);
+        self.plan = plan;
+    }
+
+    fn work_off_timers(&mut self) {
+        let now = self.now();
+        while let Some((at, due)) = self.timers.take(now) {
+            match due {
+                Due::Start(plan, position) if plan == self.plan.number => self.start(position, now),
+                Due::Inquest(plan, position) if plan == self.plan.number => {
+                    self.inquire(position, now)
+                }
+                Due::Start(..) | Due::Inquest(..) => {}
+                Due::Timeout(number, serial) => self.time_out(number, serial, at),
+            }
+        }
+        self.ways.forget(now);
+    }
+
+    fn start(&mut self, position: usize, now: Moment) {
+        let Some(probed) = self.plan.probed.get(position).cloned() else {
+            return;
+        };
+        if probed.check.kind == Kind::External {
+            return self.miss(position, &probed, now);
+        }
+        if !self.busy.insert(position) {
+            return;
+        }
+        let outcome = if self.flights.len() < MOST_IN_FLIGHT {
+            let aim = Aim::Probe {
+                plan: self.plan.number,
+                position,
+            };
+            self.take_off(aim, &probed, now)
+        } else {
+            Err(ProbeResult::NoFd)
+        };
+        if let Err(result) = outcome {
+            self.conclude(position, result, now);
+        }
+    }
+
+    /// What others were to tell and did not.
+    fn miss(&mut self, position: usize, probed: &Probed, now: Moment) {
+        let is_overdue = self
+            .told
+            .get(&probed.target)
+            .is_some_and(|until| *until <= now);
+        if is_overdue {
+            self.conclude(position, ProbeResult::NoAnswer, now);
+        } else {
+            let at = now + probed.check.timing.interval;
+            self.timers.set(at, Due::Start(self.plan.number, position));
+        }
+    }
+
+    /// What others found.
+    fn take_told(&mut self, told: &Told) {
+        let now = self.now();
+        let place =
+            |probed: &Probed| probed.target == told.target && probed.check.kind == Kind::External;
+        let Some(position) = self.plan.probed.iter().position(place) else {
+            return;
+        };
+        self.told.insert(told.target.clone(), now + told.holds);
+        self.observe(position, told.result, now);
+    }
+
+    pub(super) fn go_on(&mut self, number: usize) {
+        let Some(flight) = self.flights.get_mut(number) else {
+            return;
+        };
+        if let Some(result) = flight.go_on() {
+            self.land(number, result);
+        }
+    }
+
+    fn listen(&mut self) {
+        for heard in self.echoes.receive() {
+            match heard {
+                Heard::Echo(number) => self.land(number, ProbeResult::Ok),
+                Heard::Error(flow, result) => {
+                    let flight = self.ways.flight_of(&flow);
+                    if let Some(flight) = flight.and_then(|number| self.flights.get_mut(number)) {
+                        flight.evidence = Some(result);
+                    }
+                }
+            }
+        }
+    }
+
+    fn time_out(&mut self, number: usize, serial: u64, at: Moment) {
+        let Some(flight) = self
+            .flights
+            .get(number)
+            .filter(|flight| flight.serial == serial)
+        else {
+            return;
+        };
+        let now = self.now();
+        let allowed = flight.deadline - flight.started;
+        let result = if now.saturating_sub(at) > allowed {
+            ProbeResult::Late
+        } else if !flight.was_sent {
+            ProbeResult::NotSent
+        } else {
+            let known = flight.timed_out().or(flight.evidence);
+            known.unwrap_or(ProbeResult::NoAnswer)
+        };
+        flight.abort();
+        let half_open = flight.sequence.filter(|_| !flight.is_connected());
+        if let (Some(sequence), Some(flow)) = (half_open, flight.flow) {
+            self.reset(&flow, flight.backend, sequence.wrapping_add(1));
+        }
+        self.land(number, result);
+    }
+
+    /// Frees what the backend may have kept for a connection whose answer did not come.
+    fn reset(&mut self, flow: &FlowKey, backend: BackendIndex, sequence: u32) {
+        if let Some(packet) = reset_packet(flow, sequence) {
+            let snapshot = (self.snapshots)();
+            self.forwarder
+                .send_made(&packet, backend, &snapshot, |error| {
+                    trace!("reset not sent: {error}")
+                });
+        }
+    }
+
+    /// A probe found something.
+    fn land(&mut self, number: usize, result: ProbeResult) {
+        let now = self.now();
+        let Some(flight) = self.end(number, now) else {
+            return;
+        };
+        match flight.aim {
+            Aim::Probe { plan, position } if plan == self.plan.number => {
+                let is_hinted = flight.evidence.is_some();
+                self.conclude(position, result, flight.started);
+                if is_hinted {
+                    self.hurry(position, now);
+                }
+            }
+            Aim::Probe { .. } => {}
+            Aim::Inquest(inquest, question) => self.answer(inquest, question, result),
+        }
+    }
+
+    /// An error was heard that anybody could have sent: the next probe shows what is true.
+    fn hurry(&mut self, position: usize, now: Moment) {
+        let target = self.plan.probed.get(position).map(|probed| &probed.target);
+        let machine = target.and_then(|target| self.board.of(target));
+        if machine.is_some_and(|machine| machine.standing().is_up()) {
+            self.timers.set(now, Due::Start(self.plan.number, position));
+        }
+    }
+
+    /// Closes a flight's socket.
+    pub(super) fn end(&mut self, number: usize, now: Moment) -> Option<Flight> {
+        let flight = self.flights.remove(number)?;
+        if let Some(flow) = flight.flow {
+            self.ways.end(flow, flight.serial, now);
+        }
+        if let Some(sequence) = flight.echo() {
+            self.echoes.end(sequence);
+        }
+        Some(flight)
+    }
+
+    /// What a result changes, and when the next probe starts.
+    fn conclude(&mut self, position: usize, result: ProbeResult, started: Moment) {
+        self.busy.remove(&position);
+        self.observe(position, result, started);
+        let Some(probed) = self.plan.probed.get(position) else {
+            return;
+        };
+        if let Some(machine) = self.board.of(&probed.target) {
+            let next = (started + machine.interval()).max(self.now());
+            self.timers
+                .set(next, Due::Start(self.plan.number, position));
+        }
+    }
+
+    fn observe(&mut self, position: usize, result: ProbeResult, started: Moment) {
+        let Some(probed) = self.plan.probed.get(position) else {
+            return;
+        };
+        let now = self.epoch.elapsed();
+        let target = &probed.target;
+        let turn = self.board.observe(target, result, now);
+        let Some(machine) = self.board.of(target) else {
+            return;
+        };
+        trace!("{} {}: {result}", target.vip, target.address);
+        probed.gauge.record(machine, result, started, now);
+        let Some(turn) = turn else { return };
+        self.changed.insert(target.clone());
+        self.suspects_itself = self.board.suspects_itself();
+        if turn.is_edge() && !turn.to.is_up() {
+            self.timers
+                .set(now, Due::Inquest(self.plan.number, position));
+        }
+    }
+
+    /// Sends what waits in the probe device.
+    fn forward(&mut self) -> io::Result<()> {
+        loop {
+            let snapshot = (self.snapshots)();
+            let mut failures = Vec::new();
+            let is_alone = self.apart == Apart::DIRECTOR;
+            let (ways, flights) = (&mut self.ways, &mut self.flights);
+            let reading = self.forwarder.turn(
+                &mut self.queue,
+                &snapshot,
+                |flow, packet| {
+                    let known = ways.of(flow, packet, flights);
+                    // One that no probe sent, of a program of this host's that asks for such a route, goes where a
+                    // client's would; beside a director that is the director's business.
+                    known.or_else(|| is_alone.then(|| Ways::by_ring(flow, &snapshot)).flatten())
+                },
+                |flow, error| failures.push((*flow, error)),
+            )?;
+            for (flow, error) in failures {
+                self.not_sent(&flow, error);
+            }
+            if reading == Reading::Empty {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The kernel refused a packet: without a way to the backend clients' packets have none either.
+    fn not_sent(&mut self, flow: &FlowKey, error: SendError) {
+        let result = Self::meaning(error);
+        debug!("a probe, {flow}: {error}");
+        if let Some(number) = self.ways.flight_of(flow) {
+            self.land(number, result);
+        }
+    }
+
+    pub(super) const fn meaning(error: SendError) -> ProbeResult {
+        match error {
+            SendError::Unreachable(_) => ProbeResult::Unreachable,
+            SendError::TooBig
+            | SendError::Full(_)
+            | SendError::Refused(_)
+            | SendError::Other(_) => ProbeResult::NotSent,
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Reports what changed, unless that was done just now.
+    fn tell(&mut self) {
+        let now = self.now();
+        if !self.has_news() || now < self.reported + REPORT_INTERVAL {
+            return;
+        }
+        let changes = self.changed.iter().filter_map(|target| {
+            let machine = self.board.of(target)?;
+            Some(Report {
+                target: target.clone(),
+                standing: machine.standing(),
+                result: machine
+                    .last()
+                    .map_or(ProbeResult::NoVerdict, |last| last.result),
+                streak: machine.streak(),
+                cause: self
+                    .inquests
+                    .cause(target)
+                    .filter(|_| !machine.standing().is_up()),
+            })
+        });
+        let reports = Reports {
+            plan: self.plan.number,
+            changes: changes.collect(),
+            suspects_itself: self.suspects_itself,
+        };
+        self.reported = now;
+        if (self.report)(reports).is_ok() {
+            self.changed.clear();
+        }
+    }
+}

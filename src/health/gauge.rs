@@ -1,0 +1,170 @@
+//! Where others read what was measured, while it is measured.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::probe::{Cause, Check, Initial, Machine, Moment, ProbeResult, Standing, Target};
+
+/// What was measured of one backend: written by the thread of health checks, read by any.
+#[derive(Debug)]
+pub struct Gauge {
+    check: Arc<Check>,
+    seen: Mutex<Seen>,
+}
+
+/// What was measured of a backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// What it is taken for.
+    pub standing: Standing,
+    /// Since when.
+    pub since: SystemTime,
+    /// How often flows had to go another way.
+    pub changes: u64,
+    /// Verdicts like the last one in a row.
+    pub streak: u32,
+    /// The last probe.
+    pub last: Option<LastProbe>,
+    /// Why it fails, as far as that is known.
+    pub cause: Option<Cause>,
+    /// Until when it is held down, because it changed too often.
+    pub held_until: Option<SystemTime>,
+    /// Probes that ended, by the number of their result.
+    pub counts: [u64; ProbeResult::ALL.len()],
+    /// The last probe that proved something, or the start.
+    pub verdict_at: Instant,
+}
+
+/// A probe that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastProbe {
+    /// What it found.
+    pub result: ProbeResult,
+    /// When.
+    pub at: SystemTime,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Gauge {
+    /// Of a backend that was never probed.
+    #[must_use]
+    pub fn new(check: Arc<Check>) -> Self {
+        let standing = match check.initial {
+            Initial::Trial => Standing::Trial,
+            Initial::Healthy => Standing::Healthy,
+            Initial::Unhealthy => Standing::Unhealthy,
+        };
+        let seen = Seen {
+            standing,
+            since: SystemTime::now(),
+            changes: 0,
+            streak: 0,
+            last: None,
+            cause: None,
+            held_until: None,
+            counts: [0; ProbeResult::ALL.len()],
+            verdict_at: Instant::now(),
+        };
+        Self {
+            check,
+            seen: Mutex::new(seen),
+        }
+    }
+
+    /// By what it is measured.
+    #[must_use]
+    pub const fn check(&self) -> &Arc<Check> {
+        &self.check
+    }
+
+    /// What was measured so far.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.lock().clone()
+    }
+
+    /// A probe ended.
+    pub(super) fn record(
+        &self,
+        machine: &Machine,
+        result: ProbeResult,
+        started: Moment,
+        now: Moment,
+    ) {
+        let wall = SystemTime::now();
+        let mut seen = self.lock();
+        if seen.standing != machine.standing() {
+            seen.standing = machine.standing();
+            seen.since = wall;
+        }
+        if seen.standing.is_up() {
+            seen.cause = None;
+        }
+        seen.streak = machine.streak();
+        seen.changes = machine.changes();
+        seen.held_until = machine
+            .held_until(now)
+            .map(|until| wall + until.saturating_sub(now));
+        seen.counts[result as usize] += 1;
+        seen.last = Some(LastProbe {
+            result,
+            at: wall,
+            took: now.saturating_sub(started),
+        });
+        if result.verdict().is_some() {
+            seen.verdict_at = Instant::now();
+        }
+    }
+
+    /// Why it fails became known.
+    pub(super) fn explain(&self, cause: Option<Cause>) {
+        let mut seen = self.lock();
+        seen.cause = cause.filter(|_| !seen.standing.is_up());
+    }
+
+    /// Whether so long no probe proved anything that nothing is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.lock().verdict_at.elapsed() > self.check.timing.patience()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The gauges of all backends that are measured.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges(BTreeMap<Target, Arc<Gauge>>);
+
+impl Gauges {
+    /// That of a backend.
+    #[must_use]
+    pub fn of(&self, target: &Target) -> Option<&Arc<Gauge>> {
+        self.0.get(target)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Target, &Arc<Gauge>)> {
+        self.0.iter()
+    }
+
+    /// That of a backend where its check is the same; else a new one.
+    fn known(&self, target: &Target, check: &Check) -> Option<Arc<Gauge>> {
+        let gauge = self.0.get(target)?;
+        (*gauge.check == *check).then(|| Arc::clone(gauge))
+    }
+
+    pub(super) fn going_on(&self, target: &Target, check: &Arc<Check>) -> Arc<Gauge> {
+        let known = self.known(target, check);
+        known.unwrap_or_else(|| Arc::new(Gauge::new(Arc::clone(check))))
+    }
+}
+
+impl FromIterator<(Target, Arc<Gauge>)> for Gauges {
+    fn from_iter<I: IntoIterator<Item = (Target, Arc<Gauge>)>>(gauges: I) -> Self {
+        Self(gauges.into_iter().collect())
+    }
+}

@@ -1,0 +1,152 @@
+//! How probes start.
+
+use mio::Token;
+
+use super::engine::{Engine, FLIGHTS};
+use super::flight::{Aim, Carrier, Ends, Flight, Manner, NotStarted, connect, exchange};
+use super::plan::Probed;
+use super::talk::Talk;
+use super::timers::Due;
+use super::ways::Way;
+use crate::packet::Protocol;
+use crate::probe::{Close, Kind, Moment, ProbeResult};
+
+/// Ports that are tried for one probe.
+const PORT_ATTEMPTS: u32 = 64;
+
+impl Engine {
+    /// Starts a probe; or tells what it found before it could.
+    pub(super) fn take_off(
+        &mut self,
+        aim: Aim,
+        probed: &Probed,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
+        let source = probed.source.ok_or(ProbeResult::NoSource)?;
+        if let Kind::Ping(ping) = &probed.check.kind {
+            return self.ping_through(aim, probed, ping.size, now);
+        }
+        let Some(protocol) = probed.check.kind.protocol() else {
+            return Err(ProbeResult::NotSent);
+        };
+        for _ in 0..PORT_ATTEMPTS.min(self.ports.len()) {
+            let port = self.ports.next(source, probed.destination, protocol);
+            let ends = Ends {
+                source,
+                port,
+                destination: probed.destination,
+            };
+            if self.ways.has(&ends.flow(protocol)) {
+                continue;
+            }
+            match self.open(&ends, protocol, probed) {
+                Ok(carried) => {
+                    let flow = Some(ends.flow(protocol));
+                    self.serial += 1;
+                    let times = (now, now + probed.check.timing.timeout);
+                    let flight =
+                        Flight::new((aim, self.serial), (flow, probed.backend), times, carried);
+                    return self.launch(flight);
+                }
+                Err(NotStarted::PortTaken) => {}
+                Err(NotStarted::For(result)) => return Err(result),
+            }
+        }
+        Err(ProbeResult::NoPort)
+    }
+
+    fn open(
+        &self,
+        ends: &Ends,
+        protocol: Protocol,
+        probed: &Probed,
+    ) -> Result<(Carrier, Option<Talk>), NotStarted> {
+        let salt = self.seed ^ self.serial.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let talk = Talk::new(&probed.check.kind, probed.destination, salt);
+        let carrier = match protocol {
+            Protocol::Tcp => {
+                let manner = Manner {
+                    through_tunnel: Some(self.apart.tos),
+                    unheard: talk.is_none() && probed.check.close == Close::Reset,
+                };
+                Carrier::Tcp(connect(ends, manner)?)
+            }
+            Protocol::Udp => Carrier::Udp(exchange(ends, self.apart.tos)?),
+        };
+        Ok((carrier, talk))
+    }
+
+    /// An echo request to the VIP through the tunnel.
+    pub(super) fn ping_through(
+        &mut self,
+        aim: Aim,
+        probed: &Probed,
+        size: Option<u16>,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
+        let source = probed.source.ok_or(ProbeResult::NoSource)?;
+        let ends = (source, probed.destination.ip());
+        let (sequence, packet) = self.echoes.packet(self.flights.next(), ends, size);
+        self.launch_ping(aim, probed, sequence, now)?;
+        let snapshot = (self.snapshots)();
+        let mut refused = None;
+        self.forwarder
+            .send_made(&packet, probed.backend, &snapshot, |error| {
+                refused = Some(error)
+            });
+        match refused {
+            None => Ok(()),
+            Some(error) => {
+                let number = self.flights.numbers().into_iter().find(|number| {
+                    let flight = self.flights.get(*number);
+                    flight.is_some_and(|flight| flight.echo() == Some(sequence))
+                });
+                number.and_then(|number| self.end(number, now));
+                Err(Self::meaning(error))
+            }
+        }
+    }
+
+    pub(super) fn launch_ping(
+        &mut self,
+        aim: Aim,
+        probed: &Probed,
+        sequence: u16,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
+        self.serial += 1;
+        let times = (now, now + probed.check.timing.timeout);
+        let carried = (Carrier::Echo(sequence), None);
+        self.launch(Flight::new(
+            (aim, self.serial),
+            (None, probed.backend),
+            times,
+            carried,
+        ))
+    }
+
+    pub(super) fn launch(&mut self, mut flight: Flight) -> Result<(), ProbeResult> {
+        let number = self.flights.next();
+        flight
+            .register(self.poll.registry(), Token(FLIGHTS + number))
+            .map_err(|_| ProbeResult::NoFd)?;
+        if let Some(flow) = flight.flow {
+            let way = Way {
+                backend: flight.backend,
+                serial: flight.serial,
+                flight: Some(number),
+            };
+            self.ways.begin(flow, way);
+        }
+        self.timers
+            .set(flight.deadline, Due::Timeout(number, flight.serial));
+        let speaks_first = flight
+            .flow
+            .is_some_and(|flow| flow.protocol == Protocol::Udp);
+        self.flights.insert(flight);
+        if speaks_first {
+            self.go_on(number);
+        }
+        Ok(())
+    }
+}
