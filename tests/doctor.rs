@@ -120,6 +120,7 @@ fn hostile(name: &str) -> Facts {
             input: RouteAnswer::Refused(22),
             way_back: RouteAnswer::Refused(101),
             way_back_of_any: RouteAnswer::Unseen(name.to_owned()),
+            way_back_by_mark: std::collections::BTreeMap::new(),
             listeners_elsewhere: Observed::Seen(vec![(7, name.to_owned())]),
         }],
         ..Facts::default()

@@ -231,6 +231,7 @@ mod tests {
                 queue_limit: 0,
                 inode: 7,
                 user: 0,
+                mark: 0,
             };
             let found = takes(&socket, &settings(vip, directors));
             assert_eq!(found, expected, "{description}");

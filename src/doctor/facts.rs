@@ -290,6 +290,9 @@ pub struct Socket {
     /// The group of the program.
     #[serde(default)]
     pub group: Option<u32>,
+    /// The mark of what it sends (`SO_MARK`).
+    #[serde(default)]
+    pub mark: u32,
 }
 
 /// Packet filters as their own tools print them.
@@ -383,6 +386,9 @@ pub struct Target {
     pub way_back: RouteAnswer,
     /// `ip route get C`.
     pub way_back_of_any: RouteAnswer,
+    /// `way_back` with a mark, of those that policy rules ask for and the service's socket sets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub way_back_by_mark: BTreeMap<u32, RouteAnswer>,
     /// Processes of other network namespaces that listen on the VIP's port: pid and program.
     pub listeners_elsewhere: Observed<Vec<(u32, String)>>,
 }

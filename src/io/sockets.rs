@@ -70,6 +70,7 @@ fn from_line(line: &str, waiting: &[&str]) -> Option<BoundSocket> {
         queue_limit: 0,
         inode: inode.parse().ok()?,
         user: user.parse().ok()?,
+        mark: 0,
     })
 }
 

@@ -227,6 +227,8 @@ pub struct RuleText {
     pub table: String,
     /// Its chain.
     pub chain: String,
+    /// The chain that the kernel entered, from which others were jumped to; the rule's own, where it was entered itself.
+    pub entered: String,
     /// The rule as its tool writes it, or `policy drop`.
     pub rule: String,
     /// Its handle or number in the chain, for a command that names it.
@@ -366,6 +368,12 @@ impl Firewall {
             return None;
         }
         walk::tracking(&self.tables, packet)
+    }
+
+    /// The mark that a packet has in the end; none: not known.
+    #[must_use]
+    pub fn mark(&self, packet: &FilteredPacket) -> Option<u32> {
+        walk::mark(&self.tables, packet)
     }
 
     fn not_seen(&mut self, family: Family, program: &str, why: &str) {

@@ -230,7 +230,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
                 at.past = std::mem::replace(&mut at.past, Place::Gone).or(here);
             }
             Truth::Perhaps => {
-                let doubt = self.table.quote(at.chain, at.rule);
+                let doubt = self.quote(at);
                 let before = std::mem::replace(&mut at.here, Place::Here(Some(doubt.clone())));
                 at.past = match before {
                     Place::Here(before) => Place::Here(before.or(Some(doubt))),
@@ -254,7 +254,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         for (element, answer) in elements.iter().zip(answers) {
             let decided = certain.is_some_and(|at| !is_rest(at));
             if *answer == Truth::Perhaps && !decided {
-                let doubt = self.table.quote(at.chain, at.rule);
+                let doubt = self.quote(at);
                 let past = at.here.clone();
                 at.here = Place::Here(Some(doubt.clone()));
                 self.end(at, &element.1);
@@ -292,14 +292,14 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         };
         let here = std::mem::replace(&mut at.here, Place::Gone);
         if let Place::Here(doubt) = here {
-            self.outcome(kind, self.table.quote(at.chain, at.rule), doubt);
+            self.outcome(kind, self.quote(at), doubt);
         }
     }
 
     fn jump(&mut self, at: &mut Position<'t>, target: &'t str, jump: Jump) {
         let here = std::mem::replace(&mut at.here, Place::Gone);
         if !self.may_enter(target) {
-            let quote = self.table.quote(at.chain, at.rule);
+            let quote = self.quote(at);
             self.outcome(Kind::Unknown, quote.clone(), Some(quote));
             return;
         }
@@ -315,6 +315,14 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         self.within.len() < MAX_DEPTH
             && !self.within.contains(&target)
             && self.table.chains.contains_key(target)
+    }
+
+    fn quote(&self, at: &Position<'t>) -> RuleText {
+        let entered = self.within.first().copied().unwrap_or(at.chain);
+        RuleText {
+            entered: entered.to_owned(),
+            ..self.table.quote(at.chain, at.rule)
+        }
     }
 
     pub(super) fn outcome(&mut self, kind: Kind, rule: RuleText, doubt: Option<RuleText>) {

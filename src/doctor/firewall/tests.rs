@@ -170,6 +170,7 @@ fn the_name_trap_is_found() {
             family: "inet",
             table: "filter".to_owned(),
             chain: "input".to_owned(),
+            entered: "input".to_owned(),
             rule: "ip protocol ipip accept".to_owned(),
             handle: rules[0].handle,
             packets: None,

@@ -36,6 +36,13 @@ pub(super) fn tracking(tables: &[Table], packet: &FilteredPacket) -> Option<Trac
     }
 }
 
+/// The mark of a packet behind all hooks; none: not known.
+pub(super) fn mark(tables: &[Table], packet: &FilteredPacket) -> Option<u32> {
+    let mut walk = Walk::new(packet);
+    walk.all(tables);
+    walk.mark
+}
+
 impl<'p> Walk<'p> {
     fn new(packet: &'p FilteredPacket) -> Self {
         Self {

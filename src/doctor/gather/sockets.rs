@@ -42,6 +42,7 @@ pub(super) fn read(network: &Network, processes: &Processes) -> Observed<Vec<Soc
         queue_limit: socket.queue_limit,
         program: owners.get(&socket.inode).map(|owner| owner.program.clone()),
         user: Some(socket.user),
+        mark: socket.mark,
         group: owners
             .get(&socket.inode)
             .and_then(|owner| group_of(processes, owner)),

@@ -1,5 +1,6 @@
 //! What is examined on a backend: VIPs with their services, and for each the kernel's answers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use super::sockets::ListenersElsewhere;
 use super::tunnel::{self, Wanted};
 use super::{BackendOptions, Service};
 use crate::doctor::facts::{Decapsulator, Observed, RouteAnswer, Socket, Target};
-use crate::io::netlink::RouteQuery;
+use crate::io::netlink::{self, RouteQuery};
 use crate::packet::Protocol;
 
 /// More services of one VIP than this are not examined unasked: they fail or pass together.
@@ -56,17 +57,30 @@ fn services(
 /// the machine's own.
 pub(super) fn vips(network: &Network, decapsulators: &Observed<Vec<Decapsulator>>) -> Vec<IpAddr> {
     let running = decapsulators.seen().map_or(&[][..], Vec::as_slice);
-    let is_end = |name: &str| {
-        let of_decap = running.iter().any(|running| running.device == name);
-        name == "lo" || of_decap
+    let devices = network.devices();
+    // A device that leads nowhere, as good for a VIP as lo.
+    let is_apart = |link: &netlink::Link| match link.kind.as_deref() {
+        Some("dummy") => true,
+        Some("bridge") => devices.iter().all(|port| port.master != Some(link.index)),
+        _ => false,
     };
-    let (ends, others): (Vec<_>, Vec<_>) = network
-        .devices()
+    let is_end = |link: &netlink::Link| {
+        let of_decap = running.iter().any(|running| running.device == link.name);
+        link.name == "lo" || of_decap || is_apart(link)
+    };
+    let (ends, others): (Vec<_>, Vec<_>) = devices
         .iter()
-        .partition(|link| is_end(&link.name) || link.tunnel.is_some());
-    let addresses = |links: Vec<&crate::io::netlink::Link>| -> Vec<IpAddr> {
-        let on = |index| network.addresses_on(index).map(|held| held.net.addr());
-        links.into_iter().flat_map(|link| on(link.index)).collect()
+        .partition(|link| is_end(link) || link.tunnel.is_some());
+    let addresses = |links: Vec<&netlink::Link>| -> Vec<IpAddr> {
+        let on = |link: &netlink::Link| {
+            let hosts_only = is_apart(link);
+            let held = network.addresses_on(link.index);
+            let held = held.filter(move |held| {
+                !hosts_only || held.net.prefix_len() == held.net.max_prefix_len()
+            });
+            held.map(|held| held.net.addr()).collect::<Vec<_>>()
+        };
+        links.into_iter().flat_map(on).collect()
     };
     let own = addresses(others);
     let on_ends = addresses(ends).into_iter();
@@ -165,6 +179,7 @@ fn target(service: Service, options: &BackendOptions, around: &mut Surroundings<
         input: input(network, vip, client, found.device.as_deref()),
         way_back: network.ask(client, reply(service)),
         way_back_of_any: network.ask(client, RouteQuery::default()),
+        way_back_by_mark: by_mark(network, client, service, around.sockets.seen()),
         listeners_elsewhere: around.elsewhere.on(vip, service.port, &protocol),
         physical,
         tunnel: found.device,
@@ -191,8 +206,41 @@ fn reply(service: Service) -> RouteQuery {
         from: Some(service.address),
         protocol: Some(service.protocol.number()),
         source_port: service.port,
+        destination_port: service.port.map(|_| CLIENT_PORT),
         ..RouteQuery::default()
     }
+}
+
+/// A port of a client, as good as any other (RFC 6056 §3.2).
+const CLIENT_PORT: u16 = 49152;
+
+/// More marks than this are not asked for.
+const MOST_MARKS: usize = 32;
+
+/// The way back of packets with the marks that policy rules and sockets of the service have.
+fn by_mark(
+    network: &mut Network,
+    client: IpAddr,
+    service: Service,
+    sockets: Option<&Vec<Socket>>,
+) -> BTreeMap<u32, RouteAnswer> {
+    let rules = network.rules.seen().into_iter().flatten();
+    let of_rules = rules.filter_map(|rule| Some(rule.mark?.0));
+    let sockets = sockets.into_iter().flatten();
+    let serving = sockets.filter(|socket| Some(socket.port) == service.port);
+    let of_sockets = serving.map(|socket| socket.mark);
+    let marks: BTreeSet<_> = of_rules
+        .chain(of_sockets)
+        .filter(|mark| *mark != 0)
+        .collect();
+    let asked = marks.into_iter().take(MOST_MARKS).map(|mark| {
+        let query = RouteQuery {
+            mark: Some(mark),
+            ..reply(service)
+        };
+        (mark, network.ask(client, query))
+    });
+    asked.collect()
 }
 
 /// An address that stands for a client where none is named: the director's; else one beyond the default
@@ -248,6 +296,7 @@ mod tests {
             program: None,
             user: None,
             group: None,
+            mark: 0,
         }
     }
 

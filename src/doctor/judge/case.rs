@@ -7,7 +7,9 @@ use crate::doctor::firewall::Firewall;
 use crate::doctor::lang::Lang;
 
 use super::filters::delivered_to;
+use super::flow::mark_of_answer;
 use super::outcome::Outcome;
+use super::way_back::answers_are_marked;
 
 /// What a check of a backend looks at.
 pub(super) struct Case<'a> {
@@ -133,10 +135,15 @@ impl<'a> Case<'a> {
     pub(super) fn answer_route(&self) -> &'a RouteAnswer {
         let at = delivered_to(self);
         if at.is_some_and(|(address, _)| address != self.target.vip) {
-            &self.target.way_back_of_any
-        } else {
-            &self.target.way_back
+            return &self.target.way_back_of_any;
         }
+        let by_mark = &self.target.way_back_by_mark;
+        if by_mark.is_empty() {
+            return &self.target.way_back;
+        }
+        let mark = mark_of_answer(self, answers_are_marked(&self.facts.firewall));
+        let marked = mark.and_then(|mark| by_mark.get(&mark));
+        marked.unwrap_or(&self.target.way_back)
     }
 }
 

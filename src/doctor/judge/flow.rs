@@ -145,8 +145,33 @@ pub(super) fn inner_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPa
 }
 
 pub(super) fn answer_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
-    let target = case.target;
     let device = case.way_back().and_then(|route| route.device.clone());
+    answer_by(case, state, device)
+}
+
+/// The mark by which an answer is routed: that of its socket, or what the filters make of it, where they have it
+/// routed again.
+pub(super) fn mark_of_answer(case: &Case<'_>, is_rerouted: bool) -> Option<u32> {
+    let sockets = case.facts.sockets.seen().map_or(&[][..], Vec::as_slice);
+    let own = serving(case, sockets)
+        .next()
+        .map_or(0, |socket| socket.mark);
+    let Ok(firewall) = case.firewall else {
+        return Some(own);
+    };
+    if !is_rerouted {
+        return Some(own);
+    }
+    let first = usable(&case.target.way_back).and_then(|route| route.device.clone());
+    firewall.mark(&FilteredPacket {
+        mark: Some(own),
+        ct_mark: connection_mark(case, firewall),
+        ..answer_by(case, ConntrackState::Established, first)
+    })
+}
+
+fn answer_by(case: &Case<'_>, state: ConntrackState, device: Option<String>) -> FilteredPacket {
+    let target = case.target;
     let device = device.or_else(|| target.physical.clone());
     let out_by = device.as_ref().and_then(|name| case.link(name));
     FilteredPacket {

@@ -75,6 +75,7 @@ fn socket(protocol: &str, address: &str, port: u16) -> Socket {
         program: Some("httpd".into()),
         user: Some(0),
         group: Some(0),
+        mark: 0,
     }
 }
 
@@ -150,6 +151,7 @@ fn healthy() -> Facts {
         input: route("local", "lo", None),
         way_back: by_router(),
         way_back_of_any: by_router(),
+        way_back_by_mark: std::collections::BTreeMap::new(),
         listeners_elsewhere: Observed::Seen(Vec::new()),
     }];
     facts

@@ -176,7 +176,7 @@ fn rule_by_mark<'a>(case: &Case<'a>) -> Option<&'a PolicyRule> {
     by_mark.filter(|_| answers_are_marked(&case.facts.firewall))
 }
 
-fn answers_are_marked(firewall: &FirewallFacts) -> bool {
+pub(super) fn answers_are_marked(firewall: &FirewallFacts) -> bool {
     let by_nft = firewall.nft.seen().is_some_and(|text| {
         [
             "\"type\": \"route\"",

@@ -39,6 +39,8 @@ pub struct Link {
     pub hardware: u16,
     /// Its group; 0 is the default one.
     pub group: u32,
+    /// Index of the bridge or bond that it is a port of.
+    pub master: Option<u32>,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -254,6 +256,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.name = name;
     } else if let LinkAttribute::Mtu(mtu) = attribute {
         link.mtu = mtu;
+    } else if let LinkAttribute::Controller(master) = attribute {
+        link.master = Some(master);
     } else if let LinkAttribute::Group(group) = attribute {
         link.group = group;
     } else if let LinkAttribute::TxQueueLen(packets) = attribute {

@@ -63,6 +63,8 @@ pub struct BoundSocket {
     pub inode: u32,
     /// Its user.
     pub user: u32,
+    /// The mark of what it sends (`SO_MARK`); told with CAP_NET_ADMIN, else 0.
+    pub mark: u32,
 }
 
 /// A connection to the socket tables of the network namespace in which it was opened.
@@ -124,7 +126,16 @@ pub(super) fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
         queue_limit: header.send_queue,
         inode: header.inode,
         user: header.uid,
+        mark: nlas.iter().find_map(mark_of).unwrap_or_default(),
     })
+}
+
+const fn mark_of(nla: &Nla) -> Option<u32> {
+    if let Nla::Mark(mark) = nla {
+        Some(*mark)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
