@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds all fuzz targets and runs each for a bounded time.
 #
-#   .ci/fuzz.sh [SECONDS [TARGET...]]     20 seconds and all targets when not said
+#   .ci/fuzz.sh [SECONDS [TARGET...]]     10 seconds and all targets when not said
 #
 # Needs a C++ compiler (libFuzzer is built from source) and a nightly toolchain, or else lets the stable
 # one take nightly's flags. A crash ends the run; its input is in fuzz/artifacts. What a run finds new
@@ -14,7 +14,7 @@ FUZZ_VERSION=0.13.2
 TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/tunlb-ci
 
 main() {
-  local seconds=${1:-20} targets=("${@:2}") target cargo=(cargo)
+  local seconds=${1:-10} targets=("${@:2}") target cargo=(cargo)
   install_cargo_fuzz
   export PATH=$TOOLS/bin:$PATH
   if cargo +nightly --version >/dev/null 2>&1; then
