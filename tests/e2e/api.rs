@@ -13,6 +13,7 @@ use crate::lab::{Lab, Node, wait_until};
 use crate::process::{Process, Signal};
 use crate::reloading::{Reloading, vip};
 use crate::site::{BACKENDS, Site, VIP, WEB};
+use crate::streams::{Streams, assert_no_resets, echo_streams};
 
 const B1: &str = BACKENDS[0].1;
 const B2: &str = BACKENDS[1].1;
@@ -22,10 +23,35 @@ const HTTP: [&str; 5] = ["web", VIP, "80", "tcp", ""];
 /// Holds connections that ask for nothing, sends garbage and a body of 10 MB.
 const ABUSE: &str = include_str!("tools/abuse_api.py");
 
+/// Changes weights and states of backends, one after the other.
+const CHANGES: &str = include_str!("tools/change_backends.py");
+
 fn packets(status: &Value) -> u64 {
     status["vips"][0]["traffic"]["packets"]
         .as_u64()
         .expect("a number")
+}
+
+#[test]
+fn a_thousand_changes_break_no_transfer() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let _services = site.backends.each_ref().map(echo_streams);
+        let file = vip(["web", VIP, "\"any\"", "tcp", ""], &ALL);
+        let socket = lab.no_file("api.sock").display().to_string();
+        let file = format!("[director]\napi = \"{socket}\"\nring_size = 2039\n{file}");
+        let director = Reloading::start(lab, &site, &file);
+        let streams = Streams::open(&site.client, 60, 10_000);
+        let addresses = ALL.map(|(address, _)| address);
+        let arguments = [&[socket.as_str(), "web", "1000"][..], &addresses].concat();
+        let refused = site.director.run_python(CHANGES, &arguments);
+        assert_eq!(refused.trim(), "0");
+        streams.wait_for_round();
+        streams.finish();
+        assert_no_resets(site.nodes());
+        let totals = director.director.stop();
+        assert_eq!(totals.dropped(), 0, "{totals:?}");
+    });
 }
 
 #[test]
