@@ -17,6 +17,10 @@ pub(super) fn extension(module: &str, options: &[&Choice]) -> Option<Vec<Match>>
         "limit" | "hashlimit" | "connlimit" | "quota" => Some(vec![bound(options)]),
         "set" => Some(vec![ipset(options)]),
         "recent" => Some(vec![recent(options)]),
+        // A transparent proxy's socket; a service's own is none.
+        "socket" if options.iter().any(|option| option.name == "--transparent") => {
+            Some(vec![never()])
+        }
         "connbytes" => Some(vec![connection_bytes(options)]),
         "ttl" | "hl" => each(&|option| compared(option, Field::TimeToLive)),
         "dscp" | "tos" | "ecn" => each(&traffic_class),

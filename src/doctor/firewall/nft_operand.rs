@@ -28,6 +28,8 @@ fn operand(json: &Json) -> Operand {
         "exthdr" => extension_header(content),
         "tcp option" => tcp_option(content),
         "ip option" => absent_option(content),
+        // A transparent proxy's socket; a service's own is none.
+        "socket" if word(content, "key") == Some("transparent") => Operand::of(Field::Fixed(0)),
         "rt" if word(content, "key") == Some("ipsec") => Operand::of(Field::Fixed(0)),
         "&" => masked(content),
         _ => opaque(Only::All),

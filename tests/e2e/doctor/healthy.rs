@@ -113,8 +113,8 @@ const VARIANTS: &[Variant] = &[
          ip route flush table 100; ip route add default via 10.0.1.1",
     ),
     variant(
-        "answers are routed by a mark of the packet filter's, which the doctor does not follow",
-        "unknown B16",
+        "answers are routed by a mark of the packet filter",
+        "pass",
         "ip route replace default via 10.0.1.2; ip route add default via 10.0.1.1 table 100
          ip rule add fwmark 1 lookup 100
          nft add table ip fine
@@ -125,7 +125,7 @@ const VARIANTS: &[Variant] = &[
     ),
     variant(
         "the same by iptables",
-        "unknown B16",
+        "pass",
         "ip route replace default via 10.0.1.2; ip route add default via 10.0.1.1 table 100
          ip rule add fwmark 1 lookup 100
          iptables-nft -t mangle -A OUTPUT -s 10.0.0.100 -j MARK --set-mark 1",

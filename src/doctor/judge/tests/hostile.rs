@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
@@ -198,10 +198,16 @@ fn run(script: &str) -> Vec<Vec<String>> {
     fs::create_dir(&programs).unwrap();
     let stub = "#!/bin/sh\nfor word in \"${0##*/}\" \"$@\"; do printf '%s\\0' \"$word\"; done >>\"$RECORD\"\n\
                 printf '\\0' >>\"$RECORD\"\n";
+    // Written by another process: a file that this one has open for writing may be open in what another thread starts
+    // meanwhile, and cannot be run then (ETXTBSY).
+    let written = folder.path().join("stub");
+    let copied = Command::new("/bin/sh")
+        .args(["-c", "printf %s \"$1\" >\"$2\" && chmod 700 \"$2\"", "sh", stub])
+        .arg(&written)
+        .status();
+    assert!(copied.unwrap().success());
     for program in PROGRAMS {
-        let path = programs.join(program);
-        fs::write(&path, stub).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        symlink(&written, programs.join(program)).unwrap();
     }
     let (record, here) = (folder.path().join("record"), folder.path().join("here"));
     fs::create_dir(&here).unwrap();
