@@ -202,7 +202,12 @@ fn run(script: &str) -> Vec<Vec<String>> {
     // meanwhile, and cannot be run then (ETXTBSY).
     let written = folder.path().join("stub");
     let copied = Command::new("/bin/sh")
-        .args(["-c", "printf %s \"$1\" >\"$2\" && chmod 700 \"$2\"", "sh", stub])
+        .args([
+            "-c",
+            "printf %s \"$1\" >\"$2\" && chmod 700 \"$2\"",
+            "sh",
+            stub,
+        ])
         .arg(&written)
         .status();
     assert!(copied.unwrap().success());
