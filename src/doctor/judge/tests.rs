@@ -780,7 +780,6 @@ fn what_was_not_seen_is_unknown() {
         ("B18", |facts| {
             facts.neighbours = Observed::Unseen("not permitted".into())
         }),
-        ("B18", |facts| facts.neighbours = Observed::Seen(Vec::new())),
         ("B15", |facts| {
             target(facts).way_back = RouteAnswer::Unseen("not permitted".into())
         }),

@@ -263,18 +263,6 @@ pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
             .fix(command!["ip", "neigh", "flush", "to", hop, "dev", device])
             .verify(command!["ping", "-c", 1, "-I", device, hop])
         }
-        // Nothing was sent there of late: whether it answers is not known yet. A device without ARP has no entries,
-        // and a client that only stands for others need not be there.
-        "none"
-            if link.is_some_and(|link| link.arp)
-                && (route.gateway.is_some() || !case.target.client_is_assumed) => {
-            Outcome::unknown(say!(
-            case.lang,
-            "whether the next hop {hop} answers is not known yet: nothing was sent there of late",
-            "还不知道下一跳 {hop} 是否有回应：最近没有向它发过包"
-        ))
-        .verify(command!["ping", "-c", 1, hop])
-        }
         _ => Outcome::pass(),
     };
     outcome.evidence(format!("ip neigh show {hop}"), state)
