@@ -1,9 +1,9 @@
 //! What an operator changes at run time.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use log::info;
+use log::{error, info};
 
 use super::command::{Reply, Request};
 use super::events::{EventKind, Happening};
@@ -12,6 +12,9 @@ use super::overlay::{Action, Author, BackendName, Change, ChangeError, Overlay};
 use super::pending::{Pending, Then};
 use super::{Control, State};
 use crate::director::VipIndex;
+
+/// How soon it is tried again to take an override back.
+const EXPIRY_RETRY: Duration = Duration::from_secs(10);
 
 type Answer = Reply<Result<u64, ChangeError>>;
 
@@ -43,7 +46,11 @@ impl<H: Host> Control<H> {
                 .is_some_and(|set| set.present.is_none())
                 && change.action == Action::Clear;
         let changed = same_backends.then(|| name.clone());
-        match self.replace_overlay(overlay, changed.as_ref()) {
+        let refused = match change.action {
+            Action::Add(_) => self.host.refuse(&overlay.applied(&self.state.config)),
+            _ => Ok(()),
+        };
+        match refused.and_then(|()| self.replace_overlay(overlay, changed.as_ref())) {
             Ok(epoch) => {
                 info!("{text}");
                 self.events.tell(Happening {
@@ -89,19 +96,30 @@ impl<H: Host> Control<H> {
 
     /// Takes back what was to last until now.
     pub(super) fn expire_overrides(&mut self) {
-        let now = SystemTime::now();
-        let is_over = self.state.overlay.next_end().is_some_and(|end| end <= now);
-        if !is_over || !self.pending.is_empty() {
+        if self.until_override_ends() != Some(Duration::ZERO) {
             return;
         }
-        let (overlay, ended) = self.state.overlay.expired(now);
+        let (overlay, ended) = self.state.overlay.expired(SystemTime::now());
         match self.replace_overlay(overlay, None) {
             Ok(epoch) => {
                 self.tell_ended(&ended, "its time is over");
                 self.pending.push_back(Pending::new(epoch, Then::Rest));
             }
-            Err(error) => log::error!("cannot take overrides back: {error:#}"),
+            Err(error) => {
+                error!("cannot take overrides back yet: {error:#}");
+                self.no_expiry_before = Instant::now() + EXPIRY_RETRY;
+            }
         }
+    }
+
+    /// How long until an override is to be taken back; `None` where none is, or something is under way that comes first.
+    pub(super) fn until_override_ends(&self) -> Option<Duration> {
+        let end = self.state.overlay.next_end()?;
+        let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+        let held_off = self
+            .no_expiry_before
+            .saturating_duration_since(Instant::now());
+        self.pending.is_empty().then(|| left.max(held_off))
     }
 
     fn tell_ended(&self, ended: &[BackendName], why: &str) {
@@ -126,7 +144,6 @@ impl<H: Host> Control<H> {
         let effective = overlay.applied(&self.state.config);
         let mut paths = Arc::clone(&self.state.paths);
         if changed.is_none() {
-            self.host.refuse(&effective)?;
             self.host.complete(&effective, Arc::make_mut(&mut paths))?;
         }
         let state = State {

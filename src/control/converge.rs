@@ -1,6 +1,7 @@
 //! What the kernel has becomes what the configuration says, again and again: what others remove or change of it is
 //! restored, and ways that changed are followed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use log::{error, info, warn};
@@ -17,23 +18,26 @@ impl<H: Host> Control<H> {
         let again = self
             .host
             .paths_again(&self.state.effective, &self.state.paths);
-        let mut unusable = Vec::new();
-        match again {
-            Ok((paths, faults)) => {
-                unusable = faults;
-                self.follow_paths(paths);
+        let (published, unusable) = match again {
+            Ok((paths, unusable)) => (self.follow_paths(paths), unusable),
+            Err(error) => {
+                warn!("cannot look up the ways to backends: {error:#}");
+                (None, Vec::new())
             }
-            Err(error) => warn!("cannot look up the ways to backends: {error:#}"),
+        };
+        match published {
+            Some(epoch) => {
+                let then = Then::Restore(unusable);
+                self.pending.push_back(Pending::new(epoch, then));
+            }
+            None => self.restore(&unusable),
         }
-        self.restore();
-        self.replace_problems(&unusable);
-        self.show();
     }
 
-    /// Packets take the ways that there are now.
-    fn follow_paths(&mut self, paths: Paths) {
+    /// Packets take the ways that there are now. The epoch from which on they do, where anything was published.
+    fn follow_paths(&mut self, paths: Paths) -> Option<u64> {
         if *self.state.paths == paths {
-            return;
+            return None;
         }
         let differences = self.state.paths.differences(&paths);
         let state = State {
@@ -42,19 +46,24 @@ impl<H: Host> Control<H> {
         };
         let longest = state.paths.longest_packet(&state.effective.director.tun);
         let longest = self.host.device_mtu().max(longest);
-        if differences.is_empty() {
-            self.state = state; // only devices that no backend is reached by, or addresses
-            return self.measure();
-        }
-        match self.publish(&state, None, longest) {
-            Ok(epoch) => {
-                self.state = state;
-                self.generation += 1;
-                self.pending.push_back(Pending::new(epoch, Then::Rest));
-                self.measure();
+        let mut published = None;
+        if !differences.is_empty() || self.publisher.longest() < longest as usize {
+            match self.publish(&state, None, longest) {
+                Ok(epoch) => published = Some(epoch),
+                Err(error) => {
+                    error!("cannot follow a change of ways: {error:#}");
+                    return None;
+                }
             }
-            Err(error) => return error!("cannot follow a change of ways: {error:#}"),
-        }
+            self.generation += 1;
+        } // else only devices that no backend is reached by, or addresses
+        self.state = state;
+        self.measure();
+        self.tell_paths(&differences);
+        published
+    }
+
+    fn tell_paths(&self, differences: &[(IpAddr, String)]) {
         for (backend, text) in differences.iter().take(NAMED) {
             let line = format!("backend {backend}: {text}");
             info!("{line}");
@@ -69,8 +78,9 @@ impl<H: Host> Control<H> {
         }
     }
 
-    /// What others removed or changed of the VIPs' way into the TUN is so again.
-    fn restore(&mut self) {
+    /// What others removed or changed of the VIPs' way into the TUN is so again. The workers have room for what then
+    /// comes in. `unusable` are the ways that cannot be followed.
+    pub(super) fn restore(&mut self, unusable: &[String]) {
         let state = self.state.clone();
         let wanted = Wanted::new(&state.effective, &state.paths);
         let restored = wanted.and_then(|wanted| self.host.lead(&wanted));
@@ -78,6 +88,8 @@ impl<H: Host> Control<H> {
             Ok(restored) => self.tell_restored(restored),
             Err(error) => error!("cannot restore what others changed: {error:#}"),
         }
+        self.replace_problems(unusable);
+        self.show();
     }
 
     pub(super) fn tell_restored(&self, restored: Vec<String>) {

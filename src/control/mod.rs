@@ -84,6 +84,8 @@ pub struct Control<H> {
     /// Wakes the workers and whoever else reads what is published.
     wake: Box<dyn Fn() + Send>,
     generation: u64,
+    /// Overrides are not taken back before: that failed.
+    no_expiry_before: Instant,
     /// The number of what is measured.
     plan: u64,
     gauges: Arc<Gauges>,
@@ -210,6 +212,7 @@ impl Beginning {
             queue: VecDeque::new(),
             wake: Box::new(wake),
             generation: 1,
+            no_expiry_before: Instant::now(),
             plan: 0,
             gauges: Arc::default(),
             loaded,
@@ -323,10 +326,7 @@ impl<H: Host> Control<H> {
     pub fn patience(&self) -> Option<Duration> {
         let pending = self.pending.front().map(|pending| pending.patience());
         let drains = self.drains.is_waiting().then_some(DRAIN_INTERVAL);
-        let overrides = self.state.overlay.next_end().map(|end| {
-            let left = end.duration_since(SystemTime::now());
-            left.unwrap_or_default()
-        });
+        let overrides = self.until_override_ends();
         [pending, drains, overrides].into_iter().flatten().min()
     }
 

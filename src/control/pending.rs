@@ -31,6 +31,8 @@ pub(super) enum Then {
     Rest,
     /// A client hears that its change holds, from that generation on.
     Answer(u64, Reply<Result<u64, ChangeError>>),
+    /// What others changed of the host is restored; these ways cannot be followed.
+    Restore(Vec<String>),
     /// The host follows another configuration.
     Follow(Box<Following>),
     /// One that the host refused was taken back.
@@ -69,6 +71,7 @@ impl<H: Host> Control<H> {
         match pending.then {
             Then::Rest => {}
             Then::Answer(generation, reply) => reply.send(Ok(generation)),
+            Then::Restore(unusable) => self.restore(&unusable),
             Then::Follow(following) => self.follow(*following),
             Then::Refuse(refused, reply) => self.taken_back(refused, reply),
         }

@@ -37,6 +37,11 @@ impl Publisher {
         &self.current
     }
 
+    /// The longest packet that the workers have room for, in bytes.
+    pub(crate) fn longest(&self) -> usize {
+        self.current.load().longest
+    }
+
     /// Makes `next` what holds from now on.
     pub(crate) fn publish(&mut self, next: Published) {
         let before = self.current.swap(Arc::new(next));

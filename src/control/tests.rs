@@ -15,6 +15,9 @@ use crate::health::{Plan, Told};
 pub(super) struct Kernel {
     refuses: Option<&'static str>,
     fails_to_lead: bool,
+    fails_to_complete: bool,
+    /// The MTU of a device that was not there before.
+    new_device: Option<u32>,
     asked: Vec<String>,
     pub(super) plan: Plan,
     pub(super) told: Vec<Told>,
@@ -36,12 +39,20 @@ impl Host for FakeHost {
     }
 
     fn complete(&mut self, config: &Config, paths: &mut Paths) -> Result<()> {
+        if self.0.borrow().fails_to_complete {
+            anyhow::bail!("no answer today");
+        }
         *paths = Paths::without_routes(config);
         Ok(())
     }
 
     fn paths_again(&mut self, config: &Config, _: &Paths) -> Result<(Paths, Vec<String>)> {
-        Ok((Paths::without_routes(config), Vec::new()))
+        let paths = Paths::without_routes(config);
+        let paths = match self.0.borrow().new_device {
+            Some(mtu) => paths.with_device(mtu),
+            None => paths,
+        };
+        Ok((paths, Vec::new()))
     }
 
     fn prepare(&mut self, _: &Config, _: &Paths, _: &Wanted) -> Result<()> {
@@ -320,6 +331,31 @@ fn an_override_ends_in_time() {
     }
     assert_eq!(fixture.takes()[1], (B.into(), Takes::NewFlows));
     assert_eq!(fixture.kinds(), ["override_set", "override_ended"]);
+}
+
+#[test]
+fn an_override_that_cannot_be_taken_back_is_tried_again_later() {
+    let mut fixture = Fixture::new(&two());
+    fixture.change(B, weight(0), Some(Duration::ZERO));
+    fixture.kernel.borrow_mut().fails_to_complete = true;
+    fixture.adopt();
+    let patience = fixture.control.patience().unwrap();
+    assert!(patience > Duration::from_secs(5), "{patience:?}");
+    assert_eq!(fixture.takes()[1], (B.into(), Takes::KnownFlows));
+}
+
+#[test]
+fn a_device_of_a_longer_mtu_is_followed_once_the_workers_have_room() {
+    let mut fixture = Fixture::new(&two());
+    fixture.kernel.borrow_mut().new_device = Some(9000);
+    fixture.control.converge();
+    assert_eq!(fixture.control.publisher.longest(), 9000);
+    assert!(fixture.asked().is_empty(), "no worker has room yet");
+    fixture.adopt();
+    assert_eq!(fixture.asked(), ["lead"]);
+    fixture.control.converge();
+    assert_eq!(fixture.asked(), ["lead"], "nothing new: at once");
+    assert!(fixture.control.is_settled());
 }
 
 #[test]

@@ -304,6 +304,18 @@ impl Paths {
         self.paths.get(&backend)?.mtu
     }
 
+    /// With one more device that is up and that no backend is reached by.
+    #[cfg(test)]
+    pub(crate) fn with_device(mut self, mtu: u32) -> Self {
+        let device = Link {
+            mtu,
+            up: true,
+            ..Link::default()
+        };
+        self.links.insert(device.index, device);
+        self
+    }
+
     /// The devices that packets for backends leave by, and backends' answers may come in by.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         let used: BTreeSet<_> = self.paths.values().filter_map(|path| path.link).collect();
