@@ -48,7 +48,7 @@ impl<H: Host> Control<H> {
         let changed = same_backends.then(|| name.clone());
         let refused = match change.action {
             Action::Add(_) => self.host.refuse(&overlay.applied(&self.state.config)),
-            _ => Ok(()),
+            Action::Edit(_) | Action::Remove | Action::Clear => Ok(()),
         };
         match refused.and_then(|()| self.replace_overlay(overlay, changed.as_ref())) {
             Ok(epoch) => {
