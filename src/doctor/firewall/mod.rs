@@ -347,14 +347,12 @@ impl Firewall {
     /// What becomes of a packet.
     #[must_use]
     pub fn judge(&self, packet: &FilteredPacket) -> FilterVerdict {
-        if self.work.is_done() {
+        let Some(walked) = self.walk(packet) else {
             return FilterVerdict::NotSeen(TOO_MANY.to_owned());
-        }
-        let (verdict, work) = walk::judge(&self.tables, packet);
-        self.work.add(work);
+        };
         let mut gaps = self.unseen.iter();
         let gap = gaps.find(|(family, _)| family.sees(packet.source));
-        match (verdict, gap) {
+        match (walked.verdict, gap) {
             (FilterVerdict::Accept, Some((_, why))) => FilterVerdict::NotSeen(why.clone()),
             (verdict, _) => verdict,
         }
@@ -364,16 +362,23 @@ impl Firewall {
     /// that hangs on something that is not known.
     #[must_use]
     pub fn tracking(&self, packet: &FilteredPacket) -> Option<Tracking> {
-        if self.work.is_done() {
-            return None;
-        }
-        walk::tracking(&self.tables, packet)
+        self.walk(packet)?.tracking
     }
 
     /// The mark that a packet has in the end; none: not known.
     #[must_use]
     pub fn mark(&self, packet: &FilteredPacket) -> Option<u32> {
-        walk::mark(&self.tables, packet)
+        self.walk(packet)?.mark
+    }
+
+    /// A packet's way past all tables, unless too much was looked at before.
+    fn walk(&self, packet: &FilteredPacket) -> Option<walk::Walked> {
+        if self.work.is_done() {
+            return None;
+        }
+        let walked = walk::walk(&self.tables, packet);
+        self.work.add(walked.work);
+        Some(walked)
     }
 
     fn not_seen(&mut self, family: Family, program: &str, why: &str) {

@@ -788,7 +788,7 @@ fn rulesets_have_bounds() {
     );
     let shared = ruleset(&format!("{set},{}", vec![one.as_str(); 300].join(",")));
     let tables = nft::read(&shared, &Room::new()).unwrap();
-    let (verdict, work) = walk::judge(&tables, &inner());
+    let walk::Walked { verdict, work, .. } = walk::walk(&tables, &inner());
     assert!(work <= 8_200_000, "{work}");
     assert!(
         matches!(verdict, FilterVerdict::Unknown(_)),
@@ -891,7 +891,7 @@ proptest::proptest! {
             let mut left = to % values.len();
             replace(&mut json, &mut left, &value);
             if let Ok(tables) = nft::read(&json.to_string(), &Room::new()) {
-                drop(walk::judge(&tables, &inner()));
+                drop(walk::walk(&tables, &inner()));
             }
         }
     }

@@ -14,33 +14,28 @@ const MAX_RULES: usize = 200_000;
 const MAX_ELEMENTS: usize = 8_000_000;
 /// NF_IP_PRI_CONNTRACK: earlier chains at prerouting and output see no conntrack state.
 const CONNTRACK_PRIORITY: i64 = -200;
-/// What becomes of a packet under all tables, and what that cost.
-pub(super) fn judge(tables: &[Table], packet: &FilteredPacket) -> (FilterVerdict, usize) {
+
+/// What a packet's way past all tables comes to.
+pub(super) struct Walked {
+    pub(super) verdict: FilterVerdict,
+    /// What conntrack is told of it; none: not known.
+    pub(super) tracking: Option<Tracking>,
+    /// Its mark behind all hooks; none: not known.
+    pub(super) mark: Option<u32>,
+    /// Rules and elements that were looked at.
+    pub(super) work: usize,
+}
+
+/// Takes a packet past all tables.
+pub(super) fn walk(tables: &[Table], packet: &FilteredPacket) -> Walked {
     let mut walk = Walk::new(packet);
     let verdict = walk.all(tables);
-    let work = MAX_RULES - walk.rules_left + MAX_ELEMENTS - walk.elements_left;
-    (verdict, work)
-}
-
-/// What conntrack is told of a packet; none: not known.
-pub(super) fn tracking(tables: &[Table], packet: &FilteredPacket) -> Option<Tracking> {
-    let mut walk = Walk::new(packet);
-    walk.all(tables);
-    match walk.notrack {
-        Notrack::Yes => Some(Tracking::Untracked),
-        Notrack::Perhaps(_) => None,
-        Notrack::No => walk.zone.map(|zone| Tracking::InZone {
-            zone,
-            mark: walk.ct_mark,
-        }),
+    Walked {
+        verdict,
+        tracking: walk.tracking(),
+        mark: walk.mark,
+        work: MAX_RULES - walk.rules_left + MAX_ELEMENTS - walk.elements_left,
     }
-}
-
-/// The mark of a packet behind all hooks; none: not known.
-pub(super) fn mark(tables: &[Table], packet: &FilteredPacket) -> Option<u32> {
-    let mut walk = Walk::new(packet);
-    walk.all(tables);
-    walk.mark
 }
 
 impl<'p> Walk<'p> {
@@ -62,6 +57,17 @@ impl<'p> Walk<'p> {
 }
 
 impl Walk<'_> {
+    const fn tracking(&self) -> Option<Tracking> {
+        match (&self.notrack, self.zone) {
+            (Notrack::Yes, _) => Some(Tracking::Untracked),
+            (Notrack::Perhaps(_), _) | (Notrack::No, None) => None,
+            (Notrack::No, Some(zone)) => Some(Tracking::InZone {
+                zone,
+                mark: self.ct_mark,
+            }),
+        }
+    }
+
     fn all(&mut self, tables: &[Table]) -> FilterVerdict {
         let mut verdict = FilterVerdict::Accept;
         for hook in hooks(self.packet.path) {

@@ -1,13 +1,16 @@
 //! One target with the facts about its machine: the questions that several checks ask.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use crate::doctor::facts::{Facts, Link, Observed, Route, RouteAnswer, Target};
-use crate::doctor::firewall::Firewall;
+use crate::doctor::firewall::{
+    ConntrackState, Diversion, FilterVerdict, Firewall, RuleText, Tracking,
+};
 use crate::doctor::lang::Lang;
 
 use super::filters::delivered_to;
-use super::flow::mark_of_answer;
+use super::flow::{inner_packet, mark_of_answer};
 use super::outcome::Outcome;
 use super::way_back::answers_are_marked;
 
@@ -18,9 +21,57 @@ pub(super) struct Case<'a> {
     pub(super) lang: Lang,
     /// The packet filters, or why they cannot be judged.
     pub(super) firewall: &'a Result<Firewall, String>,
+    known: Known,
+}
+
+/// What many checks ask, once it was found out.
+#[derive(Default)]
+struct Known {
+    diversion: OnceCell<Option<(RuleText, Diversion)>>,
+    tracking: OnceCell<Option<Tracking>>,
 }
 
 impl<'a> Case<'a> {
+    pub(super) fn new(
+        facts: &'a Facts,
+        target: &'a Target,
+        lang: Lang,
+        firewall: &'a Result<Firewall, String>,
+    ) -> Self {
+        Self {
+            facts,
+            target,
+            lang,
+            firewall,
+            known: Known::default(),
+        }
+    }
+
+    /// What sends the VIP's packets elsewhere than to a socket of its own address and port.
+    pub(super) fn diversion(&self) -> Option<&(RuleText, Diversion)> {
+        let found = || {
+            let firewall = self.firewall.as_ref().ok()?;
+            match firewall.judge(&inner_packet(self, ConntrackState::New)) {
+                FilterVerdict::Diverted(rule, to) => Some((rule, to)),
+                FilterVerdict::Drop(_)
+                | FilterVerdict::Unknown(_)
+                | FilterVerdict::NotSeen(_)
+                | FilterVerdict::Accept
+                | FilterVerdict::Rewritten(_) => None,
+            }
+        };
+        self.known.diversion.get_or_init(found).as_ref()
+    }
+
+    /// How conntrack keeps the connection of the VIP's packets.
+    pub(super) fn tracking(&self) -> Option<Tracking> {
+        let found = || {
+            let firewall = self.firewall.as_ref().ok()?;
+            firewall.tracking(&inner_packet(self, ConntrackState::New))
+        };
+        *self.known.tracking.get_or_init(found)
+    }
+
     /// The device by which outer packets come in.
     pub(super) fn physical(&self) -> Option<&'a Link> {
         self.link(self.target.physical.as_deref()?)

@@ -378,7 +378,7 @@ fn filtered(
             return None;
         }
     };
-    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.place()), &rule.rule);
+    let outcome = outcome.quoted(&rule);
     let matching = Matching::of(
         &format!("meta l4proto {protocol}"),
         &format!("-p {protocol} -d {address}"),

@@ -69,14 +69,11 @@ fn unless_unseen(verdict: FilterVerdict) -> Outcome {
 }
 
 fn unsure_of_director(case: &Case<'_>, rule: &RuleText) -> Outcome {
-    quoted(
-        Outcome::unknown(say!(
+    Outcome::unknown(say!(
             case.lang,
             "a rule would drop the tunnel's packets from some addresses; name the director: --director ADDR",
             "有规则会丢弃来自某些地址的隧道包；请用 --director ADDR 指明 director"
-        )),
-        rule,
-    )
+        )).quoted(rule)
 }
 
 /// A rule accepts protocol 94, which is called `ipip`, where 4 was meant.
@@ -101,9 +98,7 @@ pub(super) fn name_trap(case: &Case<'_>) -> Outcome {
             "防火墙放行的是协议号 94（/etc/protocols 中名为 ipip），而隧道使用的协议号 {protocol} 被丢弃"
         ));
         let mistaken = firewall.rules_naming_protocol(IPIP_94).into_iter();
-        let outcome = mistaken.fold(quoted(outcome, &rule), |outcome, rule| {
-            quoted(outcome, &rule)
-        });
+        let outcome = mistaken.fold(outcome.quoted(&rule), |outcome, rule| outcome.quoted(&rule));
         accepting(case, outcome, &rule, &packet)
     })
 }
@@ -162,7 +157,7 @@ fn reverse_path_drops(case: &Case<'_>, rule: &RuleText) -> Outcome {
         ),
         None => by_hand(rule, case.lang),
     };
-    quoted(outcome, rule).fix(fix)
+    outcome.quoted(rule).fix(fix)
 }
 
 fn checks_reverse_path(rule: &RuleText) -> bool {
@@ -187,7 +182,7 @@ pub(super) fn inner(case: &Case<'_>) -> Outcome {
         if decides(&firewall.judge(&first)).is_some_and(checks_reverse_path) {
             return Outcome::blocked(Code::backend(13));
         }
-        let outcome = all_pass(case, firewall, flow::requests(case, firewall), &what);
+        let outcome = all_pass(case, firewall, flow::requests(case), &what);
         layers::arrival(case, outcome, first.iif.as_deref(), &first)
     })
 }
@@ -259,7 +254,8 @@ pub(super) fn invalid(case: &Case<'_>) -> Outcome {
             "有规则丢弃 INVALID 包，而 conntrack 不接纳中途的流：conntrack 表被清空或重启后，已建立的连接会挂住"
         ))
         .evidence(name, 0);
-        quoted(outcome, &rule)
+        outcome
+            .quoted(&rule)
             .fix(set(name, 1, case.lang))
             .persist(lasting(name, 1))
             .verify(show(name, case.lang))
@@ -278,7 +274,7 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
                 "有规则会改写以 {vip} 为源的应答：客户端不认得这些应答"
             ));
             let fix = accept(&rule, &Matching::source(vip), case.lang);
-            return quoted(outcome, &rule).fix(fix);
+            return outcome.quoted(&rule).fix(fix);
         }
         let verdict = firewall.judge(&packet);
         let FilterVerdict::Rewritten(rule) = verdict else {
@@ -291,7 +287,7 @@ pub(super) fn masquerade(case: &Case<'_>) -> Outcome {
             "有规则会改写以 {vip} 为源的包：conntrack 表清空后，应答会从别的地址发出"
         ));
         let fix = accept(&rule, &Matching::source(vip), case.lang);
-        quoted(outcome, &rule).fix(fix)
+        outcome.quoted(&rule).fix(fix)
     })
 }
 
@@ -309,19 +305,6 @@ fn rewritten(case: &Case<'_>, firewall: &Firewall) -> Option<RuleText> {
         })
 }
 
-/// What sends the VIP's packets elsewhere than to a socket of its own address and port.
-pub(super) fn diverted(case: &Case<'_>) -> Option<(RuleText, Diversion)> {
-    let firewall = case.firewall.as_ref().ok()?;
-    match firewall.judge(&inner_packet(case, ConntrackState::New)) {
-        FilterVerdict::Diverted(rule, to) => Some((rule, to)),
-        FilterVerdict::Drop(_)
-        | FilterVerdict::Unknown(_)
-        | FilterVerdict::NotSeen(_)
-        | FilterVerdict::Accept
-        | FilterVerdict::Rewritten(_) => None,
-    }
-}
-
 /// The address that redirect sends packets to: the first one of the device that they come in by.
 fn own_of_tunnel(case: &Case<'_>) -> Option<IpAddr> {
     let addresses = case.addresses_on(case.tunnel()?)?;
@@ -333,7 +316,7 @@ fn own_of_tunnel(case: &Case<'_>) -> Option<IpAddr> {
 /// them to. None where a rule sends them elsewhere.
 pub(super) fn delivered_to(case: &Case<'_>) -> Option<(IpAddr, Option<u16>)> {
     let target = case.target;
-    match diverted(case) {
+    match case.diversion() {
         None => Some((target.vip, target.port)),
         Some((_, Diversion::Elsewhere)) => None,
         Some((_, Diversion::Address(to))) => {
@@ -359,7 +342,7 @@ fn dropped(case: &Case<'_>, rule: &RuleText, what: &str, packet: &FilteredPacket
         "the firewall drops {what} ({program}, {place})",
         "防火墙丢弃{what}（{program}，{place}）"
     ));
-    accepting(case, quoted(outcome, rule), rule, packet)
+    accepting(case, outcome.quoted(rule), rule, packet)
 }
 
 /// An accept rule before the one that drops.
@@ -410,22 +393,12 @@ impl Matching {
 }
 
 fn unjudged(case: &Case<'_>, rule: &RuleText) -> Outcome {
-    quoted(
-        Outcome::unknown(say!(
-            case.lang,
-            "a firewall rule decides that the doctor cannot evaluate",
-            "起决定作用的防火墙规则中有 doctor 无法判断的匹配条件"
-        )),
-        rule,
-    )
-}
-
-fn quoted(outcome: Outcome, rule: &RuleText) -> Outcome {
-    let outcome = outcome.evidence(format!("{} {}", rule.program, rule.place()), &rule.rule);
-    match rule.packets {
-        Some(packets) => outcome.evidence("packets of that rule", packets),
-        None => outcome,
-    }
+    Outcome::unknown(say!(
+        case.lang,
+        "a firewall rule decides that the doctor cannot evaluate",
+        "起决定作用的防火墙规则中有 doctor 无法判断的匹配条件"
+    ))
+    .quoted(rule)
 }
 
 const fn nft_family(address: IpAddr) -> &'static str {

@@ -44,13 +44,13 @@ impl Part {
 }
 
 /// The packets that a client sends.
-pub(super) fn requests(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPacket, Part)> {
+pub(super) fn requests(case: &Case<'_>) -> Vec<(FilteredPacket, Part)> {
     let first = inner_packet(case, ConntrackState::New);
-    let state = match firewall.tracking(&first) {
+    let state = match case.tracking() {
         Some(Tracking::Untracked) => ConntrackState::Untracked,
         Some(Tracking::InZone { .. }) | None => ConntrackState::Established,
     };
-    let ct_mark = connection_mark(case, firewall);
+    let ct_mark = connection_mark(case);
     let later = |flags, length| FilteredPacket {
         tcp_flags: Some(flags),
         length,
@@ -80,7 +80,7 @@ pub(super) fn answers(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPack
         FilteredPacket {
             tcp_flags: flags,
             length,
-            ct_mark: connection_mark(case, firewall).filter(|_| known),
+            ct_mark: connection_mark(case).filter(|_| known),
             ..answer_packet(case, state)
         }
     };
@@ -99,7 +99,7 @@ pub(super) fn answers(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPack
 
 /// Whether conntrack finds the request's connection when it sees the answer. Where that cannot be told, it does.
 fn is_known(case: &Case<'_>, firewall: &Firewall) -> bool {
-    let request = firewall.tracking(&inner_packet(case, ConntrackState::New));
+    let request = case.tracking();
     let answer = firewall.tracking(&answer_packet(case, ConntrackState::Established));
     match (request, answer) {
         (
@@ -112,8 +112,8 @@ fn is_known(case: &Case<'_>, firewall: &Firewall) -> bool {
 }
 
 /// The mark that the request's first packet leaves on its connection.
-fn connection_mark(case: &Case<'_>, firewall: &Firewall) -> Option<u32> {
-    match firewall.tracking(&inner_packet(case, ConntrackState::New))? {
+fn connection_mark(case: &Case<'_>) -> Option<u32> {
+    match case.tracking()? {
         Tracking::InZone { mark, .. } => mark,
         Tracking::Untracked => None,
     }
@@ -165,7 +165,7 @@ pub(super) fn mark_of_answer(case: &Case<'_>, is_rerouted: bool) -> Option<u32> 
     let first = usable(&case.target.way_back).and_then(|route| route.device.clone());
     firewall.mark(&FilteredPacket {
         mark: Some(own),
-        ct_mark: connection_mark(case, firewall),
+        ct_mark: connection_mark(case),
         ..answer_by(case, ConntrackState::Established, first)
     })
 }

@@ -94,12 +94,7 @@ fn judge_target(
     selection: &Selection,
     lang: Lang,
 ) -> Diagnosis {
-    let case = Case {
-        facts,
-        target,
-        lang,
-        firewall,
-    };
+    let case = Case::new(facts, target, lang, firewall);
     let placed = selected(
         run(&backend_checks(), Role::Backend, &case, lang),
         selection,

@@ -75,7 +75,7 @@ fn service(
                     "a firewall rule for forwarded packets decides that the doctor cannot evaluate",
                     "针对转发包的某条防火墙规则中有 doctor 无法判断的匹配条件"
                 ));
-                unknown.get_or_insert(quoted(outcome, &rule));
+                unknown.get_or_insert(outcome.quoted(&rule));
             }
             FilterVerdict::NotSeen(why) => {
                 unknown.get_or_insert(Outcome::unknown(why));
@@ -126,7 +126,9 @@ fn dropped(
              one direction only, so conntrack takes the rest for invalid",
             "防火墙丢弃发往 {vip}、转发进 {tun} 的首包以外的所有包（{place}）:director 只看到一个方向，conntrack 把其余的包都当作 invalid"
         ));
-        return quoted(untracked(outcome, vip, rule), rule).verify(show_chain(rule, case.lang));
+        return untracked(outcome, vip, rule)
+            .quoted(rule)
+            .verify(show_chain(rule, case.lang));
     }
     let outcome = Outcome::fail(say!(
         case.lang,
@@ -140,7 +142,8 @@ fn dropped(
         nft: ["iifname", &from, "oifname", &to].map(str::to_owned).into(),
         iptables: ["-i", device, "-o", tun].map(str::to_owned).into(),
     };
-    quoted(outcome, rule)
+    outcome
+        .quoted(rule)
         .fix(accept(rule, &matching, case.lang))
         .verify(show_chain(rule, case.lang))
 }
@@ -190,8 +193,4 @@ fn untracked(outcome: Outcome, vip: IpAddr, rule: &RuleText) -> Outcome {
             vip,
             "notrack"
         ])
-}
-
-fn quoted(outcome: Outcome, rule: &RuleText) -> Outcome {
-    outcome.evidence(format!("{} {}", rule.program, rule.place()), &rule.rule)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::doctor::finding::{Code, Status};
+use crate::doctor::firewall::RuleText;
 use crate::doctor::lines::{FixLine, Snippet};
 
 /// The part of a finding that a check decides.
@@ -61,6 +62,15 @@ impl Outcome {
     pub(super) fn evidence(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.evidence.insert(name.into(), value.to_string());
         self
+    }
+
+    /// The rule that decides.
+    pub(super) fn quoted(self, rule: &RuleText) -> Self {
+        let outcome = self.evidence(format!("{} {}", rule.program, rule.place()), &rule.rule);
+        match rule.packets {
+            Some(packets) => outcome.evidence("packets of that rule", packets),
+            None => outcome,
+        }
     }
 
     pub(super) fn fix(mut self, command: impl Into<FixLine>) -> Self {

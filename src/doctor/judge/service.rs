@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::case::Case;
-use super::filters::{delivered_to, diverted};
+use super::filters::delivered_to;
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, Socket};
 use crate::doctor::lang::say;
@@ -73,10 +73,8 @@ fn sent_elsewhere(case: &Case<'_>) -> Outcome {
         "the packet filter sends packets for {service} elsewhere; where to, and who listens there, was not followed",
         "包过滤规则把发往 {service} 的包送往别处；未继续追踪其去向，也不知道那里是否有程序监听"
     ));
-    match diverted(case) {
-        Some((rule, _)) => {
-            outcome.evidence(format!("{} {}", rule.program, rule.place()), rule.rule)
-        }
+    match case.diversion() {
+        Some((rule, _)) => outcome.quoted(rule),
         None => outcome,
     }
 }

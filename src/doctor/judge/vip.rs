@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::case::{Case, conf, is_local, route_text, usable};
-use super::filters::{delivered_to, diverted};
+use super::filters::delivered_to;
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, RouteAnswer};
 use crate::doctor::finding::Code;
@@ -94,10 +94,8 @@ fn is_rewritten(case: &Case<'_>) -> bool {
 }
 
 fn rewritten(case: &Case<'_>) -> Outcome {
-    match diverted(case) {
-        Some((rule, _)) => {
-            Outcome::pass().evidence(format!("{} {}", rule.program, rule.place()), rule.rule)
-        }
+    match case.diversion() {
+        Some((rule, _)) => Outcome::pass().quoted(rule),
         None => Outcome::pass(),
     }
 }
