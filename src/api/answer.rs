@@ -53,7 +53,7 @@ pub(super) struct Caller {
     pub(super) peer: Option<Peer>,
 }
 
-/// Whoever is at the other end of a unix socket (SO_PEERCRED, unix(7)).
+/// The process at the other end of a unix socket (SO_PEERCRED, unix(7)).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) uid: u32,
@@ -96,7 +96,7 @@ pub(super) struct Api {
     pub(super) requests: Arc<RequestCounts>,
     followers: Arc<Followers>,
     pulse: Pulse,
-    /// Of the socket, and of TCP: everybody's slow reading keeps nobody from the socket.
+    /// One for the socket and one for TCP, so that slow readers over TCP cannot block the socket.
     large: [Arc<Semaphore>; 2],
 }
 

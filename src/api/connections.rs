@@ -1,5 +1,5 @@
 //! Connections of clients: bounded in number, in time and in memory. When all places are taken, the one that has
-//! asked for nothing the longest makes room, so that clients who only hold connections lock nobody out.
+//! been idle the longest is closed to make room, so that clients that only hold connections cannot lock others out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// An answer is given again for so long: whoever asks often does not wake workers more often than that.
+/// How long an answer is reused, so that frequent requests do not wake workers more often than that.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Asks the workers, one question at a time.

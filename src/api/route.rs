@@ -8,9 +8,9 @@ use super::problem;
 /// A listener, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
-    /// The unix socket: whoever may open it may do everything.
+    /// The unix socket: a process that may open it may do everything.
     Socket,
-    /// TCP: everybody, and nothing changes.
+    /// TCP: any client, read-only.
     Metrics,
 }
 

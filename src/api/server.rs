@@ -37,7 +37,7 @@ const MOST_ON_TCP: usize = 64;
 /// After an error of a listener, above all when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a client is told for whom there is no place.
+/// The answer to a client that finds all places taken.
 const NO_PLACE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
@@ -168,7 +168,7 @@ async fn accept_local(listener: UnixListener, api: Rc<Api>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let peer = peer(&stream);
-                // For whom there is no place, there is a word before it is closed; it may not be taken.
+                // A client without a place gets an answer before its connection is closed, if its buffer takes it.
                 if connections.make_room().is_err() {
                     stream.try_write(NO_PLACE).ok();
                 } else {

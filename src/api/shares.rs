@@ -61,8 +61,8 @@ impl Shares {
         }
     }
 
-    /// Counts rings that nobody asked about yet, for a moment, and forgets those that are gone: so that thousands of
-    /// them are not to be counted at once.
+    /// Counts rings before they are asked about, for a bounded time, and drops those that are gone, so that a request
+    /// never has thousands of them to count at once.
     pub(super) fn count_ahead(&mut self, view: &View) {
         let epoch = view.snapshot.epoch();
         if self.epoch == epoch {

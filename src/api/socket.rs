@@ -214,7 +214,7 @@ fn number_of(group: &Group) -> Result<u32, SocketError> {
     }
 }
 
-/// Nobody but the owner and its group may connect, from the first moment: the kernel gives the file the mode that
+/// Only the owner and its group may connect, from the first moment: the kernel gives the file the mode that
 /// the socket has when it is bound (`unix_bind_bsd`, linux/net/unix/af_unix.c).
 fn listen(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -252,7 +252,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     Err(SocketError::InUse(path.to_owned()))
 }
 
-/// Whether nobody listens at a socket. Does not wait: the queue of one who does may be full.
+/// Whether no process listens on a socket. Does not block: a listener's queue may be full.
 fn is_deaf(path: &Path) -> io::Result<bool> {
     let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     client.set_nonblocking(true)?;

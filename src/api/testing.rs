@@ -50,7 +50,7 @@ struct State {
     generation: u64,
     /// Asks that are refused as busy.
     busy: bool,
-    /// Asks that nobody answers.
+    /// Requests left unanswered.
     kept: Option<Vec<Ask>>,
 }
 

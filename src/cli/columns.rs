@@ -34,7 +34,7 @@ impl Cell {
     }
 }
 
-/// For whom it is shown.
+/// The screen that it is shown on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Screen {
     /// Whether it shows more than ASCII.

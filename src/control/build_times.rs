@@ -1,4 +1,4 @@
-//! How long snapshots took to build: written by control alone, read by anybody.
+//! How long snapshots took to build: written by control alone, read from any thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -15,7 +15,7 @@ pub(super) struct Drains {
 }
 
 impl Drains {
-    /// Follows a change: whoever drains now is watched, whoever was reported and still drains is not
+    /// Follows a change: every backend that drains now is watched; one that was reported and still drains is not
     /// reported again.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let draining = snapshot
@@ -27,7 +27,7 @@ impl Drains {
         self.draining = &draining - &self.reported;
     }
 
-    /// Whether [`report`](Self::report) has somebody to wait for.
+    /// Whether a draining backend is not reported yet.
     pub(super) fn is_waiting(&self) -> bool {
         !self.draining.is_empty()
     }

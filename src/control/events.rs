@@ -106,7 +106,7 @@ pub struct Happening {
 }
 
 impl Happening {
-    /// One that is about no VIP or backend, and nobody's work.
+    /// One that is about no VIP or backend and has no author.
     #[must_use]
     pub const fn new(kind: EventKind, text: String) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! How another thread sees the flows of a worker, whose table nobody else may touch: it puts a request into the
+//! How another thread reads the flows of a worker, whose table only the worker may touch: it puts a request into the
 //! worker's mailbox, and the worker answers between two bursts.
 //!
 //! The worker takes no lock, never waits and allocates nothing: while no request is there, it costs one relaxed

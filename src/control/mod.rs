@@ -81,7 +81,7 @@ pub struct Control<H> {
     pending: VecDeque<Pending>,
     /// What came while a change was under way.
     queue: VecDeque<Work>,
-    /// Wakes the workers and whoever else reads what is published.
+    /// Wakes the workers and the other readers of what is published.
     wake: Box<dyn Fn() + Send>,
     generation: u64,
     /// Overrides are not taken back before: that failed.
@@ -174,7 +174,7 @@ impl Beginning {
     }
 
     /// Control over a host whose TUN is open and whose workers are attached to the roster. `wake` wakes them, and
-    /// whoever else reads what is published.
+    /// the other readers of what is published.
     #[must_use]
     pub fn control<H: Host>(
         self,

@@ -175,9 +175,9 @@ pub enum ChangeError {
     /// No result for it is taken from outside.
     #[error("{0} is not measured from outside; set kind = \"external\" in its vip's [vip.health]")]
     NotExternal(BackendName),
-    /// It was made up for another state.
+    /// The state that it was made for is no longer current.
     #[error(
-        "generation is {now}, not {expected}: somebody changed something in between; read it again"
+        "generation is {now}, not {expected}: another change came in between; read the state again and retry"
     )]
     Stale {
         /// What the change says.

@@ -14,10 +14,10 @@ pub(crate) struct Published {
     pub(crate) longest: usize,
 }
 
-/// Where the workers, and whoever else reads the snapshot, find the one that holds.
+/// Where the workers and the other readers find the current snapshot.
 pub(crate) type Current = Arc<ArcSwap<Published>>;
 
-/// Control's side: publishes, and keeps what is replaced until nobody reads it.
+/// Control's side: publishes, and keeps replaced snapshots until no worker reads them.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     current: Current,

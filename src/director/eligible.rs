@@ -1,5 +1,5 @@
 //! Which flows a backend takes: the operator's state, the measured health and what the VIP does when
-//! nobody is healthy, put together.
+//! no backend is healthy, put together.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::spec::{AllDown, BackendSpec, BackendState, VipSpec};
 /// What was measured of a backend; apart from what the operator wants of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Health {
-    /// It answers, or nobody asks.
+    /// It answers, or is not probed.
     #[default]
     Healthy,
     /// It does not, so that its flows move.

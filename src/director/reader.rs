@@ -61,7 +61,7 @@ impl CounterReader {
         self.counted_drops(seat, reason).saturating_sub(before)
     }
 
-    /// Counted for whoever held the index.
+    /// The traffic counted at an index, of all its holders.
     pub(super) fn counted(&self, index: BackendIndex) -> Traffic {
         let workers = self.workers.iter();
         workers.map(|worker| worker.traffic(index)).sum()

@@ -102,7 +102,7 @@ impl Echoes {
         (sequence, with_header(source, destination, message))
     }
 
-    /// Nobody waits for that answer any more.
+    /// That answer is no longer waited for.
     pub(super) fn end(&mut self, sequence: u16) {
         self.under_way.remove(&sequence);
     }
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(
             echoes.hear(Version::V4, &bytes),
             None,
-            "nobody waits for it"
+            "it is no longer waited for"
         );
     }
 

@@ -354,7 +354,7 @@ impl Engine {
         }
     }
 
-    /// An error was heard that anybody could have sent: the next probe shows what is true.
+    /// An ICMP error came in, which any host could have forged: the next probe is brought forward to verify it.
     fn hurry(&mut self, position: usize, now: Moment) {
         let target = self.plan.probed.get(position).map(|probed| &probed.target);
         let machine = target.and_then(|target| self.board.of(target));

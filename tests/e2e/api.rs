@@ -1,5 +1,5 @@
-//! The API of a running director: what it tells is so, what it is asked happens, and what it is not asked well costs
-//! nobody anything.
+//! The API of a running director: what it reports is true, what is requested happens, and bad requests disturb
+//! neither other clients nor traffic.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -26,7 +26,7 @@ enum Progress {
     Drained,
     /// It is no backend any more.
     Gone,
-    /// It is not draining any more: somebody wants something else of it.
+    /// It is no longer draining: an operator changed its state.
     CalledOff(String),
     /// Flows that are left.
     Left(u64),

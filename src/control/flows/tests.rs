@@ -142,9 +142,9 @@ fn filters_select() {
     assert!(counted > 0 && flows.iter().all(is_of_it));
 }
 
-/// A worker that answers too late answers nobody, and the next client gets its own answer.
+/// An answer that comes too late is discarded, and the next client gets its own.
 #[test]
-fn a_late_answer_is_nobody_s() {
+fn a_late_answer_is_discarded() {
     let director = busy_director();
     let mailbox = FlowMailbox::default();
     let none = FlowFilter::default();

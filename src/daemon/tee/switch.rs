@@ -22,7 +22,7 @@ pub(in crate::daemon) struct Captures {
     running: Arc<Mutex<Option<Capture>>>,
 }
 
-/// Who asks, and whom to tell.
+/// The author of a request, and where the reply goes.
 #[derive(Debug)]
 pub(in crate::daemon) struct Client<T> {
     pub(in crate::daemon) by: Author,

@@ -1,4 +1,4 @@
-"""Clients of the API that nobody wants: PATH VIP BACKEND. Prints "abusing" once all are there."""
+"""Abusive clients of the API: PATH VIP BACKEND. Prints "abusing" once all are there."""
 
 import random
 import socket
