@@ -231,7 +231,7 @@ fn one_mistake_each() {
             with("encap.port = 6080", "", ""),
             2,
             "director.encap.port",
-            "only of the kind \"gue\"",
+            "port applies only to kind \"gue\"",
         ),
         (
             with(

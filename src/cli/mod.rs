@@ -136,7 +136,7 @@ impl Cli {
 pub enum Command {
     /// Change a backend of a running director: its weight, state, taken health; add, drain, remove one
     ///
-    /// The change holds until it is taken back (--clear), its time is over (--for), or the file changes the
+    /// The change holds until it is cleared (--clear), expires (--for), or the file changes the
     /// same key; --persist writes it into the file, too.
     #[command(
         disable_help_subcommand = true,

@@ -372,7 +372,7 @@ mod tests {
             ("gue:1:2", "port: wrong type"),
             (
                 "ipip:1",
-                "--encap ipip:1: a port is only of the kind \"gue\"",
+                "--encap ipip:1: port applies only to kind \"gue\"",
             ),
         ] {
             let found = problems(&with(text));

@@ -229,7 +229,7 @@ fn port_without_gue(tunnel: &TunnelDraft, inherited: EncapKind) -> Option<Proble
     let port = tunnel.port.as_ref()?.as_ref()?;
     let fault = || {
         Fault::new(
-            "a port is only of the kind \"gue\"",
+            "port applies only to kind \"gue\"",
             "the kind \"gue\", or no port",
         )
     };

@@ -192,7 +192,10 @@ fn the_tunnel_of_a_vip() {
         let found = problems(&with(director, vip, ""));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].key.as_deref(), Some(key));
-        assert!(found[0].message.contains("only of the kind"), "{found:?}");
+        assert!(
+            found[0].message.contains("port applies only to kind"),
+            "{found:?}"
+        );
     }
 }
 

@@ -94,7 +94,7 @@ impl<H: Host> Control<H> {
         }
     }
 
-    /// Takes back what was to last until now.
+    /// Ends the overrides whose time is over.
     pub(super) fn expire_overrides(&mut self) {
         if self.until_override_ends() != Some(Duration::ZERO) {
             return;
@@ -106,13 +106,13 @@ impl<H: Host> Control<H> {
                 self.pending.push_back(Pending::new(epoch, Then::Rest));
             }
             Err(error) => {
-                error!("cannot take overrides back yet: {error:#}");
+                error!("cannot end expired overrides yet: {error:#}");
                 self.no_expiry_before = Instant::now() + EXPIRY_RETRY;
             }
         }
     }
 
-    /// How long until an override is to be taken back; `None` where none is, or something is under way that comes first.
+    /// How long until the next override expires; `None` without one, or while a change is under way, which comes first.
     pub(super) fn until_override_ends(&self) -> Option<Duration> {
         let end = self.state.overlay.next_end()?;
         let left = end.duration_since(SystemTime::now()).unwrap_or_default();

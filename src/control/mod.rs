@@ -84,7 +84,7 @@ pub struct Control<H> {
     /// Wakes the workers and the other readers of what is published.
     wake: Box<dyn Fn() + Send>,
     generation: u64,
-    /// Overrides are not taken back before: that failed.
+    /// No attempt to end expired overrides before: the last one failed.
     no_expiry_before: Instant,
     /// The number of what is measured.
     plan: u64,

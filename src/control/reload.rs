@@ -189,7 +189,7 @@ impl<H: Host> Control<H> {
                 self.pending.push_back(Pending::new(epoch, then));
             }
             Err(error) => {
-                error!("not everything could be taken back: {error:#}");
+                error!("cannot undo everything: {error:#}");
                 self.refuse(refused, reply);
             }
         }
@@ -202,7 +202,7 @@ impl<H: Host> Control<H> {
             .and_then(|wanted| self.host.lead(&wanted))
             .and_then(|_| self.host.answer(&state.effective));
         if let Err(error) = back {
-            error!("not everything could be taken back: {error:#}");
+            error!("cannot undo everything: {error:#}");
         }
         self.refuse(refused, reply);
     }

@@ -160,7 +160,7 @@ fn nothing_is_changed_without_consent() {
                 "{text}"
             );
             assert!(
-                text.contains("taken back by: ip addr del 10.0.0.100/32 dev lo"),
+                text.contains("undo: ip addr del 10.0.0.100/32 dev lo"),
                 "{text}"
             );
             assert_eq!(code, status, "{text}");

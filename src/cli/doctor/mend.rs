@@ -140,7 +140,7 @@ impl Here<'_> {
 
     /// Asks on stderr: stdout is the report's.
     fn ask(&self) -> Result<bool> {
-        let question = self.lang.pick("do it? [y/N] ", "执行吗？[y/N] ");
+        let question = self.lang.pick("apply? [y/N] ", "执行吗？[y/N] ");
         let mut stderr = io::stderr();
         let asked = stderr
             .write_all(question.as_bytes())
@@ -171,7 +171,7 @@ impl Machine for Here<'_> {
         if self.args.yes {
             return Ok(true);
         }
-        let heading = self.lang.pick("  taken back by", "  撤销方法");
+        let heading = self.lang.pick("  undo", "  撤销方法");
         for line in proposal.undo {
             complain(&format!("{heading}: {line}"));
         }

@@ -56,14 +56,10 @@ impl Refusal {
                 "only you know what {word} is",
                 "{word} 的实际值只有您知道"
             ),
-            Self::NotUndoable => say!(
-                lang,
-                "the doctor could not take it back",
-                "doctor 无法撤销它"
-            ),
+            Self::NotUndoable => say!(lang, "the doctor cannot undo it", "doctor 无法撤销它"),
             Self::Unseen(why) => say!(
                 lang,
-                "it could not be taken back, because the state before it is not known: {why}",
+                "it could not be undone: the state before it is not known: {why}",
                 "修改前的状态未知，因而无法撤销：{why}"
             ),
             Self::NotAlone => say!(
@@ -78,7 +74,7 @@ impl Refusal {
             ),
             Self::NotWhole => say!(
                 lang,
-                "these lines belong into a file of yours",
+                "add these lines to your own configuration file",
                 "这些内容应写入您自己的配置文件"
             ),
             Self::OtherConfigurator => say!(

@@ -205,7 +205,7 @@ pub fn text(changes: Changes<'_>, lang: Lang) -> String {
     lines.push(match changes.undo_file {
         Some(file) => say!(
             lang,
-            "all this is taken back by: {file}",
+            "to undo all of this: {file}",
             "撤销以上全部更改：{file}"
         ),
         None => lang
@@ -222,7 +222,7 @@ fn entry(code: Code, what: &str, fate: &Fate, lang: Lang) -> String {
         Fate::Done => say!(lang, "{code}: done: {what}", "{code}：已执行：{what}"),
         Fate::AlreadySo => say!(
             lang,
-            "{code}: so already: {what}",
+            "{code}: already set: {what}",
             "{code}：本来如此：{what}"
         ),
         Fate::Declined => say!(lang, "{code}: declined: {what}", "{code}：未获同意：{what}"),

@@ -306,7 +306,7 @@ fn verdict(placed: &[Placed], lang: Lang) -> Verdict {
             code: None,
             summary: say!(
                 lang,
-                "nothing was found on this machine that keeps the client from its answer",
+                "no fault found on this machine",
                 "本机没有发现会让客户端收不到应答的问题"
             ),
         },

@@ -989,16 +989,16 @@ tunl0 has no address [B11]
 FAIL    B11  rp_filter is loose and the tunnel device has no address
         SYN decapsulated on tunl0, then dropped: rp_filter is loose (2) and tunl0 has no
         address
-        (by the configuration, not by a packet)
+        (inferred from configuration, not proven by a packet)
         evidence:
           TcpExtIPReversePathFilter = 12
           ip -4 addr show tunl0 = none
           ip route get 203.0.113.10 from 192.0.2.7 iif tunl0 = EINVAL
           net.ipv4.conf.all.rp_filter = 0
           net.ipv4.conf.tunl0.rp_filter = 2
-        mend:
+        fix:
           ip addr add 127.0.0.42/32 dev tunl0
-        to make it last:
+        to make it permanent:
           # /etc/systemd/network/tunl0.network
           [Match]
           Name=tunl0

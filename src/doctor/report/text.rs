@@ -205,7 +205,7 @@ fn full(finding: &Finding, style: Style) -> String {
             lang.pick("(proven by packets)", "（已由抓到的包证实）")
         } else {
             lang.pick(
-                "(by the configuration, not by a packet)",
+                "(inferred from configuration, not proven by a packet)",
                 "（依据配置判断，尚未由包证实）",
             )
         };
@@ -218,7 +218,7 @@ fn full(finding: &Finding, style: Style) -> String {
     section(&mut text, lang.pick("evidence:", "证据："), evidence);
     section(
         &mut text,
-        lang.pick("mend:", "修复："),
+        lang.pick("fix:", "修复："),
         finding.fix.iter().map(ToString::to_string),
     );
     let persist: Vec<_> = finding.persist.iter().map(ToString::to_string).collect();
@@ -226,7 +226,11 @@ fn full(finding: &Finding, style: Style) -> String {
         .iter()
         .flat_map(|text| text.lines())
         .map(str::to_owned);
-    section(&mut text, lang.pick("to make it last:", "持久化："), lines);
+    section(
+        &mut text,
+        lang.pick("to make it permanent:", "持久化："),
+        lines,
+    );
     section(
         &mut text,
         lang.pick("verify:", "验证："),
