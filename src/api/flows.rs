@@ -108,41 +108,20 @@ impl FromStr for PageCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Flags};
     use crate::control::MAX_FLOWS;
-    use crate::director::{Director, Seat, Timestamp, VipSpec};
-    use crate::packet::{Burst, Encap, SourceRule};
+    use crate::director::{Director, Timestamp};
+    use crate::packet::Burst;
+    use crate::site;
+    use crate::site::testing::{config, udp};
     use std::collections::BTreeSet;
-    use std::net::Ipv4Addr;
-    use std::num::NonZeroU8;
     use std::sync::Arc;
-
-    fn snapshot() -> Arc<Snapshot> {
-        let config = Config::from_flags(&Flags {
-            vips: vec!["10.0.0.100:80/udp".into()],
-            backends: vec!["10.0.1.11".into()],
-            ..Flags::default()
-        });
-        let tunnel = |vip: &VipSpec, backend| {
-            let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
-            Encap::new(vip.encap, source, backend, NonZeroU8::MAX)
-        };
-        Arc::new(Snapshot::build(&config.unwrap().plan(), tunnel).unwrap())
-    }
 
     /// A director with flows from these ports of one client.
     fn director(worker: u16, ports: std::ops::Range<u16>) -> Director {
-        let seat = Seat {
-            worker,
-            workers: 3,
-            seed: [1, 2, 3, 4],
-        };
-        let mut director = Director::new(snapshot(), &seat);
+        let config = config(&["10.0.0.100:80/udp"], &["10.0.1.11"]);
+        let mut director = site::testing::director(&config, worker, 3);
         for port in ports {
-            let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 17, 0, 0];
-            packet.extend([10, 0, 9, 1, 10, 0, 0, 100]);
-            packet.extend(port.to_be_bytes());
-            packet.extend([0, 80, 0, 8, 0, 0]);
+            let packet = udp(1, port, 80);
             let mut burst = Burst::new(packet.len());
             burst.vacant(0).unwrap()[..packet.len()].copy_from_slice(&packet);
             burst.push(packet.len());

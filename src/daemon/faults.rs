@@ -1,20 +1,15 @@
 //! Tests of a pipeline whose egress fails: every packet is counted once, by what became of it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::num::NonZeroU8;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::pipeline::{Pipeline, drop_reason, send_errno};
-use crate::config::{Config, Flags};
-use crate::director::{
-    BURST_SIZES, Director, DropReason, Seat, SendErrno, Snapshot, Timestamp, VipSpec,
-};
+use crate::director::{BURST_SIZES, Director, DropReason, SendErrno, Timestamp};
 use crate::io::egress::{Egress, Errno, MemoryEgress, SendError, Sent};
 use crate::io::ingress::MemoryIngress;
-use crate::packet::{Burst, Encap, Outgoing, SourceRule, Tunnels};
+use crate::packet::{Burst, Outgoing, Tunnels};
+use crate::site::testing::{config, director};
 
 /// What goes wrong with a burst.
 #[derive(Debug, Clone)]
@@ -66,23 +61,9 @@ impl<E: Egress> Egress for Faulty<E> {
     }
 }
 
-fn director() -> Director {
-    let config = Config::from_flags(&Flags {
-        vips: vec!["10.0.0.100:80/tcp".into()],
-        backends: vec!["10.0.1.11".into(), "10.0.1.12".into()],
-        ..Flags::default()
-    });
-    let tunnel = |vip: &VipSpec, backend| {
-        let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
-        Encap::new(vip.encap, source, backend, NonZeroU8::MAX)
-    };
-    let seat = Seat {
-        worker: 0,
-        workers: 1,
-        seed: [1, 2, 3, 4],
-    };
-    let snapshot = Snapshot::build(&config.unwrap().plan(), tunnel).unwrap();
-    Director::new(Arc::new(snapshot), &seat)
+fn two_backends() -> Director {
+    let config = config(&["10.0.0.100:80/tcp"], &["10.0.1.11", "10.0.1.12"]);
+    director(&config, 0, 1)
 }
 
 /// A SYN to the VIP from a port.
@@ -118,7 +99,7 @@ proptest! {
     #[test]
     fn every_packet_is_counted_once(bursts in prop::collection::vec((1_usize..=64, faults()), 1..12)) {
         let egress = Faulty { inner: MemoryEgress::default(), fault: Fault::Nothing };
-        let mut pipeline = Pipeline::new(MemoryIngress::default(), egress, director(), 1500);
+        let mut pipeline = Pipeline::new(MemoryIngress::default(), egress, two_backends(), 1500);
         let (mut sent, mut dropped) = (0_u64, BTreeMap::<&str, u64>::new());
         let (mut errors, mut sizes) = (BTreeMap::<&str, u64>::new(), Vec::new());
         let mut port = 1024_u16;

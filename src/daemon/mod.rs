@@ -16,6 +16,8 @@ mod reloading;
 mod reread;
 mod signals;
 mod tee;
+#[cfg(test)]
+mod testing;
 mod threads;
 mod totals;
 mod ways;

@@ -133,23 +133,10 @@ impl ProbeResult {
     /// Whether it is a fault of this host, and none of the backend's.
     #[must_use]
     pub const fn is_local(self) -> bool {
-        match self {
-            Self::NoSource | Self::NoPort | Self::NoFd | Self::NotSent | Self::Late => true,
-            Self::Ok
-            | Self::NoAnswer
-            | Self::Refused
-            | Self::Reset
-            | Self::ClosedEarly
-            | Self::BadStatus
-            | Self::BadBody
-            | Self::TlsFailed
-            | Self::BadAnswer
-            | Self::NoDecapsulator
-            | Self::TunnelPort
-            | Self::Prohibited
-            | Self::Unreachable
-            | Self::NoVerdict => false,
-        }
+        matches!(
+            self,
+            Self::NoSource | Self::NoPort | Self::NoFd | Self::NotSent | Self::Late
+        )
     }
 
     /// Whether a failure proves that flows get no answer either. One that does not may be a service that is

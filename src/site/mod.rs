@@ -2,6 +2,8 @@
 //! address, with which MTU. Both together are the snapshot that packets are forwarded by. No threads.
 
 pub mod explain;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,42 +1,21 @@
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
-use std::num::{NonZeroU8, NonZeroU16};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use super::*;
-use crate::config::{Config, Flags};
-use crate::director::{BackendIndex, PortMatch, Protocol, Seat, Service};
-use crate::packet::{Burst, Encap, SourceRule};
+use crate::director::{BackendIndex, PortMatch, Protocol, Service};
+use crate::packet::Burst;
+use crate::site;
+use crate::site::testing::{config, udp};
 
 /// More than the machine ever needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A director of two VIPs with two backends each.
 fn director() -> Director {
-    let config = Config::from_flags(&Flags {
-        vips: vec!["10.0.0.100:80/udp".into(), "10.0.0.100:81/udp".into()],
-        backends: vec!["10.0.1.11".into(), "10.0.1.12".into()],
-        ..Flags::default()
-    });
-    let tunnel = |vip: &crate::director::VipSpec, backend| {
-        let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
-        Encap::new(vip.encap, source, backend, NonZeroU8::MAX)
-    };
-    let snapshot = Snapshot::build(&config.unwrap().plan(), tunnel).unwrap();
-    let seat = Seat {
-        worker: 0,
-        workers: 1,
-        seed: [1, 2, 3, 4],
-    };
-    Director::new(Arc::new(snapshot), &seat)
-}
-
-/// A datagram from a client and port to a port of the VIP.
-fn udp(client: u8, from: u16, port: u8) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 17, 0, 0];
-    packet.extend([10, 0, 9, client, 10, 0, 0, 100]);
-    packet.extend(from.to_be_bytes());
-    packet.extend([0, port, 0, 8, 0, 0]);
-    packet
+    let vips = ["10.0.0.100:80/udp", "10.0.0.100:81/udp"];
+    let config = config(&vips, &["10.0.1.11", "10.0.1.12"]);
+    site::testing::director(&config, 0, 1)
 }
 
 /// Flows of three clients, 200 each to either VIP.

@@ -1,14 +1,13 @@
-use std::net::Ipv4Addr;
-use std::num::NonZeroU8;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::*;
 use crate::config::{Config, Flags};
 use crate::daemon::pipeline::Pipeline;
-use crate::director::{Director, Seat, Timestamp};
+use crate::director::Timestamp;
 use crate::io::egress::{Egress, Errno, Sent};
 use crate::io::ingress::MemoryIngress;
-use crate::packet::{Burst, Encap, Outgoing, SourceRule, Tunnels};
+use crate::packet::{Burst, Outgoing, Tunnels};
+use crate::site::testing::director;
 
 const NAMES: &str = " vip=10.0.0.100:80/tcp backend=10.0.1.11";
 
@@ -54,7 +53,7 @@ impl Bench {
         let missed = Arc::new(AtomicU64::new(0));
         let ingress = MemoryIngress::default();
         Self {
-            pipeline: Pipeline::new(ingress, Refusing(Ok(())), director(&config), 1500),
+            pipeline: Pipeline::new(ingress, Refusing(Ok(())), director(&config, 0, 1), 1500),
             tee: Tee(Arc::new(ArcSwapOption::from_pointee(Tap {
                 filter,
                 records: sender,
@@ -86,20 +85,6 @@ impl Bench {
             .map(|record| record.verdict)
             .collect()
     }
-}
-
-pub(super) fn director(config: &Config) -> Director {
-    let tunnel = |vip: &crate::director::VipSpec, backend| {
-        let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
-        Encap::new(vip.encap, source, backend, NonZeroU8::new(64).unwrap())
-    };
-    let snapshot = Snapshot::build(&config.plan(), tunnel).unwrap();
-    let seat = Seat {
-        worker: 0,
-        workers: 1,
-        seed: [1, 2, 3, 4],
-    };
-    Director::new(Arc::new(snapshot), &seat)
 }
 
 /// A SYN from 10.0.9.2:4000; `port` is below 256.

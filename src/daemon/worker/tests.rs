@@ -1,5 +1,3 @@
-use std::net::Ipv4Addr;
-use std::num::NonZeroU8;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::AtomicU64;
@@ -9,15 +7,13 @@ use std::thread::{self, JoinHandle};
 use arc_swap::ArcSwap;
 
 use super::*;
-use crate::config::{Config, Flags};
 use crate::control::FlowRequest;
 use crate::control::published::Published;
-use crate::director::{Director, FlowCursor, FlowFilter, Seat, Snapshot, VipSpec};
+use crate::daemon::testing::{PATIENCE, until};
+use crate::director::{FlowCursor, FlowFilter};
 use crate::io::egress::MemoryEgress;
-use crate::packet::{Burst, Encap, SourceRule};
-
-/// More than the machine ever needs.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::packet::Burst;
+use crate::site::testing::{config, director, udp};
 
 /// A queue of packets that a test fills.
 #[derive(Debug)]
@@ -84,22 +80,9 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let config = Config::from_flags(&Flags {
-            vips: vec!["10.0.0.100:80/udp".into()],
-            backends: vec!["10.0.1.11".into()],
-            ..Flags::default()
-        });
-        let tunnel = |vip: &VipSpec, backend| {
-            let source = SourceRule::Fixed(Ipv4Addr::new(10, 0, 1, 2).into());
-            Encap::new(vip.encap, source, backend, NonZeroU8::MAX)
-        };
-        let snapshot = Arc::new(Snapshot::build(&config.unwrap().plan(), tunnel).unwrap());
-        let seat = Seat {
-            worker: 0,
-            workers: 1,
-            seed: [1, 2, 3, 4],
-        };
-        let director = Director::new(Arc::clone(&snapshot), &seat);
+        let config = config(&["10.0.0.100:80/udp"], &["10.0.1.11"]);
+        let director = director(&config, 0, 1);
+        let snapshot = Arc::clone(director.snapshot());
         let (packets, queue) = UnixDatagram::pair().unwrap();
         queue.set_nonblocking(true).unwrap();
         let reads = Arc::<Reads>::default();
@@ -133,11 +116,7 @@ impl Running {
     /// Datagrams, each of a flow of its own.
     fn send(&self, ports: std::ops::Range<u16>) {
         for port in ports {
-            let mut packet = vec![0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 17, 0, 0];
-            packet.extend([10, 0, 9, 1, 10, 0, 0, 100]);
-            packet.extend(port.to_be_bytes());
-            packet.extend([0, 80, 0, 8, 0, 0]);
-            self.packets.send(&packet).unwrap();
+            self.packets.send(&udp(1, port, 80)).unwrap();
         }
     }
 
@@ -152,14 +131,6 @@ impl Running {
     fn stop(self) {
         self.remote.stop().unwrap();
         self.thread.join().unwrap().unwrap();
-    }
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::yield_now();
     }
 }
 

@@ -1,24 +1,16 @@
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
-use super::super::tests::{director, syn};
+use super::super::tests::syn;
 use super::*;
-use crate::config::Flags;
 use crate::daemon::pipeline::MemoryPipeline;
+use crate::daemon::testing::{PATIENCE, until};
 use crate::director::Timestamp;
-
-/// More than the machine ever needs.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::site::{self, testing::director};
 
 fn config() -> Config {
-    Config::from_flags(&Flags {
-        vips: vec!["10.0.0.100:80/tcp".into()],
-        backends: vec!["10.0.1.11".into()],
-        ..Flags::default()
-    })
-    .unwrap()
+    site::testing::config(&["10.0.0.100:80/tcp"], &["10.0.1.11"])
 }
 
 /// A worker's pipeline and tee, whose captures are switched.
@@ -33,7 +25,7 @@ impl Bench {
     fn new() -> Self {
         let captures = Captures::default();
         Self {
-            pipeline: MemoryPipeline::in_memory(director(&config())),
+            pipeline: MemoryPipeline::in_memory(director(&config(), 0, 1)),
             tee: captures.tee(),
             captures,
             folder: tempfile::tempdir().unwrap(),
@@ -66,14 +58,6 @@ fn copies(path: &Path) -> usize {
     let packet = syn(80);
     let windows = bytes.windows(packet.len());
     windows.filter(|window| *window == packet).count()
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        thread::yield_now();
-    }
 }
 
 #[test]
