@@ -6,6 +6,8 @@
 # Needs root, curl and python3; runs in namespaces of its own.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=netns-scripts/lib.sh
+. netns-scripts/lib.sh
 
 PROGRAM=${1:-target/release/tunlb}
 if [[ -z ${TUNLB_MANY_INSIDE:-} ]]; then
@@ -14,12 +16,7 @@ if [[ -z ${TUNLB_MANY_INSIDE:-} ]]; then
 fi
 
 mount -t tmpfs tmpfs /run
-ip link set lo up
-ip link add d0 type veth peer name d1
-ip addr add 10.99.0.2/16 dev d0
-ip link set d0 up
-ip link set d1 up
-sysctl -qw net.ipv4.ip_forward=1
+lone_host 10.99.0.2/16
 python3 - >/run/tunlb.toml <<'P'
 print('[director]\nhash_key = "5f1d9b0c3a7e42868d21c4b6f09e7a13"\napi = "/run/api.sock"\nmetrics = "127.0.0.1:9810"')
 print('[metrics]\nper_backend = true')
@@ -31,11 +28,7 @@ P
 "$PROGRAM" run -c /run/tunlb.toml >/run/out 2>/run/err &
 DIRECTOR=$!
 trap 'kill "$DIRECTOR" 2>/dev/null || true' EXIT
-deadline=$((SECONDS + 60))
-until [[ -S /run/api.sock ]]; do
-  ((SECONDS < deadline)) || { cat /run/err >&2; exit 1; }
-  sleep 0.2
-done
+wait_until 60 test -S /run/api.sock || { cat /run/err >&2; fail 'the director does not start'; }
 
 # asked WHAT CURL-ARGUMENTS...
 asked() {

@@ -262,6 +262,16 @@ wait_for() {
 
 # ------------------------------------------------------------------------------- hosts and links
 
+# lone_host ADDRESS/BITS: makes this namespace that of a director alone, whose backends need not answer.
+lone_host() {
+  ip link set lo up
+  ip link add d0 type veth peer name d1
+  ip addr add "$1" dev d0
+  ip link set d0 up
+  ip link set d1 up
+  sysctl -qw net.ipv4.ip_forward=1
+}
+
 # add_host NAME: a network namespace with lo up. IPv6 is off: its neighbour discovery would only
 # blur the counters (see enable_ipv6). Reverse-path filtering starts off, whatever the machine's
 # default.

@@ -7,6 +7,8 @@
 # starts run in a network namespace of its own, as the user that the unit gives them. Nothing of systemd is started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=netns-scripts/lib.sh
+. netns-scripts/lib.sh
 
 # Of systemd-analyze security; 0 is nothing, 10 everything.
 MOST_EXPOSED=2.5
@@ -16,9 +18,6 @@ if [[ -z ${TUNLB_CHECK_INSIDE:-} ]]; then
   exec env TUNLB_CHECK_INSIDE=1 unshare --net --mount -- packaging/check.sh
 fi
 
-#   "director"                     this namespace
-#   10.99.0.2 d0 ──────────────── d1 (namespace "world") 10.99.0.1
-#   VIP 203.0.113.10 -> 10.99.0.1, which need not answer
 main() {
   check_rules
   check_units
@@ -41,16 +40,6 @@ fail() {
   printf 'packaging: %s\n' "$*" >&2
   [[ ! -s /tmp/lab/director.log ]] || tail -n 20 /tmp/lab/director.log >&2
   exit 1
-}
-
-# wait_until WHAT COMMAND...: polls for up to a minute.
-wait_until() {
-  local what=$1 deadline=$((SECONDS + 60))
-  shift
-  until "$@"; do
-    ((SECONDS < deadline)) || fail "waited a minute for: $what"
-    sleep 0.1
-  done
 }
 
 check_rules() {
@@ -93,12 +82,7 @@ tun_as_of_udev() {
 
 # A director as tunlb.service runs it: an ordinary user with the two capabilities, and no way to more.
 start_director() {
-  ip link set lo up
-  sysctl -qw net.ipv4.ip_forward=1
-  ip link add d0 type veth peer name d1
-  ip addr add 10.99.0.2/24 dev d0
-  ip link set d0 up
-  ip link set d1 up
+  lone_host 10.99.0.2/24
   cat >/tmp/lab/tunlb.toml <<'TOML'
 [director]
 metrics = "127.0.0.1:9810"
@@ -120,7 +104,7 @@ TOML
     --ambient-caps=-all,+net_admin,+net_raw --bounding-set=-all,+net_admin,+net_raw \
     sh -c 'umask 077; exec /tmp/lab/tunlb run --config /tmp/lab/tunlb.toml' >/tmp/lab/director.log 2>&1 &
   DIRECTORS+=($!)
-  wait_until 'the director' curl --silent --fail --output /dev/null http://127.0.0.1:9810/readyz
+  wait_for 60 'the director' curl --silent --fail --output /dev/null http://127.0.0.1:9810/readyz
 }
 
 check_scrape() {
@@ -145,13 +129,13 @@ YAML
   prometheus --config.file=/tmp/lab/prometheus.yml --storage.tsdb.path=/tmp/lab/tsdb --web.listen-address=127.0.0.1:9090 \
     >/tmp/lab/prometheus.log 2>&1 &
   OTHERS+=($!)
-  wait_until 'a scrape' has_value 'up{job="tunlb"}' 1
-  wait_until 'weights' has_value 'sum(tunlb_backend_weight)' 3
-  wait_until 'the ring' has_value 'round(sum(tunlb_backend_ring_share_ratio), 0.001)' 1
+  wait_for 60 'a scrape' has_value 'up{job="tunlb"}' 1
+  wait_for 60 'weights' has_value 'sum(tunlb_backend_weight)' 3
+  wait_for 60 'the ring' has_value 'round(sum(tunlb_backend_ring_share_ratio), 0.001)' 1
   has_value 'count(tunlb_vip_ring_fingerprint)' 1 || fail 'no fingerprint'
   has_value 'count(ALERTS) or vector(0)' 0 || fail "alerts: $(query 'ALERTS')"
   kill "${DIRECTORS[0]}"
-  wait_until 'the alert that the director is down' has_value 'count(ALERTS{alertname="TunlbDirectorDown"})' 1
+  wait_for 60 'the alert that the director is down' has_value 'count(ALERTS{alertname="TunlbDirectorDown"})' 1
   DIRECTORS=()
   start_again
 }

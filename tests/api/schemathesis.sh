@@ -7,6 +7,8 @@
 # Needs root, python3 and pip3; installs schemathesis from PyPI into a folder of the user's cache, once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# shellcheck source=netns-scripts/lib.sh
+. netns-scripts/lib.sh
 
 VERSION=4.32.5
 EXAMPLES=${1:-25}
@@ -21,12 +23,7 @@ if [[ -z ${TUNLB_API_INSIDE:-} ]]; then
 fi
 
 mount -t tmpfs tmpfs /run
-ip link set lo up
-ip link add d0 type veth peer name d1
-ip addr add 10.99.0.2/24 dev d0
-ip link set d0 up
-ip link set d1 up
-sysctl -qw net.ipv4.ip_forward=1
+lone_host 10.99.0.2/24
 cat >/run/tunlb.toml <<'T'
 [director]
 api = "/run/api.sock"
@@ -44,11 +41,7 @@ PIDS=()
 trap 'kill "${PIDS[@]}" 2>/dev/null || true' EXIT
 target/debug/tunlb run -c /run/tunlb.toml >/run/out 2>/run/err &
 PIDS+=($!)
-deadline=$((SECONDS + 30))
-until [[ -S /run/api.sock ]]; do
-  ((SECONDS < deadline)) || { cat /run/err >&2; exit 1; }
-  sleep 0.1
-done
+wait_until 30 test -S /run/api.sock || { cat /run/err >&2; fail 'the director does not start'; }
 
 # schemathesis speaks TCP only.
 python3 tests/api/tcp.py 8080 /run/api.sock &
