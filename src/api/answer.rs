@@ -279,15 +279,8 @@ impl Api {
         let permit = self.permit(door).await?;
         let options = MetricsOptions::of(&self.handle.view().effective);
         let requests = Arc::clone(&self.requests);
-        let tun_drops = self.measured.borrow().tun_drops;
-        let text = metrics::encode(
-            &self.handle,
-            options,
-            Beside {
-                requests,
-                tun_drops,
-            },
-        );
+        let losses = self.measured.borrow().losses.told().clone();
+        let text = metrics::encode(&self.handle, options, Beside { requests, losses });
         Ok(whole(metrics::CONTENT_TYPE, kept(text.into(), permit)))
     }
 

@@ -14,6 +14,7 @@ mod described;
 mod events;
 pub mod flows;
 mod liveness;
+pub mod losses;
 mod measured;
 pub mod metrics;
 pub mod model;

@@ -66,6 +66,9 @@ pub struct Director {
     pub replies: u64,
     /// Packets that the kernel dropped before tunlb could read them, because the TUN's queue was full or it was down.
     pub tun_drops: u64,
+    /// Packets, anybody's, that a device to the backends or its queueing discipline dropped since the start, by the
+    /// device's name; those that dropped none are left out.
+    pub device_drops: Counts,
 }
 
 /// Numbers by name.

@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::answer::{Api, Peer};
 use super::connections::Connections;
+use super::losses::Losses;
 use super::rates::{self, AllRates};
 use super::route::Door;
 use super::shares::Shares;
@@ -26,7 +27,6 @@ use super::socket::{ApiListener, SocketError};
 use super::status::Measurements;
 use crate::config::{ApiSocket, DirectorConfig};
 use crate::control::Handle;
-use crate::io::netlink::Netlink;
 
 /// Connections at once by the unix socket.
 const MOST_ON_SOCKET: usize = 256;
@@ -143,7 +143,8 @@ struct Listeners {
 fn run(runtime: &Runtime, handle: Handle, listeners: Listeners, stopped: oneshot::Receiver<()>) {
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
-        let api = Rc::new(Api::new(handle, measurements()));
+        let measured = measurements(&handle.identity.tun);
+        let api = Rc::new(Api::new(handle, measured));
         spawn_local(measure(Rc::clone(&api)));
         if let Err(error) = serve(&api, listeners) {
             warn!("no API: {error}");
@@ -209,12 +210,12 @@ fn peer(stream: &UnixStream) -> Option<Peer> {
     })
 }
 
-fn measurements() -> Measurements {
+fn measurements(tun: &str) -> Measurements {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Measurements {
         rates: AllRates::new(Instant::now()),
         shares: Shares::default(),
-        tun_drops: 0,
+        losses: Losses::new(tun),
         host: host.trim().to_owned(),
     }
 }
@@ -223,39 +224,12 @@ fn measurements() -> Measurements {
 async fn measure(api: Rc<Api>) {
     let mut ticks = interval(rates::INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut tun = TunDrops::new(api.handle.identity.tun.clone());
     loop {
         ticks.tick().await;
         let view = api.handle.view();
         let mut measured = api.measured.borrow_mut();
         measured.rates.read(&view, Instant::now());
         measured.shares.count_ahead(&view);
-        measured.tun_drops = tun.read().unwrap_or(measured.tun_drops);
-    }
-}
-
-/// What the kernel dropped because the TUN's queue was full, since the director began.
-struct TunDrops {
-    device: String,
-    netlink: Option<Netlink>,
-    before: Option<u64>,
-}
-
-impl TunDrops {
-    fn new(device: String) -> Self {
-        let netlink =
-            Netlink::open().map_err(|error| warn!("cannot read the TUN's drops: {error}"));
-        Self {
-            device,
-            netlink: netlink.ok(),
-            before: None,
-        }
-    }
-
-    /// `None` while the device cannot be read.
-    fn read(&mut self) -> Option<u64> {
-        let link = self.netlink.as_mut()?.link(&self.device).ok().flatten()?;
-        let before = *self.before.get_or_insert(link.tx_dropped);
-        Some(link.tx_dropped.saturating_sub(before))
+        measured.losses.read(&view.paths.devices());
     }
 }

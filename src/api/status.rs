@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use super::losses::Losses;
 use super::measured;
 use super::model::{
     Backend, ConfigState, Director, Encap, Flows, Health, LastReload, Layered, Override, Path,
@@ -38,8 +39,8 @@ use crate::text::version;
 pub(super) struct Measurements {
     pub(super) rates: AllRates,
     pub(super) shares: Shares,
-    /// Packets that the kernel dropped before they could be read.
-    pub(super) tun_drops: u64,
+    /// What the kernel drops.
+    pub(super) losses: Losses,
     /// The machine's name.
     pub(super) host: String,
 }
@@ -186,7 +187,8 @@ impl<'a> Source<'a> {
             drops: numbers::drops(counters),
             send_errors: numbers::send_errors(counters),
             replies: counters.replied(),
-            tun_drops: measured.tun_drops,
+            tun_drops: measured.losses.told().tun_drops,
+            device_drops: measured.losses.told().device_drops.clone(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+use super::losses::Losses;
 use super::rates::AllRates;
 use super::shares::Shares;
 use super::status::Measurements;
@@ -138,7 +139,7 @@ impl Fake {
         Measurements {
             rates,
             shares: Shares::default(),
-            tun_drops: 0,
+            losses: Losses::new("tunlb0"),
             host: "lb1".into(),
         }
     }

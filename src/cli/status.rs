@@ -172,7 +172,11 @@ fn tell_problems(args: &Args, client: &Client) -> Result<ExitCode> {
 /// Where counters of losses are 0, one look is enough: there is nothing that could have grown.
 fn two_looks(args: &Args, client: &Client) -> Result<(Option<Status>, Status), ClientError> {
     let first = client.status(args.vip.as_deref())?;
-    if first.director.tun_drops == 0 && first.director.send_errors.is_empty() {
+    let director = &first.director;
+    let has_losses = director.tun_drops > 0
+        || !director.send_errors.is_empty()
+        || !director.device_drops.is_empty();
+    if !has_losses {
         return Ok((None, first));
     }
     thread::sleep(GROWING);

@@ -166,6 +166,14 @@ impl Paths {
         Some(&self.links.get(&link)?.name)
     }
 
+    /// The names of the devices by which packets leave for backends.
+    #[must_use]
+    pub fn devices(&self) -> BTreeSet<&str> {
+        let links: BTreeSet<_> = self.paths.values().filter_map(|path| path.link).collect();
+        let named = links.into_iter().filter_map(|link| self.links.get(&link));
+        named.map(|link| link.name.as_str()).collect()
+    }
+
     /// Where the outer source of its tunnels comes from.
     #[must_use]
     pub fn source(&self, backend: IpAddr) -> Option<SourceRule> {

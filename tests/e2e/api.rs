@@ -130,6 +130,32 @@ fn drops_of_the_tun_are_told() {
     });
 }
 
+/// What a queueing discipline drops behind the socket that took it is told, by device.
+#[test]
+fn drops_on_the_way_out_are_told() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        site.director
+            .run("tc qdisc add dev eth0 root tbf rate 8kbit burst 2kb limit 3kb");
+        let path = lab.file("shaped.toml", vip(["discard", VIP, "9", "udp", ""], &ALL));
+        let director = site.run(&["-c", &path.display().to_string()]);
+        let client = Client::of(&site.director, &director.0);
+        let told = || client.get("/v1/status")["director"]["device_drops"].clone();
+        assert_eq!(told(), serde_json::json!({}));
+        site.client.run_python(FLOOD, &[]);
+        let dropped = || {
+            let shown = site.director.run("tc -s -j qdisc show dev eth0 root");
+            let shown: Value = serde_json::from_str(&shown).expect("JSON of tc");
+            shown[0]["drops"].as_u64()
+        };
+        wait_until("drops", || dropped() >= Some(400));
+        wait_until("the drops in the status", || {
+            told()["eth0"].as_u64() == dropped()
+        });
+        director.stop();
+    });
+}
+
 /// How many of these connections each backend answered.
 fn answered(site: &Site, first_port: u16) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();

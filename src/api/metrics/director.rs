@@ -100,7 +100,10 @@ fn write_packets(out: &mut Exposition<'_>, view: &View, beside: &Beside) -> fmt:
     let drops = DropReason::ALL.map(|reason| ([reason.name()], counters.dropped(reason)));
     out.counters(&f::DROPS, drops)?;
     out.counter(&f::REPLIES, counters.replied())?;
-    out.counter(&f::TUN_DROPPED, beside.tun_drops)?;
+    out.counter(&f::TUN_DROPPED, beside.losses.tun_drops)?;
+    let devices = beside.losses.device_drops.iter();
+    let devices = devices.map(|(device, drops)| ([device.as_str()], *drops));
+    out.counters(&f::DEVICE_DROPPED, devices)?;
     let errors = SendErrno::ALL.map(|errno| ([errno.name()], counters.send_errors(errno)));
     out.counters(&f::SEND_ERRORS, errors)
 }

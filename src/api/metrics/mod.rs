@@ -17,6 +17,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
 use prometheus_client::registry::Registry;
 
+use super::losses::Told;
 use super::requests::RequestCounts;
 use crate::config::{Compat, Config};
 use crate::control::Handle;
@@ -81,8 +82,8 @@ impl MetricsOptions {
 pub struct Beside {
     /// Requests to the API.
     pub requests: Arc<RequestCounts>,
-    /// Packets that the kernel dropped before they could be read, since the director began.
-    pub tun_drops: u64,
+    /// What the kernel dropped.
+    pub losses: Told,
 }
 
 /// All metrics of a director now, as [`CONTENT_TYPE`] says.

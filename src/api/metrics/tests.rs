@@ -107,7 +107,10 @@ impl Fixture {
     fn text(&self, options: MetricsOptions) -> String {
         let beside = Beside {
             requests: Arc::clone(&self.requests),
-            tun_drops: 5,
+            losses: Told {
+                tun_drops: 5,
+                device_drops: [("eth0".to_owned(), 6)].into(),
+            },
         };
         encode(&self.handle, options, beside)
     }
@@ -217,6 +220,7 @@ fn values_are_what_the_workers_counted() {
         (r#"tunlb_drops_total{reason="too_big"}"#.into(), 7.0),
         (r#"tunlb_vip_drops_total{vip="dns",reason="too_big"}"#.into(), 7.0),
         ("tunlb_tun_dropped_packets_total".into(), 5.0),
+        (r#"tunlb_device_dropped_packets_total{device="eth0"}"#.into(), 6.0),
         ("tunlb_flows_limit".into(), 1_000_000.0),
         ("tunlb_snapshot_epoch".into(), 1.0),
         (r#"tunlb_api_requests_total{route="GET /metrics",code="200"}"#.into(), 1.0),

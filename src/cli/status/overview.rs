@@ -232,6 +232,10 @@ fn dropped(status: &Status) -> String {
         .collect();
     let errors = director.send_errors.iter();
     parts.extend(errors.map(|(error, number)| format!("{error} on sending {}", count(*number))));
+    let devices = director.device_drops.iter();
+    parts.extend(
+        devices.map(|(device, number)| format!("on the way out by {device} {}", count(*number))),
+    );
     parts.push(format!("by the TUN's queue {}", count(director.tun_drops)));
     plain(&format!("Dropped: {}", parts.join("  ")))
 }

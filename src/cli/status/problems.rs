@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::api::model::{Backend, Status, Vip};
+use crate::api::model::{Backend, Counts, Status, Vip};
 use crate::text::Plain;
 
 /// Something that is wrong.
@@ -31,6 +31,7 @@ enum Kind {
     BackendUnhealthy,
     TunDrops,
     SendErrors,
+    DeviceDrops,
 }
 
 impl fmt::Display for Problem {
@@ -95,15 +96,29 @@ fn grown(before: &Status, now: &Status) -> Vec<Problem> {
         );
         found.push(general(Kind::TunDrops, text));
     }
-    for (error, new) in &now.director.send_errors {
-        let old = before.director.send_errors.get(error).copied();
-        let more = new.saturating_sub(old.unwrap_or_default());
-        if more > 0 {
-            let text = format!("the kernel refused {more} packets within a second: {error}");
-            found.push(general(Kind::SendErrors, text));
-        }
-    }
+    let (old, new) = (&before.director.send_errors, &now.director.send_errors);
+    found.extend(more(old, new).map(|(error, more)| {
+        let text = format!("the kernel refused {more} packets within a second: {error}");
+        general(Kind::SendErrors, text)
+    }));
+    let (old, new) = (&before.director.device_drops, &now.director.device_drops);
+    found.extend(more(old, new).map(|(device, more)| {
+        let text = format!(
+            "{device} dropped {more} packets on their way out within a second: \
+             tc -s qdisc show dev {device}; ip -s link show dev {device}"
+        );
+        general(Kind::DeviceDrops, text)
+    }));
     found
+}
+
+/// What grew, with its name and by how much.
+fn more<'a>(old: &'a Counts, new: &'a Counts) -> impl Iterator<Item = (&'a str, u64)> {
+    let grown = new.iter().map(|(name, new)| {
+        let old = old.get(name).copied().unwrap_or_default();
+        (name.as_str(), new.saturating_sub(old))
+    });
+    grown.filter(|(_, more)| *more > 0)
 }
 
 fn of_vip(vip: &Vip) -> Option<Problem> {

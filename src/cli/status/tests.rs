@@ -58,7 +58,7 @@ fn document() -> Value {
             "snapshot": {"epoch": 418, "adopted": true},
             "ready": {"ok": true, "reasons": []},
             "flows": {"now": 18204, "bound": 1_000_000},
-            "drops": {"no_vip": 12, "too_big": 3}, "send_errors": {}, "replies": 0, "tun_drops": 0
+            "drops": {"no_vip": 12, "too_big": 3}, "send_errors": {}, "replies": 0, "tun_drops": 0, "device_drops": {}
         },
         "vips": [{
             "name": "web", "address": "203.0.113.10", "port": 443, "protocol": "tcp",
@@ -247,6 +247,7 @@ fn problems() {
         let director = &mut document["director"];
         director["tun_drops"] = json!(10);
         director["send_errors"] = json!({"ENOBUFS": 4});
+        director["device_drops"] = json!({"eth0": 9});
         director["ready"] = json!({"ok": false, "reasons": ["worker 1 hangs"]});
         director["config"]["last_reload"] =
             json!({"at": "2026-11-27T15:00:00Z", "ok": false, "problems": ["a", "b"]});
@@ -257,20 +258,22 @@ fn problems() {
         "the reload at 2026-11-27T15:00:00Z was refused: a; b",
         "the queue of tunlb0 overflows: 3 packets were dropped within a second, 10 since the start",
         "the kernel refused 4 packets within a second: ENOBUFS",
+        "eth0 dropped 9 packets on their way out within a second: \
+         tc -s qdisc show dev eth0; ip -s link show dev eth0",
         "vip web: no backend is healthy: flows go to all of them (all_down = \"forward\")",
         "vip web: backend 10.0.1.13: takes nothing: unhealthy: no_answer",
     ];
     assert_eq!(told(Some(&before), &now), expected);
     let alone = told(None, &now);
-    assert_eq!(alone.len(), expected.len() - 2, "{alone:?}");
+    assert_eq!(alone.len(), expected.len() - 3, "{alone:?}");
 
     let none = status(|document| document["vips"][0]["takes_new"] = json!(0));
     assert!(told(None, &none).contains(&"vip web: no backend takes new flows".to_owned()));
 
     let found = problems::found(Some(&before), &now);
     let document = serde_json::to_value(&found).unwrap();
-    assert_eq!(document[5]["kind"], "backend_takes_nothing");
-    assert_eq!(document[5]["backend"], "10.0.1.13");
+    assert_eq!(document[6]["kind"], "backend_takes_nothing");
+    assert_eq!(document[6]["backend"], "10.0.1.13");
     assert_eq!(document[0]["vip"], Value::Null);
 }
 

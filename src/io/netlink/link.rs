@@ -41,6 +41,8 @@ pub struct Link {
     pub group: u32,
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
+    /// Index of the device that its packets leave by, of a VLAN, macvlan or ipvlan.
+    pub lower: Option<u32>,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
     /// What a TUN or TAP device tells about itself.
@@ -248,8 +250,19 @@ pub(super) fn link_of(message: LinkMessage) -> Link {
     for attribute in message.attributes {
         read_attribute(&mut link, attribute);
     }
+    // Of others it is the other end of a pair, maybe in another namespace, or what a tunnel is bound to.
+    if !link
+        .kind
+        .as_deref()
+        .is_some_and(|kind| ON_ANOTHER.contains(&kind))
+    {
+        link.lower = None;
+    }
     link
 }
+
+/// Kinds of devices that are on top of another one.
+const ON_ANOTHER: [&str; 3] = ["vlan", "macvlan", "ipvlan"];
 
 fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
     if let LinkAttribute::IfName(name) = attribute {
@@ -258,6 +271,8 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.mtu = mtu;
     } else if let LinkAttribute::Controller(master) = attribute {
         link.master = Some(master);
+    } else if let LinkAttribute::Link(lower) = attribute {
+        link.lower = Some(lower);
     } else if let LinkAttribute::Group(group) = attribute {
         link.group = group;
     } else if let LinkAttribute::TxQueueLen(packets) = attribute {

@@ -2,7 +2,7 @@
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    tc::{TcAttribute, TcHandle, TcMessage},
+    tc::{TcAttribute, TcHandle, TcMessage, TcStats2},
 };
 
 use super::{Netlink, NetlinkError, Operation};
@@ -16,6 +16,8 @@ pub struct QueueingDiscipline {
     pub kind: String,
     /// Where it is.
     pub place: QueueingPlace,
+    /// Packets that it dropped since it was made, modulo 2³².
+    pub drops: u32,
 }
 
 /// Where a queueing discipline is.
@@ -70,12 +72,14 @@ fn discipline_of(message: RouteNetlinkMessage) -> Option<QueueingDiscipline> {
     let RouteNetlinkMessage::NewQueueDiscipline(message) = message else {
         return None;
     };
-    let kind = message.attributes.into_iter().find_map(|attribute| {
-        if let TcAttribute::Kind(kind) = attribute {
-            return Some(kind);
+    let (mut kind, mut drops) = (None, 0);
+    for attribute in message.attributes {
+        if let TcAttribute::Kind(name) = attribute {
+            kind = Some(name);
+        } else if let TcAttribute::Stats2(stats) = attribute {
+            drops = stats.iter().find_map(dropped_of).unwrap_or_default();
         }
-        None
-    });
+    }
     let place = match message.header.parent {
         TcHandle::ROOT => QueueingPlace::Root,
         TcHandle::INGRESS => QueueingPlace::Hook,
@@ -85,7 +89,16 @@ fn discipline_of(message: RouteNetlinkMessage) -> Option<QueueingDiscipline> {
         link: u32::try_from(message.header.index).ok()?,
         kind: kind?,
         place,
+        drops,
     })
+}
+
+const fn dropped_of(stats: &TcStats2) -> Option<u32> {
+    if let TcStats2::Queue(queue) = stats {
+        Some(queue.drops)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +114,7 @@ mod tests {
                 link: 2,
                 kind: kind.into(),
                 place,
+                drops: 0,
             };
             discipline.acts_on_departures()
         };
