@@ -1,16 +1,18 @@
-//! Tells the program which commit and which features it is built from, for `tunlb --version`.
+//! Tells the program which commit and which features it is built from, for `tunlb --version`; with the
+//! feature `xdp`, compiles the BPF programs of `bpf/`.
 //!
-//! Never fails a build: without git, or without a repository of its own (a tarball, `cargo install`), the
-//! commit is the one that `cargo package` wrote down, or "unknown".
+//! The first never fails a build: without git, or without a repository of its own (a tarball, `cargo
+//! install`), the commit is the one that `cargo package` wrote down, or "unknown". The second needs clang, and
+//! the headers of libbpf and of the kernel; `CLANG` may name another one than the first in `PATH`.
 
 #![allow(clippy::print_stdout, reason = "cargo reads it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
+use std::{env, fs, process};
 
 /// What a commit can change; also what a build with changes that are not committed is told by.
-const SOURCES: [&str; 4] = ["src", "build.rs", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 5] = ["bpf", "src", "build.rs", "Cargo.toml", "Cargo.lock"];
 
 /// Written by `cargo package` into the crate.
 const PACKAGED: &str = ".cargo_vcs_info.json";
@@ -24,7 +26,63 @@ fn main() {
     let commit = commit.unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=TUNLB_COMMIT={commit}");
     println!("cargo::rustc-env=TUNLB_FEATURES={}", features());
+    println!("cargo::rerun-if-env-changed=CLANG");
+    if env::var_os("CARGO_FEATURE_XDP").is_some()
+        && let Err(problem) = compile_programs(&root.join("bpf"))
+    {
+        println!(
+            "cargo::error={}",
+            problem.trim_end().replace('\n', "\ncargo::error=")
+        );
+        process::exit(1);
+    }
 }
+
+/// Each `NAME.bpf.c` of the folder to a `NAME.bpf.o` in cargo's output folder.
+fn compile_programs(folder: &Path) -> Result<(), String> {
+    let output = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    for source in paths.filter(|path| path.to_string_lossy().ends_with(".bpf.c")) {
+        let name = source.with_extension("o");
+        let object = output.join(name.file_name().unwrap_or_default());
+        compile(&source, &object)?;
+    }
+    Ok(())
+}
+
+fn compile(source: &Path, object: &Path) -> Result<(), String> {
+    let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
+    // Where Debian has asm/types.h; clang looks there for its own target only.
+    let machine = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    let headers = format!("/usr/include/{machine}-linux-gnu");
+    let mut command = Command::new(&clang);
+    command.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3"]);
+    command.args(["-Wall", "-Wextra", "-Werror", "-idirafter", &headers, "-c"]);
+    command.arg(source).arg("-o").arg(object);
+    let output = command.output().map_err(|error| {
+        let clang = clang.display();
+        format!("the feature xdp needs clang: {clang}: {error}; on Debian: {PACKAGES}")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let hint = if text.contains("file not found") {
+        format!(
+            "the feature xdp needs the headers of libbpf and of the kernel; on Debian: {PACKAGES}\n"
+        )
+    } else {
+        String::new()
+    };
+    Err(format!(
+        "{hint}{} does not compile:\n{text}",
+        source.display()
+    ))
+}
+
+/// What brings clang and the headers.
+const PACKAGES: &str = "apt-get install clang libbpf-dev linux-libc-dev";
 
 /// The commit that is checked out, with a `+` where the sources differ from it.
 fn repository(root: &Path) -> Option<String> {

@@ -13,6 +13,8 @@ pub enum Capability {
     NetRaw = 13,
     /// Look into processes of other users.
     SysPtrace = 19,
+    /// Load BPF programs; since Linux 5.8, and only of the first user namespace.
+    Bpf = 39,
 }
 
 impl fmt::Display for Capability {
@@ -21,6 +23,7 @@ impl fmt::Display for Capability {
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetRaw => "CAP_NET_RAW",
             Self::SysPtrace => "CAP_SYS_PTRACE",
+            Self::Bpf => "CAP_BPF",
         })
     }
 }

@@ -24,6 +24,8 @@ pub mod tracing;
 pub mod tun;
 pub mod undo;
 pub mod usage;
+#[cfg(feature = "xdp")]
+pub mod xdp;
 
 #[cfg(test)]
 pub(crate) mod testing;

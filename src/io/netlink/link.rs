@@ -7,6 +7,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         InfoData, InfoIpTunnel, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+        LinkXdp,
     },
 };
 
@@ -45,6 +46,8 @@ pub struct Link {
     pub lower: Option<u32>,
     /// Its driver kind where it has one: "veth", "tun", "ipip".
     pub kind: Option<String>,
+    /// The kernel's number of the XDP program on it, and the way in which it is attached.
+    pub xdp: Option<XdpProgram>,
     /// What a TUN or TAP device tells about itself.
     pub tun: Option<TunAttributes>,
     /// What an IP-in-IP tunnel (ipip, sit, ip6tnl) tells about itself.
@@ -56,6 +59,15 @@ pub struct Link {
     /// Packets that it was to send and did not, of all time; of a TUN device: its queue was full, or no process
     /// read it.
     pub tx_dropped: u64,
+}
+
+/// An XDP program on a device; the first one where there are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpProgram {
+    /// The kernel's number of it.
+    pub id: u32,
+    /// Whether the device's driver runs it (native) or the stack behind it (generic).
+    pub is_native: bool,
 }
 
 /// Which packets an IP-in-IP tunnel of the kernel takes.
@@ -285,11 +297,27 @@ fn read_attribute(link: &mut Link, attribute: LinkAttribute) {
         link.rx_packets = stats.rx_packets;
         link.tx_packets = stats.tx_packets;
         link.tx_dropped = stats.tx_dropped;
+    } else if let LinkAttribute::Xdp(attributes) = attribute {
+        link.xdp = xdp_of(&attributes);
     } else if let LinkAttribute::LinkInfo(infos) = attribute {
         link.kind = infos.iter().find_map(kind_of);
         link.tun = infos.iter().find_map(tun_of);
         link.tunnel = infos.iter().find_map(tunnel_of);
     }
+}
+
+fn xdp_of(attributes: &[LinkXdp]) -> Option<XdpProgram> {
+    let program = |attribute: &LinkXdp| {
+        if let LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) = attribute {
+            Some((*id, true))
+        } else if let LinkXdp::SkbProgId(id) = attribute {
+            Some((*id, false))
+        } else {
+            None
+        }
+    };
+    let (id, is_native) = attributes.iter().find_map(program)?;
+    Some(XdpProgram { id, is_native })
 }
 
 fn kind_of(info: &LinkInfo) -> Option<String> {

@@ -33,7 +33,7 @@ pub use answer::{Consistency, KernelObject, read_answers, read_sockets};
 use answer::{Progress, read_datagram};
 pub use connected::ConnectedSubnet;
 pub use ipsec::{ipsec_policies, outgoing_ipsec_policies};
-pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes};
+pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes, XdpProgram};
 pub use monitor::{Departure, Drained, Event, Monitor, PolicyTopic, Topic};
 pub use neighbour::{Neighbour, ProxyNeighbour};
 pub use probe_route::{PROBE_METRIC, PROBE_PROTOCOL, ProbeRoute};

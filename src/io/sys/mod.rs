@@ -10,6 +10,8 @@
 )]
 
 mod affinity;
+#[cfg(feature = "xdp")]
+mod bpf;
 mod datagrams;
 mod direct;
 mod features;
@@ -23,6 +25,8 @@ mod user;
 mod xsk;
 
 pub use affinity::{pin_to_cpu, usable_cpus};
+#[cfg(feature = "xdp")]
+pub use bpf::link_xdp_program;
 pub use datagrams::{Datagrams, MOST_DATAGRAMS, send_datagrams};
 pub use direct::{read, write_parts};
 pub use features::has_device_feature;

@@ -1,0 +1,13 @@
+//! Programs in the driver's hook (XDP): loaded from objects that `build.rs` compiled, attached to devices.
+//!
+//! Programs are loaded with aya and attached by a bpf_link, which goes with the process. A program that is
+//! on a device already is never replaced.
+
+mod attach;
+mod load;
+
+pub use attach::{AttachError, Attached, Hook, attach};
+pub use load::{LoadError, load, load_program};
+
+#[cfg(test)]
+mod tests;
