@@ -16,8 +16,8 @@ use super::source::SourceChoice;
 use super::value::{Choice, DEFAULT_GUE_PORT};
 use super::workers::{self, Cpus, WorkerCount};
 use super::{
-    ApiSocket, Compat, Config, DirectorConfig, Egress, EncapConfig, Group, MetricsConfig,
-    MetricsListener, Neighbour,
+    ApiSocket, Compat, Config, Datapath, DirectorConfig, Egress, EncapConfig, Group, Interfaces,
+    MetricsConfig, MetricsListener, Neighbour, XdpMode,
 };
 use crate::director::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey, Mss,
@@ -50,8 +50,9 @@ pub(super) struct DirectorDraft {
     pub(super) cpus: Field<Cpus>,
     pub(super) busy_poll: Field<Duration>,
     pub(super) queue_length: Field<u32>,
-    pub(super) datapath: Extra<Datapath>,
-    pub(super) interface: Extra<String>,
+    pub(super) datapath: Field<Datapath>,
+    pub(super) interface: Optional<Interfaces>,
+    pub(super) xdp_mode: Field<XdpMode>,
     pub(super) egress: Field<Egress>,
     pub(super) neighbour: Field<Neighbour>,
     pub(super) api: Field<ApiSocket>,
@@ -123,17 +124,6 @@ pub(super) struct BackendDraft {
     pub(super) address: Field<IpAddr>,
     pub(super) weight: Field<u16>,
     pub(super) state: Field<BackendState>,
-}
-
-/// `director.datapath`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Datapath {
-    Tun,
-    Xdp,
-}
-
-impl Choice for Datapath {
-    const NAMES: &'static [(&'static str, Self)] = &[("tun", Self::Tun), ("xdp", Self::Xdp)];
 }
 
 impl Choice for Egress {
@@ -246,8 +236,9 @@ impl DirectorDraft {
             cpus: default(cpus, &site),
             busy_poll: default(busy_poll, &site),
             queue_length: default(queue_length, &site),
-            datapath: None,
-            interface: None,
+            datapath: default(Datapath::Tun, &site),
+            interface: Some(None),
+            xdp_mode: default(XdpMode::Auto, &site),
             egress: default(Egress::Auto, &site),
             neighbour: default(Neighbour::Auto, &site),
             api: default(api, &site),
@@ -269,6 +260,14 @@ impl DirectorDraft {
             cpus,
             busy_poll: copy(&self.busy_poll)?,
             queue_length: copy(&self.queue_length)?,
+            datapath: copy(&self.datapath)?,
+            interfaces: self
+                .interface
+                .as_ref()?
+                .as_ref()
+                .map(|written| written.value.clone())
+                .unwrap_or_default(),
+            xdp_mode: copy(&self.xdp_mode)?,
             egress: copy(&self.egress)?,
             neighbour: copy(&self.neighbour)?,
             api: copy(&self.api)?,

@@ -13,7 +13,7 @@ use super::problems::Collector;
 use super::section::{Document, Section};
 use super::source::{self, SourceChoice};
 use super::value;
-use super::{DirectorConfig, Egress, EncapConfig, health, listen, neighbour, workers};
+use super::{DirectorConfig, Egress, EncapConfig, datapath, health, listen, neighbour, workers};
 use crate::director::{AllDown, BackendState, FlowTimeouts, HashFields, Mss};
 
 pub(super) fn read(
@@ -63,8 +63,9 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
             problems,
             workers::queue_length,
         ),
-        datapath: section.optional("datapath", problems, value::choice),
-        interface: section.optional("interface", problems, value::device),
+        datapath: section.or_default("datapath", default.datapath, problems, value::choice),
+        interface: section.absent_or("interface", problems, datapath::interfaces),
+        xdp_mode: section.or_default("xdp_mode", default.xdp_mode, problems, value::choice),
         egress: section.or_default("egress", Egress::Auto, problems, value::choice),
         neighbour: section.or_default("neighbour", default.neighbour, problems, neighbour::read),
         api: section.or_default("api", default.api, problems, listen::api),

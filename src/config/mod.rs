@@ -5,6 +5,7 @@
 //! `unsupported` and `relations`.
 //! Nothing here needs privileges, opens a device or prints.
 
+mod datapath;
 mod difference;
 mod draft;
 mod duration;
@@ -30,6 +31,7 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use datapath::{Datapath, Interfaces, XdpMode};
 pub use difference::{Difference, DifferenceKind, Subject};
 pub use duration::{parse as parse_duration, text as duration_text};
 pub use flags::Flags;
@@ -88,6 +90,12 @@ pub struct DirectorConfig {
     pub busy_poll: Duration,
     /// Packets that each queue of the TUN holds, [`MIN_QUEUE_LENGTH`] to [`MAX_QUEUE_LENGTH`].
     pub queue_length: u32,
+    /// Where packets for VIPs are taken from.
+    pub datapath: Datapath,
+    /// The devices that programs are on; none with [`Datapath::Tun`], else at least one.
+    pub interfaces: Interfaces,
+    /// Where programs on the interfaces run.
+    pub xdp_mode: XdpMode,
     /// How encapsulated packets leave.
     pub egress: Egress,
     /// For which VIPs of its own subnets it answers ARP and neighbour discovery.
@@ -152,6 +160,9 @@ impl Default for DirectorConfig {
             cpus: Cpus::default(),
             busy_poll: Duration::ZERO,
             queue_length: workers::DEFAULT_QUEUE_LENGTH,
+            datapath: Datapath::default(),
+            interfaces: Interfaces::default(),
+            xdp_mode: XdpMode::default(),
             egress: Egress::Auto,
             neighbour: Neighbour::Auto,
             api: ApiSocket::default(),

@@ -11,7 +11,7 @@ use super::problems::Collector;
 use super::source::{self, OuterSource, SourceChoice};
 use super::value::LEFT_OUT;
 use super::workers::cpus_for_workers;
-use super::{ApiSocket, Neighbour, health};
+use super::{ApiSocket, Neighbour, datapath, health};
 use crate::director::{BackendState, Mss, Protocol};
 use crate::packet::{EncapKind, SourceRule};
 
@@ -25,6 +25,7 @@ pub(super) fn check(draft: &Draft, problems: &mut Collector) {
     problems.extend(tun_with_neighbours(&draft.director));
     problems.extend(cpus_for_workers(&draft.director));
     problems.extend(group_without_api(&draft.director));
+    problems.extend(datapath::check(&draft.director));
     let encap = &draft.director.encap;
     problems.extend(port_without_gue(&encap.tunnel, EncapKind::default()));
     let inherited = encap.tunnel.finish(EncapKind::default());

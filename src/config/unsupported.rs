@@ -4,11 +4,11 @@
 //! A value reaches this file only after its syntax was found right. When a feature arrives, its
 //! line here goes, and [`Draft::finish`] learns the value.
 
-use super::draft::{Datapath, Draft, Extra};
+use super::draft::Draft;
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
-use super::value::{Choice, LEFT_OUT};
-use super::{Compat, Egress};
+use super::value::Choice;
+use super::{Compat, Datapath, Egress, XdpMode};
 use crate::director::{AllDown, BackendState, Echo, HashFields, Mss, Protocol};
 use crate::packet::EncapKind;
 
@@ -29,6 +29,8 @@ impl Supported for Datapath {
     }
 }
 
+impl Supported for XdpMode {}
+
 impl Supported for Egress {}
 
 impl Supported for EncapKind {}
@@ -47,19 +49,12 @@ impl Supported for Compat {}
 pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
-    problems.extend(key(&director.interface));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
         problems.extend(health.kind.as_ref().and_then(choice));
     }
 }
 
 const NOT_YET: &str = "not supported yet";
-
-/// Refuses a key whatever its value.
-fn key<T>(extra: &Extra<T>) -> Option<Problem> {
-    let written = extra.as_ref()?;
-    Some(written.site.problem(Fault::new(NOT_YET, LEFT_OUT)))
-}
 
 fn choice<T: Choice>(field: &Option<Written<T>>) -> Option<Problem> {
     let written = field.as_ref()?;

@@ -442,7 +442,7 @@ mod tests {
     #[test]
     fn choices_offer_only_what_works() {
         assert_eq!(choice(Raw::Text("draining")), Ok(BackendState::Draining));
-        let fault = choice::<super::super::draft::Datapath>(Raw::Text("xpd")).unwrap_err();
+        let fault = choice::<super::super::Datapath>(Raw::Text("xpd")).unwrap_err();
         assert_eq!(fault, Fault::new("unknown choice", "\"tun\""));
         let fault = choice::<Echo>(Raw::Text("maybe")).unwrap_err();
         let accepted = "\"reply\" or \"forward\" or \"drop\"";

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use super::health::{HealthView, Value};
 use super::plan::Plan;
-use crate::config::{Config, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text};
+use crate::config::{
+    Config, Datapath, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text,
+};
 use crate::director::{BackendSpec, FlowTimeouts, HashKey, PortMatch, VipSpec};
 use crate::packet::EncapKind;
 use crate::text::json;
@@ -88,7 +90,11 @@ struct DirectorView<'a> {
     cpus: &'a [u16],
     busy_poll: String,
     queue_length: u32,
-    datapath: &'static str,
+    datapath: String,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    interface: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xdp_mode: Option<String>,
     egress: String,
     neighbour: String,
     api: String,
@@ -202,7 +208,10 @@ impl<'a> ConfigView<'a> {
                 cpus: director.cpus.numbers(),
                 busy_poll: busy_poll_text(director.busy_poll),
                 queue_length: director.queue_length,
-                datapath: "tun",
+                datapath: director.datapath.to_string(),
+                interface: director.interfaces.names(),
+                xdp_mode: (director.datapath != Datapath::Tun)
+                    .then(|| director.xdp_mode.to_string()),
                 egress: director.egress.to_string(),
                 neighbour: director.neighbour.to_string(),
                 api: director.api.to_string(),
@@ -349,7 +358,11 @@ fn director_text(director: &DirectorView<'_>, key_line: &str) -> String {
     out.numbers("cpus", director.cpus);
     out.string("busy_poll", &director.busy_poll);
     out.number("queue_length", director.queue_length);
-    out.string("datapath", director.datapath);
+    out.string("datapath", &director.datapath);
+    if let Some(mode) = &director.xdp_mode {
+        out.strings("interface", director.interface);
+        out.string("xdp_mode", mode);
+    }
     out.string("egress", &director.egress);
     out.string("neighbour", &director.neighbour);
     out.string("api", &director.api);
