@@ -3,6 +3,8 @@
 #
 # Prints PASS or FAIL for each, and "N passed, N failed" last; exit code 1 when one failed.
 set -euo pipefail
+# shellcheck source=tests/kernel/checks.sh
+. "$(dirname "$0")/checks.sh"
 
 export TUNLB=/vm/tunlb LAB_SLOW=5 # software emulation is slow
 DEMO=/vm/netns-scripts/demo.sh
@@ -11,8 +13,6 @@ FAMILIES=/vm/netns-scripts/families.sh
 KERNEL_TUNNEL="the kernel's tunl0"
 DECAP="tunlb decap"
 NOBODY=(setpriv --reuid=65534 --regid=65534 --clear-groups)
-passed=0
-failed=0
 
 main() {
   say "Kernel $(uname -r), $(nproc) emulated CPUs"
@@ -36,25 +36,7 @@ main() {
   check "a killed demo leaves nothing behind" leaves_nothing_when_killed
   check "where namespaces are forbidden, the demo says what to run" says_what_to_run
 
-  say "$passed passed, $failed failed"
-  [ "$failed" = 0 ]
-}
-
-say() { printf '%s\n' "$*"; }
-
-# check DESCRIPTION COMMAND…
-check() {
-  local description=$1 start=$SECONDS
-  shift
-  say "=== $description"
-  if "$@"; then
-    say "PASS $description ($((SECONDS - start)) s)"
-    passed=$((passed + 1))
-  else
-    say "FAIL $description ($((SECONDS - start)) s)"
-    failed=$((failed + 1))
-  fi
-  say
+  verdict
 }
 
 # uses TUNNEL COMMAND…: the lab ends well, and said that its tunnels end in TUNNEL.

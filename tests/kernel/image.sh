@@ -6,7 +6,7 @@
 
 IMAGE_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/tunlb-vm
 IMAGE_PACKAGES=(base-files base-passwd bash dash coreutils sed grep mawk tar findutils diffutils util-linux
-  mount kmod procps libc-bin busybox-static iproute2 python3 curl)
+  mount kmod procps libc-bin busybox-static iproute2 python3 curl systemd udev dbus)
 IMAGE_SOURCES=$(dirname "${BASH_SOURCE[0]}")
 
 # Sets IMAGE to a folder with vmlinuz, initrd.gz and root.ext4, making it when it is not cached.

@@ -7,10 +7,12 @@
 VM_TIMEOUT=${VM_TIMEOUT:-900}
 VM_CPUS=2
 VM_MEMORY_MIB=1024
+VM_INIT=script # or systemd, which then runs the script
 
 # run_vm SCRIPT FILE…: runs SCRIPT as root in the guest, in /vm beside the FILEs (or folders); its
 # output comes to stdout. Returns its exit code; 124 at the time limit; 125 when the guest died.
 run_vm() {
+  rm -rf "${VM_RUN:-}"
   VM_RUN=$(mktemp -d "$IMAGE_CACHE/run.XXXXXX")
   trap 'rm -rf "${VM_RUN:?}"' EXIT
   pack_files "$@"
@@ -28,7 +30,7 @@ run_vm() {
 pack_files() {
   local file arguments=()
   mkdir "$VM_RUN/files"
-  printf 'export VM_SCRIPT=%q\n' "${1##*/}" >"$VM_RUN/files/environment"
+  printf 'export VM_SCRIPT=%q VM_INIT=%q\n' "${1##*/}" "$VM_INIT" >"$VM_RUN/files/environment"
   for file; do arguments+=(-C "$(dirname "$file")" "$(basename "$file")"); done
   tar --owner=0 --group=0 -h -cf "$VM_RUN/files.tar" -C "$VM_RUN/files" environment "${arguments[@]}"
   truncate -s %1M "$VM_RUN/files.tar"
