@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::lab::{DIRECTOR_CORE, Lab, Namespace};
+use crate::lab::{DIRECTOR_CORE, GENERATOR_CORE, Lab, Namespace};
 use crate::options;
-use crate::settings::{DEFAULT, Settings};
+use crate::settings::{DEFAULT, Settings, api_socket};
 
 /// The one to which the others are compared; always first.
 const NAIVE: &str = "naive";
@@ -32,7 +32,7 @@ enum Kind {
     Tunlb(Settings),
 }
 
-const ALL: [Contender; 10] = [
+const ALL: [Contender; 11] = [
     contender(NAIVE, Kind::Naive),
     contender("kernel-forwarding", Kind::Kernel),
     contender("tunlb", Kind::Tunlb(DEFAULT)),
@@ -42,6 +42,7 @@ const ALL: [Contender; 10] = [
     contender("tunlb-gue", Kind::Tunlb(Settings::gue(false))),
     contender("tunlb-gue-uso", Kind::Tunlb(Settings::gue(true))),
     contender("tunlb-queue-500", Kind::Tunlb(Settings::short_queue())),
+    contender("tunlb-api-clients", Kind::Tunlb(Settings::with_api())),
     contender(BUSY_POLL, Kind::Tunlb(Settings::busy_poll())),
 ];
 
@@ -60,7 +61,14 @@ impl Contender {
         match self.kind {
             Kind::Naive => start_naive(lab),
             Kind::Kernel => start_kernel(lab),
-            Kind::Tunlb(settings) => start_tunlb(lab, settings).map(Running::Process),
+            Kind::Tunlb(settings) => {
+                let director = start_tunlb(lab, settings)?;
+                Ok(if settings.has_api() {
+                    Running::Asked(director, start_clients(lab)?)
+                } else {
+                    Running::Process(director)
+                })
+            }
         }
     }
 
@@ -112,6 +120,8 @@ pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
 #[derive(Debug)]
 pub(crate) enum Running<'lab> {
     Process(Process),
+    /// And the clients of its API.
+    Asked(Process, Process),
     Kernel(&'lab Lab, Core),
 }
 
@@ -127,7 +137,7 @@ impl Running<'_> {
     /// The figures cannot be read.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         match self {
-            Self::Process(process) => process.cpu_time(),
+            Self::Process(process) | Self::Asked(process, _) => process.cpu_time(),
             Self::Kernel(_, core) => core.busy(),
         }
     }
@@ -137,6 +147,7 @@ impl Running<'_> {
     pub(crate) fn stop(self) -> Result<()> {
         match self {
             Self::Process(process) => process.stop(),
+            Self::Asked(process, clients) => clients.stop().and_then(|()| process.stop()),
             Self::Kernel(lab, _) => stop_kernel(lab),
         }
     }
@@ -210,6 +221,19 @@ fn start_naive(lab: &Lab) -> Result<Running<'_>> {
     Process::start(&lab.director, &program, &[options::NAIVE], "forwarding").map(Running::Process)
 }
 
+fn start_clients(lab: &Lab) -> Result<Process> {
+    let program = std::env::current_exe()?.display().to_string();
+    let path = api_socket().display().to_string();
+    let arguments = [options::API_CLIENTS, &path];
+    Process::start_on(
+        &lab.director,
+        GENERATOR_CORE,
+        &program,
+        &arguments,
+        "connected",
+    )
+}
+
 /// The release binary that cargo built for this bench.
 pub(crate) const TUNLB: &str = env!("CARGO_BIN_EXE_tunlb");
 
@@ -248,7 +272,17 @@ impl Process {
         arguments: &[&str],
         ready: &str,
     ) -> Result<Self> {
-        let mut command = namespace.command(program, DIRECTOR_CORE);
+        Self::start_on(namespace, DIRECTOR_CORE, program, arguments, ready)
+    }
+
+    fn start_on(
+        namespace: &Namespace,
+        core: usize,
+        program: &str,
+        arguments: &[&str],
+        ready: &str,
+    ) -> Result<Self> {
+        let mut command = namespace.command(program, core);
         command
             .args(arguments)
             .stdin(Stdio::null())

@@ -24,6 +24,7 @@ use lab::Lab;
 use options::{Mode, Options};
 use report::{Round, Sample, Table};
 
+mod api_clients;
 mod contender;
 mod decap;
 mod flood;
@@ -58,6 +59,9 @@ fn run() -> Result<()> {
     if options.mode == Mode::Naive {
         return naive::run();
     }
+    if let Mode::ApiClients(path) = &options.mode {
+        return api_clients::run(path);
+    }
     if std::env::var_os(INSIDE).is_none() {
         return enter_namespaces();
     }
@@ -73,7 +77,7 @@ fn run() -> Result<()> {
     match options.mode {
         Mode::Compare => compare(&lab, &options),
         Mode::Idle => idle::report(&lab, options.rounds),
-        Mode::Naive | Mode::Decap => bail!("does not run in this lab"),
+        Mode::Naive | Mode::ApiClients(_) | Mode::Decap => bail!("does not run in this lab"),
     }
 }
 

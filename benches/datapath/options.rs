@@ -16,7 +16,7 @@ cargo bench --bench datapath -- --idle [--rounds N]
   --idle        resident memory, time to the first forwarded packet, size of the binary";
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Packets per second, CPU time per packet, and round trips.
     Compare,
@@ -26,6 +26,8 @@ pub(crate) enum Mode {
     Idle,
     /// Be the naive loop: how this program starts that contender.
     Naive,
+    /// Be clients of the API at that path.
+    ApiClients(String),
 }
 
 /// The validated command line.
@@ -70,6 +72,7 @@ impl Options {
                 "--program" => options.programs.push(value()?),
                 "--idle" => options.mode = Mode::Idle,
                 NAIVE => options.mode = Mode::Naive,
+                API_CLIENTS => options.mode = Mode::ApiClients(value()?),
                 "--bench" => {} // what cargo bench passes to every bench
                 _ => bail!("unknown argument {argument}\n{USAGE}"),
             }
@@ -82,3 +85,6 @@ impl Options {
 
 /// The argument that makes this program the naive loop.
 pub(crate) const NAIVE: &str = "--be-the-naive-loop";
+
+/// The argument, before the path of a socket, that makes this program the API's clients.
+pub(crate) const API_CLIENTS: &str = "--be-the-api-clients";

@@ -1,5 +1,7 @@
 //! How the contenders that are tunlb are configured.
 
+use std::path::PathBuf;
+
 use crate::lab::{BACKENDS, PORT, VIP};
 
 /// The configuration of one `tunlb run`.
@@ -9,6 +11,13 @@ pub(crate) struct Settings {
     tunnel: Tunnel,
     /// Further lines of `[director]`.
     more: &'static str,
+    /// Whether the API is at [`api_socket`].
+    api: bool,
+}
+
+/// Where the API of a contender is whose API is asked.
+pub(crate) fn api_socket() -> PathBuf {
+    std::env::temp_dir().join(format!("tunlb-bench-{}.sock", std::process::id()))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +36,7 @@ impl Settings {
             egress,
             tunnel: Tunnel::Ipip,
             more: "",
+            api: false,
         }
     }
 
@@ -52,6 +62,17 @@ impl Settings {
         }
     }
 
+    pub(crate) const fn with_api() -> Self {
+        Self {
+            api: true,
+            ..DEFAULT
+        }
+    }
+
+    pub(crate) const fn has_api(self) -> bool {
+        self.api
+    }
+
     /// Bytes of the outer header.
     pub(crate) const fn overhead(self) -> usize {
         match self.tunnel {
@@ -75,8 +96,13 @@ impl Settings {
             Tunnel::Ipip => ("ipip", &BACKENDS[..1]),
             Tunnel::Gue(_) => ("gue", &BACKENDS[..]),
         };
+        let api = if self.api {
+            format!("api = \"{}\"\n", api_socket().display())
+        } else {
+            String::new()
+        };
         let mut file = format!(
-            "[director]\ntun = \"tunlb0\"\negress = \"{egress}\"\n{more}[director.encap]\nkind = \"{encap}\"\n"
+            "[director]\ntun = \"tunlb0\"\negress = \"{egress}\"\n{more}{api}[director.encap]\nkind = \"{encap}\"\n"
         );
         for protocol in ["udp", "tcp"] {
             file += &format!(
