@@ -32,13 +32,15 @@ enum Kind {
     Tunlb(Settings),
 }
 
-const ALL: [Contender; 11] = [
+const ALL: &[Contender] = &[
     contender(NAIVE, Kind::Naive),
     contender("kernel-forwarding", Kind::Kernel),
     contender("tunlb", Kind::Tunlb(DEFAULT)),
     contender("tunlb-raw", Kind::Tunlb(Settings::ipip("raw"))),
     contender("tunlb-packet", Kind::Tunlb(Settings::ipip("packet"))),
     contender("tunlb-xsk", Kind::Tunlb(Settings::ipip("xsk"))),
+    #[cfg(feature = "xdp")]
+    contender("tunlb-xsk-xsk", Kind::Tunlb(Settings::xsk_both_ways())),
     contender("tunlb-gue", Kind::Tunlb(Settings::gue(false))),
     contender("tunlb-gue-uso", Kind::Tunlb(Settings::gue(true))),
     contender("tunlb-queue-500", Kind::Tunlb(Settings::short_queue())),
@@ -101,7 +103,7 @@ pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
     let Some(only) = only else {
         return Ok(ALL.to_vec());
     };
-    let names = ALL.map(|contender| contender.name);
+    let names: Vec<_> = ALL.iter().map(|contender| contender.name).collect();
     let only: Vec<_> = only.split(',').collect();
     for wanted in &only {
         ensure!(
@@ -111,7 +113,8 @@ pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
         );
     }
     Ok(ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|contender| contender.name == NAIVE || only.contains(&contender.name))
         .collect())
 }

@@ -55,6 +55,15 @@ impl Settings {
         }
     }
 
+    /// In from the driver, and out to it.
+    #[cfg(feature = "xdp")]
+    pub(crate) const fn xsk_both_ways() -> Self {
+        Self {
+            more: "datapath = \"xsk\"\ninterface = \"d0\"\n",
+            ..Self::ipip("xsk")
+        }
+    }
+
     pub(crate) const fn busy_poll() -> Self {
         Self {
             more: "busy_poll = \"50us\"\n",

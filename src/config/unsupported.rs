@@ -25,7 +25,7 @@ impl Supported for BackendState {}
 
 impl Supported for Datapath {
     fn is_supported(&self) -> bool {
-        *self == Self::Tun
+        *self != Self::Xdp
     }
 }
 

@@ -12,6 +12,8 @@ mod mail;
 mod path_mtu;
 pub mod pipeline;
 mod pulse;
+#[cfg_attr(not(feature = "xdp"), path = "redirect/without.rs")]
+mod redirect;
 mod reloading;
 mod reread;
 mod signals;
@@ -49,6 +51,7 @@ use crate::director::{BackendIndex, Director, Roster, Seat};
 use crate::health::{Health, NotTaken};
 use crate::io::capability::{self, Capability};
 use crate::io::egress::{GueEgress, PacketEgress, XskEgress};
+use crate::io::ingress::XskIngress;
 use crate::io::service_manager;
 use crate::io::sys::{release_freed_memory, usable_cpus};
 use crate::io::tun::Queue;
@@ -56,6 +59,7 @@ use crate::io::undo;
 use hops::{CurrentHops, HopWatch};
 use path_mtu::PathLearner;
 use pipeline::Pipeline;
+use redirect::{Redirects, Share};
 use reloading::Reloading;
 pub use reread::ReadAgain;
 use reread::{Asker, Rereading};
@@ -202,6 +206,7 @@ struct Daemon {
     learner: PathLearner,
     workers: Vec<WorkerThread>,
     captures: Captures,
+    redirects: Redirects,
     handle: Handle,
     reloading: Reloading,
     api: Option<ApiServer>,
@@ -232,6 +237,8 @@ impl Daemon {
         host.prepare(&config, beginning.paths(), &beginning.wanted)?;
         let queues = host.open_tun(&config, &beginning.wanted)?;
         let shared = Shared::new(beginning.current(), events);
+        let (redirects, shares) = Redirects::open(&config.director)?;
+        let queues = queues.into_iter().zip(shares).collect();
         let mut workers = ready_workers(queues, &config, &shared, &captures, &mut beginning)?;
         introduce(&mut workers);
         let hop_watch = watch_hops(&config, &shared)?;
@@ -246,7 +253,11 @@ impl Daemon {
         let workers = start_workers(workers, &config, events)?;
         let log = Arc::new(EventLog::default());
         let wakers: Vec<_> = workers.iter().map(|worker| worker.remote.waker()).collect();
-        let wake = move || wake_all(&wakers, hop_watch.as_ref());
+        let (current, following) = (Arc::clone(&shared.current), redirects.clone());
+        let wake = move || {
+            wake_all(&wakers, hop_watch.as_ref());
+            following.follow(&current.load().snapshot);
+        };
         let control = beginning.control(host, Arc::clone(&log), wake);
         let identity = Identity {
             started: SystemTime::now(),
@@ -260,6 +271,7 @@ impl Daemon {
             learner,
             workers,
             captures,
+            redirects,
             handle,
             reloading: Reloading::default(),
             api: None,
@@ -273,6 +285,8 @@ impl Daemon {
 
     /// Last: a machine that asks for a VIP from now on is served.
     fn open_up(&mut self, config: &Config, events: &SyncSender<Event>) -> Result<()> {
+        let snapshot = Arc::clone(&self.control.view().load().snapshot);
+        self.redirects.begin(&config.director, &snapshot)?;
         self.control.host().answer(config)?;
         host_watch::watch(events.clone())?;
         pulse::start(self.handle.identity.workers.clone()).context("cannot start the pulse")?;
@@ -319,6 +333,7 @@ impl Daemon {
         if let Some(api) = self.api.take() {
             api.stop();
         }
+        self.redirects.end();
         self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {
@@ -435,12 +450,12 @@ fn random_seed() -> [u64; 4] {
 
 /// A worker with everything open, not yet reading.
 struct ReadyWorker {
-    worker: Worker<Queue, GueEgress>,
+    worker: Worker<XskIngress, GueEgress>,
     remote: Remote,
 }
 
 fn ready_workers(
-    queues: Vec<Queue>,
+    queues: Vec<(Queue, Share)>,
     config: &Config,
     shared: &Shared,
     captures: &Captures,
@@ -450,9 +465,9 @@ fn ready_workers(
         busy_poll: config.director.busy_poll,
         queue_length: config.director.queue_length as usize,
     };
-    let ready = queues.into_iter().zip(seats(config)).map(|(queue, seat)| {
+    let ready = queues.into_iter().zip(seats(config)).map(|(queues, seat)| {
         let tee = captures.tee();
-        ready_worker(queue, &seat, shared, tee, &mut beginning.roster, pace)
+        ready_worker(queues, &seat, shared, tee, &mut beginning.roster, pace)
     });
     ready.collect()
 }
@@ -470,7 +485,7 @@ fn start_workers(
 }
 
 fn ready_worker(
-    queue: Queue,
+    (queue, share): (Queue, Share),
     seat: &Seat,
     shared: &Shared,
     tee: Tee,
@@ -479,10 +494,13 @@ fn ready_worker(
 ) -> Result<ReadyWorker> {
     let current = shared.current.load();
     let packet = PacketEgress::open().context("cannot open a packet or raw socket")?;
-    let egress = GueEgress::new(XskEgress::new(seat.worker.into(), packet));
+    let mut ingress = XskIngress::new(queue);
+    let mut egress = XskEgress::new(seat.worker.into(), packet);
+    share.give(&mut ingress, &mut egress);
+    let egress = GueEgress::new(egress);
     let director = Director::new(Arc::clone(&current.snapshot), seat);
     roster.attach(Arc::clone(director.counters()));
-    let pipeline = Pipeline::new(queue, egress, director, current.longest);
+    let pipeline = Pipeline::new(ingress, egress, director, current.longest);
     let (worker, remote) =
         Worker::new(pipeline, tee, shared.clone(), pace).context("cannot set up the event loop")?;
     Ok(ReadyWorker { worker, remote })

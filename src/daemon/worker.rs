@@ -25,7 +25,7 @@ use crate::io::ingress::{Ingress, Reading};
 use crate::io::sys::KernelPathMtu;
 use crate::packet::BURST;
 
-const TUN: Token = Token(0);
+const PACKETS: Token = Token(0);
 const WAKE: Token = Token(1);
 
 /// At most one line about packets that could not be sent in this time.
@@ -112,7 +112,12 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
         let poll = Poll::new()?;
         let mut source = SourceFd(&pipeline.ingress.as_raw_fd());
         poll.registry()
-            .register(&mut source, TUN, Interest::READABLE)?;
+            .register(&mut source, PACKETS, Interest::READABLE)?;
+        for descriptor in pipeline.ingress.beside() {
+            let mut source = SourceFd(&descriptor);
+            poll.registry()
+                .register(&mut source, PACKETS, Interest::READABLE)?;
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let heartbeat = Arc::new(Heartbeat::new(shared.epoch));
         let link = WorkerLink {
@@ -156,7 +161,7 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
     /// # Errors
     /// When the TUN cannot be read any more, above all because the device is gone.
     pub(super) fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(2);
+        let mut events = Events::with_capacity(8);
         let mut pause = None;
         while !self.stopped() {
             match self.poll.poll(&mut events, pause) {

@@ -1,12 +1,17 @@
 //! Ingress: where a burst of packets comes from, and where answers to them go back to.
 
+mod xsk;
+
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
+use std::os::fd::RawFd;
 
 use super::tun::{Framing, Queue};
 use crate::packet::vnet::VnetHeader;
 use crate::packet::{Burst, Malformed, Segmentation};
+
+pub use xsk::{Checksums, XskIngress};
 
 /// Whether an ingress may hold more packets than it gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,11 @@ pub trait Ingress: Debug {
     /// # Errors
     /// The packet was not taken.
     fn answer(&mut self, packet: &[u8]) -> io::Result<()>;
+
+    /// Descriptors that are readable when there are packets, beside its own.
+    fn beside(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
 }
 
 impl Ingress for Queue {

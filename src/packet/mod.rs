@@ -31,6 +31,7 @@ pub use fragmentation::Fragmentation;
 pub use icmp::{Icmp, Quoted};
 pub use mss::{clamp_mss, headers_beside_mss};
 pub use parse::{Fragment, Malformed, Meta, Packet, TcpFlags, Transport, Version};
+pub use partial::complete_partial;
 pub use path_mtu::{PathMtuError, QuotedPacket};
 pub use reply::{FragmentRule, Replies, echo_reply, packet_too_big};
 pub use segment::{PackedFlow, Segment};

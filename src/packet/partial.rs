@@ -30,6 +30,32 @@ pub(super) fn find(version: Version, packet: &[u8]) -> Option<PartialChecksum> {
     })
 }
 
+/// Completes the transport checksum of a packet from a sender on this machine, where it is partial and so
+/// not right as it is. What the link padded is left out.
+pub fn complete_partial(packet: &mut [u8]) {
+    let Some((version, length)) = extent(packet) else {
+        return;
+    };
+    let Some(packet) = packet.get_mut(..length) else {
+        return;
+    };
+    let is_partial = covered(version, packet)
+        .is_some_and(|covered| covered.is_partial() && !covered.is_complete());
+    if is_partial && let Some(checksum) = find(version, packet) {
+        checksum.complete(packet).ok(); // it is in the packet
+    }
+}
+
+/// The version of a packet, and its length by its header.
+fn extent(packet: &[u8]) -> Option<(Version, usize)> {
+    let word = |at: usize| Some(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?));
+    match packet.first()? >> 4 {
+        4 => Some((Version::V4, word(2)?.into())),
+        6 => Some((Version::V6, usize::from(word(4)?) + 40)),
+        _ => None,
+    }
+}
+
 /// What the transport checksum of `packet` covers, where it is TCP or UDP and no fragment.
 pub(super) fn covered(version: Version, packet: &[u8]) -> Option<Covered<'_>> {
     let (protocol, addresses, start) = match version {
@@ -97,6 +123,32 @@ mod tests {
         packet[26..28].copy_from_slice(&COMPLETE);
         assert_eq!(find(Version::V4, &packet), None);
         assert!(covered(Version::V4, &packet).unwrap().is_complete());
+    }
+
+    #[test]
+    fn what_a_neighbour_left_is_completed() {
+        let mut complete = UDP4;
+        complete[26..28].copy_from_slice(&COMPLETE);
+        let padded = [&UDP4[..], &[0x55; 16]].concat();
+        for (description, packet) in [
+            ("partial", &UDP4[..]),
+            ("complete", &complete),
+            ("with what a link padded", &padded),
+        ] {
+            let mut packet = packet.to_vec();
+            complete_partial(&mut packet);
+            assert_eq!(packet[..30], complete, "{description}");
+        }
+        let mut wrong = UDP4;
+        wrong[26..28].copy_from_slice(&[0xcc, 0x87]);
+        let mut packet = wrong;
+        complete_partial(&mut packet);
+        assert_eq!(packet, wrong, "a wrong one stays wrong");
+        for length in 0..UDP4.len() {
+            let mut packet = UDP4[..length].to_vec();
+            complete_partial(&mut packet);
+            assert_eq!(packet, UDP4[..length], "cut at {length}");
+        }
     }
 
     #[test]

@@ -52,3 +52,5 @@ mod undo;
 mod unprivileged;
 mod wire;
 mod workers;
+#[cfg(feature = "xdp")]
+mod xsk;

@@ -21,6 +21,8 @@ pub struct XskEgress {
     devices: Vec<Device>,
     /// Number of the queue on each of them.
     queue: u32,
+    /// Sockets that receive, too, and whose queues no other one can have, with their devices.
+    lent: Vec<(u32, TransmitSocket)>,
     packet: PacketEgress,
 }
 
@@ -30,6 +32,8 @@ struct Device {
     link: u32,
     /// `None`: it could not be opened, or stalled.
     socket: Option<TransmitSocket>,
+    /// Whether the socket receives, too.
+    is_lent: bool,
     /// Bursts until it is opened anew.
     retry_in: u32,
     /// The log says already that it cannot be opened.
@@ -60,8 +64,14 @@ impl XskEgress {
         Self {
             devices: Vec::new(),
             queue,
+            lent: Vec::new(),
             packet,
         }
+    }
+
+    /// Sends by this socket, of whatever queue, where packets leave by the device with that index.
+    pub fn lend(&mut self, link: u32, socket: TransmitSocket) {
+        self.lent.push((link, socket));
     }
 
     /// Whether no AF_XDP socket works at all.
@@ -129,18 +139,27 @@ impl XskEgress {
 }
 
 impl Device {
-    fn new(link: u32, queue: u32) -> Self {
+    fn new(link: u32, queue: u32, lent: Option<TransmitSocket>) -> Self {
         let mut device = Self {
             link,
-            socket: None,
+            is_lent: lent.is_some(),
+            socket: lent,
             retry_in: 0,
             has_failed: false,
             frames: Vec::with_capacity(2 * BURST),
             dropped: Vec::with_capacity(2 * BURST),
             is_passed_by: false,
         };
-        device.open(queue);
+        if device.socket.is_none() {
+            device.open(queue);
+        }
         device
+    }
+
+    /// Its socket, to be used again, where it is not its own.
+    fn take_lent(&mut self) -> Option<(u32, TransmitSocket)> {
+        let socket = self.socket.take().filter(|_| self.is_lent)?;
+        Some((self.link, socket))
     }
 
     fn open(&mut self, queue: u32) {
@@ -219,7 +238,14 @@ impl Egress for XskEgress {
         self.packet.adopt(tunnels, hops);
         let xsk = self.packet.hops().filter(|hop| hop.by == Direct::Xsk);
         let links: BTreeSet<_> = xsk.map(|hop| hop.link).collect();
-        self.devices.retain(|device| links.contains(&device.link));
+        let lent = &mut self.lent;
+        self.devices.retain_mut(|device| {
+            let stays = links.contains(&device.link);
+            if !stays {
+                lent.extend(device.take_lent());
+            }
+            stays
+        });
         for device in &mut self.devices {
             if device.socket.is_none() {
                 device.open(self.queue);
@@ -227,7 +253,10 @@ impl Egress for XskEgress {
         }
         for link in links {
             if self.devices.iter().all(|device| device.link != link) {
-                self.devices.push(Device::new(link, self.queue));
+                let mut lent = self.lent.iter();
+                let lent = lent.position(|(of_device, _)| *of_device == link);
+                let lent = lent.map(|at| self.lent.swap_remove(at).1);
+                self.devices.push(Device::new(link, self.queue, lent));
             }
         }
     }

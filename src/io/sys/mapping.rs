@@ -13,6 +13,8 @@ pub(super) struct Mapping {
 
 // SAFETY: the memory belongs to the mapping alone, and may be used from any thread.
 unsafe impl Send for Mapping {}
+// SAFETY: a shared mapping gives out where it is, and neither reads nor writes.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// `length` bytes of memory of its own, all zero, with its pages in place.

@@ -42,7 +42,7 @@ pub use packet::{
 pub use receive::{ReceiveBatch, Received, Wanted};
 pub use send::{Destination, LinkAddress, send_batch};
 pub use user::effective_user;
-pub use xsk::{Stalled, TransmitSocket, XSK_FRAME};
+pub use xsk::{ReceiveSocket, Stalled, TransmitSocket, XSK_FRAME};
 
 /// Packets per system call; more than 64 gained nothing (docs/performance.md).
 pub const BATCH: usize = 64;

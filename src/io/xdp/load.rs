@@ -52,15 +52,28 @@ pub fn load(loader: &mut EbpfLoader<'_>, object: &[u8]) -> Result<Ebpf, LoadErro
 /// # Errors
 /// Any [`LoadError`].
 pub fn load_program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError> {
+    let program = program(object, name)?;
+    program.load().map_err(|cause| program_error(name, cause))?;
+    Ok(program)
+}
+
+/// The XDP program of that name.
+///
+/// # Errors
+/// [`LoadError::Lacks`], [`LoadError::Program`] where it is of another type.
+pub fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError> {
     let program = object.program_mut(name);
     let program = program.ok_or_else(|| LoadError::Lacks(format!("program {name}")))?;
-    let failed = |cause| LoadError::Program {
+    program
+        .try_into()
+        .map_err(|cause| program_error(name, cause))
+}
+
+fn program_error(name: &str, cause: ProgramError) -> LoadError {
+    LoadError::Program {
         name: name.to_owned(),
         cause: Box::new(cause),
-    };
-    let program: &mut Xdp = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)?;
-    Ok(program)
+    }
 }
 
 /// The EPERM behind an error, where that is what it is.

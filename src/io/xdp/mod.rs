@@ -5,9 +5,11 @@
 
 mod attach;
 mod load;
+mod redirect;
 
 pub use attach::{AttachError, Attached, Hook, attach};
-pub use load::{LoadError, load, load_program};
+pub use load::{LoadError, load, load_program, program};
+pub use redirect::{QueueSockets, Redirect, RedirectError, Service};
 
 #[cfg(test)]
 mod tests;

@@ -1,25 +1,21 @@
-//! An AF_XDP socket that only transmits (linux/Documentation/networking/af_xdp.rst).
+//! An AF_XDP socket that transmits.
 //!
-//! Copy mode: the kernel copies each frame into a packet of its own and hands it to the device's driver, so
+//! Copy mode, where it only transmits: the kernel copies each frame into a packet of its own and hands it to the device's driver, so
 //! that any Ethernet-like device will do, no BPF program is needed and reception stays as it is. Zero-copy
 //! mode is never asked for: it would take the queue's reception for this socket too.
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 
-use super::length_of;
-use super::mapping::Mapping;
-use super::option::set;
-
-/// Bytes of a frame; a page, the longest that there is.
-pub const XSK_FRAME: usize = 4096;
+use super::super::count_call;
+use super::super::option::set;
+use super::{Ring, RingKind, Socket, XSK_FRAME};
 
 /// Frames of a socket, and entries of its rings: a power of two; several bursts, as a driver may
 /// complete a frame only when it has left.
-const FRAMES: u32 = 512;
+pub(super) const FRAMES: u32 = 512;
 
 /// Short packets begin at different cache lines of their frames, as all frames' first lines compete for the
 /// same few places of a cache.
@@ -35,8 +31,10 @@ const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 /// A transmit-only socket on one queue of one device.
 #[derive(Debug)]
 pub struct TransmitSocket {
-    socket: OwnedFd,
-    memory: Mapping,
+    /// Its own, or that of a [`ReceiveSocket`](super::ReceiveSocket) on the same queue.
+    socket: Arc<Socket>,
+    /// Its first frame in the memory.
+    first: u32,
     transmit: Ring,
     completion: Ring,
     /// Frames that the kernel does not have, by number; the last used is used next.
@@ -66,21 +64,24 @@ impl TransmitSocket {
     /// the device, EPERM without the capability, ENOBUFS where RLIMIT_MEMLOCK does not allow the memory of
     /// 2 MiB, EAFNOSUPPORT on a kernel without AF_XDP.
     pub fn open(link: u32, queue: u32) -> io::Result<Self> {
-        // SAFETY: a plain system call.
-        let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: it was just opened and belongs to nothing else.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        let memory = register_memory(&socket)?;
-        let [transmit, completion] = rings(&socket)?;
+        let socket = Socket::open(FRAMES)?;
+        // The ring by which reception would be fed must be there, too, and stays empty.
+        socket.ring(RingKind::Fill, 1)?;
+        let transmit = Self::on(Arc::new(socket), 0)?;
+        transmit.socket.bind(link, queue, libc::XDP_COPY)?;
+        Ok(transmit)
+    }
+
+    /// The transmitting half of a socket that is not bound yet, with [`FRAMES`] frames of its memory.
+    pub(super) fn on(socket: Arc<Socket>, first: u32) -> io::Result<Self> {
+        let transmit = socket.ring(RingKind::Transmit, FRAMES)?;
+        let completion = socket.ring(RingKind::Completion, FRAMES)?;
         // An older kernel takes 32 packets per system call.
-        set(socket.as_fd(), libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, FRAMES).ok();
-        bind(&socket, link, queue)?;
+        let (file, level) = (socket.file.as_fd(), libc::SOL_XDP);
+        set(file, level, XDP_MAX_TX_SKB_BUDGET, FRAMES).ok();
         Ok(Self {
             socket,
-            memory,
+            first,
             transmit,
             completion,
             free: (0..FRAMES).collect(),
@@ -103,7 +104,7 @@ impl TransmitSocket {
         let Some(frame) = self.free.pop() else {
             return false;
         };
-        let mut at = place(frame, length);
+        let mut at = self.first as usize * XSK_FRAME + place(frame, length);
         let descriptor = libc::xdp_desc {
             addr: at as u64,
             #[allow(clippy::cast_possible_truncation, reason = "at most a page")]
@@ -111,7 +112,7 @@ impl TransmitSocket {
             options: 0,
         };
         for part in parts {
-            let Ok(to) = self.memory.at(at, part.len()) else {
+            let Ok(to) = self.socket.memory.at(at, part.len()) else {
                 return false; // no frame is outside the memory
             };
             // SAFETY: the place was looked at, and the kernel does not have the frame.
@@ -165,8 +166,8 @@ impl TransmitSocket {
 
     /// Makes the kernel send what it was shown.
     fn kick(&self) -> io::Result<()> {
-        super::count_call();
-        let socket = self.socket.as_raw_fd();
+        count_call();
+        let socket = self.socket.file.as_raw_fd();
         // SAFETY: nothing is passed.
         let sent =
             unsafe { libc::sendto(socket, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
@@ -192,7 +193,7 @@ impl TransmitSocket {
             // SAFETY: the kernel wrote the entry before it moved the producer.
             let address: u64 = unsafe { self.completion.read(next) };
             if let Ok(frame) = u32::try_from(address / XSK_FRAME as u64) {
-                self.free.push(frame);
+                self.free.push(frame.wrapping_sub(self.first));
             }
             next = next.wrapping_add(1);
         }
@@ -217,156 +218,4 @@ fn is_passing(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ENOBUFS | libc::ENOMEM)
     )
-}
-
-fn register_memory(socket: &OwnedFd) -> io::Result<Mapping> {
-    let length = FRAMES as usize * XSK_FRAME;
-    let memory = Mapping::anonymous(length)?;
-    let registration = libc::xdp_umem_reg {
-        addr: memory.at(0, length)?.addr().get() as u64,
-        len: length as u64,
-        #[allow(clippy::cast_possible_truncation, reason = "a page")]
-        chunk_size: XSK_FRAME as u32,
-        headroom: 0,
-        flags: 0,
-        tx_metadata_len: 0,
-    };
-    let level = libc::SOL_XDP;
-    set(socket.as_fd(), level, libc::XDP_UMEM_REG, registration)?;
-    Ok(memory)
-}
-
-/// Those for transmission and for completion. The one by which reception would be fed must be there, too,
-/// and stays empty.
-fn rings(socket: &OwnedFd) -> io::Result<[Ring; 2]> {
-    for (option, entries) in [
-        (libc::XDP_TX_RING, FRAMES),
-        (libc::XDP_UMEM_COMPLETION_RING, FRAMES),
-        (libc::XDP_UMEM_FILL_RING, 1),
-    ] {
-        set(socket.as_fd(), libc::SOL_XDP, option, entries)?;
-    }
-    let offsets = ring_offsets(socket)?;
-    let completion_at = libc::XDP_UMEM_PGOFF_COMPLETION_RING.cast_signed();
-    let descriptor = size_of::<libc::xdp_desc>();
-    Ok([
-        Ring::map(socket, &offsets.tx, descriptor, TRANSMIT_AT)?,
-        Ring::map(socket, &offsets.cr, size_of::<u64>(), completion_at)?,
-    ])
-}
-
-/// Where the transmit ring is mapped from (`XDP_PGOFF_TX_RING`, linux/if_xdp.h).
-const TRANSMIT_AT: libc::off64_t = 0x8000_0000;
-
-fn ring_offsets(socket: &OwnedFd) -> io::Result<libc::xdp_mmap_offsets> {
-    // SAFETY: plain numbers, for which zeros are valid.
-    let mut offsets: libc::xdp_mmap_offsets = unsafe { mem::zeroed() };
-    let mut length = length_of::<libc::xdp_mmap_offsets>();
-    // SAFETY: the kernel writes up to `length` bytes, which is the structure's size.
-    let answer = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_XDP,
-            libc::XDP_MMAP_OFFSETS,
-            ptr::from_mut(&mut offsets).cast(),
-            &raw mut length,
-        )
-    };
-    if answer < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if length != length_of::<libc::xdp_mmap_offsets>() {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)); // before Linux 5.4
-    }
-    Ok(offsets)
-}
-
-fn bind(socket: &OwnedFd, link: u32, queue: u32) -> io::Result<()> {
-    let address = libc::sockaddr_xdp {
-        sxdp_family: AF_XDP,
-        sxdp_flags: libc::XDP_COPY,
-        sxdp_ifindex: link,
-        sxdp_queue_id: queue,
-        sxdp_shared_umem_fd: 0,
-    };
-    let length = length_of::<libc::sockaddr_xdp>();
-    // SAFETY: the address is `length` bytes long and only read.
-    let bound = unsafe { libc::bind(socket.as_raw_fd(), ptr::from_ref(&address).cast(), length) };
-    if bound < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
-/// As `sockaddr_xdp` has it (linux/socket.h).
-const AF_XDP: u16 = 44;
-
-/// A ring that is shared with the kernel, of [`FRAMES`] entries.
-#[derive(Debug)]
-struct Ring {
-    producer: Index,
-    consumer: Index,
-    entries: NonNull<u8>,
-    /// Keeps what the others point to.
-    _mapping: Mapping,
-}
-
-/// An index that one side writes and the other reads.
-#[derive(Debug)]
-struct Index(NonNull<AtomicU32>);
-
-// SAFETY: all pointers are into the mapping, which moves along.
-unsafe impl Send for Ring {}
-
-impl Ring {
-    fn map(
-        socket: &OwnedFd,
-        offsets: &libc::xdp_ring_offset,
-        entry: usize,
-        at: libc::off64_t,
-    ) -> io::Result<Self> {
-        let unknown = |_| io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        let entries = entry * FRAMES as usize;
-        let begin = usize::try_from(offsets.desc).map_err(unknown)?;
-        let mapping = Mapping::of_socket(socket.as_fd(), begin + entries, at)?;
-        let index = |offset: u64| -> io::Result<Index> {
-            let offset = usize::try_from(offset).map_err(unknown)?;
-            let at = mapping.at(offset, size_of::<AtomicU32>())?;
-            Ok(Index(at.cast()))
-        };
-        Ok(Self {
-            producer: index(offsets.producer)?,
-            consumer: index(offsets.consumer)?,
-            entries: mapping.at(begin, entries)?,
-            _mapping: mapping,
-        })
-    }
-
-    /// # Safety
-    /// `T` is what the ring holds, and the entry is not the kernel's.
-    unsafe fn write<T>(&self, index: u32, value: T) {
-        let at = (index % FRAMES) as usize;
-        // SAFETY: the mapping has as many entries.
-        unsafe { self.entries.cast::<T>().add(at).write(value) };
-    }
-
-    /// # Safety
-    /// `T` is what the ring holds, and the entry is not the kernel's.
-    unsafe fn read<T: Copy>(&self, index: u32) -> T {
-        let at = (index % FRAMES) as usize;
-        // SAFETY: the mapping has as many entries.
-        unsafe { self.entries.cast::<T>().add(at).read() }
-    }
-}
-
-impl Index {
-    fn get(&self) -> u32 {
-        // SAFETY: it points into the ring's mapping, aligned as the kernel made it.
-        unsafe { self.0.as_ref() }.load(Ordering::Acquire)
-    }
-
-    fn set(&self, value: u32) {
-        // SAFETY: as above.
-        unsafe { self.0.as_ref() }.store(value, Ordering::Release);
-    }
 }
