@@ -20,7 +20,7 @@ pub struct Args {
 const EXAMPLE: &str = include_str!("../../docs/tunlb.example.toml");
 
 /// The files of docs/ that an operator reads.
-const DOCUMENTS: [(&str, &str); 10] = [
+const DOCUMENTS: [(&str, &str); 11] = [
     ("docs/api.md", include_str!("../../docs/api.md")),
     ("docs/balance.md", include_str!("../../docs/balance.md")),
     ("docs/capture.md", include_str!("../../docs/capture.md")),
@@ -34,6 +34,7 @@ const DOCUMENTS: [(&str, &str); 10] = [
     ),
     ("docs/replay.md", include_str!("../../docs/replay.md")),
     ("docs/tunlb.example.toml", EXAMPLE),
+    ("docs/xdp.md", include_str!("../../docs/xdp.md")),
 ];
 
 /// Prints what is asked for.

@@ -115,8 +115,8 @@ impl Redirect {
             .override_global("device_address", &mac.0, true)
             .map_max_entries("services", MOST_SERVICES);
         let mut object = load(&mut loader, OBJECT)?;
-        let mut redirected = map(&mut object, "sockets", |map| XskMap::try_from(map))?;
-        let services = map(&mut object, "services", |map| HashMap::try_from(map))?;
+        let mut redirected = map(&mut object, "sockets", XskMap::try_from)?;
+        let services = map(&mut object, "services", HashMap::try_from)?;
         let sockets = open_sockets(&link)?;
         for socket in &sockets {
             let descriptor = socket.receive.as_fd();
