@@ -1,8 +1,8 @@
 //! What probes found of a backend, as the documents say it.
 
-use super::model::{Cause, Health, LastProbe};
+use super::model::{Cause, Health, LastProbe, TunnelMtu};
 use crate::health::Gauge;
-use crate::probe::Standing;
+use crate::probe::{self, Standing};
 use crate::text::time::rfc3339;
 
 /// All but what an operator says.
@@ -24,11 +24,20 @@ pub(super) fn shown(gauge: &Gauge) -> Health {
             at: rfc3339(last.at),
             seconds: last.took.as_secs_f64(),
         }),
-        cause: seen.cause.map(|cause| Cause {
-            text: cause.text,
-            codes: cause.codes.into_iter().map(str::to_owned).collect(),
+        cause: seen.cause.map(told),
+        mtu: seen.size.map(|size| TunnelMtu {
+            wanted: size.wanted,
+            fits: size.fits.unwrap_or(size.wanted),
+            cause: size.cause().filter(|_| size.is_black_hole()).map(told),
         }),
         damped_until: seen.held_until.map(rfc3339),
         overridden: None,
+    }
+}
+
+fn told(cause: probe::Cause) -> Cause {
+    Cause {
+        text: cause.text,
+        codes: cause.codes.into_iter().map(str::to_owned).collect(),
     }
 }

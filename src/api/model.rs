@@ -295,8 +295,9 @@ pub struct Health {
     /// Why it fails, as far as that is known.
     #[serde(default)]
     pub cause: Option<Cause>,
+    /// What packets of full size found, where they are sent.
+    pub mtu: Option<TunnelMtu>,
     /// Until when it is held down, because it changed too often.
-    #[serde(default)]
     pub damped_until: Option<String>,
     /// By an operator: "up" or "down".
     #[serde(rename = "override")]
@@ -319,6 +320,17 @@ pub struct Cause {
     pub text: String,
     /// Rows of `docs/doctor.md`.
     pub codes: Vec<String>,
+}
+
+/// What packets of full size found of the tunnel to a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelMtu {
+    /// Bytes of the longest inner packet that is to get through.
+    pub wanted: u16,
+    /// Bytes of the longest that does.
+    pub fits: u16,
+    /// Why that is less, where nobody tells those who send packets.
+    pub cause: Option<Cause>,
 }
 
 /// The way to a backend.

@@ -12,8 +12,9 @@ use anyhow::{Result, bail};
 use super::source::ConfigSource;
 use super::{BAD_NEWS, print};
 use crate::config::Config;
-use crate::health::look;
+use crate::health::{Asking, look};
 use crate::io::capability::{self, Capability};
+use crate::io::netlink::Netlink;
 use crate::io::{signals, undo};
 use report::Report;
 
@@ -30,6 +31,10 @@ pub struct Args {
     /// Only this backend
     #[arg(long, value_name = "ADDR")]
     pub backend: Option<IpAddr>,
+
+    /// Probe as the client with this address, which this host has; connects to the VIP as clients do, too
+    #[arg(long, value_name = "ADDR")]
+    pub as_client: Option<IpAddr>,
 
     /// One JSON document on stdout for each look (described in docs/health.md)
     #[arg(long)]
@@ -57,12 +62,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(BAD_NEWS));
     };
     refuse_unknown(&config, args.backend)?;
+    refuse_foreign(args.as_client)?;
     capability::require(&[Capability::NetAdmin, Capability::NetRaw])?;
     capability::require_tun()?;
     undo::recover();
     let mut signals = signal_hook::iterator::Signals::new(signals::heard())?;
     loop {
-        let looks = look(&config, args.backend, DEVICE)?;
+        let asking = Asking {
+            backend: args.backend,
+            as_client: args.as_client,
+        };
+        let looks = look(&config, asking, DEVICE)?;
         let report = Report::new(&looks);
         print(&if args.json {
             report.to_json()?
@@ -89,6 +99,18 @@ fn refuse_unknown(config: &Config, backend: Option<IpAddr>) -> Result<()> {
     let mut backends = config.vips.iter().flat_map(|vip| &vip.backends);
     if !backends.any(|known| known.address == address) {
         bail!("--backend {address}: no VIP has that backend");
+    }
+    Ok(())
+}
+
+/// Answers go to the client's address: to be seen, they have to come to this host.
+fn refuse_foreign(client: Option<IpAddr>) -> Result<()> {
+    let Some(client) = client else { return Ok(()) };
+    let held = Netlink::open()?.addresses()?;
+    if !held.iter().any(|held| held.net.addr() == client) {
+        bail!(
+            "--as-client {client}: no address of this host, so answers would go elsewhere; run it on that client"
+        );
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::director::{PortMatch, Protocol};
 use crate::probe::check::{Datagram, Dns, Http, Pattern, Ping, Record, Tls};
 use crate::probe::{Check, Close, Initial, Kind, OnUnhealthy, ProbedBy, Probing, Timing};
 pub(super) use values::percentage;
-use values::{body, count, expect, host, path, payload, size, status, time};
+use values::{body, count, expect, host, long_time, path, payload, size, status, time};
 
 /// `[vip.health]`
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(super) struct HealthDraft {
     pub(super) kind: Optional<HealthKind>,
     pub(super) track: Optional<String>,
     on_unhealthy: Field<OnUnhealthy>,
+    mtu_check: Optional<Duration>,
     check: CheckDraft,
     /// All keys but `kind`, `track` and `on_unhealthy` that were written.
     written: Vec<(&'static str, Site)>,
@@ -170,6 +171,7 @@ pub(super) fn read(mut section: Section<'_>, problems: &mut Collector) -> Health
         protocol: reader.key("protocol", value::choice),
         size: reader.key("size", size),
     };
+    let mtu_check = reader.key("mtu_check", long_time);
     let written = reader.written;
     let site = section.site().clone();
     section.finish(problems);
@@ -178,6 +180,7 @@ pub(super) fn read(mut section: Section<'_>, problems: &mut Collector) -> Health
         kind,
         track,
         on_unhealthy,
+        mtu_check,
         check,
         written,
     }
@@ -208,15 +211,22 @@ impl HealthDraft {
     pub(super) fn finish(&self) -> Option<Option<Probing>> {
         let on_unhealthy = self.on_unhealthy.as_ref()?.value;
         if let Some(track) = value_of(&self.track)? {
-            let by = ProbedBy::Track(track);
-            return Some(Some(Probing { by, on_unhealthy }));
+            return Some(Some(Probing {
+                by: ProbedBy::Track(track),
+                on_unhealthy,
+                mtu_check: None,
+            }));
         }
         let kind = value_of(&self.kind)?.unwrap_or(HealthKind::Tcp);
         let Some(kind) = self.check.kind(kind)? else {
             return Some(None);
         };
         let by = ProbedBy::Check(Arc::new(self.check.finish(kind)?));
-        Some(Some(Probing { by, on_unhealthy }))
+        Some(Some(Probing {
+            by,
+            on_unhealthy,
+            mtu_check: value_of(&self.mtu_check)?,
+        }))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::director::{BackendState, Health, VipIndex, VipSpec};
 use crate::health::{Plan, Report, Reports, Told};
 use crate::probe::{
-    Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, Target,
+    Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, SizeFound, Target,
 };
 
 /// What was measured of the backends that are probed.
@@ -27,6 +27,8 @@ pub struct Measured {
     down: BTreeMap<Target, ProbeResult>,
     /// Why, as far as that is known.
     causes: BTreeMap<Target, Cause>,
+    /// Those through whose tunnels long packets do not get, without anybody saying so.
+    black_holes: BTreeMap<Target, SizeFound>,
     /// Whether rather this host is at fault, so that all count as healthy.
     suspects_itself: bool,
 }
@@ -68,7 +70,10 @@ impl Measured {
             .causes
             .iter()
             .filter(|(target, _)| down.contains_key(target));
+        let mut black_holes = self.black_holes.clone();
+        black_holes.retain(|target, _| checks.contains_key(target));
         Self {
+            black_holes,
             causes: causes
                 .map(|(target, cause)| (target.clone(), cause.clone()))
                 .collect(),
@@ -114,6 +119,10 @@ impl Measured {
         if !self.checks.contains_key(&report.target) {
             return;
         }
+        match report.size.filter(SizeFound::is_black_hole) {
+            Some(found) => self.black_holes.insert(report.target.clone(), found),
+            None => self.black_holes.remove(&report.target),
+        };
         if report.standing.is_up() {
             self.down.remove(&report.target);
             self.causes.remove(&report.target);
@@ -175,6 +184,7 @@ impl<H: Host> Control<H> {
         self.tell_suspicion(&before);
         self.tell_changes(&before, reports);
         self.tell_causes(&before);
+        self.tell_sizes(&before);
         let changed = self.vips_of(&before);
         if !changed.is_empty() {
             let state = self.state.clone();
@@ -274,6 +284,40 @@ impl<H: Host> Control<H> {
                 ..Happening::new(EventKind::HealthChanged, text)
             });
         }
+    }
+
+    fn tell_sizes(&self, before: &Measured) {
+        let (before, now) = (&before.black_holes, &self.state.measured.black_holes);
+        for (target, found) in now {
+            let cause = found.cause().filter(|_| before.get(target) != Some(found));
+            if let Some(cause) = cause {
+                self.tell_size(target, &cause.to_string(), cause.codes);
+            }
+        }
+        for (target, found) in before {
+            if !now.contains_key(target) && self.state.measured.checks.contains_key(target) {
+                let text = format!(
+                    "packets of {} bytes get through the tunnel again",
+                    found.wanted
+                );
+                self.tell_size(target, &text, Vec::new());
+            }
+        }
+    }
+
+    fn tell_size(&self, Target { vip, address }: &Target, text: &str, codes: Vec<&'static str>) {
+        let text = format!("vip {vip}: backend {address}: {text}");
+        if codes.is_empty() {
+            info!("{text}");
+        } else {
+            warn!("{text}");
+        }
+        self.events.tell(Happening {
+            vip: Some(vip.to_string()),
+            backend: Some(*address),
+            codes,
+            ..Happening::new(EventKind::HealthChanged, text)
+        });
     }
 
     /// Has what others found of a backend count.

@@ -59,6 +59,11 @@ impl ProbeDevice {
         Ok((device, queue))
     }
 
+    /// Its index.
+    pub(super) const fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Removes routes of VIPs that are not kept.
     pub(super) fn retain(
         &mut self,

@@ -5,7 +5,7 @@
 //! and that the next one should not wait.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -17,8 +17,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use crate::io::sys;
-use crate::packet::{FlowKey, Packet, Quoted, Version};
+use crate::io::icmp::LONGEST;
+use crate::io::sys::{self, BATCH, ReceiveBatch, Wanted};
+use crate::packet::{FlowKey, Packet, PathMtuError, Quoted, Version};
 use crate::probe::ProbeResult;
 
 /// Bytes before the body of a message.
@@ -30,8 +31,8 @@ const SMALL: u16 = 84;
 /// TTL or hop limit.
 const TTL: u8 = 64;
 
-/// Messages that are read at once, so that a flood of them holds nothing up.
-const MOST_MESSAGES: usize = 256;
+/// Batches of messages that are read at once, so that a flood of them holds nothing up.
+const MOST_BATCHES: usize = 4;
 
 /// Raw sockets, and the echo requests that have no answer yet.
 #[derive(Debug)]
@@ -50,8 +51,18 @@ pub(super) struct Echoes {
 pub(super) enum Heard {
     /// An echo request of that flight was answered.
     Echo(usize),
-    /// Packets of a probe do not arrive.
-    Error(FlowKey, ProbeResult),
+    /// Packets to that host do not arrive; the flow of the inner one, where it has one.
+    Error {
+        to: IpAddr,
+        flow: Option<FlowKey>,
+        result: ProbeResult,
+    },
+    /// Packets to that host are too long for a link of that MTU, as somebody says.
+    TooBig {
+        to: IpAddr,
+        by: Option<IpAddr>,
+        mtu: u32,
+    },
 }
 
 impl Echoes {
@@ -102,6 +113,13 @@ impl Echoes {
         (sequence, with_header(source, destination, message))
     }
 
+    /// The flight whose echo request had that identifier and number.
+    pub(super) fn flight_of(&self, identifier: u16, sequence: u16) -> Option<usize> {
+        let known = self.under_way.get(&sequence);
+        let (flight, _) = known.filter(|_| identifier == self.identifier)?;
+        Some(*flight)
+    }
+
     /// That answer is no longer waited for.
     pub(super) fn end(&mut self, sequence: u16) {
         self.under_way.remove(&sequence);
@@ -110,40 +128,51 @@ impl Echoes {
     /// Reads what waits.
     pub(super) fn receive(&mut self) -> Vec<Heard> {
         let mut heard = Vec::new();
-        let mut buffer = [0; 2048];
+        let mut batch = ReceiveBatch::new(BATCH, LONGEST);
         for (version, socket) in [(Version::V4, &self.v4), (Version::V6, &self.v6)] {
-            let Some(mut socket) = socket.as_ref() else {
+            let Some(socket) = socket.as_ref() else {
                 continue;
             };
-            for _ in 0..MOST_MESSAGES {
-                let Ok(length) = socket.read(&mut buffer) else {
+            for _ in 0..MOST_BATCHES {
+                if batch.receive(socket.as_fd(), Wanted::Everything).is_err() {
                     break;
-                };
-                heard.extend(self.hear(version, &buffer[..length]));
+                }
+                let messages = batch.packets_mut();
+                heard.extend(
+                    messages
+                        .filter_map(|message| self.hear(version, message.source, message.bytes)),
+                );
             }
         }
         heard
     }
 
-    fn hear(&self, version: Version, bytes: &[u8]) -> Option<Heard> {
+    fn hear(&self, version: Version, by: Option<IpAddr>, bytes: &[u8]) -> Option<Heard> {
         // Over IPv4 a raw socket delivers the IP header too, over IPv6 it does not (RFC 3542 §3).
-        let message = match version {
-            Version::V4 => Packet::parse(bytes).ok()?.payload(),
-            Version::V6 => bytes,
+        let (message, too_big) = match version {
+            Version::V4 => (
+                Packet::parse(bytes).ok()?.payload(),
+                PathMtuError::parse_packet(bytes),
+            ),
+            Version::V6 => (bytes, PathMtuError::parse_v6(bytes)),
         };
+        if let Some(PathMtuError { mtu, quoted, .. }) = too_big {
+            let to = quoted.quoted.destination;
+            return Some(Heard::TooBig { to, by, mtu });
+        }
         let &[kind, code, _, _, a, b, c, d, ..] = message else {
             return None;
         };
         if matches!((version, kind), (Version::V4, 0) | (Version::V6, 129)) {
             let (identifier, sequence) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-            let (flight, _) = self
-                .under_way
-                .get(&sequence)
-                .filter(|_| identifier == self.identifier)?;
-            return Some(Heard::Echo(*flight));
+            return self.flight_of(identifier, sequence).map(Heard::Echo);
         }
         let result = meaning(version, kind, code)?;
-        let (tunnel, flow) = tunnelled_flow(message.get(HEADER..)?)?;
+        let Tunnelled {
+            to,
+            protocol: tunnel,
+            flow,
+        } = tunnelled(message.get(HEADER..)?)?;
         // A kernel that knows the protocol, and has no tunnel for it, says "port" (linux/net/ipv4/tunnel4.c).
         let is_port = result == ProbeResult::TunnelPort && tunnel != UDP;
         let result = if is_port {
@@ -151,7 +180,7 @@ impl Echoes {
         } else {
             result
         };
-        Some(Heard::Error(flow, result))
+        Some(Heard::Error { to, flow, result })
     }
 }
 
@@ -160,7 +189,7 @@ const UNSPECIFIED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 fn open(version: Version, registry: &Registry, token: Token) -> io::Result<Option<Socket>> {
     let (domain, protocol, types) = match version {
         Version::V4 => (Domain::IPV4, SocketProtocol::ICMPV4, &[0, 3, 11][..]),
-        Version::V6 => (Domain::IPV6, SocketProtocol::ICMPV6, &[129, 1, 3, 4][..]),
+        Version::V6 => (Domain::IPV6, SocketProtocol::ICMPV6, &[129, 1, 2, 3, 4][..]),
     };
     let socket = match Socket::new(domain, Type::RAW.nonblocking(), Some(protocol)) {
         Ok(socket) => socket,
@@ -180,12 +209,12 @@ fn open(version: Version, registry: &Registry, token: Token) -> io::Result<Optio
 /// What an error about a tunnel means, by its type and code (RFC 792, RFC 1812 §5.2.7.1, RFC 4443 §3).
 const fn meaning(version: Version, kind: u8, code: u8) -> Option<ProbeResult> {
     match (version, kind, code) {
+        (Version::V4, 3, 4) => None, // too big, and damaged
         (Version::V4, 3, 2) | (Version::V6, 4, 1) => Some(ProbeResult::NoDecapsulator),
         (Version::V4, 3, 3) | (Version::V6, 1, 4) => Some(ProbeResult::TunnelPort),
         (Version::V4, 3, 9 | 10 | 13) | (Version::V6, 1, 1 | 5 | 6) => {
             Some(ProbeResult::Prohibited)
         }
-        (Version::V4, 3, 4) => None, // too big: no fault
         (Version::V4, 3 | 11, _) | (Version::V6, 1 | 3, _) => Some(ProbeResult::Unreachable),
         _ => None,
     }
@@ -194,16 +223,26 @@ const fn meaning(version: Version, kind: u8, code: u8) -> Option<ProbeResult> {
 /// The protocol number of UDP, which carries GUE.
 const UDP: u8 = 17;
 
-/// The protocol of the tunnel packet that an error quotes, and the flow of the packet inside.
-fn tunnelled_flow(outer: &[u8]) -> Option<(u8, FlowKey)> {
-    let (protocol, rest) = match outer.first()? >> 4 {
+/// A tunnel packet that an error quotes.
+struct Tunnelled {
+    /// Where it was sent.
+    to: IpAddr,
+    protocol: u8,
+    /// Of the packet inside.
+    flow: Option<FlowKey>,
+}
+
+fn tunnelled(outer: &[u8]) -> Option<Tunnelled> {
+    let (to, protocol, rest) = match outer.first()? >> 4 {
         4 => {
             let header = Ipv4HeaderSlice::from_slice(outer).ok()?;
-            (header.protocol().0, outer.get(header.slice().len()..)?)
+            let to = IpAddr::V4(header.destination_addr());
+            (to, header.protocol().0, outer.get(header.slice().len()..)?)
         }
         6 => {
             let header = Ipv6HeaderSlice::from_slice(outer).ok()?;
-            (header.next_header().0, outer.get(Ipv6Header::LEN..)?)
+            let to = IpAddr::V6(header.destination_addr());
+            (to, header.next_header().0, outer.get(Ipv6Header::LEN..)?)
         }
         _ => return None,
     };
@@ -212,7 +251,8 @@ fn tunnelled_flow(outer: &[u8]) -> Option<(u8, FlowKey)> {
         UDP => rest.get(HEADER..)?, // behind its header
         _ => return None,
     };
-    Some((protocol, Quoted::parse(inner)?.sent_flow()?))
+    let flow = Quoted::parse(inner).and_then(|quoted| quoted.sent_flow());
+    Some(Tunnelled { to, protocol, flow })
 }
 
 /// An echo request with so many bytes of data.
@@ -316,15 +356,19 @@ mod tests {
             ("10.0.0.100".parse().unwrap(), "10.0.1.2".parse().unwrap()),
             None,
         );
-        assert_eq!(echoes.hear(Version::V4, &bytes), None, "a request");
+        assert_eq!(echoes.hear(Version::V4, None, &bytes), None, "a request");
         bytes[20] = 0;
-        assert_eq!(echoes.hear(Version::V4, &bytes), Some(Heard::Echo(5)));
+        assert_eq!(echoes.hear(Version::V4, None, &bytes), Some(Heard::Echo(5)));
         echoes.identifier = 1;
-        assert_eq!(echoes.hear(Version::V4, &bytes), None, "of another process");
+        assert_eq!(
+            echoes.hear(Version::V4, None, &bytes),
+            None,
+            "of another process"
+        );
         echoes.identifier = 0x1234;
         echoes.end(7);
         assert_eq!(
-            echoes.hear(Version::V4, &bytes),
+            echoes.hear(Version::V4, None, &bytes),
             None,
             "it is no longer waited for"
         );
@@ -353,28 +397,31 @@ mod tests {
             let header =
                 Ipv4Header::new(length, 64, IpNumber::ICMP, [10, 0, 1, 11], [10, 0, 1, 2]).unwrap();
             let bytes = [&header.to_bytes()[..], &message].concat();
-            echoes().hear(Version::V4, &bytes)
+            echoes().hear(Version::V4, None, &bytes)
+        };
+        let heard = |flow, result| {
+            let to = [10, 0, 1, 11].into();
+            Some(Heard::Error { to, flow, result })
         };
         let ipip = outer(IpNumber::IPV4, &[]);
         assert_eq!(
             error(2, &ipip),
-            Some(Heard::Error(flow, ProbeResult::NoDecapsulator))
+            heard(Some(flow), ProbeResult::NoDecapsulator)
         );
-        assert_eq!(
-            error(13, &ipip),
-            Some(Heard::Error(flow, ProbeResult::Prohibited))
-        );
+        assert_eq!(error(13, &ipip), heard(Some(flow), ProbeResult::Prohibited));
         assert_eq!(error(4, &ipip), None, "too big");
         assert_eq!(
             error(3, &ipip),
-            Some(Heard::Error(flow, ProbeResult::NoDecapsulator))
+            heard(Some(flow), ProbeResult::NoDecapsulator)
         );
         let gue = outer(IpNumber::UDP, &[0; 8]);
-        assert_eq!(
-            error(3, &gue),
-            Some(Heard::Error(flow, ProbeResult::TunnelPort))
-        );
+        assert_eq!(error(3, &gue), heard(Some(flow), ProbeResult::TunnelPort));
         assert_eq!(error(3, &outer(IpNumber::TCP, &[])), None, "no tunnel");
-        assert_eq!(error(2, &ipip[..22]), None, "cut");
+        assert_eq!(
+            error(2, &ipip[..22]),
+            heard(None, ProbeResult::NoDecapsulator),
+            "as short as RFC 792 allows"
+        );
+        assert_eq!(error(2, &ipip[..18]), None, "cut");
     }
 }

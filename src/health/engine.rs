@@ -15,51 +15,57 @@ use mio::{Events, Interest, Poll, Token};
 use super::echoes::{Echoes, Heard};
 use super::flight::{Aim, Flight};
 use super::forward::Forwarder;
-use super::inquest::Inquests;
+use super::inquest::{Found, Inquests};
 use super::plan::{Apart, Plan, Probed};
 use super::ports::Ports;
+use super::report::REPORT_INTERVAL;
 use super::reset::reset_packet;
 use super::slots::Slots;
 use super::timers::{Due, Timers};
 use super::ways::Ways;
-use super::{Command, Report, Reporter, Reports, Snapshots, Told};
+use super::wire::Wire;
+use super::{Command, Reporter, Snapshots, Told};
 use crate::director::BackendIndex;
 use crate::io::egress::{RawEgress, SendError};
 use crate::io::ingress::Reading;
+use crate::io::sys::KernelPathMtu;
 use crate::io::tun::Queue;
 use crate::packet::FlowKey;
-use crate::probe::{Board, Kind, Moment, ProbeResult, Target};
+use crate::probe::{Board, Kind, Machine, Moment, ProbeResult, Target};
 
 const TUN: Token = Token(0);
 pub(super) const WAKE: Token = Token(1);
 
 const ICMP_V4: Token = Token(2);
 const ICMP_V6: Token = Token(3);
+pub(super) const WIRE: Token = Token(4);
 
 /// The token of the flight with number 0.
-pub(super) const FLIGHTS: usize = 4;
+pub(super) const FLIGHTS: usize = 5;
 
 /// Probes under way at once. Each has a socket.
 const MOST_IN_FLIGHT: usize = 4096;
-
-/// What changed is reported at most this often.
-const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What joins the loop to others.
 pub(super) struct Outside {
     pub(super) inbox: Receiver<Command>,
     pub(super) snapshots: Snapshots,
     pub(super) report: Reporter,
+    /// The index of the probe device.
+    pub(super) device: u32,
 }
 
 pub(super) struct Engine {
     pub(super) poll: Poll,
     queue: Queue,
+    pub(super) device: u32,
+    /// While something is asked.
+    pub(super) wire: Option<Wire>,
     pub(super) apart: Apart,
     pub(super) forwarder: Forwarder<RawEgress>,
     pub(super) snapshots: Snapshots,
     inbox: Receiver<Command>,
-    report: Reporter,
+    pub(super) report: Reporter,
     pub(super) plan: Plan,
     pub(super) board: Board,
     /// Positions of the plan that a probe is under way for.
@@ -75,9 +81,9 @@ pub(super) struct Engine {
     pub(super) serial: u64,
     /// What changed and is not reported yet.
     pub(super) changed: HashSet<Target>,
-    suspects_itself: bool,
+    pub(super) suspects_itself: bool,
     /// When the last report was made.
-    reported: Moment,
+    pub(super) reported: Moment,
     epoch: Instant,
     pub(super) seed: u64,
 }
@@ -100,6 +106,8 @@ impl Engine {
             told: HashMap::new(),
             poll,
             queue,
+            device: outside.device,
+            wire: None,
             forwarder: Forwarder::new(RawEgress::open()?, longest, apart.tos),
             apart,
             snapshots: outside.snapshots,
@@ -142,10 +150,12 @@ impl Engine {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        // What was seen on the wire belongs to probes that the rest may end.
+        self.watch();
         // Answers before timers: one that came in time while this thread was held up counts.
         for event in &*events {
             match event.token() {
-                TUN | WAKE => {}
+                TUN | WAKE | WIRE => {}
                 ICMP_V4 | ICMP_V6 => self.listen(),
                 Token(number) => self.go_on(number - FLIGHTS),
             }
@@ -186,10 +196,10 @@ impl Engine {
             self.end(number, now);
         }
         self.busy.clear();
-        self.inquests.clear();
         let wanted = plan.probed.iter();
         let wanted = wanted.map(|probed| (probed.target.clone(), probed.check.clone()));
         self.board.follow(wanted, now);
+        self.inquests.follow(&self.board);
         self.adopt(plan);
         self.changed = self
             .board
@@ -202,6 +212,15 @@ impl Engine {
             let at = now + probed.target.phase(self.seed, interval);
             self.timers.set(at, Due::Start(self.plan.number, position));
         }
+        self.plan_size_checks(now);
+    }
+
+    /// Long packets are sent though this host's kernel has learnt that they do not get through.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn ignore_learnt_mtus(&mut self) -> io::Result<()> {
+        self.forwarder.limit_by(KernelPathMtu::Device)
     }
 
     /// What is probed from now on; nothing starts by itself.
@@ -218,7 +237,11 @@ impl Engine {
                 Due::Inquest(plan, position) if plan == self.plan.number => {
                     self.inquire(position, now)
                 }
-                Due::Start(..) | Due::Inquest(..) => {}
+                Due::Size(plan, position) if plan == self.plan.number => {
+                    self.check_size(position, now)
+                }
+                Due::Untap => self.untap(now),
+                Due::Start(..) | Due::Inquest(..) | Due::Size(..) => {}
                 Due::Timeout(number, serial) => self.time_out(number, serial, at),
             }
         }
@@ -288,8 +311,10 @@ impl Engine {
         for heard in self.echoes.receive() {
             match heard {
                 Heard::Echo(number) => self.land(number, ProbeResult::Ok),
-                Heard::Error(flow, result) => {
-                    let flight = self.ways.flight_of(&flow);
+                Heard::TooBig { to, by, mtu } => self.inquests.hear_too_big(to, by, mtu),
+                Heard::Error { to, flow, result } => {
+                    self.inquests.hear_error(to, result);
+                    let flight = flow.and_then(|flow| self.ways.flight_of(&flow));
                     if let Some(flight) = flight.and_then(|number| self.flights.get_mut(number)) {
                         flight.evidence = Some(result);
                     }
@@ -338,6 +363,9 @@ impl Engine {
     /// A probe found something.
     fn land(&mut self, number: usize, result: ProbeResult) {
         let now = self.now();
+        if let Some(Aim::Inquest(..)) = self.flights.get(number).map(|flight| flight.aim) {
+            self.watch(); // its answer may be there as well
+        }
         let Some(flight) = self.end(number, now) else {
             return;
         };
@@ -350,7 +378,9 @@ impl Engine {
                 }
             }
             Aim::Probe { .. } => {}
-            Aim::Inquest(inquest, question) => self.answer(inquest, question, result),
+            Aim::Inquest(inquest, question) => {
+                self.answer(inquest, question, &Found::of(result, &flight));
+            }
         }
     }
 
@@ -395,12 +425,18 @@ impl Engine {
         };
         let now = self.epoch.elapsed();
         let target = &probed.target;
+        let was_sent = self.board.of(target).and_then(Machine::last);
+        let was_sent = was_sent.is_none_or(|last| last.result != ProbeResult::NotSent);
         let turn = self.board.observe(target, result, now);
         let Some(machine) = self.board.of(target) else {
             return;
         };
         trace!("{} {}: {result}", target.vip, target.address);
         probed.gauge.record(machine, result, started, now);
+        if result == ProbeResult::NotSent && was_sent {
+            self.timers
+                .set(now, Due::Inquest(self.plan.number, position));
+        }
         let Some(turn) = turn else { return };
         self.changed.insert(target.clone());
         self.suspects_itself = self.board.suspects_itself();
@@ -453,42 +489,6 @@ impl Engine {
             | SendError::Full(_)
             | SendError::Refused(_)
             | SendError::Other(_) => ProbeResult::NotSent,
-        }
-    }
-
-    fn has_news(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
-    /// Reports what changed, unless that was done just now.
-    fn tell(&mut self) {
-        let now = self.now();
-        if !self.has_news() || now < self.reported + REPORT_INTERVAL {
-            return;
-        }
-        let changes = self.changed.iter().filter_map(|target| {
-            let machine = self.board.of(target)?;
-            Some(Report {
-                target: target.clone(),
-                standing: machine.standing(),
-                result: machine
-                    .last()
-                    .map_or(ProbeResult::NoVerdict, |last| last.result),
-                streak: machine.streak(),
-                cause: self
-                    .inquests
-                    .cause(target)
-                    .filter(|_| !machine.standing().is_up()),
-            })
-        });
-        let reports = Reports {
-            plan: self.plan.number,
-            changes: changes.collect(),
-            suspects_itself: self.suspects_itself,
-        };
-        self.reported = now;
-        if (self.report)(reports).is_ok() {
-            self.changed.clear();
         }
     }
 }

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::talk::Talk;
+use super::wire::Trace;
 use crate::director::BackendIndex;
 use crate::io::sys;
 use crate::packet::{FlowKey, Protocol};
@@ -33,6 +34,8 @@ pub(super) struct Flight {
     pub(super) sequence: Option<u32>,
     /// What was heard of it beside an answer.
     pub(super) evidence: Option<ProbeResult>,
+    /// What was seen of it on the wire.
+    pub(super) trace: Trace,
     carrier: Carrier,
     talk: Option<Talk>,
     /// Bytes of the request that the kernel took.
@@ -60,6 +63,10 @@ pub(super) enum Question {
     TunnelPing,
     /// One as long as what fits the tunnel.
     FullPing,
+    /// One of that many bytes.
+    SizedPing(u16),
+    /// TCP to the VIP as any client's goes, past the device of probes.
+    AsClient,
     /// The probe itself.
     Probe,
 }
@@ -191,6 +198,7 @@ impl Flight {
             was_sent: flow.is_none(),
             sequence: None,
             evidence: None,
+            trace: Trace::default(),
             carrier,
             talk,
             written: 0,

@@ -6,6 +6,7 @@ use std::io;
 use crate::director::{BackendIndex, Snapshot};
 use crate::io::egress::{Egress, SendError, Sent};
 use crate::io::ingress::{Ingress, Reading};
+use crate::io::sys::KernelPathMtu;
 use crate::packet::checksum;
 use crate::packet::{Burst, Entropy, FlowKey, Meta, Outgoing, Packet, Piece};
 
@@ -35,6 +36,14 @@ impl<E: Egress> Forwarder<E> {
             identification: 0,
             tos,
         }
+    }
+
+    /// What the kernel refuses to send as too long.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn limit_by(&mut self, limit: KernelPathMtu) -> io::Result<()> {
+        self.egress.limit_by(limit)
     }
 
     /// Makes room for packets of up to `longest` bytes.

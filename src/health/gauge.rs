@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::probe::{Cause, Check, Initial, Machine, Moment, ProbeResult, Standing, Target};
+use crate::probe::{
+    Cause, Check, Initial, Machine, Moment, ProbeResult, SizeFound, Standing, Target,
+};
 
 /// What was measured of one backend: written by the thread of health checks, read by any.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Seen {
     pub cause: Option<Cause>,
     /// Until when it is held down, because it changed too often.
     pub held_until: Option<SystemTime>,
+    /// What packets of full size found, where they are sent.
+    pub size: Option<SizeFound>,
     /// Probes that ended, by the number of their result.
     pub counts: [u64; ProbeResult::ALL.len()],
     /// The last probe that proved something, or the start.
@@ -64,6 +68,7 @@ impl Gauge {
             last: None,
             cause: None,
             held_until: None,
+            size: None,
             counts: [0; ProbeResult::ALL.len()],
             verdict_at: Instant::now(),
         };
@@ -99,7 +104,7 @@ impl Gauge {
             seen.standing = machine.standing();
             seen.since = wall;
         }
-        if seen.standing.is_up() {
+        if seen.standing.is_up() && result != ProbeResult::NotSent {
             seen.cause = None;
         }
         seen.streak = machine.streak();
@@ -121,7 +126,13 @@ impl Gauge {
     /// Why it fails became known.
     pub(super) fn explain(&self, cause: Option<Cause>) {
         let mut seen = self.lock();
-        seen.cause = cause.filter(|_| !seen.standing.is_up());
+        let is_local = seen.last.is_some_and(|last| last.result.is_local());
+        seen.cause = cause.filter(|_| is_local || !seen.standing.is_up());
+    }
+
+    /// What packets of full size found.
+    pub(super) fn measure(&self, found: SizeFound) {
+        self.lock().size = Some(found);
     }
 
     /// Whether so long no probe proved anything that nothing is known.

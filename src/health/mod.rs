@@ -19,12 +19,15 @@ mod inquest;
 mod look;
 mod plan;
 mod ports;
+mod report;
 mod reset;
+mod sizes;
 mod slots;
 mod take_off;
 mod talk;
 mod timers;
 mod ways;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
@@ -38,11 +41,11 @@ use mio::{Poll, Waker};
 use crate::director::Snapshot;
 use crate::io::netlink::Netlink;
 use crate::io::undo::Undo;
-use crate::probe::{Cause, ProbeResult, Standing, Target};
+use crate::probe::{Cause, ProbeResult, SizeFound, Standing, Target};
 use device::ProbeDevice;
 use engine::{Engine, Outside};
 pub use gauge::{Gauge, Gauges, Seen};
-pub use look::{Look, look};
+pub use look::{Asking, Look, look};
 pub use plan::{Apart, Plan, Probed};
 
 /// What changed since the last report.
@@ -69,6 +72,8 @@ pub struct Report {
     pub streak: u32,
     /// Why it fails, once that is known.
     pub cause: Option<Cause>,
+    /// What packets of full size found, where they are sent.
+    pub size: Option<SizeFound>,
 }
 
 /// What others found of a backend whose check is "external".
@@ -191,6 +196,7 @@ impl Health {
             inbox,
             snapshots,
             report,
+            device: device.index(),
         };
         let engine = Engine::new(poll, queue, plan.mtu as usize, outside, Apart::DIRECTOR)?;
         let thread = thread::Builder::new()

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::gauge::{Gauge, Gauges};
 use crate::config::Config;
@@ -56,6 +57,8 @@ pub struct Probed {
     pub backend: BackendIndex,
     /// The VIP, and the port that is probed; 0 for what has no port.
     pub destination: SocketAddr,
+    /// How often packets of full size are sent; `None`: never.
+    pub mtu_check: Option<Duration>,
     /// The inner source; `None` where this host has none.
     pub source: Option<IpAddr>,
     /// Bytes of the longest packet that fits its tunnel.
@@ -93,6 +96,7 @@ impl Plan {
                     gauge: before.going_on(&target, &check),
                     target,
                     check: Arc::clone(&check),
+                    mtu_check: spec.probing.as_ref().and_then(|probing| probing.mtu_check),
                     backend: index,
                     destination: SocketAddr::new(spec.address, port),
                     source: check.source.or(own),

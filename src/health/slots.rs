@@ -54,6 +54,16 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.values.iter_mut().flatten()
+    }
+
+    /// The number of the first that is such a one.
+    pub(super) fn find(&self, is_wanted: impl Fn(&T) -> bool) -> Option<usize> {
+        let found = |value: &Option<T>| value.as_ref().is_some_and(&is_wanted);
+        self.values.iter().position(found)
+    }
+
     pub(super) fn numbers(&self) -> Vec<usize> {
         let there = self
             .values

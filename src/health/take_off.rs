@@ -1,15 +1,23 @@
 //! How probes start.
 
+use std::time::Duration;
+
 use mio::Token;
 
 use super::engine::{Engine, FLIGHTS};
-use super::flight::{Aim, Carrier, Ends, Flight, Manner, NotStarted, connect, exchange};
+use super::flight::{Aim, Carrier, Ends, Flight, Manner, NotStarted, Question, connect, exchange};
+use super::inquest::Inquest;
 use super::plan::Probed;
 use super::talk::Talk;
 use super::timers::Due;
 use super::ways::Way;
+use crate::io::egress::SendError;
 use crate::packet::Protocol;
 use crate::probe::{Close, Kind, Moment, ProbeResult};
+
+/// A host sends one ICMP error a second to another (`net.ipv4.icmp_ratelimit`), whichever packet it is about: so long one
+/// may be missing.
+const ICMP_INTERVAL: Duration = Duration::from_millis(1100);
 
 /// Ports that are tried for one probe.
 const PORT_ATTEMPTS: u32 = 64;
@@ -97,6 +105,10 @@ impl Engine {
         match refused {
             None => Ok(()),
             Some(error) => {
+                if let (SendError::TooBig, Aim::Inquest(inquest, _)) = (error, aim) {
+                    let asked = self.inquests.open.get_mut(inquest);
+                    asked.into_iter().for_each(Inquest::is_told_here);
+                }
                 let number = self.flights.numbers().into_iter().find(|number| {
                     let flight = self.flights.get(*number);
                     flight.is_some_and(|flight| flight.echo() == Some(sequence))
@@ -115,7 +127,12 @@ impl Engine {
         now: Moment,
     ) -> Result<(), ProbeResult> {
         self.serial += 1;
-        let times = (now, now + probed.check.timing.timeout);
+        let timeout = probed.check.timing.timeout;
+        let timeout = match aim {
+            Aim::Inquest(_, Question::TunnelPing) => timeout.max(ICMP_INTERVAL),
+            Aim::Inquest(..) | Aim::Probe { .. } => timeout,
+        };
+        let times = (now, now + timeout);
         let carried = (Carrier::Echo(sequence), None);
         self.launch(Flight::new(
             (aim, self.serial),

@@ -14,6 +14,10 @@ pub(super) enum Due {
     Start(u64, usize),
     /// Why it fails is to be asked: the same.
     Inquest(u64, usize),
+    /// Whether packets of full size get through is to be asked: the same.
+    Size(u64, usize),
+    /// The tap on the devices may be over.
+    Untap,
 }
 
 #[derive(Debug, Default)]

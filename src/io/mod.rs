@@ -12,6 +12,7 @@ pub mod ingress;
 pub mod netlink;
 pub mod next_hop;
 pub mod on_link;
+pub mod packet_filter;
 pub mod packet_socket;
 pub mod pcap;
 pub mod processes;

@@ -4,7 +4,7 @@
 //! One socket for all devices keeps their packets in one order. What a packet means is not known here.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use socket2::{Domain, SockFilter, Socket, Type};
@@ -123,6 +123,12 @@ impl PacketSocket {
     /// The kernel's.
     pub fn lost(&self) -> io::Result<u32> {
         sys::lost_packets(self.socket.as_fd())
+    }
+}
+
+impl AsRawFd for PacketSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

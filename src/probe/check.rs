@@ -16,6 +16,8 @@ pub struct Probing {
     pub by: ProbedBy,
     /// What becomes of the flows that a backend has when it turns unhealthy.
     pub on_unhealthy: OnUnhealthy,
+    /// How often packets of full size are sent through the tunnels; `None`: never.
+    pub mtu_check: Option<Duration>,
 }
 
 /// By what a backend is measured.
@@ -324,10 +326,12 @@ impl fmt::Display for Probing {
             ProbedBy::Track(vip) => write!(f, "as {vip}")?,
         }
         match self.on_unhealthy {
-            OnUnhealthy::Auto => Ok(()),
-            OnUnhealthy::Move => f.write_str(" on_unhealthy move"),
-            OnUnhealthy::Keep => f.write_str(" on_unhealthy keep"),
+            OnUnhealthy::Auto => {}
+            OnUnhealthy::Move => f.write_str(" on_unhealthy move")?,
+            OnUnhealthy::Keep => f.write_str(" on_unhealthy keep")?,
         }
+        let mut mtu_check = self.mtu_check.iter();
+        mtu_check.try_for_each(|interval| write!(f, " mtu_check {interval:?}"))
     }
 }
 

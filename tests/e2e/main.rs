@@ -34,6 +34,7 @@ mod metrics;
 mod mtu;
 mod neighbour;
 mod operator;
+mod probe;
 mod process;
 mod readme;
 mod refusals;

@@ -29,7 +29,19 @@ pub(super) fn write(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
     })?;
     tell(out, rows, &f::BACKEND_HEALTHY, |row| {
         u64::from(row.health == Health::Healthy)
-    })
+    })?;
+    let sizes = || {
+        let sized = rows.0.iter().filter_map(|row| Some((row, row.size?)));
+        sized.collect::<Vec<_>>()
+    };
+    let fits = sizes().into_iter().map(|(row, size)| {
+        let fits = size.fits.unwrap_or(size.wanted);
+        (row.labels(), u64::from(fits))
+    });
+    out.gauges(&f::BACKEND_TUNNEL_MTU, fits)?;
+    let holes = sizes().into_iter();
+    let holes = holes.map(|(row, size)| (row.labels(), u64::from(size.is_black_hole())));
+    out.gauges(&f::BACKEND_BLACK_HOLE, holes)
 }
 
 /// A counter of each.

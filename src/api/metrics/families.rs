@@ -67,6 +67,8 @@ families! {
     BACKEND_RING_SHARE = "tunlb_backend_ring_share_ratio", Gauge, ["vip", "backend"], "Its part of the ring, and so of new flows: 0 to 1.";
     BACKEND_TAKES_NEW = "tunlb_backend_takes_new_flows", Gauge, ["vip", "backend"], "1 while it is in the ring.";
     BACKEND_HEALTHY = "tunlb_backend_healthy", Gauge, ["vip", "backend"], "0 while it is known to be down.";
+    BACKEND_TUNNEL_MTU = "tunlb_backend_tunnel_mtu_bytes", Gauge, ["vip", "backend"], "The longest packet that got through its tunnel when mtu_check looked last.";
+    BACKEND_BLACK_HOLE = "tunlb_backend_mtu_black_hole", Gauge, ["vip", "backend"], "1 where longer packets are to get through and nobody says that they do not.";
 
     IPVS_CONNECTIONS = "node_ipvs_connections_total", Counter, [], "Flows that began; as node_exporter names it.";
     IPVS_IN_PACKETS = "node_ipvs_incoming_packets_total", Counter, [], "Packets that left for backends; as node_exporter names it.";

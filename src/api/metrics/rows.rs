@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::control::view::View;
-use crate::director::{Backend, BackendIndex, BackendSpec, Health, Takes, Traffic, Vip};
+use crate::director::{Backend, BackendIndex, BackendSpec, Health, Takes, Traffic, Vip, VipSpec};
+use crate::probe::SizeFound;
 
 /// A backend.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Row<'a> {
     /// Absent for a moment while another configuration is being applied.
     pub(super) weight: Option<u16>,
     pub(super) health: Health,
+    /// What packets of full size found, where they are sent.
+    pub(super) size: Option<SizeFound>,
     pub(super) traffic: Traffic,
     /// Of the VIP's ring, 0 to 1.
     pub(super) share: f64,
@@ -46,6 +49,7 @@ fn of_vip<'a>(view: &'a View, vip: &'a Vip) -> Vec<Row<'a>> {
             takes: backend.takes,
             weight: spec(&view.effective, vip, place, &backend).map(|spec| spec.weight),
             health: health(view, vip, &backend),
+            size: size(view, vip, &backend),
             traffic: view.counters.traffic(index),
             share: share(index),
         })
@@ -60,10 +64,19 @@ impl Row<'_> {
     }
 }
 
+fn size(view: &View, vip: &Vip, backend: &Backend<'_>) -> Option<SizeFound> {
+    let spec = spec_of_vip(view, vip, backend)?;
+    view.gauge(spec, backend.address)?.seen().size
+}
+
+fn spec_of_vip<'a>(view: &'a View, vip: &Vip, backend: &Backend<'_>) -> Option<&'a VipSpec> {
+    let spec = view.effective.vips.get(backend.vip.position());
+    spec.filter(|spec| spec.name == vip.name)
+}
+
 /// What is known of its health.
 pub(super) fn health(view: &View, vip: &Vip, backend: &Backend<'_>) -> Health {
-    let spec = view.effective.vips.get(backend.vip.position());
-    let spec = spec.filter(|spec| spec.name == vip.name);
+    let spec = spec_of_vip(view, vip, backend);
     spec.map(|spec| view.health(spec, backend.address))
         .unwrap_or_default()
 }

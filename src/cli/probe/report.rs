@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::health::Look;
-use crate::probe::{Evidence, ProbeResult};
+use crate::probe::{Cause, Detour, Evidence, ProbeResult, SizeFound};
 use crate::text::Plain;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
@@ -44,6 +44,22 @@ struct Stage {
     /// Absent where it proves nothing.
     ok: Option<bool>,
     evidence: String,
+    /// Rows of `docs/doctor.md`, where it is the one that fails.
+    codes: Vec<&'static str>,
+    /// What to run next.
+    hint: Option<String>,
+}
+
+impl Stage {
+    fn new(stage: &'static str, ok: Option<bool>, evidence: String) -> Self {
+        Self {
+            stage,
+            ok,
+            evidence,
+            codes: Vec::new(),
+            hint: None,
+        }
+    }
 }
 
 impl Report {
@@ -78,38 +94,33 @@ impl Report {
 
 impl Found {
     fn new(look: &Look) -> Self {
-        let Evidence { address, probe, .. } = look.evidence;
+        let Evidence {
+            address,
+            probe,
+            size,
+            ..
+        } = look.evidence;
         let cause = look.evidence.cause();
-        let is_small = look.full_ping != Some(ProbeResult::Ok)
-            && look.evidence.tunnel_ping == Some(ProbeResult::Ok);
-        let ok = probe == ProbeResult::Ok && !is_small;
-        let (verdict, codes) = match &cause {
-            Some(cause) => (cause.text.clone(), cause.codes.clone()),
-            None if probe == ProbeResult::Ok && is_small => (
-                format!(
-                    "packets of {} bytes do not get through the tunnel, smaller ones do: an MTU on the way",
-                    look.probed.longest
-                ),
-                vec!["B24"],
-            ),
-            None if probe == ProbeResult::Ok => {
-                ("it answers through the tunnel".to_owned(), Vec::new())
-            }
+        let too_long = size.and_then(|size| size.cause());
+        let ok = probe == ProbeResult::Ok && too_long.is_none();
+        let cause = cause.or(too_long);
+        let hint = cause
+            .as_ref()
+            .filter(|cause| !cause.codes.is_empty())
+            .map(|cause| next_step(look, cause));
+        let (verdict, codes) = match cause {
+            Some(cause) => (cause.text, cause.codes),
+            None if ok => ("it answers through the tunnel".to_owned(), Vec::new()),
             None => (
                 format!("nothing is known of it: {probe}, a fault of this host"),
                 Vec::new(),
             ),
         };
-        let vip = look
-            .service
-            .rsplit_once(':')
-            .map_or("", |(address, _)| address);
-        let hint = cause.map(|_| {
-            format!(
-                "on {address}: tunlb doctor --role backend --vip {}",
-                look.service
-            )
-        });
+        let mut stages = stages(look);
+        if let Some(blamed) = blamed(&mut stages, &codes) {
+            blamed.codes.clone_from(&codes);
+            blamed.hint.clone_from(&hint);
+        }
         Self {
             vip: look.probed.target.vip.to_string(),
             service: look.service.clone(),
@@ -117,8 +128,8 @@ impl Found {
             ok,
             verdict,
             codes,
-            hint: hint.filter(|_| !vip.is_empty()),
-            stages: stages(look),
+            hint,
+            stages,
         }
     }
 
@@ -156,61 +167,157 @@ impl Found {
     }
 }
 
+/// The command that tells more.
+fn next_step(look: &Look, cause: &Cause) -> String {
+    let service = &look.service;
+    if cause.is_here() {
+        return format!("on this host: tunlb doctor --role director --vip {service}");
+    }
+    let address = look.evidence.address;
+    let client = look
+        .probed
+        .source
+        .map(|source| format!(" --client {source}"));
+    format!(
+        "on {address}: tunlb doctor --role backend --vip {service}{}",
+        client.unwrap_or_default()
+    )
+}
+
+/// The stage that a verdict speaks of: the one that its first row belongs to, else the first that fails.
+fn blamed<'a>(stages: &'a mut [Stage], codes: &[&'static str]) -> Option<&'a mut Stage> {
+    let stage = match *codes.first()? {
+        "D38" => "route",
+        "D36" | "B22" | "B31" | "B6" => "way back",
+        "B24" => "full size",
+        _ => "",
+    };
+    let fails = |found: &Stage| found.ok == Some(false);
+    let named = stages
+        .iter()
+        .position(|found| found.stage == stage && fails(found));
+    let position = named.or_else(|| stages.iter().position(fails))?;
+    stages.get_mut(position)
+}
+
+fn found(result: Option<ProbeResult>) -> &'static str {
+    result.map_or("not asked", ProbeResult::name)
+}
+
+fn passed(result: Option<ProbeResult>) -> Option<bool> {
+    result.map(|result| result == ProbeResult::Ok)
+}
+
 /// In the order of a packet's way.
 fn stages(look: &Look) -> Vec<Stage> {
-    let Evidence {
-        address,
-        port,
-        probe,
-        direct,
-        direct_ping,
-        tunnel_ping,
-    } = look.evidence;
-    let own = SocketAddr::new(address, port);
+    let evidence = &look.evidence;
+    let address = evidence.address;
+    let own = SocketAddr::new(address, evidence.port);
     let check = &look.probed.check;
+    let destination = look.probed.destination;
     let source = look
         .probed
         .source
         .map_or("no address".to_owned(), |source| source.to_string());
-    let found = |result: Option<ProbeResult>| result.map_or("not asked", ProbeResult::name);
-    let passed = |result: Option<ProbeResult>| result.map(|result| result == ProbeResult::Ok);
-    vec![
-        Stage {
-            stage: "route",
-            ok: Some(look.has_route),
-            evidence: look.way.clone(),
-        },
-        Stage {
-            stage: "ping",
-            ok: passed(direct_ping),
-            evidence: format!("{address}: {}", found(direct_ping)),
-        },
-        Stage {
-            stage: "direct",
+    let mut stages = vec![
+        route(look),
+        Stage::new(
+            "ping",
+            passed(evidence.direct_ping),
+            format!("{address}: {}", found(evidence.direct_ping)),
+        ),
+        Stage::new(
+            "direct",
             // A service that listens at the VIP alone refuses there, and is right.
-            ok: direct
+            evidence
+                .direct
                 .filter(|result| *result == ProbeResult::Ok)
                 .map(|_| true),
-            evidence: format!("{own}/tcp, without the tunnel: {}", found(direct)),
-        },
-        Stage {
-            stage: "tunnel",
-            ok: passed(tunnel_ping),
-            evidence: format!("ping of the VIP from {source}: {}", found(tunnel_ping)),
-        },
-        Stage {
-            stage: "full size",
-            ok: passed(look.full_ping),
-            evidence: format!(
-                "the same with {} bytes: {}",
-                look.probed.longest,
-                found(look.full_ping)
+            format!("{own}/tcp, without the tunnel: {}", found(evidence.direct)),
+        ),
+        Stage::new(
+            "tunnel",
+            passed(evidence.tunnel_ping),
+            format!(
+                "ping of the VIP from {source}: {}",
+                found(evidence.tunnel_ping)
             ),
-        },
-        Stage {
-            stage: check.kind.name(),
-            ok: Some(probe == ProbeResult::Ok),
-            evidence: format!("{} through the tunnel: {probe}", look.probed.destination),
-        },
-    ]
+        ),
+        full_size(evidence.size.as_ref()),
+        Stage::new(
+            check.kind.name(),
+            Some(evidence.probe == ProbeResult::Ok),
+            format!("{destination} through the tunnel: {}", evidence.probe),
+        ),
+        way_back(evidence),
+    ];
+    if let Some(result) = look.as_client {
+        stages.push(Stage::new(
+            "as client",
+            Some(result == ProbeResult::Ok),
+            format!("{destination} from {source}, by the way of any client: {result}"),
+        ));
+    }
+    stages
+}
+
+fn route(look: &Look) -> Stage {
+    let mut evidence = look.way.clone();
+    let mut ok = look.has_route;
+    if let Some((hop, state)) = &look.neighbour {
+        write!(evidence, ", next hop {hop} {state}").unwrap_or_default();
+        ok &= state != "FAILED" && state != "INCOMPLETE";
+    }
+    Stage::new("route", Some(ok), evidence)
+}
+
+fn full_size(size: Option<&SizeFound>) -> Stage {
+    let Some(size) = size else {
+        return Stage::new("full size", None, "not asked".to_owned());
+    };
+    let mut evidence = format!("ping of {} bytes: {}", size.wanted, size.full);
+    if let Some(fits) = size.fits {
+        write!(evidence, "; {fits} bytes get through").unwrap_or_default();
+    }
+    match size.told {
+        Some((Some(router), mtu)) => {
+            write!(evidence, "; {router} says by ICMP: MTU {mtu}").unwrap_or_default();
+        }
+        Some((None, mtu)) => {
+            write!(evidence, "; this host has learnt: MTU {mtu}").unwrap_or_default();
+        }
+        None => {}
+    }
+    Stage::new("full size", passed(Some(size.full)), evidence)
+}
+
+/// What was seen on the devices.
+fn way_back(evidence: &Evidence) -> Stage {
+    let seen = evidence.answer.as_ref().or(evidence.pong.as_ref());
+    let stage = |ok, evidence| Stage::new("way back", ok, evidence);
+    match (seen, evidence.kept_by, &evidence.detour) {
+        (_, _, Some(Detour::Masqueraded(source))) => stage(
+            Some(false),
+            format!("the probe left with source {source}: its answer does not come here"),
+        ),
+        (_, _, Some(Detour::Device(device))) => stage(
+            Some(false),
+            format!("the probe left by {device}, past the probe device"),
+        ),
+        (_, _, Some(Detour::Nowhere)) => {
+            stage(Some(false), "the probe left by no device".to_owned())
+        }
+        (Some(seen), Some(keeper), _) => {
+            stage(Some(false), format!("{seen}: dropped by {keeper} there"))
+        }
+        (Some(seen), None, _) if seen.from != evidence.vip => {
+            stage(Some(false), format!("{seen}, which is not the VIP"))
+        }
+        (Some(seen), None, _) => stage(Some(true), seen.to_string()),
+        (None, ..) if evidence.returned => stage(
+            Some(false),
+            "the probe itself came back out of the tunnel".to_owned(),
+        ),
+        (None, ..) => stage(None, "nothing came".to_owned()),
+    }
 }

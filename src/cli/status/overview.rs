@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::{backend, service};
-use crate::api::model::{Author, Backend, Director, Health, Override, Status, Vip};
+use crate::api::model::{Author, Backend, Cause, Director, Health, Override, Status, Vip};
 use crate::cli::amount::{between, count, lasting, rate};
 use crate::cli::columns::{Align, Cell, Screen, Table};
 use crate::text::plain::plain;
@@ -173,23 +173,26 @@ pub(in crate::cli) fn notes(of: &Backend, at: &str) -> Vec<String> {
 /// What probes found, where it is not that all is well: since when, and the cause.
 fn measured(health: &Health, at: &str) -> Option<String> {
     if !matches!(health.status.as_str(), "unhealthy" | "unknown") {
-        return None;
+        let hole = health.mtu.as_ref()?.cause.as_ref()?;
+        return Some(explained(hole));
     }
     let since = health.since.as_deref();
     let since = since
         .and_then(|since| between(since, at))
         .map(|since| format!("for {}", lasting(since)));
-    let cause = health.cause.as_ref().map(|cause| {
-        let codes = cause.codes.join(" ");
-        let end = if codes.is_empty() {
-            String::new()
-        } else {
-            format!(": {codes}")
-        };
-        format!("{}{end}", cause.text)
-    });
+    let cause = health.cause.as_ref().map(explained);
     let parts: Vec<_> = since.into_iter().chain(cause).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn explained(cause: &Cause) -> String {
+    let codes = cause.codes.join(" ");
+    let end = if codes.is_empty() {
+        String::new()
+    } else {
+        format!(": {codes}")
+    };
+    format!("{}{end}", cause.text)
 }
 
 fn weight(of: &Backend) -> String {

@@ -29,6 +29,7 @@ enum Kind {
     NoNewFlows,
     BackendTakesNothing,
     BackendUnhealthy,
+    MtuBlackHole,
     TunDrops,
     SendErrors,
     DeviceDrops,
@@ -55,6 +56,7 @@ pub(super) fn found(before: Option<&Status>, now: &Status) -> Vec<Problem> {
     for vip in &now.vips {
         found.extend(of_vip(vip));
         found.extend(vip.backends.iter().filter_map(of_backend));
+        found.extend(vip.backends.iter().filter_map(of_tunnel));
     }
     found
 }
@@ -152,5 +154,14 @@ fn of_backend(backend: &Backend) -> Option<Problem> {
                 general(Kind::BackendTakesNothing, format!("takes nothing: {why}"))
             }
         }
+    })
+}
+
+fn of_tunnel(backend: &Backend) -> Option<Problem> {
+    let cause = backend.health.mtu.as_ref()?.cause.as_ref()?;
+    Some(Problem {
+        vip: Some(backend.vip.clone()),
+        backend: Some(backend.address),
+        ..general(Kind::MtuBlackHole, cause.text.clone())
     })
 }

@@ -118,6 +118,23 @@ fn the_cause_stands_beside_a_backend_that_fails() {
 }
 
 #[test]
+fn an_mtu_black_hole_stands_beside_a_healthy_backend() {
+    let status = status(|document| {
+        document["vips"][0]["backends"][0]["health"]["mtu"] = json!({
+            "wanted": 1480, "fits": 1380, "cause": {"text": "an MTU black hole", "codes": ["B24"]},
+        });
+    });
+    let text = shown(&status, View::Overview, WIDE);
+    assert!(text.contains("w 100, an MTU black hole: B24\n"), "{text}");
+    let problems = super::problems::found(None, &status);
+    let text: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert!(
+        text.contains(&"vip web: backend 10.0.1.11: an MTU black hole".to_owned()),
+        "{text:?}"
+    );
+}
+
+#[test]
 fn a_narrow_screen_without_unicode() {
     let screen = Screen {
         unicode: false,

@@ -32,12 +32,12 @@ fn a_section_alone_is_a_tcp_check_with_defaults() {
     let all = probing(
         "port = 8080\ninterval = \"1s\"\ninterval_edge = \"100ms\"\ninterval_down = \"5s\"\n\
          timeout = \"200ms\"\nrise = 1\nfall = 2\ninitial = \"unhealthy\"\nsource = \"10.0.1.2\"\n\
-         close = \"graceful\"\non_unhealthy = \"keep\"",
+         close = \"graceful\"\non_unhealthy = \"keep\"\nmtu_check = \"5m\"",
     );
     assert_eq!(
         all.to_string(),
         "tcp port 8080 from 10.0.1.2 every 1s (edge 100ms, down 5s) timeout 200ms rise 1 fall 2 \
-         initial unhealthy close graceful on_unhealthy keep"
+         initial unhealthy close graceful on_unhealthy keep mtu_check 300s"
     );
 }
 
@@ -88,6 +88,12 @@ fn what_does_not_go_together() {
         ),
         ("80", "interval = \"5ms\"", "out of range"),
         ("80", "rise = 0", "out of range"),
+        (
+            "80",
+            "kind = \"external\"\nmtu_check = \"5m\"",
+            "has no effect while kind is \"external\"",
+        ),
+        ("80", "mtu_check = \"10ms\"", "out of range"),
         (
             "80",
             "on_unhealthy = \"stay\"",

@@ -15,6 +15,12 @@ pub(super) fn time(raw: Raw<'_>) -> Result<Duration, Fault> {
     duration::read(raw, bounds, "2s")
 }
 
+/// The interval of what is done seldom.
+pub(super) fn long_time(raw: Raw<'_>) -> Result<Duration, Fault> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+    duration::read(raw, bounds, "5m")
+}
+
 pub(super) fn count(raw: Raw<'_>) -> Result<NonZeroU8, Fault> {
     let number = whole(raw, 1..=255, "")?;
     let count = u8::try_from(number).ok().and_then(NonZeroU8::new);

@@ -4,7 +4,7 @@ use super::super::overlay::{Action, Edit, Edits};
 use super::super::tests::{Fixture, state};
 use super::super::{ReloadOptions, Request};
 use super::*;
-use crate::probe::Standing;
+use crate::probe::{SizeFound, Standing};
 
 const A: &str = "10.0.1.11";
 const B: &str = "10.0.1.12";
@@ -33,6 +33,7 @@ impl Fixture {
             result,
             streak: 3,
             cause: None,
+            size: None,
         };
         self.control.ask(Request::Health(Reports {
             plan,
@@ -209,6 +210,7 @@ fn a_cause_is_told_once_with_its_rows() {
                 result: ProbeResult::NoAnswer,
                 streak: 4,
                 cause: Some(cause.clone()),
+                size: None,
             }],
             suspects_itself: false,
         }));
@@ -225,6 +227,58 @@ fn a_cause_is_told_once_with_its_rows() {
         events[0]
     );
     assert_eq!(epoch(&fixture), before, "no flow goes another way");
+}
+
+#[test]
+fn an_mtu_black_hole_is_told_and_marks_nothing_down() {
+    let mut fixture = Fixture::new(&two("mtu_check = \"5m\""));
+    let size = |fits, told| SizeFound {
+        wanted: 1480,
+        full: ProbeResult::NoAnswer,
+        fits,
+        told,
+    };
+    let good = SizeFound {
+        full: ProbeResult::Ok,
+        ..size(None, None)
+    };
+    let router = Some((Some("10.0.1.1".parse().unwrap()), 1400));
+    for (found, expected) in [
+        (good, None),
+        (size(Some(1380), router), None),
+        (
+            size(Some(1380), None),
+            Some("those of 1380 do, and nobody says so: an MTU black hole (B24)"),
+        ),
+        (size(Some(1380), None), None),
+        (
+            good,
+            Some("packets of 1480 bytes get through the tunnel again"),
+        ),
+    ] {
+        let before = fixture.control.events.after(0, 99).len();
+        let plan = fixture.plan_number();
+        fixture.control.ask(Request::Health(Reports {
+            plan,
+            changes: vec![Report {
+                target: target(A),
+                standing: Standing::Healthy,
+                result: ProbeResult::Ok,
+                streak: 4,
+                cause: None,
+                size: Some(found),
+            }],
+            suspects_itself: false,
+        }));
+        let events = fixture.control.events.after(0, 99);
+        let told = events.get(before).map(|event| event.what.text.clone());
+        assert_eq!(told.is_some(), expected.is_some(), "{found:?}: {told:?}");
+        assert!(
+            told.unwrap_or_default()
+                .contains(expected.unwrap_or_default())
+        );
+        assert_eq!(fixture.letters(), "NN");
+    }
 }
 
 #[test]

@@ -90,16 +90,16 @@ pub(super) const ENTRIES: &[Entry] = &[
             zh: "客户端正常，但经隧道的探测失败。",
         },
         why: Text {
-            en: "The answer's source, the VIP, is routed into the TUN: strict rp_filter refuses it. A local VIP needs accept_local.",
-            zh: "应答的源地址 VIP 路由在 TUN 上，严格的 rp_filter 会拒绝它。若 VIP 是本机地址则需要 accept_local。",
+            en: "The answer's source, the VIP, is routed into the TUN: strict rp_filter refuses it; or a filter for incoming packets drops it. A local VIP needs accept_local. Or a rule takes the probe itself: MASQUERADE without an exception gives it another source, an OUTPUT rule drops it.",
+            zh: "应答的源地址 VIP 路由在 TUN 上，严格的 rp_filter 会拒绝它；或入站过滤规则丢弃了它。若 VIP 是本机地址则需要 accept_local。也可能是规则作用于探测本身：没有例外的 MASQUERADE 改写了源地址，或 OUTPUT 规则将其丢弃。",
         },
         see: Text {
-            en: "`ip route get DIRECTOR from VIP iif eth0` is EINVAL.",
-            zh: "`ip route get DIRECTOR from VIP iif eth0` 返回 EINVAL。",
+            en: "`ip route get DIRECTOR from VIP iif eth0` is EINVAL; `tunlb probe` sees the answer arrive on the device, or the probe leave with another source.",
+            zh: "`ip route get DIRECTOR from VIP iif eth0` 返回 EINVAL；`tunlb probe` 能看到应答到达网卡，或探测以别的源地址发出。",
         },
         mend: Text {
-            en: "Loose rp_filter (2) on the device by which backends answer.",
-            zh: "把后端应答进入的网卡的 rp_filter 设为宽松（2）。",
+            en: "Loose rp_filter (2) on the device by which backends answer; accept what comes from the VIP; except the VIP from MASQUERADE and OUTPUT rules.",
+            zh: "把后端应答进入的网卡的 rp_filter 设为宽松（2）；放行来自 VIP 的包；在 MASQUERADE 和 OUTPUT 规则中排除 VIP。",
         },
     },
     Entry {

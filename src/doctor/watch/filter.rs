@@ -7,79 +7,32 @@
 use std::net::IpAddr;
 
 use super::Watched;
-use super::assembler::{ADDRESSING, Assembler, DEVICE, ETHERTYPE, Label, Target};
 use crate::doctor::facts::Encap;
+use crate::io::packet_filter::{
+    ADDRESSING, Assembler, DEVICE, ETHERTYPE, IPV4, IPV6, IpFields, LOOPBACK, Label, OUTGOING,
+    TO_ANOTHER_HOST, Target, WHOLE,
+};
 use crate::io::packet_socket::Instruction;
-
-const IPV4: u32 = 0x0800;
-const IPV6: u32 = 0x86dd;
 
 /// Protocol numbers.
 const ICMP: u32 = 1;
-const IPIP: u32 = 4;
 const UDP: u32 = 17;
-const IPV6_IN_IP: u32 = 41;
 const ICMPV6: u32 = 58;
 
-/// `sll_pkttype` (linux/if_packet.h).
-const TO_ANOTHER_HOST: u32 = 3;
-const OUTGOING: u32 = 4;
-
-/// Index of `lo` in every network namespace.
-const LOOPBACK: u32 = 1;
-
-/// All of a packet.
-const WHOLE: u32 = 0xffff;
-
-/// Where the fields of an IP header are.
-struct Header {
-    ethertype: u32,
-    /// The protocol of the tunnel that carries it.
-    tunnelled_as: u32,
-    protocol: u32,
-    source: u32,
-    destination: u32,
-    /// Length in bytes without options; of IPv4 the header tells its own.
-    length: u32,
+const fn fields_of(address: IpAddr) -> &'static IpFields {
+    if address.is_ipv4() { &IPV4 } else { &IPV6 }
 }
 
-const HEADER_V4: Header = Header {
-    ethertype: IPV4,
-    tunnelled_as: IPIP,
-    protocol: 9,
-    source: 12,
-    destination: 16,
-    length: 20,
-};
-const HEADER_V6: Header = Header {
-    ethertype: IPV6,
-    tunnelled_as: IPV6_IN_IP,
-    protocol: 6,
-    source: 8,
-    destination: 24,
-    length: 40,
-};
-
-impl Header {
-    const fn of(address: IpAddr) -> &'static Self {
-        if address.is_ipv4() {
-            &HEADER_V4
-        } else {
-            &HEADER_V6
-        }
-    }
-
-    const fn is_v4(&self) -> bool {
-        self.ethertype == IPV4
-    }
+const fn is_v4(fields: &IpFields) -> bool {
+    fields.ethertype == IPV4.ethertype
 }
 
 /// The program for one service; packets of other clients than `client` are refused where it is given.
 pub(super) fn program(watched: &Watched, client: Option<IpAddr>) -> Vec<Instruction> {
     let mut writer = Writer::new(watched, client);
     writer.entrance();
-    writer.outer(&HEADER_V4);
-    writer.outer(&HEADER_V6);
+    writer.outer(&IPV4);
+    writer.outer(&IPV6);
     writer.plain();
     writer.packet_of_the_service();
     writer.end();
@@ -89,7 +42,7 @@ pub(super) fn program(watched: &Watched, client: Option<IpAddr>) -> Vec<Instruct
 struct Writer<'a> {
     watched: &'a Watched,
     client: Option<IpAddr>,
-    inner: &'static Header,
+    inner: &'static IpFields,
     code: Assembler,
     outer_v4: Label,
     outer_v6: Label,
@@ -107,7 +60,7 @@ impl<'a> Writer<'a> {
         Self {
             watched,
             client,
-            inner: Header::of(watched.vip),
+            inner: fields_of(watched.vip),
             outer_v4: code.label(),
             outer_v6: code.label(),
             plain: code.label(),
@@ -130,29 +83,29 @@ impl<'a> Writer<'a> {
         self.code.load_word(DEVICE);
         self.code.if_equal(LOOPBACK, refuse, Target::Next);
         self.code.load_word(ETHERTYPE);
-        self.code.if_equal(IPV4, v4, Target::Next);
-        self.code.if_equal(IPV6, v6, refuse);
+        self.code.if_equal(IPV4.ethertype, v4, Target::Next);
+        self.code.if_equal(IPV6.ethertype, v6, refuse);
     }
 
     /// What the packet is, by its first header. X becomes the length of that header.
-    fn outer(&mut self, header: &Header) {
+    fn outer(&mut self, header: &IpFields) {
         let (plain, service) = (Target::To(self.plain), Target::To(self.service));
         let icmp = self.code.label();
-        let here = if header.is_v4() {
+        let here = if is_v4(header) {
             self.outer_v4
         } else {
             self.outer_v6
         };
         self.code.here(here);
         self.code.set_x(0);
-        if header.is_v4() {
+        if is_v4(header) {
             self.refuse_later_fragment();
         }
         self.skip_header(header);
         self.code.load_byte(header.protocol);
         self.code
             .if_equal(self.inner.tunnelled_as, service, Target::Next);
-        let icmp_number = if header.is_v4() { ICMP } else { ICMPV6 };
+        let icmp_number = if is_v4(header) { ICMP } else { ICMPV6 };
         self.code
             .if_equal(icmp_number, Target::To(icmp), Target::Next);
         if let Encap::Gue(port) = self.watched.encap {
@@ -163,7 +116,7 @@ impl<'a> Writer<'a> {
         }
         self.code.here(icmp);
         self.code.load_byte_from_x(0);
-        let errors: &[u32] = if header.is_v4() {
+        let errors: &[u32] = if is_v4(header) {
             &[3, 11, 12]
         } else {
             &[1, 2, 3, 4]
@@ -213,13 +166,14 @@ impl<'a> Writer<'a> {
         let (to_vip, from_vip, not_to_vip) =
             (self.code.label(), self.code.label(), self.code.label());
         self.code.here(self.service);
-        if header.is_v4() {
+        if is_v4(header) {
             self.refuse_later_fragment();
         }
         let protocol = self.watched.protocol.number();
         self.code.load_byte_from_x(header.protocol);
         self.code.if_equal(protocol.into(), Target::Next, refuse);
-        self.address(header.destination, self.watched.vip, not_to_vip);
+        self.code
+            .if_address(header.destination, self.watched.vip, not_to_vip);
         self.code.go_to(to_vip);
         self.code.here(not_to_vip);
         self.reply(from_vip);
@@ -233,7 +187,8 @@ impl<'a> Writer<'a> {
     fn reply(&mut self, from_vip: Label) {
         let refuse = Target::To(self.refuse);
         let other_source = self.code.label();
-        self.address(self.inner.source, self.watched.vip, other_source);
+        self.code
+            .if_address(self.inner.source, self.watched.vip, other_source);
         self.code.go_to(from_vip);
         self.code.here(other_source);
         match self.watched.port {
@@ -248,11 +203,8 @@ impl<'a> Writer<'a> {
     /// Ends: takes it where the client is the wanted one, its address being at `client`, and the
     /// service's port, which is at `port` of the transport header.
     fn client_and_port(&mut self, client: u32, port: u32) {
-        if let Some(wanted) = self
-            .client
-            .filter(|one| one.is_ipv4() == self.inner.is_v4())
-        {
-            self.address(client, wanted, self.refuse);
+        if let Some(wanted) = self.client.filter(|one| one.is_ipv4() == is_v4(self.inner)) {
+            self.code.if_address(client, wanted, self.refuse);
         }
         if let Some(number) = self.watched.port {
             self.skip_header(self.inner);
@@ -263,16 +215,6 @@ impl<'a> Writer<'a> {
         self.code.take(WHOLE);
     }
 
-    /// Goes on where the address at X + `at` is that one.
-    fn address(&mut self, at: u32, address: IpAddr, otherwise: Label) {
-        let (words, count) = words(address);
-        for (offset, word) in (at..).step_by(4).zip(&words[..count]) {
-            self.code.load_word_from_x(offset);
-            self.code
-                .if_equal(*word, Target::Next, Target::To(otherwise));
-        }
-    }
-
     /// Of the IPv4 header at X.
     fn refuse_later_fragment(&mut self) {
         self.code.load_half_from_x(6);
@@ -281,8 +223,8 @@ impl<'a> Writer<'a> {
     }
 
     /// X goes past the header that is there.
-    fn skip_header(&mut self, header: &Header) {
-        if header.is_v4() {
+    fn skip_header(&mut self, header: &IpFields) {
+        if is_v4(header) {
             self.code.load_byte_from_x(0);
             self.code.and(0x0f);
             self.code.shift_left(2);
@@ -304,18 +246,6 @@ impl<'a> Writer<'a> {
         self.code.take(WHOLE);
         self.code.here(self.refuse);
         self.code.take(0);
-    }
-}
-
-fn words(address: IpAddr) -> ([u32; 4], usize) {
-    match address {
-        IpAddr::V4(v4) => ([v4.to_bits(), 0, 0, 0], 1),
-        IpAddr::V6(v6) => {
-            let bits = v6.to_bits();
-            let word =
-                |shift: u32| u32::try_from((bits >> shift) & 0xffff_ffff).unwrap_or_default();
-            ([word(96), word(64), word(32), word(0)], 4)
-        }
     }
 }
 
@@ -369,7 +299,13 @@ mod tests {
             let branch = |holds: bool| usize::from(if holds { jump_true } else { jump_false });
             at += 1;
             match code {
-                0x20 if k == ETHERTYPE => a = if bytes[0] >> 4 == 4 { IPV4 } else { IPV6 },
+                0x20 if k == ETHERTYPE => {
+                    a = if bytes[0] >> 4 == 4 {
+                        IPV4.ethertype
+                    } else {
+                        IPV6.ethertype
+                    }
+                }
                 0x20 if k == ADDRESSING => a = around.addressing,
                 0x20 if k == DEVICE => a = around.device,
                 0x30 => a = load(k, 1)?,

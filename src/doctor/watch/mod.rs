@@ -5,7 +5,6 @@
 //! reasons of the host are put beside them. What was seen is an [`Observation`], a plain value; `judge`
 //! reads it, and has no other input than that and what the facts say.
 
-mod assembler;
 mod conclusion;
 mod counters;
 mod filter;
