@@ -20,6 +20,7 @@ main() {
   chmod 666 /dev/net/tun # as distributions have it
 
   # Before the first use of tunl0, because that loads the module ipip for good.
+  check "health without the module ipip" env HEALTH_CASES=no_module /vm/health.sh
   check "demo with tunlb decap" uses "$DECAP" env TUNLB_DECAP=1 "$DEMO"
   check "katran-241 with tunlb decap" uses "$DECAP" env TUNLB_DECAP=1 "$KATRAN"
   check "all families with tunlb decap" env TUNLB_DECAP=1 "$FAMILIES"
@@ -32,6 +33,8 @@ main() {
   check "the README's commands, with tunlb decap and with tunl0" works_with_tunl0 /vm/netns-scripts/readme.sh
   check "tunlb decap refuses to run beside the kernel's tunnels" /vm/refusals.sh
   check "the doctor on a backend with tunl0" /vm/doctor.sh
+  check "health with tunl0 and fou" /vm/health.sh
+  check "health without tunl0" without_tunl0 env HEALTH_CASES=no_device /vm/health.sh
   check "demo with tunlb decap beside an idle tunl0" uses "$DECAP" env TUNLB_DECAP=1 "$DEMO"
   check "a killed demo leaves nothing behind" leaves_nothing_when_killed
   check "where namespaces are forbidden, the demo says what to run" says_what_to_run
@@ -53,6 +56,15 @@ ends_in_kernel() {
   shift
   "$@" 2>&1 | tee /tmp/output || return 1
   [ "$(grep -cE '(tunl0|sit0|ip6tnl0)$' /tmp/output)" = "$count" ]
+}
+
+# without_tunl0 COMMAND…: in namespaces made now, which get no tunl0 of their own.
+without_tunl0() {
+  local code=0
+  sysctl -qw net.core.fb_tunnels_only_for_init_net=1
+  "$@" || code=$?
+  sysctl -qw net.core.fb_tunnels_only_for_init_net=0
+  return "$code"
 }
 
 # works_with_tunl0 COMMAND…: the lab ends well, and its proof went through the kernel's tunnel, too.

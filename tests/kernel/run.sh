@@ -39,7 +39,7 @@ judge() {
 }
 
 labs() {
-  judge "$here/guest.sh" "$here/checks.sh" "$here/refusals.sh" "$here/doctor.sh" "$LAB_ROOT/netns-scripts" \
+  judge "$here/guest.sh" "$here/checks.sh" "$here/refusals.sh" "$here/doctor.sh" "$here/health.sh" "$LAB_ROOT/netns-scripts" \
     "$LAB_ROOT/README.md" "$TUNLB"
 }
 
