@@ -439,6 +439,9 @@ impl Engine {
         }
         let Some(turn) = turn else { return };
         self.changed.insert(target.clone());
+        if turn.to.is_up() {
+            self.inquests.forget_cause(target);
+        }
         self.suspects_itself = self.board.suspects_itself();
         if turn.is_edge() && !turn.to.is_up() {
             self.timers

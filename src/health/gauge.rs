@@ -131,7 +131,7 @@ impl Gauge {
     }
 
     /// What packets of full size found.
-    pub(super) fn measure(&self, found: SizeFound) {
+    pub fn measure(&self, found: SizeFound) {
         self.lock().size = Some(found);
     }
 

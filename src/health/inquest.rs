@@ -119,6 +119,11 @@ impl Inquests {
         }
     }
 
+    /// It is over; the next failure may have another one.
+    pub(super) fn forget_cause(&mut self, target: &Target) {
+        self.causes.remove(target);
+    }
+
     /// How many are under way.
     pub(super) fn under_way(&self) -> usize {
         self.open.len()

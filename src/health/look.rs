@@ -26,6 +26,9 @@ use crate::site::{Paths, taken_for_healthy};
 /// Backends that are looked at at once.
 const AT_ONCE: usize = 64;
 
+/// Looks at a backend whose answers were heard too late.
+const ATTEMPTS: u32 = 3;
+
 /// What is asked of a backend.
 const QUESTIONS: [Question; 5] = [
     Question::Probe,
@@ -92,8 +95,7 @@ pub fn look(config: &Config, asking: Asking, device: &str) -> Result<Vec<Look>> 
     engine.adopt(plan);
     engine.ignore_learnt_mtus()?;
     engine.look_at_all(asking)?;
-    let mut found = std::mem::take(&mut engine.inquests.looks);
-    found.sort_by_key(|(position, ..)| *position);
+    let found = std::mem::take(&mut engine.inquests.looks);
     let neighbours = neighbours(&probed, &mut netlink);
     let looks = found
         .into_iter()
@@ -203,11 +205,30 @@ fn check_of(vip: &VipSpec) -> Arc<Check> {
 }
 
 impl Engine {
-    /// Asks everything of every backend of the plan.
+    /// Asks everything of every backend of the plan; again where this host was too busy to hear the answers.
     fn look_at_all(&mut self, asking: Asking) -> Result<()> {
+        let mut all: Vec<usize> = (0..self.plan.probed.len()).collect();
+        let mut looks = Vec::new();
+        for attempt in 1..=ATTEMPTS {
+            self.look_at_these(&all, asking)?;
+            let found = std::mem::take(&mut self.inquests.looks).into_iter();
+            let is_late = |evidence: &Evidence| evidence.probe == ProbeResult::Late;
+            let (again, known): (Vec<_>, Vec<_>) =
+                found.partition(|(.., evidence)| is_late(evidence) && attempt < ATTEMPTS);
+            looks.extend(known);
+            all = again.iter().map(|(position, ..)| *position).collect();
+        }
+        looks.sort_by_key(|(position, ..)| *position);
+        self.inquests.looks = looks;
+        Ok(())
+    }
+
+    fn look_at_these(&mut self, positions: &[usize], asking: Asking) -> Result<()> {
         let mut events = Events::with_capacity(1024);
         let probed = self.plan.probed.clone();
-        let mut next = probed.iter().enumerate();
+        let mut next = positions
+            .iter()
+            .filter_map(|&position| Some((position, probed.get(position)?)));
         let mut is_done = false;
         while !is_done || self.inquests.under_way() > 0 {
             while !is_done && self.inquests.under_way() < AT_ONCE {

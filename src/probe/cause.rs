@@ -171,6 +171,21 @@ impl Evidence {
 
     fn judged(&self) -> Cause {
         let address = self.address;
+        if self.returned {
+            // What circles until its TTL ends is reported as unreachable, too.
+            let text = format!(
+                "{address} decapsulates, and sends the packet on instead of taking it: the VIP is missing there, and it \
+                 forwards"
+            );
+            return Cause::new(text, &["B6"]);
+        }
+        if let (ProbeResult::Unreachable, Some(error)) = (self.probe, self.inner_error()) {
+            let text = format!(
+                "{} finds no way for the packet out of the tunnel: the VIP is missing on {address}, and it forwards",
+                error.from
+            );
+            return Cause::new(text, &["B6"]);
+        }
         match self.probe {
             ProbeResult::NoDecapsulator => Cause::new(
                 format!(
@@ -211,6 +226,12 @@ impl Evidence {
         }
     }
 
+    /// An ICMP error about the packet inside the tunnel: only who has taken it out can send one.
+    fn inner_error(&self) -> Option<&Sighting> {
+        let is_error = |answer: &&Sighting| matches!(answer.what, Answer::Error(..));
+        self.answer.as_ref().filter(is_error)
+    }
+
     /// A reset with another TTL than what the VIP's machine sends is from another one.
     fn refused(&self) -> Cause {
         if let (Some(reset), Some(pong)) = (&self.answer, &self.pong)
@@ -233,13 +254,6 @@ impl Evidence {
     /// What the packets tell that came in, though nothing reached the socket.
     fn seen(&self) -> Option<Cause> {
         let address = self.address;
-        if self.returned {
-            let text = format!(
-                "{address} decapsulates, and sends the packet on instead of taking it: the VIP is missing there, and it \
-                 forwards"
-            );
-            return Some(Cause::new(text, &["B6"]));
-        }
         let arrived = self.answer.as_ref().or(self.pong.as_ref())?;
         if arrived.from != self.vip {
             let (why, code) = match arrived.what {
@@ -449,6 +463,20 @@ mod tests {
                     ..silent()
                 },
                 "sends the packet on instead of taking it: the VIP is missing there, and it forwards (B6)",
+            ),
+            (
+                Evidence {
+                    returned: true,
+                    ..evidence(ProbeResult::Unreachable)
+                },
+                "the VIP is missing there, and it forwards (B6)",
+            ),
+            (
+                Evidence {
+                    answer: sighting(Answer::Error(3, 0), [10, 0, 1, 13], 64),
+                    ..evidence(ProbeResult::Unreachable)
+                },
+                "10.0.1.13 finds no way for the packet out of the tunnel: the VIP is missing on 10.0.1.13, and it forwards (B6)",
             ),
             (
                 Evidence {

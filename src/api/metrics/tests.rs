@@ -12,6 +12,8 @@ use crate::control::overlay::{Action, Author, BackendName, Change, Edit, Edits, 
 use crate::control::view::{HostProblem, LastReload};
 use crate::control::{Heartbeat, WorkerLink};
 use crate::director::{Counters, Director, DropReason, Health, Roster, Seat, SendErrno};
+use crate::health::Gauge;
+use crate::probe::{ProbeResult, SizeFound, Target};
 use crate::site::Paths;
 
 const CONFIG: &str = "
@@ -30,6 +32,8 @@ name = 'dns'
 address = '2001:db8::100'
 protocol = 'udp'
 port = 'any'
+[vip.health]
+kind = 'ping'
 [[vip.backend]]
 address = '2001:db8::11'
 ";
@@ -380,6 +384,18 @@ fn the_document_and_the_output_have_the_same_metrics() {
     let fixture = Fixture::new(CONFIG, |config| overridden(config, weighing(7)));
     fixture.requests.count("GET /metrics", 200);
     fixture.change(|view| {
+        let gauge = Gauge::new(Arc::default());
+        gauge.measure(SizeFound {
+            wanted: 1480,
+            full: ProbeResult::NoAnswer,
+            fits: Some(1380),
+            told: None,
+        });
+        let target = Target {
+            vip: "dns".into(),
+            address: "2001:db8::11".parse().unwrap(),
+        };
+        view.gauges = Arc::new([(target, Arc::new(gauge))].into_iter().collect());
         view.problems = [HostProblem {
             what: "ip_forward".into(),
             text: "text".into(),
@@ -388,6 +404,13 @@ fn the_document_and_the_output_have_the_same_metrics() {
         .into();
     });
     let text = fixture.all();
+    let backend = r#"{vip="dns",backend="2001:db8::11"}"#;
+    for (series, expected) in [
+        ("tunlb_backend_tunnel_mtu_bytes", 1380.0),
+        ("tunlb_backend_mtu_black_hole", 1.0),
+    ] {
+        assert_eq!(value(&text, &format!("{series}{backend}")), expected);
+    }
     let output = of_output(&text);
     assert_eq!(only_in_one(&output, &of_document()), [""; 0]);
     let declared = families::ALL.iter().map(|family| {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::health::Look;
-use crate::probe::{Cause, Detour, Evidence, ProbeResult, SizeFound};
+use crate::probe::{Answer, Cause, Detour, Evidence, ProbeResult, SizeFound};
 use crate::text::Plain;
 
 /// The version of the JSON document; a change that breaks a reader raises it.
@@ -307,6 +307,10 @@ fn way_back(evidence: &Evidence) -> Stage {
         (_, _, Some(Detour::Nowhere)) => {
             stage(Some(false), "the probe left by no device".to_owned())
         }
+        (Some(seen), ..) if matches!(seen.what, Answer::Error(..)) => stage(
+            Some(false),
+            format!("{seen}, about the packet out of the tunnel"),
+        ),
         (Some(seen), Some(keeper), _) => {
             stage(Some(false), format!("{seen}: dropped by {keeper} there"))
         }
