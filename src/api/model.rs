@@ -6,6 +6,7 @@
 
 mod lists;
 mod packets;
+mod tunnel_mtu;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use lists::{Backends, ConfigDifferences, Liveness, Overrides, Vips, WorkerLiveness};
 pub use packets::{CaptureRequest, Captured, Flow, FlowPage};
+pub use tunnel_mtu::TunnelMtu;
 
 /// The version of these documents.
 pub const SCHEMA: u32 = 1;
@@ -320,17 +322,6 @@ pub struct Cause {
     pub text: String,
     /// Rows of `docs/doctor.md`.
     pub codes: Vec<String>,
-}
-
-/// What packets of full size found of the tunnel to a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TunnelMtu {
-    /// Bytes of the longest inner packet that is to get through.
-    pub wanted: u16,
-    /// Bytes of the longest that does.
-    pub fits: u16,
-    /// Why that is less, where nobody tells those who send packets.
-    pub cause: Option<Cause>,
 }
 
 /// The way to a backend.

@@ -324,6 +324,9 @@ impl Engine {
     }
 
     fn time_out(&mut self, number: usize, serial: u64, at: Moment) {
+        let was_sent = |engine: &Self| engine.flights.get(number).is_none_or(|one| one.was_sent);
+        // Its packet may have waited for this thread all the time.
+        let is_held_up = !was_sent(self) && self.forward().is_ok() && was_sent(self);
         let Some(flight) = self
             .flights
             .get(number)
@@ -333,7 +336,7 @@ impl Engine {
         };
         let now = self.now();
         let allowed = flight.deadline - flight.started;
-        let result = if now.saturating_sub(at) > allowed {
+        let result = if is_held_up || now.saturating_sub(at) > allowed {
             ProbeResult::Late
         } else if !flight.was_sent {
             ProbeResult::NotSent

@@ -14,7 +14,7 @@ use super::slots::Slots;
 use super::timers::Due;
 use super::wire::Trace;
 use crate::probe::{
-    Board, Cause, Detour, Evidence, Kind, Moment, ProbeResult, SizeFound, Target, Verdict,
+    Board, Cause, Detour, Evidence, Kind, Moment, ProbeResult, Sighting, SizeFound, Target, Verdict,
 };
 
 /// Inquests that begin in a second: of many backends that fail together, one tells the cause.
@@ -115,6 +115,17 @@ impl Inquests {
         for inquest in self.open.iter_mut() {
             if inquest.evidence.address == to {
                 inquest.heard = Some(result);
+            }
+        }
+    }
+
+    /// A backend says that a packet out of the tunnel, to a VIP, gets no further: whichever probe it is about, since a host
+    /// sends few of them.
+    pub(super) fn see_inner_error(&mut self, vip: IpAddr, error: &Sighting) {
+        for inquest in self.open.iter_mut() {
+            let evidence = &mut inquest.evidence;
+            if (evidence.vip, evidence.address) == (vip, error.from) {
+                evidence.inner_error = Some(error.clone());
             }
         }
     }

@@ -32,6 +32,8 @@ pub struct Evidence {
     pub pong: Option<Sighting>,
     /// Whether the probe or the echo request itself came back, out of the tunnel.
     pub returned: bool,
+    /// What the backend said of a packet out of the tunnel.
+    pub inner_error: Option<Sighting>,
     /// What kept an answer that arrived from its socket.
     pub kept_by: Option<Keeper>,
     /// How a probe that was not sent went astray.
@@ -153,6 +155,7 @@ impl Evidence {
             answer: None,
             pong: None,
             returned: false,
+            inner_error: None,
             kept_by: None,
             detour: None,
             size: None,
@@ -179,10 +182,9 @@ impl Evidence {
             );
             return Cause::new(text, &["B6"]);
         }
-        if let (ProbeResult::Unreachable, Some(error)) = (self.probe, self.inner_error()) {
+        if self.finds_no_way() {
             let text = format!(
-                "{} finds no way for the packet out of the tunnel: the VIP is missing on {address}, and it forwards",
-                error.from
+                "{address} finds no way for the packet out of the tunnel: the VIP is missing there, and it forwards"
             );
             return Cause::new(text, &["B6"]);
         }
@@ -226,10 +228,24 @@ impl Evidence {
         }
     }
 
-    /// An ICMP error about the packet inside the tunnel: only who has taken it out can send one.
-    fn inner_error(&self) -> Option<&Sighting> {
-        let is_error = |answer: &&Sighting| matches!(answer.what, Answer::Error(..));
-        self.answer.as_ref().filter(is_error)
+    /// Whether the backend says so (RFC 792, RFC 4443 §3.1) of the packet inside the tunnel, which nobody else has taken out.
+    fn finds_no_way(&self) -> bool {
+        let (unreachable_v4, unreachable_v6) = (3, 1);
+        let what = self.inner_error.as_ref().map(|error| error.what);
+        match what {
+            Some(Answer::Error(kind, code)) if self.vip.is_ipv4() => {
+                kind == unreachable_v4 && code < 2
+            }
+            Some(Answer::Error(kind, code)) => kind == unreachable_v6 && matches!(code, 0 | 3),
+            Some(
+                Answer::SynAck
+                | Answer::Reset
+                | Answer::Segment
+                | Answer::Datagram
+                | Answer::EchoReply,
+            )
+            | None => false,
+        }
     }
 
     /// A reset with another TTL than what the VIP's machine sends is from another one.
@@ -473,10 +489,10 @@ mod tests {
             ),
             (
                 Evidence {
-                    answer: sighting(Answer::Error(3, 0), [10, 0, 1, 13], 64),
+                    inner_error: sighting(Answer::Error(3, 0), [10, 0, 1, 13], 64),
                     ..evidence(ProbeResult::Unreachable)
                 },
-                "10.0.1.13 finds no way for the packet out of the tunnel: the VIP is missing on 10.0.1.13, and it forwards (B6)",
+                "10.0.1.13 finds no way for the packet out of the tunnel: the VIP is missing there, and it forwards (B6)",
             ),
             (
                 Evidence {

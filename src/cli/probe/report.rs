@@ -293,7 +293,12 @@ fn full_size(size: Option<&SizeFound>) -> Stage {
 
 /// What was seen on the devices.
 fn way_back(evidence: &Evidence) -> Stage {
-    let seen = evidence.answer.as_ref().or(evidence.pong.as_ref());
+    let errors = evidence.inner_error.as_ref();
+    let seen = evidence
+        .answer
+        .as_ref()
+        .or(evidence.pong.as_ref())
+        .or(errors);
     let stage = |ok, evidence| Stage::new("way back", ok, evidence);
     match (seen, evidence.kept_by, &evidence.detour) {
         (_, _, Some(Detour::Masqueraded(source))) => stage(
