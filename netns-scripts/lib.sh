@@ -89,7 +89,9 @@ build_tunlb() {
   fi
   need_rust
   [ -x "$(built_tunlb)" ] || say "Building tunlb with cargo. The first build takes a few minutes." >&2
-  cargo build --release --locked --manifest-path "$LAB_ROOT/Cargo.toml" || die "cargo build --release failed"
+  # shellcheck disable=SC2086  # none or several words
+  cargo build --release --locked ${CARGO_FEATURES:+--features "$CARGO_FEATURES"} \
+    --manifest-path "$LAB_ROOT/Cargo.toml" || die "cargo build --release failed"
 }
 
 # A toolchain that is new enough, and a linker.

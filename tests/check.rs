@@ -344,7 +344,7 @@ workers = 0
 ring_size = 1000
 hash_key = \"xyz\"
 flows = \"many\"
-datapath = \"xdp\"
+datapath = \"xpd\"
 [director.encap]
 ttl = 0
 [[vip]]

@@ -4,6 +4,7 @@
 //!
 //! Durations are numbers with the unit in the name, times are RFC 3339 in UTC, enums lower_snake words.
 
+mod datapath;
 mod lists;
 mod packets;
 mod tunnel_mtu;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use datapath::{Worker, Xdp, XdpInterface};
 pub use lists::{Backends, ConfigDifferences, Liveness, Overrides, Vips, WorkerLiveness};
 pub use packets::{CaptureRequest, Captured, Flow, FlowPage};
 pub use tunnel_mtu::TunnelMtu;
@@ -52,6 +54,9 @@ pub struct Director {
     pub tun: String,
     /// One for each thread of the data path.
     pub workers: Vec<Worker>,
+    /// The XDP data path; absent where packets come by the TUN alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<Xdp>,
     /// Where the configuration came from.
     pub config: ConfigState,
     /// What the workers forward by.
@@ -75,21 +80,6 @@ pub struct Director {
 
 /// Numbers by name.
 pub type Counts = std::collections::BTreeMap<String, u64>;
-
-/// One thread of the data path.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Worker {
-    /// From 0.
-    pub id: usize,
-    /// In its table.
-    pub flows: u64,
-    /// Bursts that had packets.
-    pub bursts: u64,
-    /// Packets in a burst, on average since the start; absent before the first.
-    pub burst_mean: Option<f64>,
-    /// Since it last looked up from its work or its sleep when asked to.
-    pub heartbeat_age_seconds: f64,
-}
 
 /// Where the configuration came from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

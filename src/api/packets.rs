@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
@@ -46,13 +47,17 @@ impl Api {
         let view = self.handle.view();
         let request = page_request(query, &view.snapshot)?;
         let backend = query.address("backend")?;
-        let workers = self.handle.identity.workers.clone();
+        let identity = Arc::clone(&self.handle.identity);
         let asked = spawn_blocking(move || {
             let began = Instant::now();
-            let ask = |worker: usize, request| workers[worker].list(request, WORKER_PATIENCE);
-            page(&request, workers.len(), ask, || {
-                began.elapsed() < PAGE_PATIENCE
-            })
+            let (workers, driver) = (&identity.workers, &identity.driver);
+            // Behind the workers.
+            let ask = |table: usize, request| match (workers.get(table), driver) {
+                (None, Some(driver)) => driver.list(request),
+                _ => workers[table].list(request, WORKER_PATIENCE),
+            };
+            let tables = workers.len() + usize::from(driver.is_some());
+            page(&request, tables, ask, || began.elapsed() < PAGE_PATIENCE)
         });
         let listed: Result<FlowPage, FlowError> = asked
             .await

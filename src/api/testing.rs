@@ -103,6 +103,7 @@ impl Fake {
             file: Some("/etc/tunlb/tunlb.toml".into()),
             tun: "tunlb0".into(),
             workers: vec![link],
+            driver: None,
         };
         let stop = Arc::new(AtomicBool::new(false));
         let worker = run_worker(poll, heartbeat, Arc::clone(&stop), behaviour);

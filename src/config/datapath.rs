@@ -16,6 +16,8 @@ pub enum Datapath {
     Xsk,
     /// A program in the driver of the interfaces decides and forwards; the TUN has the rest.
     Xdp,
+    /// As [`Xdp`](Self::Xdp) where that works, else the TUN alone.
+    Auto,
 }
 
 impl fmt::Display for Datapath {
@@ -24,13 +26,18 @@ impl fmt::Display for Datapath {
             Self::Tun => "tun",
             Self::Xsk => "xsk",
             Self::Xdp => "xdp",
+            Self::Auto => "auto",
         })
     }
 }
 
 impl Choice for Datapath {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("tun", Self::Tun), ("xsk", Self::Xsk), ("xdp", Self::Xdp)];
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("tun", Self::Tun),
+        ("xsk", Self::Xsk),
+        ("xdp", Self::Xdp),
+        ("auto", Self::Auto),
+    ];
 }
 
 /// Where programs on the interfaces run.
@@ -109,9 +116,14 @@ pub(super) fn check(director: &DirectorDraft) -> Vec<Problem> {
         return problems;
     };
     let is_tun = datapath.value == Datapath::Tun;
-    if !is_tun && !cfg!(feature = "xdp") {
+    let needs_feature = matches!(datapath.value, Datapath::Xsk | Datapath::Xdp);
+    if needs_feature && !cfg!(feature = "xdp") {
         let message = "this tunlb was built without the feature xdp (cargo build --features xdp)";
-        problems.push(datapath.site.problem(Fault::new(message, "\"tun\"")));
+        problems.push(
+            datapath
+                .site
+                .problem(Fault::new(message, "\"tun\" or \"auto\"")),
+        );
     }
     match &director.interface {
         Some(None) if !is_tun => {

@@ -23,11 +23,7 @@ impl Supported for Protocol {}
 
 impl Supported for BackendState {}
 
-impl Supported for Datapath {
-    fn is_supported(&self) -> bool {
-        *self != Self::Xdp
-    }
-}
+impl Supported for Datapath {}
 
 impl Supported for XdpMode {}
 

@@ -443,7 +443,8 @@ mod tests {
     fn choices_offer_only_what_works() {
         assert_eq!(choice(Raw::Text("draining")), Ok(BackendState::Draining));
         let fault = choice::<super::super::Datapath>(Raw::Text("xpd")).unwrap_err();
-        assert_eq!(fault, Fault::new("unknown choice", "\"tun\""));
+        let accepted = "\"tun\" or \"xsk\" or \"xdp\" or \"auto\"";
+        assert_eq!(fault, Fault::new("unknown choice", accepted));
         let fault = choice::<Echo>(Raw::Text("maybe")).unwrap_err();
         let accepted = "\"reply\" or \"forward\" or \"drop\"";
         assert_eq!(fault, Fault::new("unknown choice", accepted));

@@ -46,6 +46,9 @@ pub enum FlowError {
     /// The worker cannot be woken.
     #[error("cannot wake the worker: {0}")]
     Wake(#[from] io::Error),
+    /// The kernel does not show the flows of a data path in drivers.
+    #[error("cannot read the flows of the XDP program: {0}")]
+    Map(io::Error),
     /// It did not answer in time.
     #[error("the worker did not answer within {0:?}")]
     Late(Duration),

@@ -14,6 +14,7 @@ mod change;
 mod command;
 mod converge;
 mod drains;
+mod driver;
 pub mod events;
 mod flows;
 mod health;
@@ -37,6 +38,7 @@ pub use command::{
     Ask, Busy, CaptureRequest, DryRun, Handle, KeepOverrides, Refused, Reload, ReloadOptions,
     Reloaded, Reply, Request,
 };
+pub use driver::{DriverInterface, DriverWatch};
 pub use flows::{FlowChunk, FlowError, FlowMailbox, FlowRequest, MAX_FLOWS};
 pub use health::Measured;
 pub use workers::{Heartbeat, WorkerLink};

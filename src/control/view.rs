@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::build_times::BuildTimes;
+use super::driver::DriverWatch;
 use super::health::{Measured, measured_by};
 use super::overlay::Overlay;
 use super::workers::WorkerLink;
@@ -26,6 +27,8 @@ pub struct Identity {
     pub tun: String,
     /// One for each thread of the data path.
     pub workers: Vec<WorkerLink>,
+    /// The data path in drivers, where there is one.
+    pub driver: Option<Arc<dyn DriverWatch>>,
 }
 
 /// The state of a director after its last change.

@@ -4,6 +4,7 @@
 //! [`Config`]), privileges, the host's state, TUN, sockets, routes, threads. Stop order is the
 //! reverse: routes and settings first, so that no packet enters a TUN that nobody reads.
 
+mod driver;
 #[cfg(test)]
 mod faults;
 mod hops;
@@ -24,6 +25,8 @@ mod threads;
 mod totals;
 mod ways;
 mod worker;
+#[cfg(feature = "xdp")]
+pub mod xdp;
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -47,6 +50,8 @@ use crate::control::overlay::Author;
 use crate::control::published::Current;
 use crate::control::view::Identity;
 use crate::control::{Ask, Beginning, Busy, Control, DryRun, Handle, Reload, Reply, Request};
+#[cfg(feature = "xdp")]
+use crate::director::Timestamp;
 use crate::director::{BackendIndex, Director, Roster, Seat};
 use crate::health::{Health, NotTaken};
 use crate::io::capability::{self, Capability};
@@ -207,6 +212,7 @@ struct Daemon {
     workers: Vec<WorkerThread>,
     captures: Captures,
     redirects: Redirects,
+    driver: driver::AtWork,
     handle: Handle,
     reloading: Reloading,
     api: Option<ApiServer>,
@@ -239,7 +245,9 @@ impl Daemon {
         let shared = Shared::new(beginning.current(), events);
         let (redirects, shares) = Redirects::open(&config.director)?;
         let queues = queues.into_iter().zip(shares).collect();
+        let driver = driver::prepare(&config, &shared)?;
         let mut workers = ready_workers(queues, &config, &shared, &captures, &mut beginning)?;
+        driver.share_flows(&mut workers, &config)?;
         introduce(&mut workers);
         let hop_watch = watch_hops(&config, &shared)?;
         let learner = PathLearner::new(&shared);
@@ -249,14 +257,17 @@ impl Daemon {
             .context("cannot listen for path MTU errors")?;
         host.lead(&beginning.wanted)?;
         host.measure_by(health(&config, &shared));
-        let links = workers.iter().map(|ready| ready.remote.link()).collect();
+        let links: Vec<_> = workers.iter().map(|ready| ready.remote.link()).collect();
         let workers = start_workers(workers, &config, events)?;
+        let driver = driver.attach(&config, &shared, &links, &mut beginning.roster)?;
         let log = Arc::new(EventLog::default());
         let wakers: Vec<_> = workers.iter().map(|worker| worker.remote.waker()).collect();
         let (current, following) = (Arc::clone(&shared.current), redirects.clone());
+        let driver_waker = driver.waker();
         let wake = move || {
             wake_all(&wakers, hop_watch.as_ref());
             following.follow(&current.load().snapshot);
+            driver_waker.wake();
         };
         let control = beginning.control(host, Arc::clone(&log), wake);
         let identity = Identity {
@@ -264,6 +275,7 @@ impl Daemon {
             file: options.file,
             tun: config.director.tun.clone(),
             workers: links,
+            driver: driver.watch(),
         };
         let handle = handle(identity, log, &control, events);
         let mut daemon = Self {
@@ -272,6 +284,7 @@ impl Daemon {
             workers,
             captures,
             redirects,
+            driver,
             handle,
             reloading: Reloading::default(),
             api: None,
@@ -334,6 +347,7 @@ impl Daemon {
             api.stop();
         }
         self.redirects.end();
+        std::mem::take(&mut self.driver).detach();
         self.control.host().undo_traffic();
         for worker in &self.workers {
             if let Err(error) = worker.remote.stop() {
@@ -421,6 +435,12 @@ struct Shared {
 }
 
 impl Shared {
+    /// This moment.
+    #[cfg(feature = "xdp")]
+    fn now(&self) -> Timestamp {
+        Timestamp::after(self.epoch.elapsed())
+    }
+
     fn new(current: &Current, events: &SyncSender<Event>) -> Self {
         Self {
             current: Arc::clone(current),

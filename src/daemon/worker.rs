@@ -20,6 +20,8 @@ use super::tee::Tee;
 use super::{Event, Shared};
 use crate::control::{FlowMailbox, Heartbeat, WorkerLink};
 use crate::director::{ANSWER_WAIT, BackendIndex, DropReason, Timestamp, Verdict};
+#[cfg(feature = "xdp")]
+use crate::director::{Seat, SharedFlows};
 use crate::io::egress::{Egress, Hops, SendError};
 use crate::io::ingress::{Ingress, Reading};
 use crate::io::sys::KernelPathMtu;
@@ -149,6 +151,13 @@ impl<I: Ingress + AsRawFd, E: Egress> Worker<I, E> {
             last_failure_logged: None,
         };
         Ok((worker, remote))
+    }
+
+    /// Keeps its flows there, together with others.
+    #[cfg(feature = "xdp")]
+    pub(super) fn share_flows(&mut self, flows: Box<dyn SharedFlows>, seat: &Seat, others: u16) {
+        let director = self.pipeline.director_mut();
+        director.share_flows(flows, seat, others);
     }
 
     /// From now on flows may be asked about.

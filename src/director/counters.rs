@@ -115,6 +115,48 @@ impl Counters {
         }
     }
 
+    /// Counts a flow that entered a table which is shared.
+    pub(super) fn count_new_flow(&self, backend: BackendIndex) {
+        if let Some(counters) = self.backends.get(backend.position()) {
+            add(&counters.new_flows, 1);
+        }
+    }
+
+    /// Takes over what another data path counted so far for a backend: all of it, each time.
+    pub fn tell_traffic(&self, backend: BackendIndex, traffic: &Traffic) {
+        if let Some(counters) = self.backends.get(backend.position()) {
+            for (counter, value) in [
+                (&counters.packets, traffic.packets),
+                (&counters.bytes, traffic.bytes),
+                (&counters.untracked, traffic.untracked),
+                (&counters.flows, traffic.flows),
+                (&counters.new_flows, traffic.new_flows),
+            ] {
+                counter.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes over how many packets for the VIP in a seat another data path dropped so far: all of them, each
+    /// time.
+    pub fn tell_drops(&self, vip: VipSeat, reason: DropReason, packets: u64) {
+        if let Some(counters) = self.vips.get(vip.position()) {
+            let before = counters.drops[reason as usize].swap(packets, Ordering::Relaxed);
+            add(&self.drops[reason as usize], packets.wrapping_sub(before));
+        }
+    }
+
+    /// Takes over how many flows another data path's table has, and may have.
+    pub fn tell_flows(&self, flows: u64, bound: u64) {
+        self.flows.store(flows, Ordering::Relaxed);
+        self.flow_bound.store(bound, Ordering::Relaxed);
+    }
+
+    /// Another data path forwards by this snapshot from now on.
+    pub fn follow(&self, snapshot: &Snapshot) {
+        self.adopt(snapshot);
+    }
+
     /// A flow of the table is with another backend from now on.
     pub(super) fn move_flow(&self, from: BackendIndex, to: BackendIndex) {
         self.uncount_flow(from);

@@ -1,5 +1,7 @@
 //! The life of a flow: which packets move it on, and how long it lives without one.
 
+use std::time::Duration;
+
 use super::spec::FlowTimeouts;
 use super::time::Timestamp;
 use crate::packet::TcpFlags;
@@ -61,6 +63,18 @@ impl FlowClass {
             Self::Closing => "closing",
             Self::Reset => "reset",
             Self::Udp => "udp",
+        }
+    }
+
+    /// How long a flow of it lives without a packet.
+    #[must_use]
+    pub const fn timeout(self, timeouts: &FlowTimeouts) -> Duration {
+        match self {
+            Self::HalfOpen => timeouts.half_open,
+            Self::FirstDatagram | Self::Udp => timeouts.udp,
+            Self::Established => timeouts.established,
+            Self::Closing => timeouts.closing,
+            Self::Reset => timeouts.reset,
         }
     }
 
@@ -147,13 +161,7 @@ impl Timeouts {
 
     pub(super) fn new(timeouts: &FlowTimeouts) -> Self {
         Self(FlowClass::ALL.map(|class| {
-            let timeout = match class {
-                FlowClass::HalfOpen => timeouts.half_open,
-                FlowClass::FirstDatagram | FlowClass::Udp => timeouts.udp,
-                FlowClass::Established => timeouts.established,
-                FlowClass::Closing => timeouts.closing,
-                FlowClass::Reset => timeouts.reset,
-            };
+            let timeout = class.timeout(timeouts);
             u32::try_from(timeout.as_nanos().div_ceil(Tick::NANOS.into())).unwrap_or(u32::MAX)
         }))
     }
@@ -172,7 +180,6 @@ impl Timeouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn ticks() {

@@ -23,6 +23,7 @@ mod slab;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::RandomState;
 
@@ -306,6 +307,12 @@ impl FlowTable {
 }
 
 impl FlowTable {
+    /// Whether a flow of that class would be expired, after so long without a packet.
+    pub(super) fn is_past(&self, class: FlowClass, idle: Duration) -> bool {
+        let idle = Tick::at(Timestamp::after(idle)).since(Tick::at(Timestamp::START));
+        self.timeouts.is_over(class, idle)
+    }
+
     fn is_over(&self, at: u32, now: Tick) -> bool {
         let entry = &self.entries[at];
         self.timeouts

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use super::flow_table::{FlowCursor, KnownFlow};
-use super::{BackendIndex, Director, Service, Timestamp};
+use super::{BackendIndex, Director, Service, Snapshot, Timestamp};
 
 /// Buckets that one step looks at: with two for each flow some 500 flows, of which nearly every one is a cache
 /// miss that overlaps with others; about 10 µs.
@@ -34,7 +34,7 @@ impl Director {
         now: Timestamp,
     ) -> Option<FlowCursor> {
         self.flows.visit(from, BUCKETS, now, |flow| {
-            if !self.is_wanted(&flow, filter) {
+            if !filter.wants(&self.snapshot, &flow) {
                 return ControlFlow::Continue(());
             }
             if flows.len() >= most {
@@ -44,12 +44,16 @@ impl Director {
             ControlFlow::Continue(())
         })
     }
+}
 
-    fn is_wanted(&self, flow: &KnownFlow, filter: &FlowFilter) -> bool {
-        filter.client.is_none_or(|client| client == flow.key.source)
-            && filter.backend.is_none_or(|backend| backend == flow.backend)
-            && filter.vip.is_none_or(|vip| {
-                let found = self.snapshot.vip_of(&flow.key, flow.backend);
+impl FlowFilter {
+    /// Whether every term applies to a flow, by the VIPs of that snapshot.
+    #[must_use]
+    pub fn wants(&self, snapshot: &Snapshot, flow: &KnownFlow) -> bool {
+        self.client.is_none_or(|client| client == flow.key.source)
+            && self.backend.is_none_or(|backend| backend == flow.backend)
+            && self.vip.is_none_or(|vip| {
+                let found = snapshot.vip_of(&flow.key, flow.backend);
                 found.is_some_and(|found| found.service == vip)
             })
     }

@@ -39,6 +39,7 @@ mod segments;
 mod selection;
 mod services;
 mod shared;
+mod shared_flows;
 mod snapshot;
 mod spec;
 mod strays;
@@ -62,6 +63,7 @@ pub use rings::{BuildRings, RingId, RingTask};
 pub use roster::{Plan, Roster};
 pub use selection::SelectionHash;
 pub use services::Service;
+pub use shared_flows::{SharedFlow, SharedFlows};
 pub use snapshot::{Backend, Choice, Lane, Snapshot, SnapshotError, Vip};
 pub use spec::{
     AllDown, BackendSpec, BackendState, Echo, FlowLimits, FlowTimeouts, HashFields, HashKey,
@@ -105,6 +107,8 @@ pub struct Director {
     snapshot: Arc<Snapshot>,
     counters: Arc<Counters>,
     flows: FlowTable,
+    /// In place of `flows`, where the flows of all data paths are together.
+    shared: Option<Box<dyn SharedFlows>>,
     fragments: FragmentTable,
     strays: Strays,
     identifications: Identifications,
@@ -144,6 +148,7 @@ impl Director {
         let limits = snapshot.flow_limits().share(seat.workers);
         Self {
             flows: FlowTable::new(limits, seat.seed, Arc::clone(&counters)),
+            shared: None,
             fragments: FragmentTable::new(seat.seed),
             strays: Strays::new(seat.worker, seat.workers),
             identifications: Identifications::new(seat.worker, seat.workers),
@@ -166,6 +171,9 @@ impl Director {
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.flows
             .set_limits(snapshot.flow_limits().share(self.workers));
+        if self.shared.is_some() {
+            self.counters.tell_flow_bound(0); // the shared table has the bound
+        }
         self.new_flows.adopt(&self.snapshot, &snapshot);
         self.give_up_fragments(&snapshot);
         self.counters.adopt(&snapshot);
@@ -310,6 +318,10 @@ impl Director {
         event: FlowEvent,
         now: Timestamp,
     ) -> Result<Target, DropReason> {
+        if self.shared.is_some() {
+            let backend = self.target_shared(&sought.flow.key(), event)?;
+            return Ok(self.target_at(backend, sought));
+        }
         let now_tick = Tick::at(now);
         let at = self.flows.find_by(hint, sought);
         let known = at.map(|at| self.flows.known(at, event, now_tick));
@@ -343,11 +355,7 @@ impl Director {
             }
             known => known,
         };
-        let stays = known.and_then(|known| self.snapshot.stays_with(vip, known.backend));
-        let reopens = stays.is_some_and(|stays| self.is_left_by(stays, event));
-        let stays = stays.filter(|_| !reopens);
-        let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
-        let backend = stays.or_else(chosen);
+        let (backend, reopens) = self.place(vip, &key, known.map(|known| known.backend), event);
         if let Some(known) = known.filter(|_| !reopens) {
             self.flows.refresh(known.at, event, tick);
         }
@@ -367,6 +375,22 @@ impl Director {
             self.counters.count_untracked(backend);
         }
         Ok(backend)
+    }
+
+    /// The backend of a flow of a VIP: the one that it was `known` to be with, or the ring's; and whether it is
+    /// another flow than that one.
+    fn place(
+        &self,
+        vip: &Vip,
+        key: &FlowKey,
+        known: Option<BackendIndex>,
+        event: FlowEvent,
+    ) -> (Option<BackendIndex>, bool) {
+        let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
+        let reopens = stays.is_some_and(|stays| self.is_left_by(stays, event));
+        let stays = stays.filter(|_| !reopens);
+        let chosen = || self.snapshot.choose(vip, key).map(|choice| choice.backend);
+        (stays.or_else(chosen), reopens)
     }
 
     /// Whether a backend takes known flows only and the packet opens a connection, which is no part of the
@@ -434,7 +458,7 @@ impl Director {
         }
         let key = quoted.flow().ok_or(no_flow)?;
         let vip = self.snapshot.find_vip(&key).ok_or(no_flow)?;
-        let known = self.flows.peek(&key, now).or(self.strays.learnt());
+        let known = self.peek(&key, now).or(self.strays.learnt());
         let stays = known.and_then(|known| self.snapshot.stays_with(vip, known));
         let chosen = || self.snapshot.choose(vip, &key).map(|choice| choice.backend);
         let backend = stays.or_else(chosen).ok_or(DropReason::NoBackend)?;

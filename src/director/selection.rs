@@ -24,6 +24,7 @@ const LONGEST: usize = 16 + 16 + 2 + 2 + 1;
 #[derive(Debug, Clone, Copy)]
 pub struct SelectionHash {
     hasher: SipHasher13,
+    key: HashKey,
 }
 
 impl SelectionHash {
@@ -32,7 +33,14 @@ impl SelectionHash {
     pub fn new(key: &HashKey) -> Self {
         Self {
             hasher: SipHasher13::new_with_key(&key.0),
+            key: *key,
         }
+    }
+
+    /// The key.
+    #[must_use]
+    pub const fn key(&self) -> &HashKey {
+        &self.key
     }
 
     /// The hash of the chosen fields of a flow.

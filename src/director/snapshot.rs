@@ -19,7 +19,7 @@ use super::rings::{NumberedRing, RingId};
 use super::selection::SelectionHash;
 use super::services::{Service, Services};
 use super::shared::Shared;
-use super::spec::{BackendState, Echo, FlowLimits, HashFields, Mss};
+use super::spec::{BackendState, Echo, FlowLimits, HashFields, HashKey, Mss};
 use crate::packet::{Encap, FamilyMismatch, FlowKey, Packet, TunnelId, Tunnels};
 
 /// One VIP as the packet path sees it.
@@ -278,12 +278,14 @@ impl Snapshot {
     }
 
     /// All seats of VIPs are below it.
-    pub(super) const fn vip_seats(&self) -> usize {
+    #[must_use]
+    pub const fn vip_seats(&self) -> usize {
         self.vip_seats
     }
 
     /// The generation of its [`Services`]: while it stays the same, a flow stays with its VIP.
-    pub(super) fn generation(&self) -> u16 {
+    #[must_use]
+    pub fn generation(&self) -> u16 {
         self.services.generation()
     }
 
@@ -352,6 +354,12 @@ impl Snapshot {
     pub fn addressed_vip(&self, packet: &Packet<'_>) -> Option<&Vip> {
         let of_flow = packet.flow().and_then(|flow| self.find_vip(&flow));
         of_flow.or_else(|| self.find_address(packet.destination()))
+    }
+
+    /// The secret of the selection hash.
+    #[must_use]
+    pub const fn hash_key(&self) -> &HashKey {
+        self.selection.key()
     }
 
     /// The hash that a flow's packets share: entropy of the outer header, and by default the

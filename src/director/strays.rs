@@ -290,7 +290,7 @@ impl Director {
     /// Whether a packet waits for other workers from now on, since neither this worker's table nor
     /// the ring is sure to know where its flow is.
     pub(super) fn parks(&mut self, packet: &Packet<'_>, bytes: &[u8], now: Timestamp) -> bool {
-        if !self.strays.are_possible(&self.snapshot) {
+        if self.shared.is_some() || !self.strays.are_possible(&self.snapshot) {
             return false;
         }
         let Some(stray) = stray(packet) else {

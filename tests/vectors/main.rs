@@ -6,9 +6,13 @@
     reason = "what cannot be built or run fails the test"
 )]
 
+#[cfg(feature = "xdp")]
+mod alternate;
 mod core;
 mod corpus;
 mod differential;
+#[cfg(feature = "xdp")]
+mod driver;
 mod echo;
 mod forwarding;
 mod fragments;

@@ -29,6 +29,8 @@ pub(super) fn write(
         .map(|(route, code, count)| ([(*route).to_owned(), code.to_string()], *count));
     out.counters(&f::API_REQUESTS, requests)?;
     write_packets(out, view, beside)?;
+    let driven = identity.driver.iter().flat_map(|driver| driver.packets());
+    out.counters(&f::XDP_PACKETS, driven.map(|(way, count)| ([way], count)))?;
     write_tables(out, &view.counters)?;
     let ages = identity
         .workers

@@ -41,6 +41,7 @@ families! {
     DROPS = "tunlb_drops_total", Counter, ["reason"], "Packets dropped by the director.";
     REPLIES = "tunlb_replies_total", Counter, [], "Packets that the director answered itself: echo requests, packets too big for a path.";
     TUN_DROPPED = "tunlb_tun_dropped_packets_total", Counter, [], "Packets that the kernel dropped before tunlb could read them: the TUN's queue was full.";
+    XDP_PACKETS = "tunlb_xdp_packets_total", Counter, ["outcome"], "Packets that the XDP program saw, by how they left or why they went on to the kernel.";
     DEVICE_DROPPED = "tunlb_device_dropped_packets_total", Counter, ["device"], "Packets, anybody's, that a device to the backends or its queueing discipline dropped since the director began.";
     SEND_ERRORS = "tunlb_send_errors_total", Counter, ["errno"], "Packets that the kernel did not take, by the error's name.";
     FLOWS = "tunlb_flows", Gauge, [], "Flows in the tables of all workers.";

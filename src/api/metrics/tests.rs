@@ -80,6 +80,7 @@ impl Fixture {
             file: None,
             tun: "tunlb0".into(),
             workers: vec![link],
+            driver: None,
         };
         let view = View {
             measured: Arc::default(),

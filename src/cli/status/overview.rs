@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 
 use super::{backend, service};
-use crate::api::model::{Author, Backend, Cause, Director, Health, Override, Status, Vip};
+use crate::api::model::{Author, Backend, Cause, Director, Health, Override, Status, Vip, Xdp};
 use crate::cli::amount::{between, count, lasting, rate};
 use crate::cli::columns::{Align, Cell, Screen, Table};
 use crate::text::plain::plain;
@@ -23,7 +23,25 @@ pub(super) fn lines(status: &Status, screen: Screen) -> Vec<String> {
     lines.extend(complaints(status).iter().map(|line| screen.cut(line)));
     lines.extend(table(status).lines(screen));
     lines.push(screen.cut(&dropped(status)));
+    if let Some(xdp) = &status.director.xdp {
+        lines.push(screen.cut(&by_xdp(xdp)));
+    }
     lines
+}
+
+/// How packets left, or why they went on to the kernel.
+fn by_xdp(xdp: &Xdp) -> String {
+    let interfaces = xdp.interfaces.iter();
+    let interfaces = interfaces.map(|one| format!("{} ({})", one.name, one.mode));
+    let interfaces: Vec<_> = interfaces.collect();
+    let packets = xdp.packets.iter().filter(|(_, number)| **number > 0);
+    let packets = packets.map(|(way, number)| format!("{way} {}", count(*number)));
+    let packets: Vec<_> = packets.collect();
+    plain(&format!(
+        "XDP on {}: {}",
+        interfaces.join(", "),
+        packets.join("  ")
+    ))
 }
 
 fn head(director: &Director, screen: Screen) -> String {

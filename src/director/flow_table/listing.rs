@@ -24,6 +24,26 @@ pub struct FlowCursor {
     after: Option<u32>,
 }
 
+impl FlowCursor {
+    /// At a bucket, behind the flow of it at a place.
+    #[must_use]
+    pub const fn new(bucket: u32, after: Option<u32>) -> Self {
+        Self { bucket, after }
+    }
+
+    /// The bucket.
+    #[must_use]
+    pub const fn bucket(&self) -> u32 {
+        self.bucket
+    }
+
+    /// The place of the flow of this bucket that was met last.
+    #[must_use]
+    pub const fn after(&self) -> Option<u32> {
+        self.after
+    }
+}
+
 /// A flow that the table remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownFlow {

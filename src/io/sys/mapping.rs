@@ -39,6 +39,15 @@ impl Mapping {
         Self::new(length, flags, socket.as_raw_fd(), offset)
     }
 
+    /// The first `length` bytes of a BPF map.
+    ///
+    /// # Errors
+    /// The kernel's, where the map cannot be mapped or is smaller.
+    #[cfg(feature = "xdp")]
+    pub(super) fn of_map(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        Self::new(length, libc::MAP_SHARED, map.as_raw_fd(), 0)
+    }
+
     fn new(
         length: usize,
         flags: libc::c_int,

@@ -12,6 +12,8 @@
 mod affinity;
 #[cfg(feature = "xdp")]
 mod bpf;
+#[cfg(feature = "xdp")]
+mod bpf_map;
 mod datagrams;
 mod direct;
 mod features;
@@ -21,12 +23,18 @@ mod option;
 mod packet;
 mod receive;
 mod send;
+#[cfg(feature = "xdp")]
+mod shared_array;
 mod user;
 mod xsk;
 
 pub use affinity::{pin_to_cpu, usable_cpus};
 #[cfg(feature = "xdp")]
 pub use bpf::link_xdp_program;
+#[cfg(feature = "xdp")]
+pub use bpf_map::{
+    MapBatch, MapRows, monotonic_ns, possible_cpus, remove_from_map, wait_for_programs,
+};
 pub use datagrams::{Datagrams, MOST_DATAGRAMS, send_datagrams};
 pub use direct::{read, write_parts};
 pub use features::has_device_feature;
@@ -41,6 +49,8 @@ pub use packet::{
 };
 pub use receive::{ReceiveBatch, Received, Wanted};
 pub use send::{Destination, LinkAddress, send_batch};
+#[cfg(feature = "xdp")]
+pub use shared_array::SharedArray;
 pub use user::effective_user;
 pub use xsk::{ReceiveSocket, Stalled, TransmitSocket, XSK_FRAME};
 

@@ -30,6 +30,12 @@ pub enum LoadError {
         /// What aya says.
         cause: Box<ProgramError>,
     },
+    /// A map cannot be mapped into memory.
+    #[error("map BPF map {0}: {1}")]
+    Map(String, io::Error),
+    /// A map is of another shape than the director knows.
+    #[error("BPF map: {0}")]
+    Shape(#[from] aya::maps::MapError),
     /// A program or map that the object has is not in it.
     #[error("BPF object without {0}")]
     Lacks(String),

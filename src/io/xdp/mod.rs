@@ -4,10 +4,15 @@
 //! on a device already is never replaced.
 
 mod attach;
+mod director;
+pub mod layout;
 mod load;
 mod redirect;
 
 pub use attach::{AttachError, Attached, Hook, attach};
+pub use director::{
+    DirectorProgram, FlowMaps, FlowPage, FlowPart, Loaded, MapCounts, MapTables, Sizes,
+};
 pub use load::{LoadError, load, load_program, program};
 pub use redirect::{QueueSockets, Redirect, RedirectError, Service};
 

@@ -197,6 +197,19 @@ impl Encap {
         self.shape.overhead()
     }
 
+    /// The outer header, in which what differs from packet to packet is 0: for those that write it in another
+    /// place.
+    #[must_use]
+    pub fn template(&self) -> &[u8] {
+        self.ip_header()
+    }
+
+    /// How many low bits of the outer source the flow hash fills; 0 where the source is fixed.
+    #[must_use]
+    pub const fn entropy_bits(&self) -> u8 {
+        self.entropy_bits
+    }
+
     /// Whether the outer length field can hold a packet of that length in bytes.
     #[must_use]
     pub const fn holds(&self, length: u16) -> bool {
