@@ -58,10 +58,6 @@ with_tunl0() {
   healthy "tunl0"
   fault no_decapsulator B2 "tunl0 is down" "ip link set tunl0 down" "ip link set tunl0 up"
   fault no_answer B5 "no VIP" "ip addr del $VIP/32 dev lo" "ip addr add $VIP/32 dev lo"
-  fault "no_answer unreachable" B6 "no VIP, and forwarding" \
-    "sysctl -qw net.ipv4.ip_forward=1; ip addr del $VIP/32 dev lo" \
-    "ip addr add $VIP/32 dev lo; sysctl -qw net.ipv4.ip_forward=0
-     sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0"
   fault no_answer B10 "rp_filter is 1 on tunl0" \
     "sysctl -qw net.ipv4.conf.tunl0.rp_filter=1" "sysctl -qw net.ipv4.conf.tunl0.rp_filter=0"
   fault no_answer B11 "rp_filter is 2 and tunl0 has no address" \
