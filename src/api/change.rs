@@ -132,7 +132,7 @@ pub(super) fn told(backend: &BackendName, patch: &BackendPatch) -> Result<Told, 
             address: backend.address,
         },
         result: match health(word)? {
-            Health::Healthy => ProbeResult::Ok,
+            Health::Healthy | Health::Starting(_) => ProbeResult::Ok,
             Health::Unhealthy | Health::Doubtful => ProbeResult::NoAnswer,
         },
         holds: Duration::from_secs(seconds),

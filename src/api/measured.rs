@@ -1,5 +1,7 @@
 //! What probes found of a backend, as the documents say it.
 
+use std::time::{Duration, SystemTime};
+
 use super::model::{Cause, Health, LastProbe, TunnelMtu};
 use crate::health::Gauge;
 use crate::probe::{self, Standing};
@@ -31,6 +33,11 @@ pub(super) fn shown(gauge: &Gauge) -> Health {
             cause: size.cause().filter(|_| size.is_black_hole()).map(told),
         }),
         damped_until: seen.held_until.map(rfc3339),
+        certificate_expires: seen
+            .certificate_expires
+            .map(|seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))),
+        via: Some(gauge.check().via.name().to_owned()),
+        slow_start_percent: None,
         overridden: None,
     }
 }

@@ -5,6 +5,7 @@
 //! Durations are numbers with the unit in the name, times are RFC 3339 in UTC, enums lower_snake words.
 
 mod datapath;
+mod health;
 mod lists;
 mod packets;
 mod tunnel_mtu;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use datapath::{Worker, Xdp, XdpInterface};
+pub use health::{Announce, Cause, Health, LastProbe};
 pub use lists::{Backends, ConfigDifferences, Liveness, Overrides, Vips, WorkerLiveness};
 pub use packets::{CaptureRequest, Captured, Flow, FlowPage};
 pub use tunnel_mtu::TunnelMtu;
@@ -151,8 +153,11 @@ pub struct Vip {
     pub healthy: usize,
     /// Backends that take new flows.
     pub takes_new: usize,
-    /// Whether flows go to backends that are down, since none is up.
+    /// Whether flows go to backends that are down, since none is up, or too few (`min_healthy`).
     pub fail_open: bool,
+    /// What routers are to be told of its address. Absent for a moment while another configuration is being applied.
+    #[serde(default)]
+    pub announce: Option<Announce>,
     /// Packets for it that were dropped, by reason.
     pub drops: Counts,
     /// Of all its backends.
@@ -261,57 +266,6 @@ pub struct Layered<T> {
     pub overridden: Option<T>,
     /// Which of them holds.
     pub effective: T,
-}
-
-/// What was measured.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Health {
-    /// "unchecked" (taken for healthy), "trial" (so far no result), "healthy", "unhealthy", or "unknown": for too long
-    /// no probe proved anything, and what was last known holds.
-    pub status: String,
-    /// When it became so; absent where nothing is measured.
-    #[serde(default)]
-    pub since: Option<String>,
-    /// How often flows had to go another way.
-    #[serde(default)]
-    pub changes: u64,
-    /// What the last probe found.
-    #[serde(default)]
-    pub result: Option<String>,
-    /// Verdicts like the last one in a row.
-    #[serde(default)]
-    pub streak: u32,
-    /// The last probe.
-    #[serde(default)]
-    pub last: Option<LastProbe>,
-    /// Why it fails, as far as that is known.
-    #[serde(default)]
-    pub cause: Option<Cause>,
-    /// What packets of full size found, where they are sent.
-    pub mtu: Option<TunnelMtu>,
-    /// Until when it is held down, because it changed too often.
-    pub damped_until: Option<String>,
-    /// By an operator: "up" or "down".
-    #[serde(rename = "override")]
-    pub overridden: Option<String>,
-}
-
-/// A probe that ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LastProbe {
-    /// When.
-    pub at: String,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-/// Why a backend fails its probes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cause {
-    /// In a sentence.
-    pub text: String,
-    /// Rows of `docs/doctor.md`.
-    pub codes: Vec<String>,
 }
 
 /// The way to a backend.

@@ -14,8 +14,9 @@ use serde::{Serialize, Serializer};
 use super::losses::Losses;
 use super::measured;
 use super::model::{
-    Backend, ConfigState, Director, Encap, Flows, Health, LastReload, Layered, Override, Path,
-    Problem, Rates, Readiness, SCHEMA, SnapshotState, Traffic, Vip, Worker, Xdp, XdpInterface,
+    Announce, Backend, ConfigState, Director, Encap, Flows, Health, LastReload, Layered, Override,
+    Path, Problem, Rates, Readiness, SCHEMA, SnapshotState, Traffic, Vip, Worker, Xdp,
+    XdpInterface,
 };
 use super::numbers;
 use super::overrides;
@@ -26,7 +27,7 @@ use crate::control::overlay::{self, BackendName, ChangeError};
 use crate::control::view::View;
 use crate::control::{DriverWatch, Handle};
 use crate::director::{
-    self, AllDown, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec,
+    self, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec,
 };
 use crate::packet::{EncapKind, SourceRule};
 use crate::probe::ProbeResult;
@@ -241,11 +242,10 @@ impl<'a> Source<'a> {
     fn vip(&self, position: usize, vip: &director::Vip, spec: &VipSpec) -> Vip {
         let backends = self.backends(position, vip, spec);
         let (traffic, rates) = sums(&backends);
-        let is_up =
-            |backend: &&Backend| self.view.health(spec, backend.address) == Measured::Healthy;
+        let is_up = |backend: &&Backend| self.view.health(spec, backend.address).is_up();
         let takes_new = backends.iter().filter(|backend| backend.takes == "new");
         let takes_new = takes_new.count();
-        let goes_on = |backend: &Backend| !is_up(&backend) && backend.takes != "nothing";
+        let goes_on = |backend: &Backend| !is_up(&backend) && backend.takes == "new";
         Vip {
             name: vip.name.clone(),
             address: vip.address(),
@@ -258,12 +258,22 @@ impl<'a> Source<'a> {
             ring: numbers::ring(self.view, vip),
             healthy: backends.iter().filter(is_up).count(),
             takes_new,
-            fail_open: spec.all_down == AllDown::Forward && backends.iter().any(goes_on),
+            fail_open: backends.iter().any(goes_on),
+            announce: self.announce(vip.address()),
             drops: numbers::vip_drops(self.view, vip),
             traffic,
             rates: rates.rounded(),
             backends,
         }
+    }
+
+    fn announce(&self, address: IpAddr) -> Option<Announce> {
+        let announced = self.view.announced(address)?;
+        Some(Announce {
+            state: announced.state.name().to_owned(),
+            since: rfc3339(announced.since),
+            why: announced.why.clone(),
+        })
     }
 
     /// The backends of the VIP at that position of the configuration, of which `spec` is with the overrides.
@@ -328,6 +338,10 @@ impl<'a> Source<'a> {
                 overridden: set
                     .and_then(|set| set.health)
                     .map(|health| overlay::health_word(health).to_owned()),
+                slow_start_percent: match self.view.health(seat.of, address) {
+                    Measured::Starting(tenths) => Some(tenths.percent()),
+                    Measured::Healthy | Measured::Unhealthy | Measured::Doubtful => None,
+                },
                 ..self.health(seat)
             },
             takes: takes_word(takes).to_owned(),

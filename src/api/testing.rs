@@ -270,6 +270,8 @@ impl State {
         director.adopt(Arc::clone(&snapshot));
         View {
             measured: Arc::default(),
+            slow_starts: Arc::default(),
+            announced: Arc::default(),
             gauges: Arc::default(),
             generation: self.generation,
             config: Arc::clone(&self.config),

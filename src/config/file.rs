@@ -83,7 +83,7 @@ fn director(mut section: Section<'_>, problems: &mut Collector) -> DirectorDraft
 
 fn metrics(mut section: Section<'_>, problems: &mut Collector) -> MetricsDraft {
     let draft = MetricsDraft {
-        per_backend: section.optional("per_backend", problems, listen::per_backend),
+        per_backend: section.optional("per_backend", problems, value::boolean),
         compat: section.optional("compat", problems, listen::compat),
     };
     section.finish(problems);

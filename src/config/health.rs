@@ -16,10 +16,12 @@ use super::section::Section;
 use super::unsupported::Supported;
 use super::value::{self, Choice, LEFT_OUT, Raw};
 use crate::director::{PortMatch, Protocol};
-use crate::probe::check::{Datagram, Dns, Http, Pattern, Ping, Record, Tls};
-use crate::probe::{Check, Close, Initial, Kind, OnUnhealthy, ProbedBy, Probing, Timing};
+use crate::probe::check::{Datagram, Dns, Http, Https, Pattern, Ping, Record, Tls, Verify};
+use crate::probe::{Check, Close, Initial, Kind, OnUnhealthy, ProbedBy, Probing, Timing, Via};
 pub(super) use values::percentage;
-use values::{body, count, expect, host, long_time, path, payload, size, status, time};
+use values::{
+    body, count, expect, host, long_time, path, payload, size, slow_start, status, time, verify,
+};
 
 /// `[vip.health]`
 #[derive(Debug)]
@@ -31,8 +33,9 @@ pub(super) struct HealthDraft {
     pub(super) track: Optional<String>,
     on_unhealthy: Field<OnUnhealthy>,
     mtu_check: Optional<Duration>,
+    slow_start: Optional<Duration>,
     check: CheckDraft,
-    /// All keys but `kind`, `track` and `on_unhealthy` that were written.
+    /// All keys that belong to a probe and were written.
     written: Vec<(&'static str, Site)>,
 }
 
@@ -49,10 +52,13 @@ struct CheckDraft {
     initial: Optional<Initial>,
     source: Optional<IpAddr>,
     close: Optional<Close>,
+    via: Optional<Via>,
+    passive: Optional<bool>,
     path: Optional<String>,
     host: Optional<String>,
     status: Optional<RangeInclusive<u16>>,
     body: Optional<String>,
+    verify: Optional<Verify>,
     payload: Optional<Vec<u8>>,
     expect: Optional<Pattern>,
     query: Optional<String>,
@@ -91,7 +97,7 @@ impl Choice for HealthKind {
 
 impl Supported for HealthKind {
     fn is_supported(&self) -> bool {
-        *self != Self::Https
+        *self != Self::Https || cfg!(feature = "https")
     }
 }
 
@@ -109,12 +115,13 @@ macro_rules! choices {
 choices! {
     Initial: "trial" => Trial, "healthy" => Healthy, "unhealthy" => Unhealthy;
     OnUnhealthy: "auto" => Auto, "move" => Move, "keep" => Keep;
+    Via: "tunnel" => Tunnel, "direct" => Direct;
     Close: "reset" => Reset, "graceful" => Graceful;
     Record: "A" => A, "AAAA" => Aaaa, "SOA" => Soa, "TXT" => Txt;
 }
 
 /// The kinds that a key belongs to; a key that is not here belongs to all that send something.
-const KEYS: [(&str, &[HealthKind]); 12] = {
+const KEYS: [(&str, &[HealthKind]); 13] = {
     use HealthKind::{Dns, Http, Https, Ping, Tcp, Tls, Udp};
     [
         ("port", &[Tcp, Http, Tls, Https, Dns, Udp]),
@@ -123,6 +130,7 @@ const KEYS: [(&str, &[HealthKind]); 12] = {
         ("host", &[Http, Https, Tls]),
         ("status", &[Http, Https]),
         ("body", &[Http, Https]),
+        ("verify", &[Https]),
         ("payload", &[Udp]),
         ("expect", &[Udp]),
         ("query", &[Dns]),
@@ -144,6 +152,7 @@ pub(super) fn read(mut section: Section<'_>, problems: &mut Collector) -> Health
         problems,
         value::choice,
     );
+    let slow_start = section.absent_or("slow_start", problems, slow_start);
     let mut reader = Reader {
         section: &mut section,
         problems,
@@ -160,10 +169,13 @@ pub(super) fn read(mut section: Section<'_>, problems: &mut Collector) -> Health
         initial: reader.key("initial", value::choice),
         source: reader.key("source", value::address),
         close: reader.key("close", value::choice),
+        via: reader.key("via", value::choice),
+        passive: reader.key("passive", value::boolean),
         path: reader.key("path", path),
         host: reader.key("host", host),
         status: reader.key("status", status),
         body: reader.key("body", body),
+        verify: reader.key("verify", verify),
         payload: reader.key("payload", payload),
         expect: reader.key("expect", expect),
         query: reader.key("query", host),
@@ -181,6 +193,7 @@ pub(super) fn read(mut section: Section<'_>, problems: &mut Collector) -> Health
         track,
         on_unhealthy,
         mtu_check,
+        slow_start,
         check,
         written,
     }
@@ -210,23 +223,23 @@ impl HealthDraft {
     /// How the VIP is measured; `Some(None)`: not at all.
     pub(super) fn finish(&self) -> Option<Option<Probing>> {
         let on_unhealthy = self.on_unhealthy.as_ref()?.value;
+        let slow_start = value_of(&self.slow_start)?;
+        let probing = |by, mtu_check| Probing {
+            by,
+            on_unhealthy,
+            mtu_check,
+            slow_start,
+        };
         if let Some(track) = value_of(&self.track)? {
-            return Some(Some(Probing {
-                by: ProbedBy::Track(track),
-                on_unhealthy,
-                mtu_check: None,
-            }));
+            return Some(Some(probing(ProbedBy::Track(track), None)));
         }
         let kind = value_of(&self.kind)?.unwrap_or(HealthKind::Tcp);
         let Some(kind) = self.check.kind(kind)? else {
             return Some(None);
         };
-        let by = ProbedBy::Check(Arc::new(self.check.finish(kind)?));
-        Some(Some(Probing {
-            by,
-            on_unhealthy,
-            mtu_check: value_of(&self.mtu_check)?,
-        }))
+        let check = Arc::new(self.check.finish(kind)?);
+        let mtu_check = value_of(&self.mtu_check)?;
+        Some(Some(probing(ProbedBy::Check(check), mtu_check)))
     }
 }
 
@@ -234,11 +247,10 @@ impl CheckDraft {
     fn kind(&self, kind: HealthKind) -> Option<Option<Kind>> {
         Some(Some(match kind {
             HealthKind::Tcp => Kind::Tcp,
-            HealthKind::Http => Kind::Http(Http {
-                path: value_of(&self.path)?.unwrap_or_else(|| "/".to_owned()),
-                host: value_of(&self.host)?,
-                status: value_of(&self.status)?.unwrap_or(200..=399),
-                body: value_of(&self.body)?,
+            HealthKind::Http => Kind::Http(self.http()?),
+            HealthKind::Https => Kind::Https(Https {
+                http: self.http()?,
+                verify: value_of(&self.verify)?.unwrap_or_default(),
             }),
             HealthKind::Tls => Kind::Tls(Tls {
                 host: value_of(&self.host)?,
@@ -256,9 +268,17 @@ impl CheckDraft {
                 size: value_of(&self.size)?,
             }),
             HealthKind::External => Kind::External,
-            HealthKind::Https => return None, // refused
             HealthKind::None => return Some(None),
         }))
+    }
+
+    fn http(&self) -> Option<Http> {
+        Some(Http {
+            path: value_of(&self.path)?.unwrap_or_else(|| "/".to_owned()),
+            host: value_of(&self.host)?,
+            status: value_of(&self.status)?.unwrap_or(200..=399),
+            body: value_of(&self.body)?,
+        })
     }
 
     fn finish(&self, kind: Kind) -> Option<Check> {
@@ -277,6 +297,8 @@ impl CheckDraft {
             initial: value_of(&self.initial)?.unwrap_or_default(),
             source: value_of(&self.source)?,
             close: value_of(&self.close)?.unwrap_or_default(),
+            via: value_of(&self.via)?.unwrap_or_default(),
+            passive: value_of(&self.passive)?.unwrap_or_default(),
         })
     }
 }
@@ -410,7 +432,7 @@ fn probing(vip: &VipDraft, health: &HealthDraft, problems: &mut Collector) {
         }
     }
     problems.extend(no_port(vip, health, kind));
-    problems.extend(source_of_other_family(vip, health));
+    problems.extend(source_without_tunnel(health).or_else(|| source_of_other_family(vip, health)));
 }
 
 /// A VIP of every port names none that could be probed.
@@ -421,6 +443,14 @@ fn no_port(vip: &VipDraft, health: &HealthDraft, kind: HealthKind) -> Option<Pro
     let fault = || Fault::new("missing, and the VIP has every port", "the port to probe");
     let site = health.site.absent("port");
     (is_any && is_missing && kinds.contains(&kind)).then(|| site.problem(fault()))
+}
+
+/// Without the tunnel the kernel chooses the source.
+fn source_without_tunnel(health: &HealthDraft) -> Option<Problem> {
+    let source = written(&health.check.source)?;
+    let via = written(&health.check.via)?;
+    let fault = || Fault::new("has no effect while via is \"direct\"", LEFT_OUT);
+    (via.value == Via::Direct).then(|| source.site.problem(fault()))
 }
 
 fn source_of_other_family(vip: &VipDraft, health: &HealthDraft) -> Option<Problem> {

@@ -154,19 +154,6 @@ pub(super) fn metrics(raw: Raw<'_>) -> Result<MetricsListener, Fault> {
     Ok(MetricsListener(Some(address)))
 }
 
-pub(super) fn per_backend(raw: Raw<'_>) -> Result<bool, Fault> {
-    match raw {
-        Raw::Switch(on) => Ok(on),
-        Raw::Text("true" | "false") => Err(Fault::new(
-            "in quotes; without them it is a boolean",
-            "true or false",
-        )),
-        Raw::Text(_) | Raw::Whole(_) | Raw::List(_) | Raw::Other(_) => {
-            Err(value::wrong_type(&raw, "true or false"))
-        }
-    }
-}
-
 pub(super) fn compat(raw: Raw<'_>) -> Result<Vec<Compat>, Fault> {
     let accepted = || format!("an array of {}", Compat::accepted());
     let Raw::List(entries) = raw else {
@@ -242,14 +229,14 @@ mod tests {
 
     #[test]
     fn what_metrics_hold() {
-        assert_eq!(per_backend(Raw::Switch(false)), Ok(false));
+        assert_eq!(value::boolean(Raw::Switch(false)), Ok(false));
         assert!(
-            per_backend(Raw::Text("true"))
+            value::boolean(Raw::Text("true"))
                 .unwrap_err()
                 .message
                 .contains("quotes")
         );
-        assert!(per_backend(Raw::Whole(1)).is_err());
+        assert!(value::boolean(Raw::Whole(1)).is_err());
         let name = || Raw::Text("node_ipvs");
         assert_eq!(compat(Raw::List(vec![name()])), Ok(vec![Compat::NodeIpvs]));
         assert_eq!(compat(Raw::List(vec![])), Ok(vec![]));

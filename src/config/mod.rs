@@ -50,6 +50,7 @@ pub use workers::{Cpus, MAX_QUEUE_LENGTH, MIN_QUEUE_LENGTH, busy_poll_text};
 
 use crate::director::{FlowLimits, HashFields, HashKey, Plan, PortMatch, RingSize, VipSpec};
 use crate::packet::{EncapKind, EntropyPrefix, SourceRule};
+use crate::probe::{ProbedBy, Via};
 use crate::text::{Plain, shell};
 use draft::Draft;
 use problems::Collector;
@@ -217,6 +218,11 @@ pub enum Warning {
         /// The VIP's name.
         vip: String,
     },
+    /// Probes do not go the way of clients' packets.
+    DirectProbes {
+        /// The VIP's name.
+        vip: String,
+    },
     /// Metrics tell nothing of single backends, as there are too many.
     NoBackendMetrics {
         /// How many there are.
@@ -249,6 +255,11 @@ impl fmt::Display for Warning {
                 f,
                 "vip {vip}: hash = \"destination-port\" sends every new flow to the same backend, \
                  because the VIP has one port; use it with port = \"any\""
+            ),
+            Self::DirectProbes { vip } => write!(
+                f,
+                "vip {vip}: health.via = \"direct\": probes go to the backends' own addresses and pass while \
+                 the tunnel, the VIP or the way back to clients is dead [D40]"
             ),
             Self::NoBackendMetrics { backends } => write!(
                 f,
@@ -315,6 +326,10 @@ impl Config {
         warnings.extend(one_hash.map(|vip| Warning::OneHash {
             vip: vip.name.clone(),
         }));
+        let direct = self.vips.iter().filter(|vip| is_probed_directly(vip));
+        warnings.extend(direct.map(|vip| Warning::DirectProbes {
+            vip: vip.name.clone(),
+        }));
         if self.director.metrics.0.is_some() && self.metrics.per_backend.is_none() {
             let backends = self.backends();
             let too_many = !self.has_backend_metrics();
@@ -337,6 +352,11 @@ impl Config {
     fn backends(&self) -> usize {
         self.vips.iter().map(|vip| vip.backends.len()).sum()
     }
+}
+
+fn is_probed_directly(vip: &VipSpec) -> bool {
+    let by = vip.probing.as_ref().map(|probing| &probing.by);
+    matches!(by, Some(ProbedBy::Check(check)) if check.via == Via::Direct)
 }
 
 fn key_warning(key: HashKey) -> Option<Warning> {

@@ -276,15 +276,6 @@ fn one_hash_for_all_flows() {
 }
 
 #[test]
-fn not_supported_yet() {
-    let found = problems(&with("", "health.kind = \"https\"", ""));
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].key.as_deref(), Some("vip[0].health.kind"));
-    assert!(found[0].message.contains("not supported yet"), "{found:?}");
-    assert!(found[0].line.is_some() && found[0].accepted.is_some());
-}
-
-#[test]
 fn any_mixture_of_families() {
     for (vip, backend) in [
         ("10.0.0.100", "2001:db8:1::11"),

@@ -5,6 +5,7 @@
 //! line here goes, and [`Draft::finish`] learns the value.
 
 use super::draft::Draft;
+use super::health::HealthKind;
 use super::problem::{Fault, Problem, Written};
 use super::problems::Collector;
 use super::value::Choice;
@@ -46,11 +47,23 @@ pub(super) fn refuse(draft: &Draft, problems: &mut Collector) {
     let director = &draft.director;
     problems.extend(choice(&director.datapath));
     for health in draft.vips.iter().filter_map(|vip| vip.health.as_ref()) {
-        problems.extend(health.kind.as_ref().and_then(choice));
+        problems.extend(health.kind.as_ref().and_then(kind));
     }
 }
 
 const NOT_YET: &str = "not supported yet";
+
+/// A kind that this build was made without.
+fn kind(field: &Option<Written<HealthKind>>) -> Option<Problem> {
+    let written = field.as_ref()?;
+    let fault = || {
+        Fault::new(
+            "not in this build: it needs the cargo feature \"https\"",
+            "\"tls\", \"http\" on another port, or a build with --features https",
+        )
+    };
+    (!written.value.is_supported()).then(|| written.site.problem(fault()))
+}
 
 fn choice<T: Choice>(field: &Option<Written<T>>) -> Option<Problem> {
     let written = field.as_ref()?;

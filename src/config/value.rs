@@ -119,6 +119,19 @@ pub(super) fn whole(raw: Raw<'_>, range: RangeInclusive<u64>, also: &str) -> Res
         .ok_or_else(|| Fault::new("out of range", accepted))
 }
 
+pub(super) fn boolean(raw: Raw<'_>) -> Result<bool, Fault> {
+    match raw {
+        Raw::Switch(on) => Ok(on),
+        Raw::Text("true" | "false") => Err(Fault::new(
+            "in quotes; without them it is a boolean",
+            "true or false",
+        )),
+        Raw::Text(_) | Raw::Whole(_) | Raw::List(_) | Raw::Other(_) => {
+            Err(wrong_type(&raw, "true or false"))
+        }
+    }
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -150,6 +150,7 @@ impl<H: Host> Control<H> {
             config: Arc::clone(&self.state.config),
             overlay: Arc::new(overlay),
             measured: Arc::new(self.state.measured.followed(&effective)),
+            slow_starts: Arc::new(self.state.slow_starts.followed(&effective)),
             effective: Arc::new(effective),
             paths,
         };

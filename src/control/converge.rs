@@ -7,6 +7,7 @@ use std::sync::Arc;
 use log::{error, info, warn};
 
 use super::events::{EventKind, Happening};
+use super::health::SUSPICION;
 use super::host::{Host, Wanted};
 use super::pending::{Pending, Then};
 use super::view::HostProblem;
@@ -111,6 +112,19 @@ impl<H: Host> Control<H> {
             text: text.clone(),
             keeps_from_work: false,
         }));
+        found.extend(self.state.measured.suspicion());
+        self.compare_problems(found);
+    }
+
+    /// Of what keeps packets from their way, only what probes found is different.
+    pub(super) fn follow_suspicion(&mut self) {
+        let others = self.problems.iter();
+        let others = others.filter(|problem| problem.what != SUSPICION).cloned();
+        let found = others.chain(self.state.measured.suspicion()).collect();
+        self.compare_problems(found);
+    }
+
+    fn compare_problems(&mut self, found: Vec<HostProblem>) {
         let before = Arc::clone(&self.problems);
         let is_new = |problem: &&HostProblem| before.iter().all(|known| known.what != problem.what);
         for problem in found.iter().filter(is_new) {

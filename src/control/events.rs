@@ -36,13 +36,15 @@ pub enum EventKind {
     HostRecovered,
     /// What is measured of a backend changed.
     HealthChanged,
+    /// What routers are to be told of a VIP's address changed.
+    AnnounceChanged,
     /// A capture began or ended.
     Capture,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Started,
         Self::Reloaded,
         Self::ReloadRefused,
@@ -54,6 +56,7 @@ impl EventKind {
         Self::HostProblem,
         Self::HostRecovered,
         Self::HealthChanged,
+        Self::AnnounceChanged,
         Self::Capture,
     ];
 
@@ -72,6 +75,7 @@ impl EventKind {
             Self::HostProblem => "host_problem",
             Self::HostRecovered => "host_recovered",
             Self::HealthChanged => "health_changed",
+            Self::AnnounceChanged => "announce_changed",
             Self::Capture => "capture",
         }
     }

@@ -8,15 +8,21 @@ use log::{error, info, warn};
 
 use super::events::{EventKind, Happening};
 use super::host::Host;
-use super::overlay::{BackendName, ChangeError};
+use super::overlay::{BackendName, ChangeError, Overlay};
 use super::pending::{Pending, Then};
+use super::slow_start::{SlowStarts, Turned};
+use super::view::HostProblem;
 use super::{Control, State};
 use crate::config::Config;
 use crate::director::{BackendState, Health, VipIndex, VipSpec};
 use crate::health::{Plan, Report, Reports, Told};
 use crate::probe::{
-    Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, SizeFound, Target,
+    Cause, Check, Initial, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, SizeFound, Standing,
+    Target,
 };
+
+/// The word of the problem that all probes fail at once.
+pub(super) const SUSPICION: &str = "health_checks";
 
 /// What was measured of the backends that are probed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +31,8 @@ pub struct Measured {
     checks: BTreeMap<Target, Arc<Check>>,
     /// Those that are down, and what showed it.
     down: BTreeMap<Target, ProbeResult>,
+    /// Those that are on trial: no probe proved anything yet.
+    untested: BTreeSet<Target>,
     /// Why, as far as that is known.
     causes: BTreeMap<Target, Cause>,
     /// Those through whose tunnels long packets do not get, without anybody saying so.
@@ -38,6 +46,7 @@ impl Measured {
     pub(super) fn followed(&self, effective: &Config) -> Self {
         let mut checks = BTreeMap::new();
         let mut down = BTreeMap::new();
+        let mut untested = BTreeSet::new();
         for vip in &effective.vips {
             let Some(Probing {
                 by: ProbedBy::Check(check),
@@ -62,6 +71,10 @@ impl Measured {
                     Initial::Unhealthy => Some(ProbeResult::NoVerdict),
                     Initial::Trial | Initial::Healthy => None,
                 };
+                let was_untested = self.untested.contains(&target);
+                if check.initial == Initial::Trial && (!is_known || was_untested) {
+                    untested.insert(target.clone());
+                }
                 down.extend(result.map(|result| (target.clone(), result)));
                 checks.insert(target, Arc::clone(check));
             }
@@ -79,6 +92,7 @@ impl Measured {
                 .collect(),
             checks,
             down,
+            untested,
             suspects_itself: self.suspects_itself,
         }
     }
@@ -114,6 +128,27 @@ impl Measured {
         self.down.get(&target).copied()
     }
 
+    /// Whether no probe of a backend of a VIP proved anything yet.
+    #[must_use]
+    pub fn is_untested(&self, vip: &VipSpec, address: IpAddr) -> bool {
+        let Some(probing) = vip.probing.as_ref().filter(|_| !self.untested.is_empty()) else {
+            return false;
+        };
+        let vip = measured_by(vip, probing).into();
+        self.untested.contains(&Target { vip, address })
+    }
+
+    /// What keeps this host from its work, where everything failed everywhere at once.
+    pub(super) fn suspicion(&self) -> Option<HostProblem> {
+        self.suspects_itself.then(|| HostProblem {
+            what: SUSPICION.to_owned(),
+            text: "every backend of every VIP failed its probes at once: rather a fault of this host or its \
+                   network; all count as healthy until one answers"
+                .to_owned(),
+            keeps_from_work: true,
+        })
+    }
+
     /// Takes a report over.
     fn take(&mut self, report: &Report) {
         if !self.checks.contains_key(&report.target) {
@@ -123,6 +158,9 @@ impl Measured {
             Some(found) => self.black_holes.insert(report.target.clone(), found),
             None => self.black_holes.remove(&report.target),
         };
+        if report.standing != Standing::Trial {
+            self.untested.remove(&report.target);
+        }
         if report.standing.is_up() {
             self.down.remove(&report.target);
             self.causes.remove(&report.target);
@@ -150,13 +188,14 @@ impl<H: Host> Control<H> {
     /// Has measured what the configuration that holds wants measured.
     pub(super) fn measure(&mut self) {
         self.plan += 1;
-        let plan = Plan::new(
+        let mut plan = Plan::new(
             self.plan,
             &self.state.effective,
             &self.state.paths,
             &self.publisher.current().load().snapshot,
             &self.gauges,
         );
+        plan.counters = self.roster.counters().clone();
         self.gauges = Arc::new(plan.gauges());
         if let Err(error) = self.host.measure(plan) {
             let line =
@@ -181,10 +220,13 @@ impl<H: Host> Control<H> {
             return;
         }
         let before = std::mem::replace(&mut self.state.measured, Arc::new(measured));
-        self.tell_suspicion(&before);
+        if before.suspects_itself != self.state.measured.suspects_itself {
+            self.follow_suspicion();
+        }
         self.tell_changes(&before, reports);
         self.tell_causes(&before);
         self.tell_sizes(&before);
+        self.begin_slow_starts(&self.turned(&before));
         let changed = self.vips_of(&before);
         if !changed.is_empty() {
             let state = self.state.clone();
@@ -194,7 +236,29 @@ impl<H: Host> Control<H> {
             }
         }
         self.generation += 1;
-        self.show();
+        let names = reports.changes.iter().map(|report| &*report.target.vip);
+        let names: BTreeSet<_> = names.collect();
+        if before.suspects_itself == self.state.measured.suspects_itself {
+            self.judge_addresses(Some(&names));
+        } else {
+            self.judge_addresses(None);
+        }
+        self.show_view();
+    }
+
+    /// Backends whose health turned. What was never up before does not turn up.
+    fn turned(&self, before: &Measured) -> Vec<(Target, Turned)> {
+        let now = &self.state.measured.down;
+        let down = now
+            .keys()
+            .filter(|target| !before.down.contains_key(target));
+        let was_up = |(_, result): &(&Target, &ProbeResult)| **result != ProbeResult::NoVerdict;
+        let up = before.down.iter().filter(was_up);
+        let up = up.filter(|(target, _)| !now.contains_key(target));
+        let up = up.map(|(target, _)| (target.clone(), Turned::Up));
+        down.map(|target| (target.clone(), Turned::Down))
+            .chain(up)
+            .collect()
     }
 
     /// The VIPs of which a backend counts as something else than before.
@@ -221,24 +285,6 @@ impl<H: Host> Control<H> {
         vips.filter(|(spec, _)| differs(spec))
             .map(|(_, vip)| vip.index)
             .collect()
-    }
-
-    fn tell_suspicion(&self, before: &Measured) {
-        let line = match (before.suspects_itself, self.state.measured.suspects_itself) {
-            (false, true) => {
-                "every backend of every VIP failed its probes at once: rather a fault of this host or its \
-                 network; all count as healthy until one answers"
-            }
-            (true, false) => "a backend answers its probes again: what was measured holds again",
-            (true, true) | (false, false) => return,
-        };
-        warn!("{line}");
-        let kind = if self.state.measured.suspects_itself {
-            EventKind::HostProblem
-        } else {
-            EventKind::HostRecovered
-        };
-        self.events.tell(Happening::new(kind, line.to_owned()));
     }
 
     fn tell_changes(&self, before: &Measured, reports: &Reports) {
@@ -343,8 +389,28 @@ impl<H: Host> Control<H> {
 impl State {
     /// What is known of a backend's health: what an operator says, else what was measured.
     pub(super) fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
-        let said = self.overlay.health(&vip.name, address);
-        said.unwrap_or_else(|| self.measured.health(vip, address))
+        let at = (vip, address);
+        effective(&self.overlay, &self.measured, &self.slow_starts, at)
+    }
+}
+
+/// What a backend of a VIP counts as: what an operator says, else what was measured, which may be that it is only
+/// starting.
+pub(super) fn effective(
+    overlay: &Overlay,
+    measured: &Measured,
+    slow_starts: &SlowStarts,
+    (vip, address): (&VipSpec, IpAddr),
+) -> Health {
+    if let Some(said) = overlay.health(&vip.name, address) {
+        return said;
+    }
+    match measured.health(vip, address) {
+        Health::Healthy => slow_starts
+            .of(vip, address)
+            .map_or(Health::Healthy, Health::Starting),
+        unhealthy @ (Health::Unhealthy | Health::Doubtful) => unhealthy,
+        starting @ Health::Starting(_) => starting,
     }
 }
 

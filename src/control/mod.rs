@@ -9,6 +9,7 @@
 //!
 //! Control never touches a packet, and sends no answer itself: replies must not wait.
 
+pub mod announce;
 pub mod build_times;
 mod change;
 mod command;
@@ -23,6 +24,7 @@ pub mod overlay;
 mod pending;
 pub(crate) mod published;
 mod reload;
+pub mod slow_start;
 pub mod view;
 mod workers;
 
@@ -45,8 +47,9 @@ pub use workers::{Heartbeat, WorkerLink};
 
 use crate::config::Config;
 use crate::director::{Roster, Snapshot, VipIndex, VipSpec};
-use crate::health::Gauges;
+use crate::health::{Gauges, probe_ends};
 use crate::site::Paths;
+use announce::Announcements;
 use build_times::BuildTimes;
 use drains::Drains;
 use events::EventLog;
@@ -54,6 +57,7 @@ use host::{Host, Wanted};
 use overlay::Overlay;
 use pending::Pending;
 use published::{Current, Published, Publisher};
+use slow_start::SlowStarts;
 use view::{HostProblem, LastReload, View};
 
 /// How often draining backends are looked at.
@@ -71,6 +75,8 @@ struct State {
     paths: Arc<Paths>,
     /// What probes found.
     measured: Arc<Measured>,
+    /// Those that take a part of their weight yet.
+    slow_starts: Arc<SlowStarts>,
 }
 
 /// The owner. `H` is the host that it works on.
@@ -88,12 +94,16 @@ pub struct Control<H> {
     generation: u64,
     /// No attempt to end expired overrides before: the last one failed.
     no_expiry_before: Instant,
+    /// Nor a step of a slow start.
+    no_step_before: Instant,
     /// The number of what is measured.
     plan: u64,
     gauges: Arc<Gauges>,
     loaded: SystemTime,
     last_reload: Option<LastReload>,
     problems: Arc<[HostProblem]>,
+    /// What routers are to be told of the VIPs' addresses.
+    announced: Arc<Announcements>,
     builds: Arc<BuildTimes>,
     view: Arc<ArcSwap<View>>,
     events: Arc<EventLog>,
@@ -140,6 +150,7 @@ impl Beginning {
         let state = State {
             effective: Arc::new(config.clone()),
             measured: Arc::new(Measured::default().followed(&config)),
+            slow_starts: Arc::default(),
             config: Arc::new(config),
             overlay: Arc::default(),
             paths: Arc::new(paths),
@@ -197,11 +208,13 @@ impl Beginning {
             paths: Arc::clone(&self.state.paths),
             snapshot,
             measured: Arc::clone(&self.state.measured),
+            slow_starts: Arc::clone(&self.state.slow_starts),
             gauges: Arc::default(),
             counters: self.roster.counters().clone(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            announced: Arc::default(),
             builds: Arc::clone(&builds),
         };
         let mut control = Control {
@@ -215,11 +228,13 @@ impl Beginning {
             wake: Box::new(wake),
             generation: 1,
             no_expiry_before: Instant::now(),
+            no_step_before: Instant::now(),
             plan: 0,
             gauges: Arc::default(),
             loaded,
             last_reload: None,
             problems: Arc::default(),
+            announced: Arc::default(),
             builds,
             view: Arc::new(ArcSwap::from_pointee(view)),
             events,
@@ -233,6 +248,7 @@ impl Beginning {
 impl State {
     fn snapshot(&self, roster: &mut Roster) -> Result<Snapshot> {
         let health = |vip: &VipSpec, address| self.health(vip, address);
+        roster.know_probes(probe_ends(&self.effective, &self.paths));
         self.paths.snapshot(&self.effective, roster, health)
     }
 
@@ -314,6 +330,8 @@ impl<H: Host> Control<H> {
             }
         }
         self.expire_overrides();
+        self.step_slow_starts();
+        self.end_waits();
         self.report_drains();
     }
 
@@ -329,7 +347,12 @@ impl<H: Host> Control<H> {
         let pending = self.pending.front().map(|pending| pending.patience());
         let drains = self.drains.is_waiting().then_some(DRAIN_INTERVAL);
         let overrides = self.until_override_ends();
-        [pending, drains, overrides].into_iter().flatten().min()
+        let waits = self.until_wait_ends();
+        let steps = self.until_step();
+        [pending, drains, overrides, waits, steps]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn report_drains(&mut self) {
@@ -364,8 +387,14 @@ impl<H: Host> Control<H> {
         Ok(epoch)
     }
 
-    /// Shows what holds now.
+    /// Shows what holds now, whatever changed.
     fn show(&mut self) {
+        self.judge_addresses(None);
+        self.show_view();
+    }
+
+    /// The same where nothing changed that is announced, or it was judged already.
+    fn show_view(&mut self) {
         let current = self.publisher.current().load();
         let view = View {
             generation: self.generation,
@@ -375,11 +404,13 @@ impl<H: Host> Control<H> {
             paths: Arc::clone(&self.state.paths),
             snapshot: Arc::clone(&current.snapshot),
             measured: Arc::clone(&self.state.measured),
+            slow_starts: Arc::clone(&self.state.slow_starts),
             gauges: Arc::clone(&self.gauges),
             counters: self.roster.counters().clone(),
             loaded: self.loaded,
             last_reload: self.last_reload.clone(),
             problems: Arc::clone(&self.problems),
+            announced: Arc::clone(&self.announced),
             builds: Arc::clone(&self.builds),
         };
         self.view.store(Arc::new(view));

@@ -441,7 +441,7 @@ impl fmt::Display for Override {
 #[must_use]
 pub const fn health_word(health: Health) -> &'static str {
     match health {
-        Health::Healthy => "up",
+        Health::Healthy | Health::Starting(_) => "up",
         Health::Unhealthy | Health::Doubtful => "down",
     }
 }

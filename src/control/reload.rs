@@ -94,6 +94,7 @@ impl<H: Host> Control<H> {
                 config: Arc::new(config),
                 overlay: Arc::new(overlay),
                 measured: Arc::new(self.state.measured.followed(&effective)),
+                slow_starts: Arc::new(self.state.slow_starts.followed(&effective)),
                 effective: Arc::new(effective),
                 paths: Arc::new(paths),
             },

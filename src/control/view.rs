@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::announce::{Announced, Announcements};
 use super::build_times::BuildTimes;
 use super::driver::DriverWatch;
 use super::health::{Measured, measured_by};
 use super::overlay::Overlay;
+use super::slow_start::SlowStarts;
 use super::workers::WorkerLink;
 use crate::config::Config;
 use crate::director::{CounterReader, Health, Snapshot, VipSpec};
@@ -48,6 +50,8 @@ pub struct View {
     pub snapshot: Arc<Snapshot>,
     /// What probes found, as far as packets go by it.
     pub measured: Arc<Measured>,
+    /// The backends that take a part of their weight yet.
+    pub slow_starts: Arc<SlowStarts>,
     /// What is measured of the backends that are probed, while it is measured.
     pub gauges: Arc<Gauges>,
     /// What they count, by the indices of that snapshot.
@@ -58,6 +62,8 @@ pub struct View {
     pub last_reload: Option<LastReload>,
     /// What keeps the director from its work now.
     pub problems: Arc<[HostProblem]>,
+    /// What routers are to be told of the VIPs' addresses.
+    pub announced: Arc<Announcements>,
     /// How long snapshots took to build, but for the first.
     pub builds: Arc<BuildTimes>,
 }
@@ -66,8 +72,18 @@ impl View {
     /// What a backend counts as: what an operator says, else what was measured.
     #[must_use]
     pub fn health(&self, vip: &VipSpec, address: IpAddr) -> Health {
-        let said = self.overlay.health(&vip.name, address);
-        said.unwrap_or_else(|| self.measured.health(vip, address))
+        super::health::effective(
+            &self.overlay,
+            &self.measured,
+            &self.slow_starts,
+            (vip, address),
+        )
+    }
+
+    /// What routers are to be told of a VIP's address.
+    #[must_use]
+    pub fn announced(&self, vip: IpAddr) -> Option<&Announced> {
+        self.announced.get(&vip)
     }
 
     /// What is measured of a backend of a VIP; `None` where nothing is.

@@ -54,6 +54,7 @@ struct BackendCounters {
     untracked: AtomicU64,
     flows: AtomicU64,
     new_flows: AtomicU64,
+    established: AtomicU64,
 }
 
 impl Counters {
@@ -131,6 +132,7 @@ impl Counters {
                 (&counters.untracked, traffic.untracked),
                 (&counters.flows, traffic.flows),
                 (&counters.new_flows, traffic.new_flows),
+                (&counters.established, traffic.established),
             ] {
                 counter.store(value, Ordering::Relaxed);
             }
@@ -155,6 +157,13 @@ impl Counters {
     /// Another data path forwards by this snapshot from now on.
     pub fn follow(&self, snapshot: &Snapshot) {
         self.adopt(snapshot);
+    }
+
+    /// Counts a flow whose client got an answer.
+    pub(super) fn count_established(&self, backend: BackendIndex) {
+        if let Some(counters) = self.backends.get(backend.position()) {
+            add(&counters.established, 1);
+        }
     }
 
     /// A flow of the table is with another backend from now on.
@@ -307,6 +316,7 @@ impl BackendCounters {
             untracked: load(&self.untracked),
             flows: load(&self.flows),
             new_flows: load(&self.new_flows),
+            established: load(&self.established),
         }
     }
 }

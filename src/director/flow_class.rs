@@ -20,6 +20,11 @@ impl FlowEvent {
     pub(super) const fn opens(self) -> bool {
         matches!(self, Self::Tcp(flags) if flags.opens)
     }
+
+    /// Whether it is a RST.
+    pub(super) const fn resets(self) -> bool {
+        matches!(self, Self::Tcp(flags) if flags.rst)
+    }
 }
 
 /// The life of a flow as one side of it shows.

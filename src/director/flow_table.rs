@@ -265,6 +265,9 @@ impl FlowTable {
         entry.last_used = now;
         let (class, filed) = (entry.class.after(event), now.since(entry.filed));
         if class != entry.class || self.timeouts.is_misfiled(class, filed) {
+            if entry.class == FlowClass::HalfOpen && class != entry.class {
+                self.counters.count_established(entry.backend);
+            }
             self.file(at, class, now);
         }
     }

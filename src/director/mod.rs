@@ -28,6 +28,7 @@ mod new_flows;
 mod path_error;
 mod path_mtu;
 mod placement;
+mod probe_ends;
 mod rate_limit;
 mod reader;
 mod remainders;
@@ -51,12 +52,13 @@ use std::sync::Arc;
 
 pub use crate::packet::Protocol;
 pub use counters::{BURST_SIZES, Bursts, Counters, SendErrno, Traffic};
-pub use eligible::{Health, Takes};
+pub use eligible::{Capacity, Health, Takes, Tenths};
 pub use flow_table::{FlowClass, FlowCursor, FlowEvent, FlowTable, KnownFlow, NotACursor};
 pub use indices::{BackendIndex, VipIndex, VipSeat};
 pub use listing::FlowFilter;
 pub use path_error::Disbelief;
 pub use path_mtu::PathMtus;
+pub use probe_ends::ProbeEnds;
 pub use reader::CounterReader;
 pub use ring::{MAX_MEMBERS, Ring, RingMember, Slot};
 pub use rings::{BuildRings, RingId, RingTask};
@@ -367,6 +369,9 @@ impl Director {
                 return Ok(backend);
             }
             Some(known) => self.flows.remove_at(known.at),
+            None if event.resets() && self.snapshot.probe_ends().have(&key) => {
+                return Err(DropReason::ProbeReset);
+            }
             None => {}
         }
         if self.new_flows.allows(vip.index, now) {

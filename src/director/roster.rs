@@ -17,6 +17,7 @@ use super::eligible::{Health, takes};
 use super::indices::{BackendIndex, VipIndex, VipSeat};
 use super::path_mtu::PathMtus;
 use super::placement::Placement;
+use super::probe_ends::ProbeEnds;
 use super::reader::CounterReader;
 use super::rings::{BuildRings, NumberedRing, RingId, Rings};
 use super::selection::SelectionHash;
@@ -48,6 +49,7 @@ pub struct Roster {
     /// By seat, since the VIP has it; none before its first snapshot.
     histories: Vec<Option<RingHistory>>,
     path_mtus: Arc<PathMtus>,
+    probe_ends: Arc<ProbeEnds>,
     counters: CounterReader,
     /// Of the last snapshot that was asked for.
     epoch: u64,
@@ -73,6 +75,13 @@ impl Roster {
         Self {
             rings: Rings::built_by(build),
             ..Self::default()
+        }
+    }
+
+    /// From where this host sends probes by the next [`build`](Self::build).
+    pub fn know_probes(&mut self, ends: ProbeEnds) {
+        if *self.probe_ends != ends {
+            self.probe_ends = Arc::new(ends);
         }
     }
 
@@ -222,6 +231,7 @@ impl Roster {
             selection: SelectionHash::new(&plan.hash_key),
             clamps_mss: last.is_some_and(|last| last.clamps_mss),
             path_mtus: Arc::clone(&self.path_mtus),
+            probe_ends: Arc::clone(&self.probe_ends),
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::eligible::Takes;
 use super::indices::{BackendIndex, VipIndex, VipSeat};
 use super::path_mtu::PathMtus;
+use super::probe_ends::ProbeEnds;
 use super::ring::{MAX_MEMBERS, Ring, Slot};
 use super::rings::{NumberedRing, RingId};
 use super::selection::SelectionHash;
@@ -193,6 +194,7 @@ pub struct Snapshot {
     pub(super) clamps_mss: bool,
     /// Beside the tables: the one part that changes.
     pub(super) path_mtus: Arc<PathMtus>,
+    pub(super) probe_ends: Arc<ProbeEnds>,
 }
 
 impl Snapshot {
@@ -333,6 +335,11 @@ impl Snapshot {
     #[must_use]
     pub fn path_mtus(&self) -> &PathMtus {
         &self.path_mtus
+    }
+
+    /// From where this host sends probes.
+    pub(super) fn probe_ends(&self) -> &ProbeEnds {
+        &self.probe_ends
     }
 
     /// The first VIP with this address, whatever its port and protocol.

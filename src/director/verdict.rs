@@ -83,11 +83,13 @@ pub enum DropReason {
     RateLimited = 8,
     /// The kernel did not take the outer packet.
     SendFailed = 9,
+    /// A late reset of this host's own, of a probe that is over.
+    ProbeReset = 10,
 }
 
 impl DropReason {
     /// Every reason, in the order of the outputs.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::NoVip,
         Self::NoBackend,
@@ -98,6 +100,7 @@ impl DropReason {
         Self::TooBig,
         Self::RateLimited,
         Self::SendFailed,
+        Self::ProbeReset,
     ];
 
     /// The number of its counter wherever drops are counted.
@@ -120,6 +123,7 @@ impl DropReason {
             Self::TooBig => "too_big",
             Self::RateLimited => "rate_limited",
             Self::SendFailed => "send_failed",
+            Self::ProbeReset => "probe_reset",
         }
     }
 }
@@ -142,6 +146,7 @@ mod tests {
             (7, "too_big"),
             (8, "rate_limited"),
             (9, "send_failed"),
+            (10, "probe_reset"),
         ];
         let found = DropReason::ALL.map(|reason| (reason.number(), reason.name()));
         assert_eq!(found, numbered);

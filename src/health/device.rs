@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 
 use super::Plan;
 use super::plan::Apart;
-use crate::io::netlink::{Netlink, ProbeRoute};
+use crate::io::netlink::{Netlink, NetlinkError, ProbeRoute};
 use crate::io::sysctl::Sysctl;
 use crate::io::tun::{Offloads, Queue, TunDevice};
 use crate::io::undo::Undo;
+use crate::site::NAMED;
 
 /// The longest name of a device, in bytes (IFNAMSIZ, less the end).
 const LONGEST_NAME: usize = 15;
@@ -115,12 +117,61 @@ impl ProbeDevice {
         Ok(())
     }
 
+    /// The device is up, and has the routes that it had. What was not so is told.
+    pub(super) fn restore(&self, netlink: &mut Netlink) -> Result<Vec<String>> {
+        let name = &self.name;
+        let mut restored = Vec::new();
+        let Some(link) = netlink.link_at(self.index)? else {
+            return Ok(restored); // it was deleted: the thread ends, and what was measured last holds
+        };
+        if !link.up {
+            let up = netlink.set_up(self.index);
+            up.with_context(|| format!("cannot set {name} up again"))?;
+            restored.push(format!("{name} had been set down, and is up again"));
+        }
+        let there = netlink.routes_through(self.index)?;
+        for vip in self
+            .routes
+            .iter()
+            .map(|route| route.vip)
+            .collect::<BTreeSet<_>>()
+        {
+            let of_vip = || self.routes.iter().filter(move |route| route.vip == vip);
+            let net = IpNet::from(vip);
+            if there.iter().filter(|known| **known == net).count() >= of_vip().count() {
+                continue;
+            }
+            for route in of_vip() {
+                match netlink.add_probe_route(route, self.index) {
+                    Ok(()) | Err(NetlinkError::Exists { .. }) => {}
+                    Err(error) => {
+                        return Err(error).with_context(|| {
+                            format!("vip {vip}: cannot lead its probes into {name} again")
+                        });
+                    }
+                }
+            }
+            restored.push(format!(
+                "a route of vip {vip} into {name}, for its probes, had been removed, and is there again"
+            ));
+        }
+        Ok(told(restored))
+    }
+
     fn remove(&mut self, route: ProbeRoute, undo: &mut Undo) -> Result<()> {
         undo.remove_probe_route(self.index, route)
             .with_context(|| format!("vip {}: cannot remove the route of its probes", route.vip))?;
         self.routes.remove(&route);
         Ok(())
     }
+}
+
+/// The first lines, and how many more there are.
+fn told(mut lines: Vec<String>) -> Vec<String> {
+    let more = lines.len().saturating_sub(NAMED);
+    lines.truncate(NAMED);
+    lines.extend((more > 0).then(|| format!("so are the probes' routes of {more} more VIPs")));
+    lines
 }
 
 /// Packets that the device holds: every probe in flight has one or two.

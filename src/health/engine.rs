@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use log::{debug, trace};
+use log::trace;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -16,22 +16,23 @@ use super::echoes::{Echoes, Heard};
 use super::flight::{Aim, Flight};
 use super::forward::Forwarder;
 use super::inquest::{Found, Inquests};
+use super::passive::Passive;
 use super::plan::{Apart, Plan, Probed};
 use super::ports::Ports;
 use super::report::REPORT_INTERVAL;
 use super::reset::reset_packet;
 use super::slots::Slots;
 use super::timers::{Due, Timers};
+use super::trust::Trusts;
 use super::ways::Ways;
 use super::wire::Wire;
 use super::{Command, Reporter, Snapshots, Told};
 use crate::director::BackendIndex;
-use crate::io::egress::{RawEgress, SendError};
-use crate::io::ingress::Reading;
+use crate::io::egress::RawEgress;
 use crate::io::sys::KernelPathMtu;
 use crate::io::tun::Queue;
 use crate::packet::FlowKey;
-use crate::probe::{Board, Kind, Machine, Moment, ProbeResult, Target};
+use crate::probe::{Board, Kind, Machine, Moment, ProbeResult, Target, Verdict};
 
 const TUN: Token = Token(0);
 pub(super) const WAKE: Token = Token(1);
@@ -57,7 +58,7 @@ pub(super) struct Outside {
 
 pub(super) struct Engine {
     pub(super) poll: Poll,
-    queue: Queue,
+    pub(super) queue: Queue,
     pub(super) device: u32,
     /// While something is asked.
     pub(super) wire: Option<Wire>,
@@ -70,6 +71,10 @@ pub(super) struct Engine {
     pub(super) board: Board,
     /// Positions of the plan that a probe is under way for.
     busy: HashSet<usize>,
+    /// When the next probe of a position starts.
+    starts: HashMap<usize, Moment>,
+    pub(super) passive: Passive,
+    pub(super) trusts: Trusts,
     /// Until when what others told holds.
     told: HashMap<Target, Moment>,
     pub(super) echoes: Echoes,
@@ -116,6 +121,9 @@ impl Engine {
             plan: Plan::default(),
             board: Board::default(),
             busy: HashSet::new(),
+            starts: HashMap::new(),
+            passive: Passive::default(),
+            trusts: Trusts::default(),
             ports: Ports::new(seed),
             flights: Slots::default(),
             ways: Ways::default(),
@@ -196,6 +204,7 @@ impl Engine {
             self.end(number, now);
         }
         self.busy.clear();
+        self.starts.clear();
         let wanted = plan.probed.iter();
         let wanted = wanted.map(|probed| (probed.target.clone(), probed.check.clone()));
         self.board.follow(wanted, now);
@@ -207,12 +216,20 @@ impl Engine {
             .map(|(target, _)| target.clone())
             .collect();
         self.suspects_itself = self.board.suspects_itself();
-        for (position, probed) in self.plan.probed.iter().enumerate() {
+        for position in 0..self.plan.probed.len() {
+            let probed = &self.plan.probed[position];
             let interval = probed.check.timing.edge.min(probed.check.timing.interval);
             let at = now + probed.target.phase(self.seed, interval);
-            self.timers.set(at, Due::Start(self.plan.number, position));
+            self.schedule(position, at);
         }
+        self.begin_passive(now);
         self.plan_size_checks(now);
+    }
+
+    /// The next probe of a position starts then, whatever was planned before.
+    fn schedule(&mut self, position: usize, at: Moment) {
+        self.starts.insert(position, at);
+        self.timers.set(at, Due::Start(self.plan.number, position));
     }
 
     /// Long packets are sent though this host's kernel has learnt that they do not get through.
@@ -226,6 +243,7 @@ impl Engine {
     /// What is probed from now on; nothing starts by itself.
     pub(super) fn adopt(&mut self, plan: Plan) {
         self.forwarder.fit(plan.mtu as usize);
+        self.trusts.follow(&plan);
         self.plan = plan;
     }
 
@@ -233,7 +251,15 @@ impl Engine {
         let now = self.now();
         while let Some((at, due)) = self.timers.take(now) {
             match due {
-                Due::Start(plan, position) if plan == self.plan.number => self.start(position, now),
+                Due::Start(plan, position) if plan == self.plan.number => {
+                    // One that was brought forward is void at its former time.
+                    if self.starts.get(&position) == Some(&at) {
+                        self.start(position, now);
+                        let lag = now.saturating_sub(at);
+                        self.plan.counts.note_start(lag, self.flights.len());
+                    }
+                }
+                Due::Passive(plan) if plan == self.plan.number => self.look_passively(now),
                 Due::Inquest(plan, position) if plan == self.plan.number => {
                     self.inquire(position, now)
                 }
@@ -241,7 +267,7 @@ impl Engine {
                     self.check_size(position, now)
                 }
                 Due::Untap => self.untap(now),
-                Due::Start(..) | Due::Inquest(..) | Due::Size(..) => {}
+                Due::Start(..) | Due::Inquest(..) | Due::Size(..) | Due::Passive(_) => {}
                 Due::Timeout(number, serial) => self.time_out(number, serial, at),
             }
         }
@@ -281,8 +307,7 @@ impl Engine {
         if is_overdue {
             self.conclude(position, ProbeResult::NoAnswer, now);
         } else {
-            let at = now + probed.check.timing.interval;
-            self.timers.set(at, Due::Start(self.plan.number, position));
+            self.schedule(position, now + probed.check.timing.interval);
         }
     }
 
@@ -314,9 +339,11 @@ impl Engine {
                 Heard::TooBig { to, by, mtu } => self.inquests.hear_too_big(to, by, mtu),
                 Heard::Error { to, flow, result } => {
                     self.inquests.hear_error(to, result);
-                    let flight = flow.and_then(|flow| self.ways.flight_of(&flow));
-                    if let Some(flight) = flight.and_then(|number| self.flights.get_mut(number)) {
-                        flight.evidence = Some(result);
+                    let Some(flow) = flow else { continue };
+                    let flight = self.ways.flight_of(&flow);
+                    match flight.and_then(|number| self.flights.get_mut(number)) {
+                        Some(flight) => flight.evidence = Some(result),
+                        None => self.suspect_for(to, &flow, self.now()),
                     }
                 }
             }
@@ -364,7 +391,7 @@ impl Engine {
     }
 
     /// A probe found something.
-    fn land(&mut self, number: usize, result: ProbeResult) {
+    pub(super) fn land(&mut self, number: usize, result: ProbeResult) {
         let now = self.now();
         if let Some(Aim::Inquest(..)) = self.flights.get(number).map(|flight| flight.aim) {
             self.watch(); // its answer may be there as well
@@ -374,7 +401,12 @@ impl Engine {
         };
         match flight.aim {
             Aim::Probe { plan, position } if plan == self.plan.number => {
-                let is_hinted = flight.evidence.is_some();
+                let fails = result.verdict() == Some(Verdict::Failed);
+                let is_hinted = flight.evidence.is_some() && fails;
+                let probed = self.plan.probed.get(position);
+                if let (Some(probed), Some(expires)) = (probed, flight.certificate_expires()) {
+                    probed.gauge.certify(expires);
+                }
                 self.conclude(position, result, flight.started);
                 if is_hinted {
                     self.hurry(position, now);
@@ -388,17 +420,19 @@ impl Engine {
     }
 
     /// An ICMP error came in, which any host could have forged: the next probe is brought forward to verify it.
-    fn hurry(&mut self, position: usize, now: Moment) {
+    pub(super) fn hurry(&mut self, position: usize, now: Moment) {
         let target = self.plan.probed.get(position).map(|probed| &probed.target);
         let machine = target.and_then(|target| self.board.of(target));
-        if machine.is_some_and(|machine| machine.standing().is_up()) {
-            self.timers.set(now, Due::Start(self.plan.number, position));
+        let is_up = machine.is_some_and(|machine| machine.standing().is_up());
+        if is_up && !self.busy.contains(&position) {
+            self.schedule(position, now);
         }
     }
 
     /// Closes a flight's socket.
     pub(super) fn end(&mut self, number: usize, now: Moment) -> Option<Flight> {
         let flight = self.flights.remove(number)?;
+        self.plan.counts.note_in_flight(self.flights.len());
         if let Some(flow) = flight.flow {
             self.ways.end(flow, flight.serial, now);
         }
@@ -417,8 +451,7 @@ impl Engine {
         };
         if let Some(machine) = self.board.of(&probed.target) {
             let next = (started + machine.interval()).max(self.now());
-            self.timers
-                .set(next, Due::Start(self.plan.number, position));
+            self.schedule(position, next);
         }
     }
 
@@ -435,6 +468,7 @@ impl Engine {
             return;
         };
         trace!("{} {}: {result}", target.vip, target.address);
+        self.plan.counts.count_local(result);
         probed.gauge.record(machine, result, started, now);
         if result == ProbeResult::NotSent && was_sent {
             self.timers
@@ -446,55 +480,10 @@ impl Engine {
             self.inquests.forget_cause(target);
         }
         self.suspects_itself = self.board.suspects_itself();
-        if turn.is_edge() && !turn.to.is_up() {
+        // A check past the tunnel says itself all that can be known.
+        if turn.is_edge() && !turn.to.is_up() && probed.is_tunnelled() {
             self.timers
                 .set(now, Due::Inquest(self.plan.number, position));
-        }
-    }
-
-    /// Sends what waits in the probe device.
-    fn forward(&mut self) -> io::Result<()> {
-        loop {
-            let snapshot = (self.snapshots)();
-            let mut failures = Vec::new();
-            let is_alone = self.apart == Apart::DIRECTOR;
-            let (ways, flights) = (&mut self.ways, &mut self.flights);
-            let reading = self.forwarder.turn(
-                &mut self.queue,
-                &snapshot,
-                |flow, packet| {
-                    let known = ways.of(flow, packet, flights);
-                    // One that no probe sent, of a program of this host's that asks for such a route, goes where a
-                    // client's would; beside a director that is the director's business.
-                    known.or_else(|| is_alone.then(|| Ways::by_ring(flow, &snapshot)).flatten())
-                },
-                |flow, error| failures.push((*flow, error)),
-            )?;
-            for (flow, error) in failures {
-                self.not_sent(&flow, error);
-            }
-            if reading == Reading::Empty {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The kernel refused a packet: without a way to the backend clients' packets have none either.
-    fn not_sent(&mut self, flow: &FlowKey, error: SendError) {
-        let result = Self::meaning(error);
-        debug!("a probe, {flow}: {error}");
-        if let Some(number) = self.ways.flight_of(flow) {
-            self.land(number, result);
-        }
-    }
-
-    pub(super) const fn meaning(error: SendError) -> ProbeResult {
-        match error {
-            SendError::Unreachable(_) => ProbeResult::Unreachable,
-            SendError::TooBig
-            | SendError::Full(_)
-            | SendError::Refused(_)
-            | SendError::Other(_) => ProbeResult::NotSent,
         }
     }
 }

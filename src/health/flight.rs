@@ -137,8 +137,8 @@ pub(super) fn connect(ends: &Ends, manner: Manner) -> Result<TcpStream, NotStart
 }
 
 /// A socket for datagrams to and from that destination alone.
-pub(super) fn exchange(ends: &Ends, tos: u8) -> Result<UdpSocket, NotStarted> {
-    let socket = socket(ends, Type::DGRAM, Some(tos))?;
+pub(super) fn exchange(ends: &Ends, through_tunnel: Option<u8>) -> Result<UdpSocket, NotStarted> {
+    let socket = socket(ends, Type::DGRAM, through_tunnel)?;
     socket
         .connect(&ends.destination.into())
         .map_err(|error| not_bound(&error))?;
@@ -220,12 +220,22 @@ impl Flight {
         self.connected
     }
 
+    /// Whether it has something to send before anything is heard of it.
+    pub(super) const fn speaks_first(&self) -> bool {
+        matches!(self.carrier, Carrier::Udp(_))
+    }
+
     /// The sequence number of its echo request.
     pub(super) const fn echo(&self) -> Option<u16> {
         match self.carrier {
             Carrier::Echo(sequence) => Some(sequence),
             Carrier::Tcp(_) | Carrier::Udp(_) => None,
         }
+    }
+
+    /// When the certificate that the service showed expires, in seconds after the Unix epoch.
+    pub(super) fn certificate_expires(&self) -> Option<u64> {
+        self.talk.as_ref()?.certificate_expires()
     }
 
     /// What is known when the time is over, beside that no answer came.
@@ -267,15 +277,16 @@ impl Flight {
         let Some(talk) = &mut self.talk else {
             return Some(ProbeResult::Ok);
         };
-        while let Some(rest @ [_, ..]) = talk.request().get(self.written..) {
-            match stream.write(rest) {
-                Ok(written) => self.written += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Some(failure(&error, ProbeResult::Reset)),
-            }
-        }
         let mut buffer = [0; 8192];
         loop {
+            // What was read may ask for more to be sent.
+            while let Some(rest @ [_, ..]) = talk.request().get(self.written..) {
+                match stream.write(rest) {
+                    Ok(written) => self.written += written,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Some(failure(&error, ProbeResult::Reset)),
+                }
+            }
             match stream.read(&mut buffer) {
                 Ok(0) => return Some(talk.closed()),
                 Ok(length) => {

@@ -1,6 +1,7 @@
 //! Where others read what was measured, while it is measured.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,6 +31,8 @@ pub struct Seen {
     pub last: Option<LastProbe>,
     /// Why it fails, as far as that is known.
     pub cause: Option<Cause>,
+    /// When the certificate that it showed last expires, in seconds after the Unix epoch.
+    pub certificate_expires: Option<u64>,
     /// Until when it is held down, because it changed too often.
     pub held_until: Option<SystemTime>,
     /// What packets of full size found, where they are sent.
@@ -67,6 +70,7 @@ impl Gauge {
             streak: 0,
             last: None,
             cause: None,
+            certificate_expires: None,
             held_until: None,
             size: None,
             counts: [0; ProbeResult::ALL.len()],
@@ -123,6 +127,11 @@ impl Gauge {
         }
     }
 
+    /// It showed a certificate that expires then.
+    pub(super) fn certify(&self, expires: u64) {
+        self.lock().certificate_expires = Some(expires);
+    }
+
     /// Why it fails became known.
     pub(super) fn explain(&self, cause: Option<Cause>) {
         let mut seen = self.lock();
@@ -146,25 +155,103 @@ impl Gauge {
     }
 }
 
+/// What the thread of health checks counts beside results.
+#[derive(Debug, Default)]
+pub struct Counts {
+    strays: AtomicU64,
+    in_flight: AtomicU64,
+    lag_nanos: AtomicU64,
+    /// By the numbers of results.
+    local: [AtomicU64; ProbeResult::ALL.len()],
+}
+
+impl Counts {
+    /// A packet came out of the probe device that no probe sent.
+    pub(super) fn count_stray(&self) {
+        self.strays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many did.
+    #[must_use]
+    pub fn strays(&self) -> u64 {
+        self.strays.load(Ordering::Relaxed)
+    }
+
+    /// A probe started, so much later than planned, as one of so many.
+    pub(super) fn note_start(&self, lag: Duration, in_flight: usize) {
+        let nanos = u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX);
+        self.lag_nanos.store(nanos, Ordering::Relaxed);
+        self.note_in_flight(in_flight);
+    }
+
+    pub(super) fn note_in_flight(&self, in_flight: usize) {
+        self.in_flight.store(in_flight as u64, Ordering::Relaxed);
+    }
+
+    /// Probes and follow-ups that wait for an answer.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How much later than planned the last probe started.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        Duration::from_nanos(self.lag_nanos.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count_local(&self, result: ProbeResult) {
+        if result.is_local() {
+            self.local[result as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Probes that ended so, where it is a fault of this host.
+    #[must_use]
+    pub fn local(&self, result: ProbeResult) -> u64 {
+        self.local[result as usize].load(Ordering::Relaxed)
+    }
+}
+
 /// The gauges of all backends that are measured.
 #[derive(Debug, Clone, Default)]
-pub struct Gauges(BTreeMap<Target, Arc<Gauge>>);
+pub struct Gauges {
+    by_target: BTreeMap<Target, Arc<Gauge>>,
+    counts: Arc<Counts>,
+}
 
 impl Gauges {
+    /// Those of these backends.
+    pub(super) fn new(
+        gauges: impl Iterator<Item = (Target, Arc<Gauge>)>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self {
+            by_target: gauges.collect(),
+            counts,
+        }
+    }
+
+    /// What the thread counts beside them.
+    #[must_use]
+    pub const fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
     /// That of a backend.
     #[must_use]
     pub fn of(&self, target: &Target) -> Option<&Arc<Gauge>> {
-        self.0.get(target)
+        self.by_target.get(target)
     }
 
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Target, &Arc<Gauge>)> {
-        self.0.iter()
+        self.by_target.iter()
     }
 
     /// That of a backend where its check is the same; else a new one.
     fn known(&self, target: &Target, check: &Check) -> Option<Arc<Gauge>> {
-        let gauge = self.0.get(target)?;
+        let gauge = self.by_target.get(target)?;
         (*gauge.check == *check).then(|| Arc::clone(gauge))
     }
 
@@ -176,6 +263,25 @@ impl Gauges {
 
 impl FromIterator<(Target, Arc<Gauge>)> for Gauges {
     fn from_iter<I: IntoIterator<Item = (Target, Arc<Gauge>)>>(gauges: I) -> Self {
-        Self(gauges.into_iter().collect())
+        Self::new(gauges.into_iter(), Arc::default())
+    }
+}
+
+#[cfg(test)]
+impl Gauges {
+    /// That of one backend which answered once, and showed a certificate that expires then.
+    pub(crate) fn of_one(target: Target, expires: u64) -> Self {
+        let check = Arc::<Check>::default();
+        let gauge = Gauge::new(Arc::clone(&check));
+        let mut machine = Machine::new(check, Moment::ZERO);
+        machine.observe(ProbeResult::Ok, Moment::from_secs(1));
+        gauge.record(
+            &machine,
+            ProbeResult::Ok,
+            Moment::ZERO,
+            Moment::from_secs(1),
+        );
+        gauge.certify(expires);
+        Self::new(std::iter::once((target, Arc::new(gauge))), Arc::default())
     }
 }

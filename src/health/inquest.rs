@@ -227,14 +227,7 @@ impl Engine {
                 let source = probed.source.ok_or(ProbeResult::NoSource)?;
                 self.connect_plainly(aim, probed, (source, probed.destination), now)
             }
-            Question::DirectPing => {
-                let number = self.flights.next();
-                let sequence = self
-                    .echoes
-                    .send(number, address)
-                    .map_err(|_| ProbeResult::NotSent)?;
-                self.launch_ping(aim, probed, sequence, now)
-            }
+            Question::DirectPing => self.ping_directly(aim, probed, now),
             Question::TunnelPing => self.ping_through(aim, probed, None, now),
             Question::FullPing => {
                 let longest = u16::try_from(probed.longest).ok();
@@ -393,7 +386,7 @@ impl Inquest {
     }
 }
 
-const fn unspecified(address: IpAddr) -> IpAddr {
+pub(super) const fn unspecified(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),

@@ -20,7 +20,7 @@ use crate::io::netlink::{Netlink, RouteQuery};
 use crate::io::undo::Undo;
 use crate::packet::Protocol;
 use crate::probe::check::Ping;
-use crate::probe::{Check, Evidence, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing};
+use crate::probe::{Check, Evidence, Kind, OnUnhealthy, ProbeResult, ProbedBy, Probing, Via};
 use crate::site::{Paths, taken_for_healthy};
 
 /// Backends that are looked at at once.
@@ -175,6 +175,7 @@ fn probed_config(config: &Config, asking: Asking) -> Config {
             by: ProbedBy::Check(check),
             on_unhealthy: OnUnhealthy::default(),
             mtu_check: None,
+            slow_start: None,
         });
         if let Some(only) = asking.backend {
             vip.backends.retain(|backend| backend.address == only);
@@ -194,7 +195,11 @@ fn check_of(vip: &VipSpec) -> Arc<Check> {
         Some(Probing {
             by: ProbedBy::Check(check),
             ..
-        }) if check.kind != Kind::External => Arc::clone(check),
+        }) if check.kind != Kind::External => Arc::new(Check {
+            via: Via::Tunnel, // it asks both ways anyway
+            passive: false,
+            ..(**check).clone()
+        }),
         // Without a port of its own only the VIP's address can be asked.
         _ if vip.port == PortMatch::Any => Arc::new(Check {
             kind: Kind::Ping(Ping { size: None }),

@@ -9,6 +9,7 @@
 //!
 //! `engine` is the loop; `plan` is what is to be measured; [`gauge`] is where others read what was.
 
+mod departure;
 mod device;
 mod echoes;
 mod engine;
@@ -17,6 +18,7 @@ mod forward;
 pub mod gauge;
 mod inquest;
 mod look;
+mod passive;
 mod plan;
 mod ports;
 mod report;
@@ -26,6 +28,11 @@ mod slots;
 mod take_off;
 mod talk;
 mod timers;
+#[cfg(feature = "https")]
+mod trust;
+#[cfg(not(feature = "https"))]
+#[path = "trust_off.rs"]
+mod trust;
 mod ways;
 mod wire;
 
@@ -44,9 +51,10 @@ use crate::io::undo::Undo;
 use crate::probe::{Cause, ProbeResult, SizeFound, Standing, Target};
 use device::ProbeDevice;
 use engine::{Engine, Outside};
-pub use gauge::{Gauge, Gauges, Seen};
+pub use gauge::{Counts, Gauge, Gauges, Seen};
 pub use look::{Asking, Look, look};
-pub use plan::{Apart, Plan, Probed};
+pub use plan::{Apart, Plan, Probed, probe_ends};
+pub use trust::refuse_unusable;
 
 /// What changed since the last report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +163,17 @@ impl Health {
         match &mut self.running {
             Some(running) => running.device.retain(is_kept, undo),
             None => Ok(()),
+        }
+    }
+
+    /// Restores what others removed of the probes' way into their device, and tells what.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn restore(&self, netlink: &mut Netlink) -> Result<Vec<String>> {
+        match &self.running {
+            Some(running) => running.device.restore(netlink),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -1,15 +1,20 @@
 //! What is to be measured, and by which way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gauge::{Gauge, Gauges};
+use super::gauge::{Counts, Gauge, Gauges};
+use super::inquest::unspecified;
+use super::ports;
 use crate::config::Config;
-use crate::director::{BackendIndex, BackendState, PortMatch, Snapshot, VipSpec};
+use crate::director::{
+    BackendIndex, BackendState, CounterReader, PortMatch, ProbeEnds, Snapshot, VipSpec,
+};
 use crate::io::netlink::{PROBE_METRIC, ProbeRoute};
-use crate::probe::{Check, ProbedBy, Target};
+use crate::packet::Protocol;
+use crate::probe::{Check, ProbedBy, Target, Via};
 use crate::site::{Paths, SMALLEST_IPV6_MTU};
 
 /// By what the routes of one process's probes are told from another's beside it.
@@ -44,6 +49,12 @@ pub struct Plan {
     pub probed: Vec<Probed>,
     /// Bytes of the longest packet that fits every tunnel.
     pub mtu: u32,
+    /// What the workers count, by the indices of the backends.
+    pub counters: CounterReader,
+    /// From where probes are sent through tunnels.
+    sources: HashSet<IpAddr>,
+    /// What the thread counts.
+    pub(super) counts: Arc<Counts>,
 }
 
 /// One backend of one VIP that is measured.
@@ -55,7 +66,9 @@ pub struct Probed {
     pub check: Arc<Check>,
     /// Where the snapshot has it.
     pub backend: BackendIndex,
-    /// The VIP, and the port that is probed; 0 for what has no port.
+    /// The VIP's address.
+    pub vip: IpAddr,
+    /// What is probed, and its port; 0 for what has no port.
     pub destination: SocketAddr,
     /// How often packets of full size are sent; `None`: never.
     pub mtu_check: Option<Duration>,
@@ -63,6 +76,8 @@ pub struct Probed {
     pub source: Option<IpAddr>,
     /// Bytes of the longest packet that fits its tunnel.
     pub longest: u32,
+    /// Whether clients of the VIP open connections, which show that backends answer.
+    pub has_connections: bool,
     /// Where others read what was measured.
     pub gauge: Arc<Gauge>,
 }
@@ -92,15 +107,21 @@ impl Plan {
                     address: backend.address,
                 };
                 let own = paths.inner_source(spec.address, backend.address);
+                let (address, source) = match check.via {
+                    Via::Tunnel => (spec.address, check.source.or(own)),
+                    Via::Direct => (backend.address, Some(unspecified(backend.address))),
+                };
                 probed.push(Probed {
                     gauge: before.going_on(&target, &check),
                     target,
                     check: Arc::clone(&check),
                     mtu_check: spec.probing.as_ref().and_then(|probing| probing.mtu_check),
                     backend: index,
-                    destination: SocketAddr::new(spec.address, port),
-                    source: check.source.or(own),
+                    vip: spec.address,
+                    destination: SocketAddr::new(address, port),
+                    source,
                     longest: paths.room(spec, backend.address),
+                    has_connections: spec.protocol == Protocol::Tcp,
                 });
             }
         }
@@ -112,16 +133,26 @@ impl Plan {
             .filter(measured)
             .filter_map(|vip| rooms.get(&vip.address));
         let mtu = rooms.min().copied().unwrap_or(SMALLEST_IPV6_MTU);
+        let tunnelled = probed.iter().filter(|probed| probed.is_tunnelled());
         Self {
             number,
+            sources: tunnelled.filter_map(|probed| probed.source).collect(),
             probed,
             mtu: mtu.max(SMALLEST_IPV6_MTU),
+            counters: CounterReader::default(),
+            counts: Arc::clone(before.counts()),
         }
+    }
+
+    /// Whether probes are sent from that address.
+    pub(super) fn has_source(&self, address: IpAddr) -> bool {
+        self.sources.contains(&address)
     }
 
     /// The routes that its probes take.
     pub(super) fn routes(&self, apart: Apart) -> impl Iterator<Item = ProbeRoute> {
-        let routes = self.probed.iter().filter_map(move |probed| {
+        let tunnelled = self.probed.iter().filter(|probed| probed.is_tunnelled());
+        let routes = tunnelled.filter_map(move |probed| {
             let (vip, source) = (probed.destination.ip(), probed.source?);
             Some(ProbeRoute {
                 vip,
@@ -137,10 +168,42 @@ impl Plan {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         let gauges = self.probed.iter();
-        gauges
-            .map(|probed| (probed.target.clone(), Arc::clone(&probed.gauge)))
-            .collect()
+        let gauges = gauges.map(|probed| (probed.target.clone(), Arc::clone(&probed.gauge)));
+        Gauges::new(gauges, Arc::clone(&self.counts))
     }
+}
+
+impl Probed {
+    /// Whether its probes go through the tunnel.
+    pub(super) fn is_tunnelled(&self) -> bool {
+        self.check.via == Via::Tunnel
+    }
+}
+
+/// From where probes of `config` are sent.
+#[must_use]
+pub fn probe_ends(config: &Config, paths: &Paths) -> ProbeEnds {
+    let mut sources = BTreeSet::new();
+    for spec in &config.vips {
+        let Some((_, check, _)) = check_of(spec) else {
+            continue;
+        };
+        if check.via == Via::Direct || check.kind.protocol() != Some(Protocol::Tcp) {
+            continue;
+        }
+        match check.source {
+            Some(source) => drop(sources.insert(source)),
+            None => sources.extend(
+                spec.backends
+                    .iter()
+                    .filter_map(|backend| paths.inner_source(spec.address, backend.address)),
+            ),
+        }
+    }
+    if sources.is_empty() {
+        return ProbeEnds::default();
+    }
+    ProbeEnds::new(sources, ports::range())
 }
 
 /// The name of a VIP that sends probes, what they are, and to which port.

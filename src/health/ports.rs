@@ -20,14 +20,18 @@ pub(super) struct Ports {
     seed: u64,
 }
 
+/// The range that the kernel gives to clients.
+pub(super) fn range() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    text.ok().and_then(|text| parse(&text)).unwrap_or(DEFAULT)
+}
+
 impl Ports {
     /// Of the range that the kernel gives to clients. The circle begins somewhere, so that a process that follows
     /// another does not meet what that one left.
     pub(super) fn new(seed: u64) -> Self {
-        let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-        let range = text.ok().and_then(|text| parse(&text)).unwrap_or(DEFAULT);
         Self {
-            range,
+            range: range(),
             next: HashMap::new(),
             seed,
         }

@@ -101,7 +101,8 @@ impl Engine {
     /// When packets of full size are sent first: like probes, each backend's at another time.
     pub(super) fn plan_size_checks(&mut self, now: Moment) {
         for (position, probed) in self.plan.probed.iter().enumerate() {
-            if let Some(interval) = probed.mtu_check {
+            // What is probed past the tunnel does not answer through it.
+            if let Some(interval) = probed.mtu_check.filter(|_| probed.is_tunnelled()) {
                 let at = now + probed.target.phase(self.seed, interval);
                 self.timers.set(at, Due::Size(self.plan.number, position));
             }

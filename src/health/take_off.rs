@@ -7,6 +7,7 @@ use mio::Token;
 use super::engine::{Engine, FLIGHTS};
 use super::flight::{Aim, Carrier, Ends, Flight, Manner, NotStarted, Question, connect, exchange};
 use super::inquest::Inquest;
+use super::inquest::unspecified;
 use super::plan::Probed;
 use super::talk::Talk;
 use super::timers::Due;
@@ -30,6 +31,9 @@ impl Engine {
         probed: &Probed,
         now: Moment,
     ) -> Result<(), ProbeResult> {
+        if !probed.is_tunnelled() {
+            return self.take_off_directly(aim, probed, now);
+        }
         let source = probed.source.ok_or(ProbeResult::NoSource)?;
         if let Kind::Ping(ping) = &probed.check.kind {
             return self.ping_through(aim, probed, ping.size, now);
@@ -63,6 +67,50 @@ impl Engine {
         Err(ProbeResult::NoPort)
     }
 
+    /// Starts one to the backend's own address, on the kernel's way.
+    fn take_off_directly(
+        &mut self,
+        aim: Aim,
+        probed: &Probed,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
+        let destination = probed.destination;
+        let Some(protocol) = probed.check.kind.protocol() else {
+            return self.ping_directly(aim, probed, now);
+        };
+        let ends = Ends {
+            source: unspecified(destination.ip()),
+            port: 0,
+            destination,
+        };
+        let carried = self.open(&ends, protocol, probed);
+        let carried = carried.map_err(|error| match error {
+            NotStarted::PortTaken => ProbeResult::NoPort,
+            NotStarted::For(result) => result,
+        })?;
+        self.serial += 1;
+        let times = (now, now + probed.check.timing.timeout);
+        let at = (None, probed.backend);
+        self.launch(Flight::new((aim, self.serial), at, times, carried))
+    }
+
+    /// An echo request to the backend's own address.
+    pub(super) fn ping_directly(
+        &mut self,
+        aim: Aim,
+        probed: &Probed,
+        now: Moment,
+    ) -> Result<(), ProbeResult> {
+        let number = self.flights.next();
+        let sent = self.echoes.send(number, probed.target.address);
+        let sequence = sent.map_err(|_| ProbeResult::NotSent)?;
+        self.launch_ping(aim, probed, sequence, now)
+    }
+
+    fn tos_of(&self, probed: &Probed) -> Option<u8> {
+        probed.is_tunnelled().then_some(self.apart.tos)
+    }
+
     fn open(
         &self,
         ends: &Ends,
@@ -70,16 +118,22 @@ impl Engine {
         probed: &Probed,
     ) -> Result<(Carrier, Option<Talk>), NotStarted> {
         let salt = self.seed ^ self.serial.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let talk = Talk::new(&probed.check.kind, probed.destination, salt);
+        let kind = &probed.check.kind;
+        let talk = if let Kind::Https(https) = kind {
+            let talk = self.trusts.talk(https, probed.destination);
+            Some(talk.map_err(NotStarted::For)?)
+        } else {
+            Talk::new(kind, probed.destination, salt)
+        };
         let carrier = match protocol {
             Protocol::Tcp => {
                 let manner = Manner {
-                    through_tunnel: Some(self.apart.tos),
+                    through_tunnel: self.tos_of(probed),
                     unheard: talk.is_none() && probed.check.close == Close::Reset,
                 };
                 Carrier::Tcp(connect(ends, manner)?)
             }
-            Protocol::Udp => Carrier::Udp(exchange(ends, self.apart.tos)?),
+            Protocol::Udp => Carrier::Udp(exchange(ends, self.tos_of(probed))?),
         };
         Ok((carrier, talk))
     }
@@ -157,9 +211,7 @@ impl Engine {
         }
         self.timers
             .set(flight.deadline, Due::Timeout(number, flight.serial));
-        let speaks_first = flight
-            .flow
-            .is_some_and(|flow| flow.protocol == Protocol::Udp);
+        let speaks_first = flight.speaks_first();
         self.flights.insert(flight);
         if speaks_first {
             self.go_on(number);

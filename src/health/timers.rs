@@ -18,6 +18,8 @@ pub(super) enum Due {
     Size(u64, usize),
     /// The tap on the devices may be over.
     Untap,
+    /// What clients' packets show is to be looked at, for the plan of that number.
+    Passive(u64),
 }
 
 #[derive(Debug, Default)]

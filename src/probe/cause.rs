@@ -213,6 +213,9 @@ impl Evidence {
             ProbeResult::BadStatus
             | ProbeResult::BadBody
             | ProbeResult::TlsFailed
+            | ProbeResult::CertificateName
+            | ProbeResult::CertificateExpired
+            | ProbeResult::CertificateUntrusted
             | ProbeResult::BadAnswer => Cause::new(
                 "the service answers through the tunnel, but not as it should",
                 &[],

@@ -18,6 +18,8 @@ pub struct Probing {
     pub on_unhealthy: OnUnhealthy,
     /// How often packets of full size are sent through the tunnels; `None`: never.
     pub mtu_check: Option<Duration>,
+    /// In which time a backend that turned healthy gets from a tenth of its weight to the whole; `None`: at once.
+    pub slow_start: Option<Duration>,
 }
 
 /// By what a backend is measured.
@@ -48,6 +50,20 @@ pub struct Check {
     pub source: Option<IpAddr>,
     /// How a connection of the kind `tcp` ends.
     pub close: Close,
+    /// By which way.
+    pub via: Via,
+    /// Whether what clients' packets show brings the next probe forward.
+    pub passive: bool,
+}
+
+/// By which way a probe goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Via {
+    /// To the VIP through the tunnel, as clients' packets.
+    #[default]
+    Tunnel,
+    /// To the backend's own address: for backends that cannot answer this host from the VIP.
+    Direct,
 }
 
 /// How often a backend is probed, and how long an answer may take.
@@ -70,6 +86,8 @@ pub enum Kind {
     Tcp,
     /// A GET request.
     Http(Http),
+    /// A GET request over TLS.
+    Https(Https),
     /// A ClientHello: a ServerHello passes.
     Tls(Tls),
     /// A datagram.
@@ -93,6 +111,27 @@ pub struct Http {
     pub status: RangeInclusive<u16>,
     /// What the body has to contain.
     pub body: Option<String>,
+}
+
+/// A GET request over TLS, the certificate and the answer that pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Https {
+    /// The request; its Host is the server's name, too.
+    pub http: Http,
+    /// By what the certificate is judged.
+    pub verify: Verify,
+}
+
+/// By what a certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Verify {
+    /// Any will do: an attacker who can answer for the backend can answer its clients, too.
+    #[default]
+    None,
+    /// The authorities that this system trusts.
+    System,
+    /// The authorities in this file, in PEM.
+    File(String),
 }
 
 /// A ClientHello.
@@ -185,6 +224,17 @@ pub enum Close {
     Graceful,
 }
 
+impl Via {
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Direct => "direct",
+        }
+    }
+}
+
 impl Timing {
     /// So many intervals without a verdict, and nothing is known any more.
     const UNKNOWN_AFTER: u32 = 3;
@@ -225,6 +275,8 @@ impl Default for Check {
             initial: Initial::default(),
             source: None,
             close: Close::default(),
+            via: Via::default(),
+            passive: false,
         }
     }
 }
@@ -236,6 +288,7 @@ impl Kind {
         match self {
             Self::Tcp => "tcp",
             Self::Http(_) => "http",
+            Self::Https(_) => "https",
             Self::Tls(_) => "tls",
             Self::Udp(_) => "udp",
             Self::Dns(_) => "dns",
@@ -248,7 +301,7 @@ impl Kind {
     #[must_use]
     pub const fn protocol(&self) -> Option<Protocol> {
         match self {
-            Self::Tcp | Self::Http(_) | Self::Tls(_) => Some(Protocol::Tcp),
+            Self::Tcp | Self::Http(_) | Self::Https(_) | Self::Tls(_) => Some(Protocol::Tcp),
             Self::Udp(_) => Some(Protocol::Udp),
             Self::Dns(dns) => Some(dns.protocol),
             Self::Ping(_) | Self::External => None,
@@ -261,20 +314,14 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;
         match &self.kind {
-            Kind::Http(http) => {
-                write!(
-                    f,
-                    " {} {}-{}",
-                    http.path,
-                    http.status.start(),
-                    http.status.end()
-                )?;
-                http.host
-                    .iter()
-                    .try_for_each(|host| write!(f, " host {host}"))?;
-                http.body
-                    .iter()
-                    .try_for_each(|body| write!(f, " body {body:?}"))?;
+            Kind::Http(http) => http.fmt(f)?,
+            Kind::Https(Https { http, verify }) => {
+                http.fmt(f)?;
+                match verify {
+                    Verify::None => {}
+                    Verify::System => f.write_str(" verify system")?,
+                    Verify::File(path) => write!(f, " verify {path}")?,
+                }
             }
             Kind::Tls(tls) => tls
                 .host
@@ -315,7 +362,24 @@ impl fmt::Display for Check {
         if self.close == Close::Graceful {
             f.write_str(" close graceful")?;
         }
+        if self.via == Via::Direct {
+            f.write_str(" via direct")?;
+        }
+        if self.passive {
+            f.write_str(" passive")?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.status.start(), self.status.end());
+        write!(f, " {} {first}-{last}", self.path)?;
+        let mut host = self.host.iter();
+        host.try_for_each(|host| write!(f, " host {host}"))?;
+        let mut body = self.body.iter();
+        body.try_for_each(|body| write!(f, " body {body:?}"))
     }
 }
 
@@ -331,7 +395,9 @@ impl fmt::Display for Probing {
             OnUnhealthy::Keep => f.write_str(" on_unhealthy keep")?,
         }
         let mut mtu_check = self.mtu_check.iter();
-        mtu_check.try_for_each(|interval| write!(f, " mtu_check {interval:?}"))
+        mtu_check.try_for_each(|interval| write!(f, " mtu_check {interval:?}"))?;
+        let mut slow_start = self.slow_start.iter();
+        slow_start.try_for_each(|time| write!(f, " slow_start {time:?}"))
     }
 }
 

@@ -223,7 +223,7 @@ impl Machine {
 pub(super) mod tests {
     use std::num::NonZeroU8;
 
-    use super::super::{Close, Kind, Timing};
+    use super::super::{Close, Kind, Timing, Via};
     use super::*;
 
     pub(in super::super) fn check(rise: u8, fall: u8, initial: Initial) -> Arc<Check> {
@@ -241,6 +241,8 @@ pub(super) mod tests {
             initial,
             source: None,
             close: Close::Reset,
+            via: Via::Tunnel,
+            passive: false,
         })
     }
 

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use board::{Board, Target};
 pub use cause::{Cause, Evidence, SizeFound};
-pub use check::{Check, Close, Initial, Kind, OnUnhealthy, ProbedBy, Probing, Timing};
+pub use check::{Check, Close, Initial, Kind, OnUnhealthy, ProbedBy, Probing, Timing, Via};
 pub use machine::{Machine, Standing, Turn};
 pub use result::{ProbeResult, Verdict};
 pub use sighting::{Answer, Detour, Keeper, Sighting};

@@ -21,6 +21,12 @@ pub enum ProbeResult {
     BadBody,
     /// A TLS alert.
     TlsFailed,
+    /// A certificate that is not for the wanted name.
+    CertificateName,
+    /// A certificate that is not valid now.
+    CertificateExpired,
+    /// A certificate that no trusted authority signed, or that is none.
+    CertificateUntrusted,
     /// An answer that the protocol does not allow, or not the wanted one.
     BadAnswer,
     /// No answer, and the backend says that it decapsulates no such tunnel (ICMP 3/2).
@@ -56,7 +62,7 @@ pub enum Verdict {
 
 impl ProbeResult {
     /// Every result.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Ok,
         Self::NoAnswer,
         Self::Refused,
@@ -65,6 +71,9 @@ impl ProbeResult {
         Self::BadStatus,
         Self::BadBody,
         Self::TlsFailed,
+        Self::CertificateName,
+        Self::CertificateExpired,
+        Self::CertificateUntrusted,
         Self::BadAnswer,
         Self::NoDecapsulator,
         Self::TunnelPort,
@@ -90,6 +99,9 @@ impl ProbeResult {
             Self::BadStatus => "bad_status",
             Self::BadBody => "bad_body",
             Self::TlsFailed => "tls_failed",
+            Self::CertificateName => "certificate_name",
+            Self::CertificateExpired => "certificate_expired",
+            Self::CertificateUntrusted => "certificate_untrusted",
             Self::BadAnswer => "bad_answer",
             Self::NoDecapsulator => "no_decapsulator",
             Self::TunnelPort => "tunnel_port",
@@ -116,6 +128,9 @@ impl ProbeResult {
             | Self::BadStatus
             | Self::BadBody
             | Self::TlsFailed
+            | Self::CertificateName
+            | Self::CertificateExpired
+            | Self::CertificateUntrusted
             | Self::BadAnswer
             | Self::NoDecapsulator
             | Self::TunnelPort

@@ -94,7 +94,7 @@ fn a_dead_service_takes_no_flows_until_it_answers_again() {
 }
 
 /// A TCP service that behaves oddly, on port 81 of a backend.
-fn odd_service(site: &Site, backend: usize, manner: &str) -> Process {
+pub(crate) fn odd_service(site: &Site, backend: usize, manner: &str) -> Process {
     let node = &site.backends[backend].node;
     let command = node.python(ODD_SERVICE, &[manner, VIP, "81"]);
     node.start(&format!("odd-{}", node.name()), command, "listening")
@@ -445,7 +445,7 @@ fn everything_at_once_is_this_hosts_fault() {
         said(&director, "rather a fault of this host or its network");
         assert_eq!(answering(&site, 20_000), ["b1", "b2", "b3"]);
         site.director.set_sysctl("ipv4/conf/eth0/rp_filter", 0);
-        said(&director, "a backend answers its probes again");
+        said(&director, "health_checks: no problem any more");
         director.director.stop();
     });
 }

@@ -25,7 +25,10 @@ mod forwarding;
 mod fragmentation;
 mod fragments;
 mod health;
+mod health_ways;
 mod hostile;
+#[cfg(feature = "https")]
+mod https;
 mod icmp;
 mod lab;
 mod leftovers;

@@ -5,7 +5,7 @@ use std::fmt;
 use super::families as f;
 use super::family::{Exposition, Family};
 use super::rows::{Row, Rows};
-use crate::director::{Health, Takes};
+use crate::director::Takes;
 
 pub(super) fn write(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
     count(out, rows, &f::BACKEND_PACKETS, |row| row.traffic.packets)?;
@@ -28,7 +28,7 @@ pub(super) fn write(out: &mut Exposition<'_>, rows: &Rows<'_>) -> fmt::Result {
         u64::from(row.takes == Takes::NewFlows)
     })?;
     tell(out, rows, &f::BACKEND_HEALTHY, |row| {
-        u64::from(row.health == Health::Healthy)
+        u64::from(row.health.is_up())
     })?;
     let sizes = || {
         let sized = rows.0.iter().filter_map(|row| Some((row, row.size?)));

@@ -57,7 +57,13 @@ families! {
     VIP_DROPS = "tunlb_vip_drops_total", Counter, ["vip", "reason"], "Packets for it that were dropped; no_backend and too_big always, other reasons once they occurred.";
     VIP_RING_CHANGES = "tunlb_vip_ring_changes_total", Counter, ["vip"], "How often the ring became another one, so that flows may be elsewhere than it puts them.";
     VIP_RING_FINGERPRINT = "tunlb_vip_ring_fingerprint", Gauge, ["vip"], "A hash of what the ring chooses, 32 bits: equal on directors that choose alike; absent while no backend takes new flows.";
-    VIP_FAIL_OPEN = "tunlb_vip_fail_open", Gauge, ["vip"], "1 while new flows go to backends that are down, since none is up.";
+    VIP_FAIL_OPEN = "tunlb_vip_fail_open", Gauge, ["vip"], "1 while new flows go to backends that are down, since none is up, or too few.";
+    VIP_ANNOUNCED = "tunlb_vip_announced", Gauge, ["vip"], "1 while routers are to send packets of its address here (up), 0 while others are to be preferred (drain, down).";
+
+    PROBE_LOCAL_FAILURES = "tunlb_probe_local_failures_total", Counter, ["reason"], "Probes that found nothing because of a fault of this host.";
+    PROBES_IN_FLIGHT = "tunlb_probes_in_flight", Gauge, [], "Probes and follow-ups that wait for an answer.";
+    PROBE_LAG = "tunlb_probe_schedule_lag_seconds", Gauge, [], "How much later than planned the last probe started.";
+    PROBE_STRAYS = "tunlb_probe_strays_total", Counter, [], "Packets out of the device of probes that no probe sent.";
 
     BACKEND_PACKETS = "tunlb_backend_packets_total", Counter, ["vip", "backend"], "Packets that left for it.";
     BACKEND_BYTES = "tunlb_backend_bytes_total", Counter, ["vip", "backend"], "Their bytes, without outer headers.";
@@ -70,6 +76,12 @@ families! {
     BACKEND_HEALTHY = "tunlb_backend_healthy", Gauge, ["vip", "backend"], "0 while it is known to be down.";
     BACKEND_TUNNEL_MTU = "tunlb_backend_tunnel_mtu_bytes", Gauge, ["vip", "backend"], "The longest packet that got through its tunnel when mtu_check looked last.";
     BACKEND_BLACK_HOLE = "tunlb_backend_mtu_black_hole", Gauge, ["vip", "backend"], "1 where longer packets are to get through and nobody says that they do not.";
+
+    BACKEND_PROBES = "tunlb_backend_probes_total", Counter, ["vip", "backend", "result"], "Probes that ended, by what they found; results that occurred.";
+    BACKEND_PROBE_LAST = "tunlb_backend_probe_last_seconds", Gauge, ["vip", "backend"], "How long the last probe took.";
+    BACKEND_HEALTH_CHANGES = "tunlb_backend_health_changes_total", Counter, ["vip", "backend"], "How often it turned healthy or unhealthy, so that flows had to go another way.";
+    BACKEND_HEALTH_CHANGED = "tunlb_backend_health_changed_timestamp_seconds", Gauge, ["vip", "backend"], "When its measured health became what it is, in seconds after the Unix epoch.";
+    CERTIFICATE_EXPIRY = "tunlb_certificate_expiry_timestamp_seconds", Gauge, ["vip", "backend"], "When the certificate that it showed last expires, in seconds after the Unix epoch; of checks of the kind https.";
 
     IPVS_CONNECTIONS = "node_ipvs_connections_total", Counter, [], "Flows that began; as node_exporter names it.";
     IPVS_IN_PACKETS = "node_ipvs_incoming_packets_total", Counter, [], "Packets that left for backends; as node_exporter names it.";

@@ -7,6 +7,7 @@ mod director;
 mod families;
 mod family;
 mod node_ipvs;
+mod probes;
 mod rows;
 mod vips;
 
@@ -118,12 +119,14 @@ impl Collector for Scrape {
         let mut out = Exposition(encoder);
         director::write(&mut out, &self.identity, view, &self.beside)?;
         vips::write(&mut out, view)?;
+        probes::write_totals(&mut out, view)?;
         if self.options.node_ipvs == NodeIpvs::Yes {
             node_ipvs::write_totals(&mut out, view)?;
         }
         if self.options.per_backend == PerBackend::Yes {
             let rows = Rows::new(view);
             backends::write(&mut out, &rows)?;
+            probes::write_backends(&mut out, view)?;
             if self.options.node_ipvs == NodeIpvs::Yes {
                 node_ipvs::write_backends(&mut out, &rows)?;
             }

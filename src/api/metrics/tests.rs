@@ -8,11 +8,12 @@ use mio::{Poll, Token, Waker};
 use super::family::Kind;
 use super::*;
 use crate::config::Config;
+use crate::control::announce::{Announce, Announced};
 use crate::control::overlay::{Action, Author, BackendName, Change, Edit, Edits, Overlay};
 use crate::control::view::{HostProblem, LastReload};
 use crate::control::{Heartbeat, WorkerLink};
 use crate::director::{Counters, Director, DropReason, Health, Roster, Seat, SendErrno};
-use crate::health::Gauge;
+use crate::health::{Gauge, Gauges};
 use crate::probe::{ProbeResult, SizeFound, Target};
 use crate::site::Paths;
 
@@ -82,9 +83,25 @@ impl Fixture {
             workers: vec![link],
             driver: None,
         };
+        let announced = effective.vips.iter().map(|vip| {
+            let state = match &*vip.name {
+                "dns" => Announce::Down,
+                _ => Announce::Up,
+            };
+            (vip.address, Announced::of(state))
+        });
+        let announced = announced.collect();
         let view = View {
             measured: Arc::default(),
-            gauges: Arc::default(),
+            slow_starts: Arc::default(),
+            announced: Arc::new(announced),
+            gauges: Arc::new(Gauges::of_one(
+                Target {
+                    vip: "dns".into(),
+                    address: "2001:db8::11".parse().unwrap(),
+                },
+                2_051_319_845,
+            )),
             generation: 1,
             config: Arc::new(config),
             effective: Arc::new(effective),
@@ -262,11 +279,22 @@ fn the_state_of_a_director_is_told() {
             7.0,
         ),
         (r#"tunlb_vip_fail_open{vip="dns"}"#, 1.0),
+        (r#"tunlb_vip_announced{vip="dns"}"#, 0.0),
+        (
+            r#"tunlb_certificate_expiry_timestamp_seconds{vip="dns",backend="2001:db8::11"}"#,
+            2_051_319_845.0,
+        ),
+        (
+            r#"tunlb_backend_probes_total{vip="dns",backend="2001:db8::11",result="ok"}"#,
+            1.0,
+        ),
+        (r#"tunlb_probe_local_failures_total{reason="no_fd"}"#, 0.0),
         (r#"tunlb_vip_healthy_backends{vip="dns"}"#, 0.0),
     ] {
         assert_eq!(value(&text, series), expected, "{series}");
     }
     assert_eq!(value(&text, &format!("tunlb_vip_fail_open{{{WEB}}}")), 0.0);
+    assert_eq!(value(&text, &format!("tunlb_vip_announced{{{WEB}}}")), 1.0);
     fixture.change(|view| {
         view.last_reload = Some(LastReload {
             at: SystemTime::now(),

@@ -5,6 +5,7 @@ use std::fmt;
 use super::families as f;
 use super::family::Exposition;
 use super::rows::health;
+use crate::control::announce::Announce;
 use crate::control::view::View;
 use crate::director::{Backend, BackendState, DropReason, Health, Takes, Vip};
 
@@ -56,7 +57,13 @@ pub(super) fn write(out: &mut Exposition<'_>, view: &View) -> fmt::Result {
     out.gauges(
         &f::VIP_FAIL_OPEN,
         each(|count| u64::from(count.is_fail_open)),
-    )
+    )?;
+    let announced = vips().filter_map(|vip| {
+        let announced = view.announced(vip.address())?;
+        let is_up = announced.state == Announce::Up;
+        Some(([vip.name.as_str()], u64::from(is_up)))
+    });
+    out.gauges(&f::VIP_ANNOUNCED, announced)
 }
 
 fn drops(view: &View) -> impl Iterator<Item = ([&str; 2], u64)> {
@@ -86,7 +93,7 @@ impl Count {
         for (state, backends) in STATES.into_iter().zip(&mut self.states) {
             *backends += u64::from(state == backend.state);
         }
-        let is_healthy = health == Health::Healthy;
+        let is_healthy = health.is_up();
         let takes_new = backend.takes == Takes::NewFlows;
         self.healthy += u64::from(is_healthy);
         self.take_new += u64::from(takes_new);

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::config::duration_text;
 use crate::packet::Protocol;
-use crate::probe::check::{Pattern, Timing};
+use crate::probe::check::{Http, Https, Pattern, Timing, Verify};
 use crate::probe::{Check, Close, Kind, OnUnhealthy, ProbedBy, Probing};
 
 /// The keys in the order of the documentation.
@@ -19,6 +19,27 @@ pub(super) enum Value {
     Text(String),
     /// An integer.
     Number(u16),
+    /// A boolean.
+    Switch(bool),
+}
+
+impl Value {
+    /// As TOML has it, where that is without quotes.
+    pub(super) fn bare(&self) -> Option<String> {
+        match self {
+            Self::Text(_) => None,
+            Self::Number(number) => Some(number.to_string()),
+            Self::Switch(on) => Some(on.to_string()),
+        }
+    }
+
+    /// What is between the quotes; of what has none, nothing.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(_) | Self::Switch(_) => "",
+        }
+    }
 }
 
 impl Serialize for HealthView {
@@ -46,6 +67,8 @@ impl HealthView {
                 OnUnhealthy::Keep => "keep",
             },
         );
+        let slow_start = probing.slow_start.into_iter();
+        slow_start.for_each(|time| view.text("slow_start", duration_text(time)));
         view
     }
 
@@ -55,6 +78,10 @@ impl HealthView {
 
     fn number(&mut self, key: &'static str, value: u16) {
         self.0.push((key, Value::Number(value)));
+    }
+
+    fn switch(&mut self, key: &'static str, value: bool) {
+        self.0.push((key, Value::Switch(value)));
     }
 
     fn optional(&mut self, key: &'static str, value: Option<&String>) {
@@ -87,6 +114,18 @@ impl HealthView {
             .source
             .iter()
             .for_each(|source| self.text("source", source.to_string()));
+        if check.kind != Kind::External {
+            self.text("via", check.via.name());
+            self.switch("passive", check.passive);
+        }
+    }
+
+    fn http(&mut self, http: &Http) {
+        self.text("path", &http.path);
+        self.optional("host", http.host.as_ref());
+        let (first, last) = (http.status.start(), http.status.end());
+        self.text("status", format!("{first}-{last}"));
+        self.optional("body", http.body.as_ref());
     }
 
     fn kind(&mut self, kind: &Kind, close: Close) {
@@ -98,14 +137,17 @@ impl HealthView {
                     Close::Graceful => "graceful",
                 },
             ),
-            Kind::Http(http) => {
-                self.text("path", &http.path);
-                self.optional("host", http.host.as_ref());
+            Kind::Http(http) => self.http(http),
+            Kind::Https(Https { http, verify }) => {
+                self.http(http);
                 self.text(
-                    "status",
-                    format!("{}-{}", http.status.start(), http.status.end()),
+                    "verify",
+                    match verify {
+                        Verify::None => "none",
+                        Verify::System => "system",
+                        Verify::File(path) => path,
+                    },
                 );
-                self.optional("body", http.body.as_ref());
             }
             Kind::Tls(tls) => self.optional("host", tls.host.as_ref()),
             Kind::Udp(udp) => {

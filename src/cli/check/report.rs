@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 
 use serde::Serialize;
 
-use super::health::{HealthView, Value};
+use super::health::HealthView;
 use super::plan::Plan;
 use crate::config::{
     Config, Datapath, Group, OuterSource, Problem, Problems, busy_poll_text, duration_text,
@@ -430,9 +430,9 @@ fn vip_text(vip: &VipView<'_>, inherited: &TunnelView) -> String {
     }
     out.line("\n[vip.health]");
     for (key, value) in &vip.health.0 {
-        match value {
-            Value::Text(text) => out.string(key, text),
-            Value::Number(number) => out.number(key, number),
+        match value.bare() {
+            Some(bare) => out.number(key, bare),
+            None => out.string(key, value.text()),
         }
     }
     for backend in &vip.backend {

@@ -18,6 +18,10 @@ const NAMED: usize = 3;
 
 const BITS: f64 = 8.0;
 
+/// What is said of a VIP whose backends' health is passed by.
+pub(super) const FAIL_OPEN: &str =
+    "too little is healthy: flows go to all backends (all_down, min_healthy)";
+
 pub(super) fn lines(status: &Status, screen: Screen) -> Vec<String> {
     let mut lines = vec![screen.cut(&head(&status.director, screen))];
     lines.extend(complaints(status).iter().map(|line| screen.cut(line)));
@@ -99,7 +103,7 @@ fn table(status: &Status) -> Table {
     use Align::{Left, Right};
     let mut table = Table::new(&[Left, Left, Right, Right, Right, Right, Right, Right, Left]);
     let heads = [
-        "Prot", "VIP", "Healthy", "Takes", "New/s", "Pkt/s", "Bit/s", "Flows", "",
+        "Prot", "VIP", "Healthy", "Takes", "New/s", "Pkt/s", "Bit/s", "Flows", "Announce",
     ];
     table.row(heads.iter().map(|head| Cell::styled(head, HEAD)).collect());
     for vip in &status.vips {
@@ -115,13 +119,6 @@ fn vip_row(vip: &Vip) -> Vec<Cell> {
     let healthy = format!("{}/{}", vip.healthy, vip.backends.len());
     let is_whole = vip.healthy == vip.backends.len();
     let flows = vip.backends.iter().map(|backend| backend.flows).sum();
-    let note = if vip.fail_open {
-        "no backend is healthy: flows go to all of them (all_down = \"forward\")"
-    } else if vip.takes_new == 0 {
-        "no backend takes new flows"
-    } else {
-        ""
-    };
     let mut row = service(vip).to_vec();
     row.push(Cell::styled(healthy, if is_whole { GOOD } else { NOTABLE }));
     row.push(Cell::styled(
@@ -134,8 +131,29 @@ fn vip_row(vip: &Vip) -> Vec<Cell> {
     ));
     row.extend(rates(&vip.rates.ten_seconds));
     row.push(Cell::new(count(flows)));
-    row.push(Cell::styled(note, BAD));
+    row.push(announce(vip));
     row
+}
+
+/// What routers are to be told of its address, why that is not "up", and what else is wrong.
+fn announce(vip: &Vip) -> Cell {
+    let announce = vip.announce.as_ref();
+    let state = announce.map_or("-", |announce| announce.state.as_str());
+    let note = if vip.fail_open {
+        Some(FAIL_OPEN)
+    } else if vip.takes_new == 0 {
+        Some("no backend takes new flows")
+    } else {
+        None
+    };
+    let why = announce.and_then(|announce| announce.why.as_deref());
+    let parts = [Some(state), why, note].into_iter().flatten();
+    let style = match (state, note) {
+        ("up", None) => GOOD,
+        ("drain", None) => NOTABLE,
+        _ => BAD,
+    };
+    Cell::styled(parts.collect::<Vec<_>>().join("; "), style)
 }
 
 fn rates(rates: &crate::api::model::Rate) -> [Cell; 3] {
@@ -179,6 +197,11 @@ pub(in crate::cli) fn notes(of: &Backend, at: &str) -> Vec<String> {
         notes.push(format!("taken for {health}"));
     }
     notes.extend(measured(&of.health, at));
+    if of.health.via.as_deref() == Some("direct") {
+        notes.push("probed past the tunnel".to_owned());
+    }
+    let percent = of.health.slow_start_percent;
+    notes.extend(percent.map(|percent| format!("slow start: {percent} % of its weight")));
     if of.path.device.is_none() {
         notes.push("no route".to_owned());
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::overview::FAIL_OPEN;
 use crate::api::model::{Backend, Counts, Status, Vip};
 use crate::text::Plain;
 
@@ -125,8 +126,7 @@ fn more<'a>(old: &'a Counts, new: &'a Counts) -> impl Iterator<Item = (&'a str, 
 
 fn of_vip(vip: &Vip) -> Option<Problem> {
     let (kind, text) = if vip.fail_open {
-        let text = "no backend is healthy: flows go to all of them (all_down = \"forward\")";
-        (Kind::FailOpen, text)
+        (Kind::FailOpen, FAIL_OPEN)
     } else if vip.takes_new == 0 {
         (Kind::NoNewFlows, "no backend takes new flows")
     } else {

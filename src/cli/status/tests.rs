@@ -65,6 +65,7 @@ fn document() -> Value {
             "encap": {"kind": "ipip", "port": null},
             "ring": {"slots": 65537, "fingerprint": "9f3a1c07", "changes": 4},
             "healthy": 2, "takes_new": 1, "fail_open": false,
+            "announce": {"state": "up", "since": "2026-11-24T11:20:02Z", "why": null},
             "drops": {"too_big": 3},
             "traffic": {"packets": 24_691_356, "bytes": 99_999, "untracked": 0, "new_flows": 9422},
             "rates": rates(812.0, 91_200.0, 5.15e7),
@@ -88,8 +89,8 @@ fn the_overview() {
     let text = shown(&status(|_| {}), View::Overview, WIDE);
     let expected = "\
 tunlb 0.3.0 on lb1, tunlb0, 2 workers, up 3d 4h · file /etc/tunlb/tunlb.toml + 1 override · ready
-Prot VIP                   Healthy  Takes  New/s  Pkt/s  Bit/s  Flows
-TCP  web 203.0.113.10:443      2/3      1    812  91.2k   412M   6313
+Prot VIP                   Healthy  Takes  New/s  Pkt/s  Bit/s  Flows  Announce
+TCP  web 203.0.113.10:443      2/3      1    812  91.2k   412M   6313  up
   -> 10.0.1.11             healthy    new    271  30.4k   136M   6101  w 100
   -> 10.0.1.12             healthy  known      0   1.1k     5M    212  w 100, draining, by uid 1000 (ann) 4m ago, for another 9m: kernel
   -> 10.0.1.13                DOWN      -      0      0      0      0  w 100, unhealthy: no_answer
@@ -277,7 +278,7 @@ fn problems() {
         "the kernel refused 4 packets within a second: ENOBUFS",
         "eth0 dropped 9 packets on their way out within a second: \
          tc -s qdisc show dev eth0; ip -s link show dev eth0",
-        "vip web: no backend is healthy: flows go to all of them (all_down = \"forward\")",
+        "vip web: too little is healthy: flows go to all backends (all_down, min_healthy)",
         "vip web: backend 10.0.1.13: takes nothing: unhealthy: no_answer",
     ];
     assert_eq!(told(Some(&before), &now), expected);

@@ -41,6 +41,46 @@ fn a_section_alone_is_a_tcp_check_with_defaults() {
     );
 }
 
+#[cfg(feature = "https")]
+#[test]
+fn a_check_by_tls() {
+    let text = "https / 200-399 every 2s timeout 1s rise 2 fall 3";
+    assert_eq!(probing("kind = \"https\"").to_string(), text);
+    let all = probing(
+        "kind = \"https\"\nhost = \"www.example.net\"\npath = \"/up\"\nbody = \"ok\"\nverify = \"/etc/ca.pem\"",
+    );
+    let text = "https /up 200-399 host www.example.net body \"ok\" verify /etc/ca.pem every 2s timeout 1s rise 2 fall 3";
+    assert_eq!(all.to_string(), text);
+    let refused = parse(&vip("web", "80", "kind = \"https\"\nverify = \"ca.pem\""));
+    let message = "health.verify = \"ca.pem\": not one of these";
+    assert!(refused.unwrap_err()[0].contains(message));
+}
+
+#[cfg(not(feature = "https"))]
+#[test]
+fn without_tls_its_kind_is_refused_by_the_name_of_the_feature() {
+    let refused = parse(&vip("web", "80", "kind = \"https\"")).unwrap_err();
+    let message = "not in this build: it needs the cargo feature \"https\"";
+    assert!(refused[0].contains(message), "{refused:?}");
+    assert_eq!(refused.len(), 1);
+}
+
+#[test]
+fn what_is_beside_a_probe() {
+    let text = "tcp every 2s timeout 1s rise 2 fall 3 via direct passive slow_start 30s";
+    let keys = "via = \"direct\"\npassive = true\nslow_start = \"30s\"";
+    assert_eq!(probing(keys).to_string(), text);
+    let config = parse(&vip("web", "80", keys)).unwrap();
+    let warned = config.warnings();
+    let warned: Vec<_> = warned.iter().map(ToString::to_string).collect();
+    assert!(
+        warned
+            .iter()
+            .any(|line| line.contains("health.via = \"direct\"") && line.contains("[D40]")),
+        "{warned:?}"
+    );
+}
+
 #[test]
 fn no_section_and_none_measure_nothing() {
     let config = parse(&vip("web", "80", "kind = \"none\"")).unwrap();
@@ -62,9 +102,20 @@ fn what_does_not_go_together() {
         ),
         (
             "80",
-            "kind = \"https\"",
-            "health.kind = \"https\": not supported yet",
+            "kind = \"http\"\nverify = \"none\"",
+            "health.verify = \"none\": has no effect while kind is \"http\"",
         ),
+        (
+            "80",
+            "via = \"direct\"\nsource = \"10.0.1.2\"",
+            "health.source = \"10.0.1.2\": has no effect while via is \"direct\"",
+        ),
+        (
+            "80",
+            "passive = \"true\"",
+            "in quotes; without them it is a boolean",
+        ),
+        ("80", "slow_start = \"500ms\"", "health.slow_start"),
         (
             "80",
             "source = \"2001:db8::1\"",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::duration;
 use super::super::problem::Fault;
 use super::super::value::{self, Raw, text, whole};
-use crate::probe::check::Pattern;
+use crate::probe::check::{Pattern, Verify};
 
 /// The interval or timeout of a probe.
 pub(super) fn time(raw: Raw<'_>) -> Result<Duration, Fault> {
@@ -19,6 +19,11 @@ pub(super) fn time(raw: Raw<'_>) -> Result<Duration, Fault> {
 pub(super) fn long_time(raw: Raw<'_>) -> Result<Duration, Fault> {
     let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
     duration::read(raw, bounds, "5m")
+}
+
+pub(super) fn slow_start(raw: Raw<'_>) -> Result<Duration, Fault> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(3600);
+    duration::read(raw, bounds, "30s")
 }
 
 pub(super) fn count(raw: Raw<'_>) -> Result<NonZeroU8, Fault> {
@@ -36,6 +41,18 @@ pub(super) fn path(raw: Raw<'_>) -> Result<String, Fault> {
         return Err(Fault::new("not a path that begins with '/'", ACCEPTED));
     }
     short(text, 1024, ACCEPTED)
+}
+
+/// By what a certificate is judged.
+pub(super) fn verify(raw: Raw<'_>) -> Result<Verify, Fault> {
+    const ACCEPTED: &str =
+        "\"none\", \"system\", or the absolute path of a file of authorities in PEM";
+    match text(&raw, ACCEPTED)? {
+        "none" => Ok(Verify::None),
+        "system" => Ok(Verify::System),
+        path if path.starts_with('/') => Ok(Verify::File(path.to_owned())),
+        _ => Err(Fault::new("not one of these", ACCEPTED)),
+    }
 }
 
 pub(super) fn host(raw: Raw<'_>) -> Result<String, Fault> {

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::super::overlay::{Action, Edit, Edits};
 use super::super::tests::{Fixture, state};
 use super::super::{ReloadOptions, Request};
@@ -17,11 +19,17 @@ fn two(health: &str) -> String {
 }
 
 impl Fixture {
-    fn report(&mut self, address: &str, result: ProbeResult) {
+    pub(in crate::control) fn report(&mut self, address: &str, result: ProbeResult) {
         self.report_of(address, result, self.plan_number(), false);
     }
 
-    fn report_of(&mut self, address: &str, result: ProbeResult, plan: u64, suspects_itself: bool) {
+    pub(in crate::control) fn report_of(
+        &mut self,
+        address: &str,
+        result: ProbeResult,
+        plan: u64,
+        suspects_itself: bool,
+    ) {
         let standing = if result == ProbeResult::Ok {
             Standing::Healthy
         } else {
@@ -43,7 +51,7 @@ impl Fixture {
         self.adopt();
     }
 
-    fn plan_number(&self) -> u64 {
+    pub(in crate::control) fn plan_number(&self) -> u64 {
         self.kernel.borrow().plan.number
     }
 
@@ -296,5 +304,138 @@ fn others_may_measure_where_the_file_says_so() {
         let answer = fixture.answers().remove(0);
         assert_eq!(answer.starts_with("Ok"), taken, "{answer}");
         assert_eq!(fixture.kernel.borrow().told.len(), usize::from(taken));
+    }
+}
+
+/// What may happen to a director.
+#[derive(Debug, Clone)]
+enum Op {
+    /// A backend turned, or began so.
+    Result(usize, ProbeResult),
+    /// The file is another one: another check, or another use of what it finds.
+    Reload { fall: u8, keys: usize },
+    /// An operator wants a backend so, or as the file has it.
+    Override(usize, Option<BackendState>),
+}
+
+/// Keys that have nothing to do with what is measured.
+const USES: [&str; 4] = [
+    "",
+    "on_unhealthy = \"move\"",
+    "on_unhealthy = \"keep\"",
+    "slow_start = \"1h\"",
+];
+
+fn op() -> impl Strategy<Value = Op> {
+    let results = prop::sample::select(vec![
+        ProbeResult::Ok,
+        ProbeResult::NoAnswer,
+        ProbeResult::Refused,
+        ProbeResult::BadStatus,
+    ]);
+    let states = prop::sample::select(vec![
+        None,
+        Some(BackendState::Disabled),
+        Some(BackendState::Draining),
+        Some(BackendState::Active),
+    ]);
+    prop_oneof![
+        6 => (0..2_usize, results).prop_map(|(host, result)| Op::Result(host, result)),
+        1 => (2..4_u8, 0..USES.len()).prop_map(|(fall, keys)| Op::Reload { fall, keys }),
+        2 => (0..2_usize, states).prop_map(|(host, to)| Op::Override(host, to)),
+    ]
+}
+
+const HOSTS: [&str; 2] = [A, B];
+
+/// What a director that starts anew is to be told, to be like one that went through all.
+struct Model {
+    text: String,
+    fall: u8,
+    /// For each backend since it is measured by its check.
+    seen: [Vec<ProbeResult>; 2],
+    overrides: [Option<BackendState>; 2],
+}
+
+impl Model {
+    fn override_state(&mut self, fixture: &mut Fixture, host: usize, to: Option<BackendState>) {
+        let is_off = |state| state == Some(BackendState::Disabled);
+        if is_off(to) || is_off(self.overrides[host]) {
+            self.seen[host].clear();
+        }
+        let before = std::mem::replace(&mut self.overrides[host], to);
+        match to {
+            Some(to) => fixture.change(HOSTS[host], state(to), None),
+            None if before.is_some() => fixture.change(HOSTS[host], Action::Clear, None),
+            None => {}
+        }
+        fixture.adopt();
+    }
+
+    /// One that starts now and sees the same.
+    fn fresh(&self) -> Fixture {
+        let mut fixture = Fixture::new(&self.text);
+        for (host, to) in self.overrides.iter().enumerate() {
+            if let Some(to) = *to {
+                fixture.change(HOSTS[host], state(to), None);
+                fixture.adopt();
+            }
+        }
+        for (host, results) in self.seen.iter().enumerate() {
+            results
+                .iter()
+                .for_each(|&result| fixture.report(HOSTS[host], result));
+        }
+        fixture
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever came between, packets go by what the checks that hold found: as in a director that starts now, has
+    /// the same file and overrides, and sees the same results. No clock comes in but that of slow starts.
+    #[test]
+    fn only_what_holds_counts(ops in prop::collection::vec(op(), 0..40)) {
+        let text = |fall: u8, keys: usize| two(&format!("fall = {fall}\n{}", USES[keys]));
+        let mut model = Model {
+            text: text(3, 0),
+            fall: 3,
+            seen: [Vec::new(), Vec::new()],
+            overrides: [None; 2],
+        };
+        let mut fixture = Fixture::new(&model.text);
+        for op in ops {
+            match op {
+                Op::Result(host, result) => {
+                    fixture.report(HOSTS[host], result);
+                    if model.overrides[host] != Some(BackendState::Disabled) {
+                        model.seen[host].push(result);
+                    }
+                }
+                Op::Reload { fall, keys } => {
+                    if std::mem::replace(&mut model.fall, fall) != fall {
+                        model.seen = [Vec::new(), Vec::new()];
+                    }
+                    model.text = text(fall, keys);
+                    fixture.reload(&model.text, ReloadOptions::default());
+                    fixture.adopt();
+                }
+                Op::Override(host, to) => model.override_state(&mut fixture, host, to),
+            }
+        }
+        let mut fresh = model.fresh();
+        prop_assert_eq!(&fixture.control.state.measured, &fresh.control.state.measured);
+        prop_assert_eq!(fixture.letters(), fresh.letters());
+        let share = |fixture: &mut Fixture| {
+            // Once slow starts are over the rings are equal, too.
+            let end = std::time::Instant::now() + Duration::from_secs(7200);
+            fixture.control.step_to(end);
+            fixture.adopt();
+            let view = fixture.control.view().load_full();
+            view.snapshot.vips()[0].fingerprint()
+        };
+        prop_assert_eq!(share(&mut fixture), share(&mut fresh));
+        prop_assert_eq!(fixture.control.until_step(), None);
     }
 }

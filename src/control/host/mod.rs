@@ -103,6 +103,7 @@ pub fn examine(config: &Config) -> Result<Vec<String>> {
 fn refuse(config: &Config, netlink: &mut Netlink) -> Result<()> {
     preflight::refuse_local_vips(config, netlink)?;
     preflight::refuse_local_backends(config, netlink)?;
+    crate::health::refuse_unusable(config)?;
     neighbours::refuse_unusable_device(config, netlink)
 }
 
@@ -208,7 +209,10 @@ impl Host for ThisHost {
         if let Some(health) = &mut self.health {
             health.retain(|vip| wanted.has(vip), &mut self.undo)?;
         }
-        let restored = routes.lead(wanted, &mut self.netlink, &mut self.undo)?;
+        let mut restored = routes.lead(wanted, &mut self.netlink, &mut self.undo)?;
+        if let Some(health) = &self.health {
+            restored.extend(health.restore(&mut self.netlink)?);
+        }
         self.guards.retain(wanted, &mut self.undo)?;
         Ok(restored)
     }

@@ -295,7 +295,7 @@ mod tests {
         for name in ["fragment_timeout", "NO_VIP", ""] {
             let message = parse(&format!("drop={name}")).unwrap_err().to_string();
             let accepted = "accepted: any, malformed, no_vip, no_backend, unsupported_protocol, \
-                            fragment_table_full, icmp_no_flow, too_big, rate_limited, send_failed";
+                            fragment_table_full, icmp_no_flow, too_big, rate_limited, send_failed, probe_reset";
             assert!(message.ends_with(accepted), "{message}");
         }
     }

@@ -211,6 +211,7 @@ impl Keeper {
                 untracked,
                 flows: flows.max(may_have),
                 new_flows,
+                established: 0, // it sees no answers
             };
             counters.tell_traffic(BackendIndex::new(number), &traffic);
         }

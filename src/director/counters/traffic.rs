@@ -17,6 +17,8 @@ pub struct Traffic {
     pub flows: u64,
     /// Flows that entered the table.
     pub new_flows: u64,
+    /// TCP flows whose client sent more than SYNs, so that the backend answered.
+    pub established: u64,
 }
 
 impl Add for Traffic {
@@ -29,6 +31,7 @@ impl Add for Traffic {
             untracked: self.untracked + other.untracked,
             flows: self.flows + other.flows,
             new_flows: self.new_flows + other.new_flows,
+            established: self.established + other.established,
         }
     }
 }
@@ -43,6 +46,7 @@ impl Sub for Traffic {
             untracked: self.untracked.saturating_sub(other.untracked),
             flows: self.flows.saturating_sub(other.flows),
             new_flows: self.new_flows.saturating_sub(other.new_flows),
+            established: self.established.saturating_sub(other.established),
         }
     }
 }

@@ -221,6 +221,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         untracked: 0,
         flows: 1,
         new_flows: 1,
+        established: 0,
     };
     assert_eq!(roster.counters().traffic(index(0)), one);
     let all = Traffic {
@@ -229,6 +230,7 @@ fn counts_of_an_earlier_holder_are_not_shown_but_summed_up() {
         untracked: 2,
         flows: 1,
         new_flows: 1,
+        established: 0,
     };
     assert_eq!(roster.counters().all_traffic(), all);
 }
@@ -274,7 +276,8 @@ fn what_backends_take() {
                 .position(|other| other.address == backend);
             backends[at.unwrap()].2
         };
-        takes(&vip, health)
+        let takes = takes(&vip, health).into_iter();
+        takes.map(|(takes, _)| takes).collect::<Vec<_>>()
     };
     let one_up = (Active, 1, Healthy);
     for (state, weight, health, beside_another, trusted, dropped) in [

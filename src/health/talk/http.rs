@@ -39,13 +39,14 @@ enum Body {
 }
 
 impl HttpTalk {
-    pub(super) fn new(check: &Http, destination: SocketAddr) -> Self {
+    /// `usual` is the port that the Host header does without.
+    pub(super) fn new(check: &Http, destination: SocketAddr, usual: u16) -> Self {
         let host = match &check.host {
             Some(host) => host.clone(),
-            None if destination.port() == 80 && destination.is_ipv4() => {
+            None if destination.port() == usual && destination.is_ipv4() => {
                 destination.ip().to_string()
             }
-            None if destination.port() == 80 => format!("[{}]", destination.ip()),
+            None if destination.port() == usual => format!("[{}]", destination.ip()),
             None => destination.to_string(),
         };
         let request = format!(
@@ -215,7 +216,7 @@ mod tests {
             status: 200..=299,
             body: body.map(str::to_owned),
         };
-        HttpTalk::new(&check, ([10, 0, 0, 100], 8080).into())
+        HttpTalk::new(&check, ([10, 0, 0, 100], 8080).into(), 80)
     }
 
     #[test]

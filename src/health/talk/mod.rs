@@ -5,7 +5,11 @@
 
 mod datagram;
 mod dns;
+#[cfg(feature = "https")]
+pub(super) mod expiry;
 mod http;
+#[cfg(feature = "https")]
+mod https;
 mod tls;
 
 use std::net::SocketAddr;
@@ -15,34 +19,40 @@ use crate::probe::{Kind, ProbeResult};
 use datagram::DatagramTalk;
 use dns::DnsTalk;
 use http::HttpTalk;
+#[cfg(feature = "https")]
+pub(super) use https::HttpsTalk;
 use tls::TlsTalk;
 
 /// One conversation.
 #[derive(Debug)]
 pub(super) enum Talk {
     Http(HttpTalk),
+    #[cfg(feature = "https")]
+    Https(Box<HttpsTalk>),
     Tls(TlsTalk),
     Dns(DnsTalk),
     Datagram(DatagramTalk),
 }
 
 impl Talk {
-    /// What follows a connection for a probe of that kind; `None` where the connection is all. `salt` makes no two
-    /// alike.
+    /// What follows a connection for a probe of that kind; `None` where the connection is all, and for the kind
+    /// "https", which needs more than the check says (`trust`). `salt` makes no two alike.
     pub(super) fn new(kind: &Kind, destination: SocketAddr, salt: u64) -> Option<Self> {
         match kind {
-            Kind::Http(http) => Some(Self::Http(HttpTalk::new(http, destination))),
+            Kind::Http(http) => Some(Self::Http(HttpTalk::new(http, destination, 80))),
             Kind::Tls(tls) => Some(Self::Tls(TlsTalk::new(tls, salt))),
             Kind::Dns(dns) => Some(Self::Dns(DnsTalk::new(dns, salt))),
             Kind::Udp(datagram) => Some(Self::Datagram(DatagramTalk::new(datagram))),
-            Kind::Tcp | Kind::Ping(_) | Kind::External => None,
+            Kind::Tcp | Kind::Https(_) | Kind::Ping(_) | Kind::External => None,
         }
     }
 
-    /// What is sent first, and all that is.
+    /// All that is sent, as far as it is known.
     pub(super) fn request(&self) -> &[u8] {
         match self {
             Self::Http(talk) => talk.request(),
+            #[cfg(feature = "https")]
+            Self::Https(talk) => talk.request(),
             Self::Tls(talk) => talk.request(),
             Self::Dns(talk) => talk.request(),
             Self::Datagram(talk) => talk.request(),
@@ -53,6 +63,8 @@ impl Talk {
     pub(super) fn read(&mut self, bytes: &[u8]) -> Option<ProbeResult> {
         match self {
             Self::Http(talk) => talk.read(bytes),
+            #[cfg(feature = "https")]
+            Self::Https(talk) => talk.read(bytes),
             Self::Tls(talk) => talk.read(bytes),
             Self::Dns(talk) => talk.read(bytes),
             Self::Datagram(talk) => Some(talk.read(bytes)),
@@ -63,6 +75,8 @@ impl Talk {
     pub(super) fn closed(&self) -> ProbeResult {
         match self {
             Self::Http(talk) => talk.closed(),
+            #[cfg(feature = "https")]
+            Self::Https(talk) => talk.closed(),
             Self::Tls(_) | Self::Dns(_) | Self::Datagram(_) => ProbeResult::ClosedEarly,
         }
     }
@@ -71,8 +85,21 @@ impl Talk {
     pub(super) fn timed_out(&self) -> Option<ProbeResult> {
         match self {
             Self::Http(talk) => talk.so_far(),
+            #[cfg(feature = "https")]
+            Self::Https(talk) => talk.so_far(),
             Self::Datagram(talk) => talk.silence(),
             Self::Tls(_) | Self::Dns(_) => None,
+        }
+    }
+}
+
+impl Talk {
+    /// When the certificate that the service showed expires, in seconds after the Unix epoch.
+    pub(super) fn certificate_expires(&self) -> Option<u64> {
+        match self {
+            #[cfg(feature = "https")]
+            Self::Https(talk) => talk.certificate_expires(),
+            Self::Http(_) | Self::Tls(_) | Self::Dns(_) | Self::Datagram(_) => None,
         }
     }
 }
