@@ -14,6 +14,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "device.h"
+
 /* What packets are taken; the port is 0 where all are. */
 struct service {
 	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
@@ -21,9 +23,6 @@ struct service {
 	__u8 protocol;
 	__u8 zero;
 };
-
-/* The device's own link-layer address: frames for others are the kernel's. */
-const volatile __u8 device_address[ETH_ALEN] = {};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -39,15 +38,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } sockets SEC(".maps");
-
-static __always_inline int is_for_device(const struct ethhdr *link)
-{
-	__u8 difference = 0;
-
-	for (int byte = 0; byte < ETH_ALEN; byte++)
-		difference |= link->h_dest[byte] ^ device_address[byte];
-	return difference == 0;
-}
 
 /* Returns the destination port of a TCP or UDP header, 0 where there is none. */
 static __always_inline __be16 port_of(void *transport, void *end, __u8 protocol)

@@ -42,6 +42,13 @@ pub struct Args {
     #[arg(long, value_name = "N|auto", default_value = "1", value_parser = decap::parse_workers)]
     workers: NonZeroUsize,
 
+    /// Take tunnel packets out in the driver of this device; repeat for several
+    ///
+    /// By the same rules, before the kernel's stack has them; fragments, packets with options and whatever is
+    /// refused take the sockets' way. Needs a build with the cargo feature xdp, and CAP_BPF.
+    #[arg(long = "xdp", value_name = "DEVICE")]
+    interfaces: Vec<String>,
+
     /// Also set what the tunnel needs, keep it set, and undo exactly that on exit
     ///
     /// Sets the VIP on lo; for IPv4 an address and rp_filter of the TUN device, arp_ignore and arp_announce;
@@ -80,7 +87,10 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
         args.tun.clone(),
         host,
     );
-    let settings = settings.map(|settings| settings.with_workers(args.workers));
+    let settings = settings.map(|settings| {
+        let settings = settings.with_workers(args.workers);
+        settings.with_interfaces(args.interfaces.clone())
+    });
     settings.map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         anyhow!(lines.join("\n"))

@@ -75,6 +75,8 @@ pub struct Admission {
     vips: AddressSet,
     directors: Vec<IpNet>,
     local: AddressSet,
+    /// How often `local` changed.
+    changes: u64,
 }
 
 impl Admission {
@@ -85,22 +87,37 @@ impl Admission {
             vips: vips.iter().copied().collect(),
             directors: directors.to_vec(),
             local: AddressSet::default(),
+            changes: 0,
         }
+    }
+
+    /// The addresses of this machine, as far as they are known.
+    pub fn local_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.local.iter().copied()
+    }
+
+    /// Another number whenever [`local_addresses`](Self::local_addresses) are others.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// This is an address of this machine from now on.
     pub fn add_local_address(&mut self, address: IpAddr) {
         self.local.insert(address);
+        self.changes += 1;
     }
 
     /// This is no address of this machine any more.
     pub fn remove_local_address(&mut self, address: IpAddr) {
         self.local.remove(&address);
+        self.changes += 1;
     }
 
     /// No address of this machine is known any more.
     pub fn forget_local_addresses(&mut self) {
         self.local.clear();
+        self.changes += 1;
     }
 
     /// Decides about a packet out of its tunnel, and returns it ready for injection.

@@ -69,7 +69,7 @@ impl Arguments {
 fn takes_value(option: &str) -> bool {
     matches!(
         option,
-        "--vip" | "--director" | "--gue" | "--tun" | "--workers"
+        "--vip" | "--director" | "--gue" | "--tun" | "--workers" | "--xdp"
     )
 }
 

@@ -102,7 +102,7 @@ impl Engine {
 
     /// What happened to the packets so far, on all threads.
     pub(super) fn totals(&self) -> Totals {
-        *self.mover.totals() + self.others.totals()
+        *self.mover.totals() + self.mover.in_drivers() + self.others.totals()
     }
 
     fn hear_alarm(&self) -> Result<(), DecapError> {

@@ -11,6 +11,8 @@
 pub mod admission;
 mod answers;
 mod arguments;
+#[cfg_attr(not(feature = "xdp"), path = "driver/without.rs")]
+mod driver;
 mod engine;
 mod host;
 mod injector;
@@ -52,6 +54,7 @@ use crate::{
 
 use admission::Admission;
 use answers::AnswerRoutes;
+use driver::Drivers;
 use engine::Engine;
 use host::Device;
 use injector::Injector;
@@ -123,6 +126,9 @@ pub enum DecapError {
         /// The system's error.
         cause: io::Error,
     },
+    /// Programs in the driver.
+    #[error("{0}")]
+    Driver(String),
     /// The TUN device.
     #[error(transparent)]
     Tun(#[from] TunError),
@@ -209,7 +215,8 @@ pub fn run(settings: &Settings, report: impl FnMut(&Totals)) -> Result<Totals, D
     let told = host::prepare(settings, &device, &mut answers, &mut netlink, &mut undo)?;
     let own = rival::inodes(sockets.iter().flatten());
     let mut movers = movers(settings, sockets, tun)?;
-    let first = movers.remove(0);
+    let mut first = movers.remove(0);
+    first.drive(Drivers::open(settings)?)?;
     let doubled = AtomicBool::new(false);
     let (sender, alarms) = mpsc::channel();
     let tally = Arc::new(Tally::new(movers.len()));

@@ -21,6 +21,7 @@ use crate::{
 use super::{
     DecapError, Totals,
     admission::Admission,
+    driver::Drivers,
     injector::Injector,
     local::LocalAddresses,
     socket::{Carrier, TunnelSocket},
@@ -52,6 +53,8 @@ pub(super) struct Mover {
     /// For each socket.
     waiting: Vec<Waiting>,
     addresses: Drained,
+    /// Of the first thread.
+    drivers: Drivers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,22 @@ impl Mover {
             batch: ReceiveBatch::new(BATCH, PACKET_BYTES),
             totals: Totals::default(),
             addresses: Drained::More,
+            drivers: Drivers::default(),
         }
+    }
+
+    /// Has these programs follow the rules.
+    ///
+    /// # Errors
+    /// [`DecapError::Driver`].
+    pub(super) fn drive(&mut self, drivers: Drivers) -> Result<(), DecapError> {
+        self.drivers = drivers;
+        self.drivers.follow(&self.admission)
+    }
+
+    /// What happened to packets in drivers so far.
+    pub(super) fn in_drivers(&self) -> Totals {
+        self.drivers.totals()
     }
 
     /// What happened to the packets so far.
@@ -126,6 +144,7 @@ impl Mover {
             self.addresses = self.local.follow(&mut self.admission, now)?;
         }
         self.local.refresh(&mut self.admission, now);
+        self.drivers.follow(&self.admission)?;
         let before = self.totals.injected;
         for index in 0..self.sockets.len() {
             if self.waiting[index] == Waiting::Packets {

@@ -43,6 +43,7 @@ pub struct Settings {
     tun: String,
     host: Host,
     workers: NonZeroUsize,
+    interfaces: Vec<String>,
 }
 
 /// What is wrong with the user's wish.
@@ -173,7 +174,21 @@ impl Settings {
             tun,
             host,
             workers: NonZeroUsize::MIN,
+            interfaces: Vec::new(),
         })
+    }
+
+    /// With programs in the drivers of these devices; none otherwise.
+    #[must_use]
+    pub fn with_interfaces(mut self, interfaces: Vec<String>) -> Self {
+        self.interfaces = interfaces;
+        self
+    }
+
+    /// The devices in whose drivers tunnel packets are taken out.
+    #[must_use]
+    pub fn interfaces(&self) -> &[String] {
+        &self.interfaces
     }
 
     /// With that many threads; one otherwise.

@@ -36,9 +36,8 @@ pub enum PrivilegeError {
     Status(io::Error),
     /// A capability is missing from the effective set.
     #[error(
-        "missing {}; run as root, or grant: sudo setcap cap_net_admin,cap_net_raw+ep {program}, \
-         or try it in a namespace of your own: unshare -Urnm",
-        join(.missing)
+        "missing {}; run as root, or grant: sudo setcap {}+ep {program}{}",
+        join(.missing), to_grant(.missing), or_try(.missing)
     )]
     Missing {
         /// Those that are missing; never empty.
@@ -128,6 +127,26 @@ fn missing_from(effective: u64, needed: &[Capability]) -> Vec<Capability> {
     needed.iter().copied().filter(lacks).collect()
 }
 
+/// What tunlb needs in any case, and of the rest what is missing.
+fn to_grant(missing: &[Capability]) -> String {
+    let always = [Capability::NetAdmin, Capability::NetRaw];
+    let more = missing.iter().filter(|one| !always.contains(one));
+    let all: Vec<_> = always
+        .iter()
+        .chain(more)
+        .map(Capability::to_string)
+        .collect();
+    all.join(",").to_lowercase()
+}
+
+/// BPF is refused to the root of a user namespace.
+fn or_try(missing: &[Capability]) -> &'static str {
+    if missing.contains(&Capability::Bpf) {
+        return "";
+    }
+    ", or try it in a namespace of your own: unshare -Urnm"
+}
+
 fn join(capabilities: &[Capability]) -> String {
     let names: Vec<_> = capabilities.iter().map(Capability::to_string).collect();
     names.join(" and ")
@@ -160,6 +179,18 @@ mod tests {
             "missing CAP_NET_ADMIN and CAP_NET_RAW; run as root, or grant: \
              sudo setcap cap_net_admin,cap_net_raw+ep /usr/bin/tunlb, \
              or try it in a namespace of your own: unshare -Urnm"
+        );
+    }
+
+    #[test]
+    fn bpf_is_granted_beside_the_rest() {
+        let error = PrivilegeError::Missing {
+            missing: vec![Capability::Bpf],
+            program: "tunlb".into(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "missing CAP_BPF; run as root, or grant: sudo setcap cap_net_admin,cap_net_raw,cap_bpf+ep tunlb"
         );
     }
 

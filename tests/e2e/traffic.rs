@@ -11,7 +11,7 @@ use crate::process::Process;
 use crate::site::{BACKENDS, CLIENT, DIRECTOR, Site, URL, VIP, WEB};
 use crate::totals::Traffic;
 
-const UDP_ECHO: &str = include_str!("tools/udp_echo.py");
+pub(crate) const UDP_ECHO: &str = include_str!("tools/udp_echo.py");
 pub(crate) const UDP_ASK: &str = include_str!("tools/udp_ask.py");
 
 const MEGABYTE: usize = 1_000_000;

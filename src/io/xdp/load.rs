@@ -11,7 +11,7 @@ use crate::io::capability::{self, Capability, PrivilegeError};
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A capability is missing.
-    #[error("BPF programs: {0}; BPF programs are for root of the first user namespace only")]
+    #[error("BPF programs: {0} (of the first user namespace)")]
     Privilege(#[from] PrivilegeError),
     /// The kernel refuses in spite of the capabilities.
     #[error(

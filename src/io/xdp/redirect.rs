@@ -9,11 +9,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::EbpfLoader;
-use aya::maps::{HashMap, Map, MapData, MapError, XskMap};
+use aya::maps::{HashMap, MapData, XskMap};
 
-use super::{AttachError, Attached, Hook, LoadError, attach, load, load_program, program};
+use super::map::{self, map_error};
+use super::{AttachError, Attached, Hook, MapFailure, attach, load, load_program, program};
 use crate::io::ingress::Checksums;
-use crate::io::netlink::{Link, Netlink, NetlinkError};
+use crate::io::netlink::Link;
 use crate::io::sys::{ReceiveSocket, TransmitSocket};
 
 /// What packets are for: address, port where it is one, and protocol number.
@@ -60,20 +61,9 @@ type Key = [u8; 20];
 /// Why packets cannot be redirected.
 #[derive(Debug, thiserror::Error)]
 pub enum RedirectError {
-    /// The program cannot be loaded.
+    /// The program does not do its work.
     #[error(transparent)]
-    Load(#[from] LoadError),
-    /// It cannot be attached.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// A map cannot be written.
-    #[error("BPF map {map}: {cause}")]
-    Map {
-        /// Its name.
-        map: &'static str,
-        /// What aya says.
-        cause: Box<MapError>,
-    },
+    Program(#[from] MapFailure),
     /// A queue has no socket.
     #[error("interface {device}: AF_XDP socket on queue {queue}: {cause}")]
     Socket {
@@ -84,14 +74,6 @@ pub enum RedirectError {
         /// The system's error.
         cause: io::Error,
     },
-    /// The device cannot be looked up.
-    #[error("interface {device}: {cause}")]
-    Netlink {
-        /// The device.
-        device: String,
-        /// What netlink says.
-        cause: NetlinkError,
-    },
 }
 
 impl Redirect {
@@ -100,30 +82,23 @@ impl Redirect {
     /// # Errors
     /// Any [`RedirectError`].
     pub fn open(device: &str) -> Result<(Self, Vec<QueueSockets>), RedirectError> {
-        let failed = |cause| RedirectError::Netlink {
-            device: device.to_owned(),
-            cause,
-        };
-        let link = Netlink::open().and_then(|mut netlink| netlink.link(device));
-        let link = link.map_err(failed)?;
-        let link = link.ok_or_else(|| AttachError::NoDevice(device.to_owned()))?;
-        let mac = link
-            .mac
-            .ok_or_else(|| AttachError::NotEthernet(device.to_owned()))?;
+        let link = map::device(device)?;
+        let not_ethernet = || MapFailure::from(AttachError::NotEthernet(device.to_owned()));
+        let mac = link.mac.ok_or_else(not_ethernet)?;
         let mut loader = EbpfLoader::new();
         loader
             .override_global("device_address", &mac.0, true)
             .map_max_entries("services", MOST_SERVICES);
-        let mut object = load(&mut loader, OBJECT)?;
-        let mut redirected = map(&mut object, "sockets", XskMap::try_from)?;
-        let services = map(&mut object, "services", HashMap::try_from)?;
+        let mut object = load(&mut loader, OBJECT).map_err(MapFailure::from)?;
+        let mut redirected = map::map(&mut object, "sockets", XskMap::try_from)?;
+        let services = map::map(&mut object, "services", HashMap::try_from)?;
         let sockets = open_sockets(&link)?;
         for socket in &sockets {
             let descriptor = socket.receive.as_fd();
             let set = redirected.set(socket.queue, descriptor.as_raw_fd(), 0);
             set.map_err(|cause| map_error("sockets", cause))?;
         }
-        load_program(&mut object, PROGRAM)?;
+        load_program(&mut object, PROGRAM).map_err(MapFailure::from)?;
         let redirect = Self {
             device: link,
             object,
@@ -139,8 +114,8 @@ impl Redirect {
     /// # Errors
     /// Any [`RedirectError`].
     pub fn attach(&mut self, hooks: &[Hook]) -> Result<&Attached, RedirectError> {
-        let program = program(&mut self.object, PROGRAM)?;
-        let attached = attach(program, &self.device.name, hooks)?;
+        let program = program(&mut self.object, PROGRAM).map_err(MapFailure::from)?;
+        let attached = attach(program, &self.device.name, hooks).map_err(MapFailure::from)?;
         Ok(self.attached.insert(attached))
     }
 
@@ -148,7 +123,7 @@ impl Redirect {
     /// for are left out.
     ///
     /// # Errors
-    /// [`RedirectError::Map`]; what is redirected is then between what was and what was asked for.
+    /// [`MapFailure::Map`]; what is redirected is then between what was and what was asked for.
     pub fn follow(&mut self, services: &BTreeSet<Service>) -> Result<(), RedirectError> {
         let failed = |cause| map_error("services", cause);
         let gone: Vec<_> = self.known.difference(services).copied().collect();
@@ -167,23 +142,6 @@ impl Redirect {
             self.known.insert(service);
         }
         Ok(())
-    }
-}
-
-fn map<M>(
-    object: &mut aya::Ebpf,
-    name: &'static str,
-    read: impl FnOnce(Map) -> Result<M, MapError>,
-) -> Result<M, RedirectError> {
-    let map = object.take_map(name);
-    let map = map.ok_or_else(|| LoadError::Lacks(format!("map {name}")))?;
-    read(map).map_err(|cause| map_error(name, cause))
-}
-
-fn map_error(map: &'static str, cause: MapError) -> RedirectError {
-    RedirectError::Map {
-        map,
-        cause: Box::new(cause),
     }
 }
 

@@ -5,6 +5,8 @@
 mod addresses;
 mod bulk;
 mod device;
+#[cfg(feature = "xdp")]
+mod driver;
 mod flags;
 mod packets;
 mod rivals;
