@@ -561,7 +561,7 @@ fn ports_that_come_round_mix_nobody_up() {
         site.backends[0].httpd.signal(Signal::Kill);
         said(&director, "backend 10.0.1.11: unhealthy: refused");
         let log = director.log().len();
-        probed(&site, 3 * 256 * 3);
+        probed(&site, 2 * 2 * 256);
         let log = director.log()[log..].to_owned();
         assert!(!log.contains("healthy: "), "{log}");
         director.director.stop();
