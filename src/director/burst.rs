@@ -6,8 +6,8 @@
 use std::mem;
 
 use super::{
-    Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, ReplyRange, Target,
-    Timestamp, Verdict, VipSeat,
+    BackendIndex, Director, DropReason, EXPIRE_PER_PACKET, Forward, Glance, Outcome, ReplyRange,
+    Target, Timestamp, Verdict, VipSeat,
 };
 use crate::packet::{Burst, Entropy, Meta, Packet, Segmentation};
 
@@ -52,12 +52,16 @@ impl Director {
     pub fn burst(&mut self, burst: &mut Burst, now: Timestamp) {
         self.verdicts.clear();
         self.answers.clear();
+        self.learn_room(now);
         self.expire_due(now, EXPIRE_PER_PACKET * burst.len());
         self.look_ahead(burst);
         let glances = mem::take(&mut self.ahead);
         for (frame, glance) in glances.iter().enumerate().take(burst.len()) {
             if glance.is_segment {
-                self.decide_segment(glance, burst.packet(frame), now);
+                self.decide_segment(glance, (burst, frame), now);
+                if self.leaves_unchanged(&glance.meta) {
+                    continue; // without a look at the verdict, which is not out of the store buffer yet
+                }
             } else {
                 self.read(burst.packet(frame), burst.segmentation(frame), now);
             }
@@ -93,11 +97,14 @@ impl Director {
         !self.remainders.is_empty() || self.fragments.has_released() || self.strays.has_settled()
     }
 
-    fn decide_segment(&mut self, glance: &Glance, bytes: &[u8], now: Timestamp) {
+    #[inline]
+    fn decide_segment(&mut self, glance: &Glance, (burst, frame): (&Burst, usize), now: Timestamp) {
         match self.target((&glance.sought, glance.at), glance.event, now) {
             Ok(target) => match self.refused_above(&glance.meta, target.backend, now) {
                 None => self.forward(glance.meta, target),
-                Some(room) => self.refuse(bytes, glance.meta.segmentation, room, now),
+                Some(room) => {
+                    self.refuse(burst.packet(frame), glance.meta.segmentation, room, now);
+                }
             },
             Err(reason) => {
                 let vip = self.snapshot.find_vip(&glance.sought.flow.key());
@@ -160,11 +167,9 @@ impl Director {
     }
 
     /// The packet leaves, if the outer length field can hold it.
+    #[inline]
     fn forward(&mut self, meta: Meta, target: Target) {
-        let Some(lane) = self.snapshot.lane(target.backend) else {
-            return self.drop_packets(None, DropReason::NoBackend, meta.packets());
-        };
-        if !lane.encap.holds(meta.longest()) {
+        if meta.longest() > self.fits_all && !self.holds(&meta, target.backend) {
             let seat = self.seat_behind(target.backend);
             return self.drop_packets(seat, DropReason::TooBig, meta.packets());
         }
@@ -183,6 +188,12 @@ impl Director {
         }));
     }
 
+    #[inline(never)] // most packets fit every tunnel
+    fn holds(&self, meta: &Meta, backend: BackendIndex) -> bool {
+        let lane = self.snapshot.lane(backend);
+        lane.is_some_and(|lane| lane.encap.holds(meta.longest()))
+    }
+
     pub(super) fn drop_packets(&mut self, vip: Option<VipSeat>, reason: DropReason, packets: u64) {
         self.counters.count_drops(vip, reason, packets);
         self.verdicts.push(Verdict::Drop(reason));
@@ -192,6 +203,12 @@ impl Director {
     pub(super) fn finish_packet(&mut self, burst: &mut Burst, frame: usize, now: Timestamp) {
         self.clamp(burst, frame, now);
         self.fit(burst, frame, now);
+    }
+
+    /// Whether neither a VIP nor any path asks for a change of such a packet: the rule.
+    #[inline]
+    fn leaves_unchanged(&self, meta: &Meta) -> bool {
+        meta.longest() <= self.fits_all && !self.snapshot.clamps_mss()
     }
 
     /// Brings the rest of packets that leave in fragments into the burst, then fragments that waited, as far

@@ -198,8 +198,6 @@ pub(super) struct Known {
     /// Its place.
     pub(super) at: u32,
     pub(super) backend: BackendIndex,
-    /// Of the services by which the backend was last found to be of the flow's VIP; 0 for none.
-    pub(super) generation: u16,
     /// It expired, or the packet is a SYN that reuses the ports of a closed one: to be
     /// [removed](FlowTable::remove_at).
     pub(super) is_over: bool,
@@ -232,9 +230,35 @@ impl FlowTable {
         }
     }
 
+    /// A packet of a flow that goes on as before, the rule, in one look at its entry: that is at `hint`, is not
+    /// over, and its backend was found by the services of `generation` and `keeps` the flow. `None`, and nothing
+    /// is changed, where one of these does not hold.
+    #[inline]
+    pub(super) fn pass(
+        &mut self,
+        (hint, sought): (u32, &Sought),
+        (event, now): (FlowEvent, Tick),
+        generation: u16,
+        keeps: impl FnOnce(BackendIndex) -> bool,
+    ) -> Option<BackendIndex> {
+        let entry = self.entries.get_mut(hint)?;
+        let backend = entry.backend;
+        let goes_on = entry.is_of(&sought.flow)
+            && entry.generation == generation
+            && !entry.is_over(event, now, &self.timeouts)
+            && keeps(backend);
+        if !goes_on {
+            return None;
+        }
+        if let Some(class) = entry.refresh(event, now, &self.timeouts) {
+            self.file(hint, class, now);
+        }
+        Some(backend)
+    }
+
     /// Where the flow is: at the place of the hint, if that still holds.
     pub(super) fn find_by(&self, hint: u32, sought: &Sought) -> Option<u32> {
-        if hint != NONE && self.entries[hint].key() == sought.flow {
+        if hint != NONE && self.entries[hint].is_of(&sought.flow) {
             return Some(hint);
         }
         self.find(sought)
@@ -247,27 +271,16 @@ impl FlowTable {
     /// What the entry at a place means for a packet.
     pub(super) fn known(&self, at: u32, event: FlowEvent, now: Tick) -> Known {
         let entry = &self.entries[at];
-        let reopens = entry.class.is_closed() && event.opens();
         Known {
             at,
             backend: entry.backend,
-            generation: entry.generation,
-            is_over: reopens
-                || self
-                    .timeouts
-                    .is_over(entry.class, now.since(entry.last_used)),
+            is_over: entry.is_over(event, now, &self.timeouts),
         }
     }
 
     /// A packet of the flow went by.
     pub(super) fn refresh(&mut self, at: u32, event: FlowEvent, now: Tick) {
-        let entry = &mut self.entries[at];
-        entry.last_used = now;
-        let (class, filed) = (entry.class.after(event), now.since(entry.filed));
-        if class != entry.class || self.timeouts.is_misfiled(class, filed) {
-            if entry.class == FlowClass::HalfOpen && class != entry.class {
-                self.counters.count_established(entry.backend);
-            }
+        if let Some(class) = self.entries[at].refresh(event, now, &self.timeouts) {
             self.file(at, class, now);
         }
     }
@@ -340,7 +353,12 @@ impl FlowTable {
         }
     }
 
+    #[inline(never)] // seldom, beside each packet's `refresh`
     fn file(&mut self, at: u32, class: FlowClass, now: Tick) {
+        let entry = &self.entries[at];
+        if entry.class == FlowClass::HalfOpen && class != entry.class {
+            self.counters.count_established(entry.backend);
+        }
         self.lists.unlink(&mut self.entries, at);
         self.entries[at].class = class;
         self.lists.push(&mut self.entries, at, now);

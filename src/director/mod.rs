@@ -82,7 +82,7 @@ use crate::packet::{
 use ahead::Glance;
 use burst::Answers;
 use error_limit::ErrorLimit;
-use flow_table::{Known, NONE, Sought, Tick};
+use flow_table::{NONE, Sought, Tick};
 use fragments::{DatagramId, Decision, FragmentTable, Placement};
 use identification::Identifications;
 use new_flows::NewFlowLimits;
@@ -119,6 +119,8 @@ pub struct Director {
     remainders: Remainders,
     new_flows: NewFlowLimits,
     workers: u16,
+    /// Packets up to this length, in bytes, fit every path and every tunnel.
+    fits_all: u16,
     /// What is known of each packet of the burst before any is decided, by frame.
     ahead: Vec<Glance>,
     /// What becomes of each packet of the burst, by frame.
@@ -158,6 +160,7 @@ impl Director {
             remainders: Remainders::new(),
             new_flows: NewFlowLimits::new(&snapshot, seat.workers),
             workers: seat.workers,
+            fits_all: 0,
             ahead: vec![Glance::default(); BURST],
             verdicts: Vec::with_capacity(2 * BURST),
             answers: Answers::default(),
@@ -314,6 +317,7 @@ impl Director {
     ///
     /// Where the services are those by which the flow's backend was found to be of its VIP, it still is: the
     /// rule, and then only the entry and the backend's lane are read.
+    #[inline]
     fn target(
         &mut self,
         (sought, hint): (&Sought, u32),
@@ -324,33 +328,35 @@ impl Director {
             let backend = self.target_shared(&sought.flow.key(), event)?;
             return Ok(self.target_at(backend, sought));
         }
-        let now_tick = Tick::at(now);
-        let at = self.flows.find_by(hint, sought);
-        let known = at.map(|at| self.flows.known(at, event, now_tick));
-        if let Some(known) = known
-            && !known.is_over
-            && known.generation == self.snapshot.generation()
-            && let Some(lane) = self.snapshot.lane(known.backend)
-            && lane.takes.keeps(event.opens())
-        {
-            self.flows.refresh(known.at, event, now_tick);
-            return Ok(self.target_at(known.backend, sought));
+        let snapshot = &*self.snapshot;
+        let mut takes_entropy = false;
+        let keeps = |backend| {
+            snapshot.lane(backend).is_some_and(|lane| {
+                takes_entropy = lane.encap.takes_entropy();
+                lane.takes.keeps(event.opens())
+            })
+        };
+        let packet = (event, Tick::at(now));
+        let generation = snapshot.generation();
+        if let Some(backend) = self.flows.pass((hint, sought), packet, generation, keeps) {
+            return Ok(self.target_with(backend, takes_entropy, sought));
         }
-        let backend = self.settle(sought, known, event, now)?;
+        let backend = self.settle((sought, hint), event, now)?;
         Ok(self.target_at(backend, sought))
     }
 
     /// A flow that is new, or that may have to move: its VIP says where it goes.
+    #[inline(never)] // a known flow's packet needs none of it
     fn settle(
         &mut self,
-        sought: &Sought,
-        known: Option<Known>,
+        (sought, hint): (&Sought, u32),
         event: FlowEvent,
         now: Timestamp,
     ) -> Result<BackendIndex, DropReason> {
         let (key, tick) = (sought.flow.key(), Tick::at(now));
         let vip = self.snapshot.find_vip(&key).ok_or(DropReason::NoVip)?;
-        let known = match known {
+        let at = self.flows.find_by(hint, sought);
+        let known = match at.map(|at| self.flows.known(at, event, tick)) {
             Some(over) if over.is_over => {
                 self.flows.remove_at(over.at);
                 None
@@ -406,19 +412,22 @@ impl Director {
         lane.is_some_and(|lane| !lane.takes.keeps(event.opens()))
     }
 
+    fn target_at(&self, backend: BackendIndex, sought: &Sought) -> Target {
+        let lane = self.snapshot.lane(backend);
+        let takes_entropy = lane.is_some_and(|lane| lane.encap.takes_entropy());
+        self.target_with(backend, takes_entropy, sought)
+    }
+
     /// The hash costs as much as the rest of a known flow's look-up, so it is made only where the
     /// tunnel shows it.
-    fn target_at(&self, index: BackendIndex, sought: &Sought) -> Target {
-        let lane = self.snapshot.lane(index);
-        let flow_hash = if lane.is_some_and(|lane| lane.encap.takes_entropy()) {
+    #[inline]
+    fn target_with(&self, backend: BackendIndex, takes_entropy: bool, sought: &Sought) -> Target {
+        let flow_hash = if takes_entropy {
             self.snapshot.flow_hash(&sought.flow.key())
         } else {
             0
         };
-        Target {
-            backend: index,
-            flow_hash,
-        }
+        Target { backend, flow_hash }
     }
 
     /// Whether a packet is an echo request, or its first fragment, that the director answers itself.

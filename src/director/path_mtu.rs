@@ -124,12 +124,16 @@ impl PathMtus {
         learnt.into_iter().chain(configured).min()
     }
 
-    /// Whether outer packets of so many bytes fit every path: the rule, which a packet learns from two words
-    /// that seldom change.
+    /// Bytes that an outer packet may have on every path; 0 while a learnt MTU holds somewhere, as each path is
+    /// to be looked at then.
     #[must_use]
-    pub fn all_take(&self, bytes: u32, now: Timestamp) -> bool {
-        bytes <= self.least.load(Ordering::Relaxed)
-            && self.latest.load(Ordering::Acquire) <= now.as_nanos()
+    pub fn all_take(&self, now: Timestamp) -> u32 {
+        let holds = self.latest.load(Ordering::Acquire) > now.as_nanos();
+        if holds {
+            0
+        } else {
+            self.least.load(Ordering::Relaxed)
+        }
     }
 }
 

@@ -10,6 +10,14 @@ use super::{BackendIndex, Director, DropReason, Forward, Outcome, Target, Timest
 use crate::packet::{Burst, Fragmentation, Meta, Packet, Segmentation, Version, packet_too_big};
 
 impl Director {
+    /// Learns what fits every path: once for a burst, as it seldom changes, so that most packets are compared
+    /// with one number. That fits the length field of any outer header, too.
+    pub(super) fn learn_room(&mut self, now: Timestamp) {
+        let outer = self.snapshot.path_mtus().all_take(now).min(u16::MAX.into());
+        let room = outer.saturating_sub(LONGEST_OVERHEAD);
+        self.fits_all = u16::try_from(room).unwrap_or(0);
+    }
+
     /// Forwards a packet; but where it is too long for the path to its backend and may not be fragmented, its
     /// sender is told.
     pub(super) fn send(
@@ -18,6 +26,9 @@ impl Director {
         target: Target,
         now: Timestamp,
     ) -> Result<Outcome, DropReason> {
+        if self.snapshot.lane(target.backend).is_none() {
+            return Err(DropReason::NoBackend); // decided by an earlier snapshot
+        }
         match self.refused_above(&packet.0.meta(), target.backend, now) {
             Some(room) => self.too_big(packet, room, now),
             None => Ok(Outcome::Forward(target)), // and is cut, if it must be
@@ -26,27 +37,25 @@ impl Director {
 
     /// The largest packet that this one should have been, where it is larger and may not be fragmented on the
     /// way.
+    #[inline]
     pub(super) fn refused_above(
         &self,
         meta: &Meta,
         backend: BackendIndex,
         now: Timestamp,
     ) -> Option<u16> {
-        meta.dont_fragment
-            .then(|| self.exceeded(meta, backend, now))
-            .flatten()
+        if meta.longest() <= self.fits_all || !meta.dont_fragment {
+            return None;
+        }
+        self.exceeded(meta, backend, now)
     }
 
     /// The largest packet that fits the tunnel to a backend, where this one is larger; of a super-packet the
     /// segments count.
+    #[inline(never)] // most packets fit every path
     fn exceeded(&self, meta: &Meta, backend: BackendIndex, now: Timestamp) -> Option<u16> {
-        let longest = meta.longest();
-        let paths = self.snapshot.path_mtus();
-        if paths.all_take(u32::from(longest) + LONGEST_OVERHEAD, now) {
-            return None;
-        }
         self.room(meta.version, backend, now)
-            .filter(|&room| longest > room)
+            .filter(|&room| meta.longest() > room)
     }
 
     /// The largest packet of this version that fits the tunnel to a backend, in bytes; `None` where no limit
@@ -91,7 +100,10 @@ impl Director {
         let Some(Verdict::Forward(forward)) = self.verdicts.get(frame) else {
             return;
         };
-        if forward.meta.dont_fragment || forward.meta.version == Version::V6 {
+        if forward.meta.longest() <= self.fits_all
+            || forward.meta.dont_fragment
+            || forward.meta.version == Version::V6
+        {
             return;
         }
         let (forward, meta) = (*forward, &forward.meta);

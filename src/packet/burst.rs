@@ -272,6 +272,7 @@ impl Burst {
 
     /// The head-room of a packet that leaves, and its bytes: two parts, the first of even length where the
     /// second is not empty.
+    #[inline]
     pub fn headroom(&mut self, packet: &Outgoing) -> Option<(&mut [u8; HEADROOM], [&[u8]; 2])> {
         let Frame { at, length, .. } = self.frame(packet.frame)?;
         let end = at + HEADROOM + length;
@@ -294,6 +295,7 @@ impl Burst {
     }
 
     /// A packet that leaves, with the last `overhead` bytes of its head-room before it, in two parts.
+    #[inline]
     #[must_use]
     pub fn with_header(&self, packet: &Outgoing, overhead: usize) -> [&[u8]; 2] {
         let Some(Frame { at, length, .. }) = self.frame(packet.frame) else {

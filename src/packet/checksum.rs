@@ -21,14 +21,17 @@ impl Sum {
                 *lane += u64::from(u32::from_ne_bytes(*four));
             }
         }
+        let (fours, rest) = rest.as_chunks::<4>();
+        for four in fours {
+            lanes[0] += u64::from(u32::from_ne_bytes(*four));
+        }
+        lanes[1] += match *rest {
+            [a, b, c] => u64::from(u32::from_ne_bytes([a, b, c, 0])),
+            [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+            [a] => u64::from(u16::from_ne_bytes([a, 0])),
+            _ => 0,
+        };
         self.0 += u64::from(u16::from_be(fold(lanes.iter().sum())));
-        let (words, last) = rest.as_chunks::<2>();
-        for word in words {
-            self.0 += u64::from(u16::from_be_bytes(*word));
-        }
-        if let [last] = last {
-            self.0 += u64::from(*last) << 8;
-        }
         self
     }
 

@@ -39,6 +39,13 @@ impl<T, const CHUNK: usize> Chunks<T, CHUNK> {
         at
     }
 
+    /// The element at a position; `None` where none was pushed yet.
+    #[inline]
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
+        let chunk = self.chunks.get_mut(at as usize / CHUNK)?;
+        chunk.get_mut(at as usize % CHUNK)
+    }
+
     /// Memory it holds.
     pub(super) const fn bytes(&self) -> usize {
         self.chunks.len() * size_of::<[T; CHUNK]>() + self.chunks.capacity() * size_of::<Vec<T>>()

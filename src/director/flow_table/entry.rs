@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
 
-use crate::director::flow_class::{FlowClass, Tick};
+use crate::director::flow_class::{FlowClass, FlowEvent, Tick, Timeouts};
 use crate::director::indices::BackendIndex;
 use crate::packet::PackedFlow;
 
@@ -72,6 +72,36 @@ impl Entry {
     /// A free place has no flow's key.
     pub(super) const fn clear(&mut self) {
         self.kind = 0;
+    }
+
+    /// Whether it is of that flow: [`key`](Self::key) compared in place, and what IPv4 leaves zero not at all.
+    #[inline]
+    pub(super) fn is_of(&self, flow: &PackedFlow) -> bool {
+        self.addresses[0] == flow.addresses[0]
+            && self.ports == flow.ports
+            && self.kind == flow.kind
+            && (!flow.is_wide() || self.addresses[1..] == flow.addresses[1..])
+    }
+
+    /// Whether it expired, or the packet is a SYN that reuses the ports of a closed flow.
+    #[inline]
+    pub(super) fn is_over(&self, event: FlowEvent, now: Tick, timeouts: &Timeouts) -> bool {
+        let reopens = self.class.is_closed() && event.opens();
+        reopens || timeouts.is_over(self.class, now.since(self.last_used))
+    }
+
+    /// Notes a packet. Returns the class that it is to be filed in, where that has to be done anew.
+    #[inline]
+    pub(super) fn refresh(
+        &mut self,
+        event: FlowEvent,
+        now: Tick,
+        timeouts: &Timeouts,
+    ) -> Option<FlowClass> {
+        self.last_used = now;
+        let (class, filed) = (self.class.after(event), now.since(self.filed));
+        let is_filed = class == self.class && !timeouts.is_misfiled(class, filed);
+        (!is_filed).then_some(class)
     }
 
     pub(super) const fn key(&self) -> PackedFlow {

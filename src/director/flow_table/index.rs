@@ -78,7 +78,7 @@ impl Index {
     pub(super) fn follow(entries: &Slab, mut at: u32, sought: &Sought) -> Option<u32> {
         while at != NONE {
             let entry = &entries[at];
-            if entry.key() == sought.flow {
+            if entry.is_of(&sought.flow) {
                 return Some(at);
             }
             at = entry.next;

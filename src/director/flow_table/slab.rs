@@ -50,6 +50,12 @@ impl Slab {
         self.length -= 1;
     }
 
+    /// The entry at a place; `None` beyond all places, above all at [`NONE`].
+    #[inline]
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(at)
+    }
+
     /// Memory it holds.
     pub(super) const fn bytes(&self) -> usize {
         self.entries.bytes()

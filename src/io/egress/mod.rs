@@ -118,6 +118,7 @@ struct Header {
 }
 
 /// Writes the outer header of a packet into the end of its head-room.
+#[inline]
 fn write_header(
     burst: &mut Burst,
     packet: &Outgoing,
