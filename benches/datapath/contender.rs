@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::lab::{DIRECTOR_CORE, GENERATOR_CORE, Lab, Namespace};
+use crate::lab::{BACKEND, DIRECTOR_CORE, GENERATOR_CORE, Lab, Namespace, PORT, VIP};
 use crate::options;
 use crate::settings::{DEFAULT, Settings, api_socket};
 
@@ -29,9 +29,12 @@ pub(crate) struct Contender {
 enum Kind {
     Naive,
     Kernel,
+    /// The kernel's own balancer, as a tunnel with the scheduler that has a Maglev ring (ipvsadm(8)).
+    Ipvs,
     Tunlb(Settings),
 }
 
+/// What is measured where nothing is named, and then those that need what few machines have.
 const ALL: &[Contender] = &[
     contender(NAIVE, Kind::Naive),
     contender("kernel-forwarding", Kind::Kernel),
@@ -46,7 +49,11 @@ const ALL: &[Contender] = &[
     contender("tunlb-queue-500", Kind::Tunlb(Settings::short_queue())),
     contender("tunlb-api-clients", Kind::Tunlb(Settings::with_api())),
     contender(BUSY_POLL, Kind::Tunlb(Settings::busy_poll())),
+    contender(IPVS, Kind::Ipvs),
 ];
+
+/// Needs the modules ip_vs and ip_vs_mh, and `ipvsadm`: measured where it is named.
+const IPVS: &str = "ipvs";
 
 const BUSY_POLL: &str = "tunlb-busy-poll";
 
@@ -63,6 +70,7 @@ impl Contender {
         match self.kind {
             Kind::Naive => start_naive(lab),
             Kind::Kernel => start_kernel(lab),
+            Kind::Ipvs => start_ipvs(lab),
             Kind::Tunlb(settings) => {
                 let director = start_tunlb(lab, settings)?;
                 Ok(if settings.has_api() {
@@ -79,7 +87,7 @@ impl Contender {
         const ETHERNET: usize = 14;
         match self.kind {
             Kind::Kernel => ETHERNET,
-            Kind::Naive => ETHERNET + 20,
+            Kind::Naive | Kind::Ipvs => ETHERNET + 20,
             Kind::Tunlb(settings) => ETHERNET + settings.overhead(),
         }
     }
@@ -91,7 +99,7 @@ impl Contender {
 
     /// Whether a round trip is measured: the service reads no GUE.
     pub(crate) fn is_for_latency(&self) -> bool {
-        !self.name.starts_with("tunlb-gue")
+        !self.name.starts_with("tunlb-gue") && self.name != IPVS
     }
 }
 
@@ -101,7 +109,8 @@ impl Contender {
 /// There is none of that name.
 pub(crate) fn selected(only: Option<&str>) -> Result<Vec<Contender>> {
     let Some(only) = only else {
-        return Ok(ALL.to_vec());
+        let usual = ALL.iter().filter(|contender| contender.name != IPVS);
+        return Ok(usual.copied().collect());
     };
     let names: Vec<_> = ALL.iter().map(|contender| contender.name).collect();
     let only: Vec<_> = only.split(',').collect();
@@ -126,6 +135,7 @@ pub(crate) enum Running<'lab> {
     /// And the clients of its API.
     Asked(Process, Process),
     Kernel(&'lab Lab, Core),
+    Ipvs(&'lab Lab, Core),
 }
 
 impl Running<'_> {
@@ -141,7 +151,7 @@ impl Running<'_> {
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         match self {
             Self::Process(process) | Self::Asked(process, _) => process.cpu_time(),
-            Self::Kernel(_, core) => core.busy(),
+            Self::Kernel(_, core) | Self::Ipvs(_, core) => core.busy(),
         }
     }
 
@@ -152,6 +162,7 @@ impl Running<'_> {
             Self::Process(process) => process.stop(),
             Self::Asked(process, clients) => clients.stop().and_then(|()| process.stop()),
             Self::Kernel(lab, _) => stop_kernel(lab),
+            Self::Ipvs(lab, _) => stop_ipvs(lab),
         }
     }
 }
@@ -215,6 +226,30 @@ fn stop_kernel(lab: &Lab) -> Result<()> {
     lab.director.ip(&format!("route del {VIP_ROUTE}"))
 }
 
+/// The VIP is an address of the director, as IPVS wants it. Steered as plain forwarding is.
+fn start_ipvs(lab: &Lab) -> Result<Running<'_>> {
+    lab.director.ip(&format!("addr add {VIP}/32 dev lo"))?;
+    ipvsadm(lab, &format!("-A -u {VIP}:{PORT} -s mh"))?;
+    ipvsadm(lab, &format!("-a -u {VIP}:{PORT} -r {BACKEND} -i"))?;
+    steer(1 << DIRECTOR_CORE)?;
+    Ok(Running::Ipvs(lab, Core::watch()?))
+}
+
+fn stop_ipvs(lab: &Lab) -> Result<()> {
+    steer(0)?;
+    ipvsadm(lab, "-C")?;
+    lab.director.ip(&format!("addr del {VIP}/32 dev lo"))
+}
+
+fn ipvsadm(lab: &Lab, words: &str) -> Result<()> {
+    let mut command = lab.director.command("ipvsadm", DIRECTOR_CORE);
+    let done = command.args(words.split_whitespace()).output();
+    let done = done.context("cannot run ipvsadm (package ipvsadm)")?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "ipvsadm {words}: {}", said.trim());
+    Ok(())
+}
+
 fn steer(mask: u32) -> Result<()> {
     fs::write(STEERING, format!("{mask:x}")).with_context(|| format!("cannot write {STEERING}"))
 }
@@ -237,8 +272,10 @@ fn start_clients(lab: &Lab) -> Result<Process> {
     )
 }
 
-/// The release binary that cargo built for this bench.
-pub(crate) const TUNLB: &str = env!("CARGO_BIN_EXE_tunlb");
+/// The release binary that cargo built for this bench, or the one that `TUNLB` names.
+pub(crate) fn tunlb() -> String {
+    std::env::var("TUNLB").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tunlb").to_owned())
+}
 
 /// Starts `tunlb run` for the lab's VIP and returns when it says that it forwards.
 ///
@@ -248,11 +285,19 @@ pub(crate) fn start_tunlb(lab: &Lab, settings: Settings) -> Result<Process> {
     if let Some(on) = settings.device_segments() {
         lab.let_sink_s_device_segment(on)?;
     }
+    start_configured(lab, &settings.file())
+}
+
+/// As [`start_tunlb`], by the text of a configuration.
+///
+/// # Errors
+/// The same.
+pub(crate) fn start_configured(lab: &Lab, configuration: &str) -> Result<Process> {
     let file = tempfile::NamedTempFile::new().context("cannot make a configuration file")?;
-    fs::write(&file, settings.file())?;
+    fs::write(&file, configuration)?;
     let path = file.path().display().to_string();
     let arguments = ["run", "-c", &path];
-    Process::start(&lab.director, TUNLB, &arguments, ": forwarding ")
+    Process::start(&lab.director, &tunlb(), &arguments, ": forwarding ")
 }
 
 /// A director that is a process; ended when dropped.

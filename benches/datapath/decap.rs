@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::WARM_UP;
-use crate::contender::{Process, TUNLB};
+use crate::contender::{Process, tunlb};
 use crate::flood::{Flood, Flooding};
 use crate::lab::{BACKEND, Namespace, PORT, VIP};
 use crate::options::Options;
@@ -41,9 +41,10 @@ enum Tunnel {
 pub(crate) fn report(options: &Options) -> Result<()> {
     let backend = backend()?;
     let _service = backend.within(|| UdpSocket::bind((VIP, PORT)))??;
+    let own = tunlb();
     let mut programs: Vec<_> = options.programs.iter().map(String::as_str).collect();
     if programs.is_empty() {
-        programs.push(TUNLB);
+        programs.push(&own);
     }
     for (tunnel, name) in [(Tunnel::Ipip, "IPIP"), (Tunnel::Gue, "GUE")] {
         for flows in [1, 64, 4096] {
@@ -162,7 +163,7 @@ fn flood(tunnel: Tunnel, inner_bytes: usize, flows: u16) -> Flood {
     }
 }
 
-fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len())
         .expect("a small packet")
         .to_be_bytes();
@@ -183,7 +184,7 @@ fn udp_header((source, destination): (u16, u16), payload: usize) -> [u8; 8] {
 }
 
 /// A whole packet with a right checksum, whatever the source port: the payload's first word is its inverse.
-fn udp(header: &[u8], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(header: &[u8], ports: (u16, u16), payload: &[u8]) -> Vec<u8> {
     let mut datagram = [&udp_header(ports, payload.len())[..], payload].concat();
     datagram[8..10].copy_from_slice(&(!ports.0).to_be_bytes());
     let pseudo = [&header[12..20], &[0, 17], &datagram[4..6]].concat();

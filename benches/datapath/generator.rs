@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -58,6 +59,8 @@ const HEADER_BYTES: usize = 28;
 const FLOWS: usize = 64;
 /// Packets per system call, at most; the kernel cuts a send into no more than 64 (UDP_MAX_SEGMENTS).
 const BATCH: usize = 64;
+/// The same where packets are paced, so that they come evenly.
+const PACED_BATCH: usize = 4;
 /// The largest UDP payload over IPv4.
 const MAX_DATAGRAM_BYTES: usize = 65_507;
 
@@ -86,18 +89,34 @@ impl Shared {
 }
 
 impl Generator {
+    /// As fast as it can.
+    ///
     /// # Errors
     /// The sockets cannot be made.
     pub(crate) fn start(lab: &Lab, load: Load) -> Result<Self> {
+        Self::start_paced(lab, load, VIP, None)
+    }
+
+    /// To `destination`, and no more than so many UDP packets per second; uploads are never paced.
+    ///
+    /// # Errors
+    /// The sockets cannot be made.
+    pub(crate) fn start_paced(
+        lab: &Lab,
+        load: Load,
+        destination: Ipv4Addr,
+        per_second: Option<f64>,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = match load {
             Load::Udp(packet_bytes) => {
                 let sockets = lab
                     .generator
-                    .within(sockets)?
+                    .within(|| sockets(destination))?
                     .context("cannot make the generator's sockets")?;
                 let shared = Arc::clone(&shared);
-                thread::spawn(move || flood(&sockets, packet_bytes - HEADER_BYTES, &shared))
+                let payload_bytes = packet_bytes - HEADER_BYTES;
+                thread::spawn(move || flood(&sockets, payload_bytes, per_second, &shared))
             }
             Load::Upload => {
                 let uploads = upload::Uploads::open(lab)?;
@@ -123,18 +142,29 @@ impl Generator {
     }
 }
 
-fn sockets() -> io::Result<Vec<UdpSocket>> {
-    (0..FLOWS).map(|_| connected_socket()).collect()
+fn sockets(destination: Ipv4Addr) -> io::Result<Vec<UdpSocket>> {
+    (0..FLOWS)
+        .map(|_| socket_connected_to(destination))
+        .collect()
 }
 
 /// A socket on a port of its own, connected to the VIP.
 pub(crate) fn connected_socket() -> io::Result<UdpSocket> {
+    socket_connected_to(VIP)
+}
+
+fn socket_connected_to(destination: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect((VIP, PORT))?;
+    socket.connect((destination, PORT))?;
     Ok(socket)
 }
 
-fn flood(sockets: &[UdpSocket], payload_bytes: usize, shared: &Shared) -> Result<()> {
+fn flood(
+    sockets: &[UdpSocket],
+    payload_bytes: usize,
+    per_second: Option<f64>,
+    shared: &Shared,
+) -> Result<()> {
     pin(GENERATOR_CORE).context("cannot pin the generator")?;
     for socket in sockets {
         let size = libc::c_int::try_from(payload_bytes)?;
@@ -143,10 +173,18 @@ fn flood(sockets: &[UdpSocket], payload_bytes: usize, shared: &Shared) -> Result
         let always = libc::IP_PMTUDISC_DO;
         set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, always).context("cannot set DF")?;
     }
-    let batch = BATCH.min(MAX_DATAGRAM_BYTES / payload_bytes);
+    let batch = match per_second {
+        None => BATCH.min(MAX_DATAGRAM_BYTES / payload_bytes),
+        Some(_) => PACED_BATCH,
+    };
     let payload = vec![0_u8; batch * payload_bytes];
+    let (started, mut sent) = (Instant::now(), 0.0);
     while !shared.is_stopped() {
         for socket in sockets {
+            while per_second.is_some_and(|rate| sent > rate * started.elapsed().as_secs_f64()) {
+                std::hint::spin_loop();
+            }
+            sent += batch as f64;
             // A failure is an ICMP error that a director without a route caused; the next call sends again.
             if socket.send(&payload).is_ok() {
                 shared.count(u64::try_from(batch)?);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::contender::{TUNLB, start_tunlb};
+use crate::contender::{start_tunlb, tunlb};
 use crate::generator::connected_socket;
 use crate::lab::Lab;
 use crate::report::median;
@@ -28,7 +28,7 @@ pub(crate) fn report(lab: &Lab, rounds: usize) -> Result<()> {
         start.push(time_to_first_packet(lab)?.as_secs_f64() * 1e3);
         memory.push(idle_memory_kib(lab)? / 1024.0);
     }
-    let size = fs::metadata(TUNLB).context("no binary")?.len();
+    let size = fs::metadata(tunlb()).context("no binary")?.len();
     println!(
         "idle resident memory          {:8.1} MiB",
         median(&mut memory)

@@ -34,6 +34,7 @@ mod lab;
 mod latency;
 mod naive;
 mod options;
+mod overload;
 mod report;
 mod settings;
 mod upload;
@@ -76,6 +77,7 @@ fn run() -> Result<()> {
     let lab = Lab::build().context("cannot build the lab")?;
     match options.mode {
         Mode::Compare => compare(&lab, &options),
+        Mode::Overload => overload::report(&lab, &options),
         Mode::Idle => idle::report(&lab, options.rounds),
         Mode::Naive | Mode::ApiClients(_) | Mode::Decap => bail!("does not run in this lab"),
     }
@@ -109,7 +111,12 @@ fn compare(lab: &Lab, options: &Options) -> Result<()> {
         .iter()
         .filter(|contender| contender.is_for_throughput())
         .collect();
-    for load in Load::ALL {
+    let loads = if options.small {
+        &Load::ALL[..1]
+    } else {
+        &Load::ALL[..]
+    };
+    for &load in loads {
         lab.let_generator_segment(load.segments())?;
         let title = load.title();
         let rounds = rounds(&title, &fast, options.rounds, |contender| {
@@ -117,6 +124,9 @@ fn compare(lab: &Lab, options: &Options) -> Result<()> {
         })?;
         tables.push(Table::throughput(&title, &names(&fast), &rounds));
         tables.iter().last().inspect(|table| table.print());
+    }
+    if options.small {
+        return write(&tables);
     }
     let single: Vec<_> = contenders
         .iter()
@@ -128,7 +138,11 @@ fn compare(lab: &Lab, options: &Options) -> Result<()> {
     })?;
     tables.push(latency::table(&names(&single), &rounds));
     tables.iter().last().inspect(|table| table.print());
-    let [json, plot] = report::write(&tables)?;
+    write(&tables)
+}
+
+fn write(tables: &[Table]) -> Result<()> {
+    let [json, plot] = report::write(tables)?;
     println!("\n{}\n{}", json.display(), plot.display());
     Ok(())
 }

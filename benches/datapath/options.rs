@@ -5,14 +5,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "\
-cargo bench --bench datapath -- [--rounds N] [--seconds S] [--only NAMES]
+cargo bench --bench datapath -- [--rounds N] [--seconds S] [--only NAMES] [--small]
 cargo bench --bench datapath -- --decap [--program PATH]... [--rounds N] [--seconds S]
+cargo bench --bench datapath -- --overload [--rounds N] [--seconds S]
 cargo bench --bench datapath -- --idle [--rounds N]
   --rounds N    how often each contender is measured (5)
   --seconds S   how long each measurement takes (3)
   --only NAMES  these contenders (separated by commas) and the naive loop, which the ratios need
+  --small       64-byte UDP alone
   --decap       what tunlb decap costs
   --program PATH  a build of tunlb to measure instead of this one; repeat for several, compared to the first
+  --overload    what arrives where more is offered than is forwarded, and of another VIP's flows
   --idle        resident memory, time to the first forwarded packet, size of the binary";
 
 /// What to do.
@@ -22,6 +25,8 @@ pub(crate) enum Mode {
     Compare,
     /// What the backend's decapsulator costs.
     Decap,
+    /// What arrives where more is offered than is forwarded.
+    Overload,
     /// What tunlb costs before any load.
     Idle,
     /// Be the naive loop: how this program starts that contender.
@@ -37,6 +42,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) seconds: Duration,
     pub(crate) only: Option<String>,
+    /// Whether 64-byte UDP is the only load.
+    pub(crate) small: bool,
     /// Builds of tunlb for [`Mode::Decap`]; none: this one.
     pub(crate) programs: Vec<String>,
 }
@@ -51,6 +58,7 @@ impl Options {
             rounds: 5,
             seconds,
             only: None,
+            small: false,
             programs: Vec::new(),
         };
         while let Some(argument) = arguments.next() {
@@ -70,6 +78,8 @@ impl Options {
                 "--only" => options.only = Some(value()?),
                 "--decap" => options.mode = Mode::Decap,
                 "--program" => options.programs.push(value()?),
+                "--small" => options.small = true,
+                "--overload" => options.mode = Mode::Overload,
                 "--idle" => options.mode = Mode::Idle,
                 NAIVE => options.mode = Mode::Naive,
                 API_CLIENTS => options.mode = Mode::ApiClients(value()?),
