@@ -182,7 +182,7 @@ fn flood(
     while !shared.is_stopped() {
         for socket in sockets {
             while per_second.is_some_and(|rate| sent > rate * started.elapsed().as_secs_f64()) {
-                std::hint::spin_loop();
+                thread::yield_now(); // to a second generator on the same core
             }
             sent += batch as f64;
             // A failure is an ICMP error that a director without a route caused; the next call sends again.

@@ -23,10 +23,11 @@ find_image() {
   exec 9>&-
 }
 
-# The image is as its recipe and the distribution's release are.
+# The image is as its recipe, its packages and the distribution's release are.
 image_key() {
   {
     cat "$IMAGE_SOURCES"/{image.sh,initramfs-init.sh,guest-init.sh}
+    printf '%s\n' "${IMAGE_PACKAGES[@]}"
     grep -E '^(ID|VERSION_CODENAME)=' /etc/os-release
   } | sha256sum | cut -c1-12
 }
