@@ -119,7 +119,6 @@ struct settings {
 	__u32 first_identification; /* of CPU 0 */
 	__u32 identification_stride;
 	__u32 timeouts[CLASSES]; /* in ticks */
-	__u32 capture; /* bytes of each packet to capture; 0: none */
 	struct port ports[MOST_PORTS];
 };
 
@@ -168,16 +167,6 @@ struct outcomes {
 	__u64 packets[32];
 };
 
-/* What is captured of a packet, before its bytes. */
-struct captured {
-	__u64 time_ns; /* CLOCK_MONOTONIC */
-	__u32 length; /* of the IP packet */
-	__u32 bytes; /* of it that follow */
-	__u32 backend;
-	__u8 outcome;
-	__u8 zero[3];
-};
-
 _Static_assert(sizeof(struct flow_key) == 40, "as FlowRow::KEY");
 _Static_assert(sizeof(struct flow) == 24, "as FlowRow::VALUE");
 _Static_assert(sizeof(struct service) == 24, "as ServiceRow");
@@ -187,6 +176,5 @@ _Static_assert(sizeof(struct settings) == 168, "as Settings");
 _Static_assert(sizeof(struct traffic) == 32, "as Traffic");
 _Static_assert(sizeof(struct drops) == 128, "as Drops");
 _Static_assert(sizeof(struct outcomes) == 256, "as Outcomes");
-_Static_assert(sizeof(struct captured) == 24, "as Captured");
 
 #endif

@@ -89,9 +89,4 @@ struct {
 	__type(value, __u32);
 } identifications SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
-} captures SEC(".maps");
-
 #endif

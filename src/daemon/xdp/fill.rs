@@ -170,12 +170,6 @@ impl Fill {
         Ok(())
     }
 
-    /// So many bytes of each packet are captured from now on.
-    pub fn set_capture(&mut self, bytes: u32) {
-        self.settings.capture_bytes = bytes;
-        self.maps.set(&self.settings);
-    }
-
     /// The program takes no packet until a snapshot is [applied](Self::apply).
     pub fn pause(&mut self) {
         self.settings.is_ready = false;

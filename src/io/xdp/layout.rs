@@ -312,7 +312,6 @@ pub struct Settings {
     pub first_identification: u32,
     pub identification_stride: u32,
     pub timeouts: [u32; CLASSES],
-    pub capture_bytes: u32,
     pub ports: Vec<Port>,
 }
 
@@ -338,7 +337,6 @@ impl Settings {
         for timeout in self.timeouts {
             row = row.put(&timeout.to_ne_bytes());
         }
-        row = row.put(&self.capture_bytes.to_ne_bytes());
         for port in self.ports.iter().take(MOST_PORTS) {
             row = row
                 .put(&port.index.to_ne_bytes())
