@@ -1,6 +1,7 @@
 //! Numbers of the workers and of the ring, one function for each.
 
-use super::model::{Counts, Ring};
+use super::model::{Counts, Ring, Xdp, XdpInterface};
+use crate::control::DriverWatch;
 use crate::control::view::View;
 use crate::director::{CounterReader, Counters, DropReason, SendErrno, Traffic, Vip};
 
@@ -37,6 +38,21 @@ pub(super) fn bursts(worker: &Counters) -> (u64, u64) {
 /// Packets dropped, by reason; those that never occurred are left out.
 pub(super) fn drops(counters: &CounterReader) -> Counts {
     some(DropReason::ALL.map(|reason| (reason.name(), counters.dropped(reason))))
+}
+
+/// What a program in the driver does, and with which packets.
+pub(super) fn xdp(driver: &dyn DriverWatch) -> Xdp {
+    let interfaces = driver.interfaces().iter().map(|one| XdpInterface {
+        name: one.name.clone(),
+        mode: one.mode.clone(),
+    });
+    let packets = driver.packets().into_iter();
+    Xdp {
+        interfaces: interfaces.collect(),
+        packets: packets
+            .map(|(way, count)| (way.to_owned(), count))
+            .collect(),
+    }
 }
 
 /// Those that occurred.

@@ -15,17 +15,16 @@ use super::losses::Losses;
 use super::measured;
 use super::model::{
     Announce, Backend, ConfigState, Director, Encap, Flows, Health, LastReload, Layered, Override,
-    Path, Problem, Rates, Readiness, SCHEMA, SnapshotState, Traffic, Vip, Worker, Xdp,
-    XdpInterface,
+    Path, Problem, Rates, Readiness, SCHEMA, SnapshotState, Traffic, Vip, Worker,
 };
 use super::numbers;
 use super::overrides;
 use super::problem;
 use super::rates::AllRates;
 use super::shares::{Shares, VipShares};
+use crate::control::Handle;
 use crate::control::overlay::{self, BackendName, ChangeError};
 use crate::control::view::View;
-use crate::control::{DriverWatch, Handle};
 use crate::director::{
     self, BackendIndex, BackendSpec, Health as Measured, Takes, Timestamp, VipSpec,
 };
@@ -175,7 +174,7 @@ impl<'a> Source<'a> {
             uptime_seconds: uptime.unwrap_or_default().as_secs(),
             tun: identity.tun.clone(),
             workers: self.workers(),
-            xdp: identity.driver.as_deref().map(xdp),
+            xdp: identity.driver.as_deref().map(numbers::xdp),
             config: self.config(),
             snapshot: SnapshotState {
                 epoch: self.view.snapshot.epoch(),
@@ -488,20 +487,6 @@ fn encap(kind: EncapKind) -> Encap {
     clippy::cast_precision_loss,
     reason = "a mean does not need the last of 53 bits"
 )]
-fn xdp(driver: &dyn DriverWatch) -> Xdp {
-    let interfaces = driver.interfaces().iter().map(|one| XdpInterface {
-        name: one.name.clone(),
-        mode: one.mode.clone(),
-    });
-    let packets = driver.packets().into_iter();
-    Xdp {
-        interfaces: interfaces.collect(),
-        packets: packets
-            .map(|(way, count)| (way.to_owned(), count))
-            .collect(),
-    }
-}
-
 fn mean(sum: u64, count: u64) -> Option<f64> {
     (count > 0).then(|| super::rates::thousandths(sum as f64 / count as f64))
 }

@@ -12,7 +12,7 @@ use crate::probe::check::Https;
 
 /// Nothing to go by.
 #[derive(Debug, Default)]
-pub(super) struct Trusts;
+pub(super) struct Trusts {}
 
 /// Finds nothing.
 ///

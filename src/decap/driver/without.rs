@@ -4,7 +4,7 @@ use super::{DecapError, Settings, Totals, admission::Admission};
 
 /// None.
 #[derive(Debug, Default)]
-pub(super) struct Drivers;
+pub(super) struct Drivers {}
 
 #[allow(
     clippy::unused_self,
@@ -15,7 +15,7 @@ impl Drivers {
     /// Refuses to have any.
     pub(super) fn open(settings: &Settings) -> Result<Self, DecapError> {
         match settings.interfaces() {
-            [] => Ok(Self),
+            [] => Ok(Self {}),
             [..] => Err(DecapError::Driver(
                 "--xdp: this tunlb was built without the feature xdp (cargo build --features xdp)"
                     .to_owned(),
