@@ -11,9 +11,11 @@ use crate::config::Config;
 use crate::control::announce::{Announce, Announced};
 use crate::control::overlay::{Action, Author, BackendName, Change, Edit, Edits, Overlay};
 use crate::control::view::{HostProblem, LastReload};
-use crate::control::{Heartbeat, WorkerLink};
+use crate::control::{
+    DriverInterface, DriverWatch, FlowChunk, FlowError, FlowRequest, Heartbeat, WorkerLink,
+};
 use crate::director::{Counters, Director, DropReason, Health, Roster, Seat, SendErrno};
-use crate::health::{Gauge, Gauges};
+use crate::health::Gauges;
 use crate::probe::{ProbeResult, SizeFound, Target};
 use crate::site::Paths;
 
@@ -50,6 +52,24 @@ struct Fixture {
     _poll: Poll,
 }
 
+/// A data path in drivers that took three packets.
+#[derive(Debug)]
+struct InDriver;
+
+impl DriverWatch for InDriver {
+    fn interfaces(&self) -> &[DriverInterface] {
+        &[]
+    }
+
+    fn packets(&self) -> Vec<(&'static str, u64)> {
+        vec![("redirected", 3)]
+    }
+
+    fn list(&self, _: FlowRequest) -> Result<FlowChunk, FlowError> {
+        Err(FlowError::Late(Duration::ZERO))
+    }
+}
+
 impl Fixture {
     fn new(config: &str, overlay: impl FnOnce(&Config) -> Overlay) -> Self {
         let config = Config::parse("f", config).unwrap();
@@ -81,7 +101,7 @@ impl Fixture {
             file: None,
             tun: "tunlb0".into(),
             workers: vec![link],
-            driver: None,
+            driver: Some(Arc::new(InDriver)),
         };
         let announced = effective.vips.iter().map(|vip| {
             let state = match &*vip.name {
@@ -413,18 +433,16 @@ fn the_document_and_the_output_have_the_same_metrics() {
     let fixture = Fixture::new(CONFIG, |config| overridden(config, weighing(7)));
     fixture.requests.count("GET /metrics", 200);
     fixture.change(|view| {
-        let gauge = Gauge::new(Arc::default());
-        gauge.measure(SizeFound {
+        let target = Target {
+            vip: "dns".into(),
+            address: "2001:db8::11".parse().unwrap(),
+        };
+        view.gauges.of(&target).unwrap().measure(SizeFound {
             wanted: 1480,
             full: ProbeResult::NoAnswer,
             fits: Some(1380),
             told: None,
         });
-        let target = Target {
-            vip: "dns".into(),
-            address: "2001:db8::11".parse().unwrap(),
-        };
-        view.gauges = Arc::new([(target, Arc::new(gauge))].into_iter().collect());
         view.problems = [HostProblem {
             what: "ip_forward".into(),
             text: "text".into(),
