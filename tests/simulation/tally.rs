@@ -60,6 +60,7 @@ impl Books {
         let without_flows = |traffic| Traffic {
             flows: 0,
             new_flows: 0,
+            established: 0,
             ..traffic
         };
         for (index, backend) in snapshot.backends() {
