@@ -120,7 +120,11 @@ fn hostile(name: &str) -> Facts {
             input: RouteAnswer::Refused(22),
             way_back: RouteAnswer::Refused(101),
             way_back_of_any: RouteAnswer::Unseen(name.to_owned()),
+            input_by_mark: std::collections::BTreeMap::new(),
             way_back_by_mark: std::collections::BTreeMap::new(),
+            outer_inputs: std::collections::BTreeMap::new(),
+            onward: None,
+            hop_claims: vec![name.to_owned()],
             listeners_elsewhere: Observed::Seen(vec![(7, name.to_owned())]),
         }],
         ..Facts::default()

@@ -104,7 +104,7 @@ fn look(netlink: &mut Netlink) -> Result<Look, NetlinkError> {
     Ok(Look {
         links,
         queueing: own
-            .map(|discipline| (discipline.link, discipline.drops))
+            .map(|discipline| (discipline.link, discipline.counts.dropped))
             .collect(),
     })
 }

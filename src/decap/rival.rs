@@ -232,6 +232,9 @@ mod tests {
                 inode: 7,
                 user: 0,
                 mark: 0,
+                memory: None,
+                transparent: None,
+                signed_peers: Vec::new(),
             };
             let found = takes(&socket, &settings(vip, directors));
             assert_eq!(found, expected, "{description}");

@@ -89,6 +89,7 @@ impl DepartureFilters {
             FilterVerdict::Drop(rule)
             | FilterVerdict::Rewritten(rule)
             | FilterVerdict::Diverted(rule, _)
+            | FilterVerdict::Chance(rule, _)
             | FilterVerdict::Unknown(rule) => {
                 Some(format!("{} {}: {}", rule.program, rule.place(), rule.rule))
             }

@@ -1,6 +1,7 @@
 //! What was seen of a machine, as plain values: the doctor's whole input, and the content of a bundle.
 
 mod layers;
+mod target;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +10,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::firewall::Clock;
 use super::watch::Observation;
 pub use layers::{DeviceLayer, IpsecPolicy, Layers, Sees};
+pub use target::{Onward, Target};
 
 /// The version of the facts' serialised form; a bundle of another one is refused.
 pub const SCHEMA: u32 = 1;
@@ -146,6 +149,9 @@ pub struct Link {
     /// Its group (`ip link set … group`); 0 is the default one.
     #[serde(default)]
     pub group: u32,
+    /// Index of the bridge that it is a port of.
+    #[serde(default)]
+    pub bridge: Option<u32>,
     /// Of an IP-in-IP tunnel device of the kernel.
     pub tunnel: Option<TunnelFacts>,
     /// Packets received, of all time.
@@ -282,6 +288,9 @@ pub struct Socket {
     pub queued: u32,
     /// TCP: the most that may wait; 0 where the kernel does not tell.
     pub queue_limit: u32,
+    /// Bytes of memory that what waits may take (`SO_RCVBUF`), and that it takes; none: not known.
+    #[serde(default)]
+    pub memory: Option<(u32, u32)>,
     /// The program, where it could be found.
     pub program: Option<String>,
     /// Its user.
@@ -293,6 +302,15 @@ pub struct Socket {
     /// The mark of what it sends (`SO_MARK`).
     #[serde(default)]
     pub mark: u32,
+    /// It hears packets for any address (`IP_TRANSPARENT`); none: not known.
+    #[serde(default)]
+    pub transparent: Option<bool>,
+    /// Peers that have to sign their segments (TCP-MD5).
+    #[serde(default)]
+    pub signed_peers: Vec<IpNet>,
+    /// Every process that has it open is stopped (SIGSTOP, a debugger).
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// Packet filters as their own tools print them.
@@ -309,6 +327,15 @@ pub struct FirewallFacts {
     /// `ipset save`, where rules of iptables ask for sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipsets: Option<String>,
+    /// The lists of recent addresses (xt_recent) by name, where rules of iptables ask for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recent: BTreeMap<String, Vec<IpAddr>>,
+    /// When the rules were read, where some hold at some times only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
+    /// CPUs that see packets; none: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
     /// The queues to programs (NFQUEUE) that some program reads; none: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<Vec<u16>>,
@@ -344,6 +371,12 @@ pub struct Decapsulator {
     /// Each time it starts it sets what its device needs (`--setup`).
     #[serde(default)]
     pub setup: bool,
+    /// It is stopped (SIGSTOP, a debugger).
+    #[serde(default)]
+    pub stopped: bool,
+    /// Its device was deleted under it.
+    #[serde(default)]
+    pub device_gone: bool,
 }
 
 /// A kind of tunnel.
@@ -355,42 +388,6 @@ pub enum Encap {
     Ipip,
     /// UDP to this port.
     Gue(u16),
-}
-
-/// A VIP under examination, seen from a backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// The VIP (V).
-    pub vip: IpAddr,
-    /// The service's port; none: any.
-    pub port: Option<u16>,
-    /// `tcp` or `udp`.
-    pub protocol: String,
-    /// The client (C).
-    pub client: IpAddr,
-    /// No client was named: `client` stands for one. Rows 15, 17 and 23 depend on the real one.
-    pub client_is_assumed: bool,
-    /// The director (D), the outer source.
-    pub director: Option<IpAddr>,
-    /// The tunnel.
-    pub encap: Encap,
-    /// Name of the device by which outer packets come in (E).
-    pub physical: Option<String>,
-    /// Name of the device out of which inner packets come (T).
-    pub tunnel: Option<String>,
-    /// `ip route get V`.
-    pub vip_route: RouteAnswer,
-    /// `ip route get V from C iif T`: the kernel's input path, rp_filter included.
-    pub input: RouteAnswer,
-    /// `ip route get C from V`, of this protocol and port.
-    pub way_back: RouteAnswer,
-    /// `ip route get C`.
-    pub way_back_of_any: RouteAnswer,
-    /// `way_back` with a mark, of those that policy rules ask for and the service's socket sets.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub way_back_by_mark: BTreeMap<u32, RouteAnswer>,
-    /// Processes of other network namespaces that listen on the VIP's port: pid and program.
-    pub listeners_elsewhere: Observed<Vec<(u32, String)>>,
 }
 
 /// What only a director has.

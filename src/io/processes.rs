@@ -111,6 +111,15 @@ impl Processes {
         self.proc.join(pid.to_string())
     }
 
+    /// Whether a process is stopped, by a signal or a debugger: it runs, and does nothing.
+    #[must_use]
+    pub fn is_stopped(&self, pid: u32) -> bool {
+        let text = fs::read_to_string(self.folder(pid).join("stat")).unwrap_or_default();
+        // The program's name, in parentheses, may have any characters.
+        let state = text.rsplit_once(") ").map(|(_, rest)| rest.as_bytes());
+        matches!(state, Some([b'T' | b't', ..]))
+    }
+
     /// The processes that hold sockets open, by the sockets' inodes; as far as they may be seen, and
     /// those found before `end`.
     #[must_use]

@@ -71,6 +71,9 @@ fn from_line(line: &str, waiting: &[&str]) -> Option<BoundSocket> {
         inode: inode.parse().ok()?,
         user: user.parse().ok()?,
         mark: 0,
+        memory: None,
+        transparent: None,
+        signed_peers: Vec::new(),
     })
 }
 

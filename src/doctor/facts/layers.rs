@@ -21,6 +21,10 @@ pub struct DeviceLayer {
     pub sees: Sees,
     /// As its tool calls it: `tc filter … bpf`, `XDP program 17`, `bridge filter …`.
     pub text: String,
+    /// Of a queue that shapes or loses packets, which the client may still get its answer by: packets that it has sent
+    /// on, dropped, and that wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<[u32; 3]>,
 }
 
 /// A direction.

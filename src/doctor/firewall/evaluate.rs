@@ -3,15 +3,18 @@
 //! The packet is taken to be whole: no fragment, no extension headers, addressed to this machine on
 //! the link layer. What a match would need beyond that makes it a perhaps.
 
+use super::compare::{between, has_bit, is_element, is_rare};
+use super::headers::Bytes;
 use super::model::{
-    Bound, Element, Field, Hook, Match, Only, Op, Operand, Register, TcpOption, Value,
+    Bound, Element, Field, Header, Hook, ListenerField, Match, Only, Op, Operand, Register,
+    TcpOption,
 };
 use super::names::{
     CT_DNAT, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_SNAT, CT_UNTRACKED, ETHERTYPE_IPV4,
     ETHERTYPE_IPV6, NFPROTO_IPV4, NFPROTO_IPV6, RTN_LOCAL, RTN_UNICAST, STATUS_ASSURED,
     STATUS_DNAT, STATUS_SEEN_REPLY, address_number,
 };
-use super::{ConntrackState, DeviceKind, FilteredPacket};
+use super::{ConntrackState, DeviceKind, FilteredPacket, Machine};
 
 /// An answer in three-valued logic; ordered, so that "and" is the least and "or" the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +33,7 @@ impl Truth {
         }
     }
 
-    fn known(answer: bool) -> Self {
+    pub(super) fn known(answer: bool) -> Self {
         if answer { Self::Yes } else { Self::No }
     }
 }
@@ -39,6 +42,7 @@ impl Truth {
 #[derive(Debug)]
 pub(super) struct Sight<'a> {
     pub(super) packet: &'a FilteredPacket,
+    pub(super) machine: Machine,
     pub(super) hook: Hook,
     /// What conntrack has attached to it; none: not known.
     pub(super) state: Option<ConntrackState>,
@@ -51,7 +55,7 @@ pub(super) struct Sight<'a> {
 
 /// The value of an operand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen<'a> {
+pub(super) enum Seen<'a> {
     /// The packet has no such property.
     Absent,
     /// A number of which the bits in `known` are known.
@@ -68,7 +72,7 @@ enum Seen<'a> {
 }
 
 impl Seen<'_> {
-    const fn number(value: u128) -> Self {
+    pub(super) const fn number(value: u128) -> Self {
         Self::Number {
             value,
             known: u128::MAX,
@@ -89,9 +93,18 @@ impl Sight<'_> {
                 let answers = conditions.iter().map(|condition| self.holds(condition));
                 answers.max().unwrap_or(Truth::No)
             }
+            Match::Not(condition) => self.holds(condition).not(),
             Match::Within(bound) => self.within(*bound),
             Match::Beyond(bound) => self.within(*bound).not(),
-            Match::InIpset { .. } | Match::Undecidable => Truth::Perhaps,
+            Match::Headers(tests) => {
+                let bytes = Bytes::of(self.packet);
+                let answers = tests.iter().map(|test| bytes.meet(test));
+                answers.min().unwrap_or(Truth::Yes)
+            }
+            Match::InIpset { .. }
+            | Match::Recent { .. }
+            | Match::Chance(_)
+            | Match::Undecidable => Truth::Perhaps,
         }
     }
 
@@ -141,6 +154,9 @@ impl Sight<'_> {
         let Some(answers) = self.select(operands, elements.iter()) else {
             return Truth::No;
         };
+        if is_rare(operands, elements) {
+            return Truth::known(op == Op::IsNot);
+        }
         let answer = answers.into_iter().max().unwrap_or(Truth::No);
         if op == Op::IsNot {
             answer.not()
@@ -196,6 +212,29 @@ impl Sight<'_> {
             Field::TcpFlags => Seen::of(packet.tcp_flags),
             Field::Length => Seen::number(packet.length.into()),
             Field::Fixed(value) => Seen::number(value),
+            Field::Drawn { from, count } => between(from.into(), count),
+            Field::Cpu => self
+                .machine
+                .cpus
+                .map_or(Seen::Unknown, |cpus| between(0, cpus)),
+            Field::Clock(field) => Seen::of(self.machine.clock.map(|clock| clock.value(field))),
+            Field::Bits { of, from, count } => {
+                match Bytes::of(packet).bits(of == Header::Transport, from, count) {
+                    Some((value, known)) => Seen::Number { value, known },
+                    None => Seen::Absent,
+                }
+            }
+            Field::CtCount if self.machine.counts => Seen::Between(0, EARLY_BYTES),
+            Field::CtCount => Seen::number(0),
+            Field::Listener(field) => match (packet.listener, field) {
+                (None, _) => Seen::Absent,
+                (Some(socket), ListenerField::Wildcard) => Seen::number(socket.wildcard.into()),
+                (Some(socket), ListenerField::Transparent) => Seen::of(socket.transparent),
+            },
+            Field::BridgePort => match &packet.bridge_port {
+                None => Seen::Absent,
+                Some(name) => name.as_deref().map_or(Seen::Unknown, Seen::Name),
+            },
             Field::Dscp | Field::Ecn => Seen::number(0),
             Field::FragmentBits => Seen::Number {
                 value: 0,
@@ -387,85 +426,5 @@ fn device(exists: bool, name: Option<&str>) -> Seen<'_> {
     }
 }
 
-fn is_element(seen: &[Seen<'_>], element: &Element) -> Truth {
-    if element.as_slice() == [Value::Any] {
-        return Truth::Yes;
-    }
-    if seen.len() != element.len() {
-        return Truth::Perhaps;
-    }
-    let answers = seen
-        .iter()
-        .zip(element)
-        .map(|(seen, value)| is(seen, value));
-    answers.min().unwrap_or(Truth::Perhaps)
-}
-
-fn is(seen: &Seen<'_>, value: &Value) -> Truth {
-    match (seen, value) {
-        (Seen::Absent, _) => Truth::No,
-        (_, Value::Any) => Truth::Yes,
-        (Seen::Number { value, known }, Value::Range(from, to)) => {
-            is_within((*value, *known), (*from, *to))
-        }
-        (Seen::Between(least, most), Value::Range(from, to)) => {
-            if most < from || least > to {
-                Truth::No
-            } else if least >= from && most <= to {
-                Truth::Yes
-            } else {
-                Truth::Perhaps
-            }
-        }
-        (Seen::Not(number), Value::Range(from, to)) if from == number && to == number => Truth::No,
-        (Seen::Name(name), Value::Name(pattern)) => Truth::known(fits(name, pattern)),
-        // The tools print a device that is gone by its number.
-        (Seen::Name(_), Value::Range(..)) => Truth::No,
-        (
-            Seen::Number { .. } | Seen::Between(..) | Seen::Not(_) | Seen::Name(_) | Seen::Unknown,
-            _,
-        ) => Truth::Perhaps,
-    }
-}
-
-fn is_within((value, known): (u128, u128), (from, to): (u128, u128)) -> Truth {
-    if from == to && (value ^ from) & known != 0 {
-        return Truth::No;
-    }
-    let (least, most) = (value & known, value | !known);
-    if most < from || least > to {
-        Truth::No
-    } else if least >= from && most <= to {
-        Truth::Yes
-    } else {
-        Truth::Perhaps
-    }
-}
-
-fn has_bit(seen: &Seen<'_>, elements: &[Element]) -> Truth {
-    let mut bits = 0;
-    for value in elements.iter().flatten() {
-        match value {
-            Value::Range(from, to) if from == to => bits |= from,
-            Value::Range(..) | Value::Name(_) | Value::Any | Value::Opaque => {
-                return Truth::Perhaps;
-            }
-        }
-    }
-    match seen {
-        Seen::Number { value, known } if value & known & bits != 0 => Truth::Yes,
-        Seen::Number { known, .. } if bits & !known == 0 => Truth::No,
-        Seen::Absent => Truth::No,
-        Seen::Number { .. } | Seen::Between(..) | Seen::Not(_) | Seen::Name(_) | Seen::Unknown => {
-            Truth::Perhaps
-        }
-    }
-}
-
-/// A device's name against one that may end in `*`.
-pub(super) fn fits(name: &str, pattern: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == pattern,
-    }
-}
+/// What a connection has carried while it is young, at most.
+const EARLY_BYTES: u128 = 2000;

@@ -3,9 +3,9 @@
 
 use super::iptables_match::{compare, one, range, ranged, value_and_mask};
 use super::iptables_rule::Choice;
-use super::model::{Bound, Field, Match, Only, Op, Operand, TcpOption, Value};
-use super::names;
+use super::model::{Bound, Field, ListenerField, Match, Only, Op, Operand, TcpOption, Value};
 use super::nft_bound::{bytes_in, connections, packets_in};
+use super::{Chance, clock, headers, names};
 
 /// The conditions of a module; `None` where it is not known here.
 pub(super) fn extension(module: &str, options: &[&Choice]) -> Option<Vec<Match>> {
@@ -17,10 +17,17 @@ pub(super) fn extension(module: &str, options: &[&Choice]) -> Option<Vec<Match>>
         "limit" | "hashlimit" | "connlimit" | "quota" => Some(vec![bound(options)]),
         "set" => Some(vec![ipset(options)]),
         "recent" => Some(vec![recent(options)]),
-        // A transparent proxy's socket; a service's own is none.
-        "socket" if options.iter().any(|option| option.name == "--transparent") => {
-            Some(vec![never()])
-        }
+        "socket" => Some(listener(options)),
+        "statistic" => Some(vec![statistic(options)]),
+        "string" => Some(vec![Match::Chance(Chance::Content)]),
+        "osf" => Some(vec![Match::Chance(Chance::Sender)]),
+        "time" => Some(clock::conditions(options)),
+        "cpu" => each(&|option| ranged(option, Operand::of(Field::Cpu))),
+        "u32" => Some(vec![headers(options, "--u32", headers::numbers)]),
+        "bpf" => Some(vec![headers(options, "--bytecode", |text| {
+            Some(vec![headers::program(text)?])
+        })]),
+        "physdev" => Some(options.iter().map(|option| bridge_port(option)).collect()),
         "connbytes" => Some(vec![connection_bytes(options)]),
         "ttl" | "hl" => each(&|option| compared(option, Field::TimeToLive)),
         "dscp" | "tos" | "ecn" => each(&traffic_class),
@@ -100,9 +107,104 @@ fn recent(options: &[&Choice]) -> Match {
     if option("--set").is_some() {
         return always();
     }
-    match option("--hitcount").and_then(|hits| number(hits.value())) {
-        Some(hits) => Match::Beyond(connections(hits)),
+    if let Some(hits) = option("--hitcount").and_then(|hits| number(hits.value())) {
+        return Match::Beyond(connections(hits));
+    }
+    let asked = ["--rcheck", "--update", "--remove"]
+        .into_iter()
+        .find_map(option);
+    Match::Recent {
+        name: option("--name")
+            .map_or("DEFAULT", |name| name.value())
+            .to_owned(),
+        by_source: option("--rdest").is_none(),
+        negated: asked.is_some_and(|asked| asked.negated),
+    }
+}
+
+/// `--probability 0.5`, `--every 3`
+fn statistic(options: &[&Choice]) -> Match {
+    let value = |name: &str| {
+        let option = options.iter().find(|option| option.name == name)?;
+        option.value().parse::<f64>().ok()
+    };
+    match value("--probability") {
+        Some(probability) if probability <= 0.0 => never(),
+        Some(probability) if probability >= 1.0 => always(),
+        _ if value("--every") == Some(1.0) => always(),
+        _ => Match::Chance(Chance::Draw),
+    }
+}
+
+/// The socket that a packet is for: listeners of all addresses do not count without `--nowildcard`
+/// (`socket_match`, linux/net/netfilter/xt_socket.c).
+fn listener(options: &[&Choice]) -> Vec<Match> {
+    let has = |name: &str| options.iter().any(|option| option.name == name);
+    let is = |field, value: u8| {
+        let wanted = [vec![one(value)]].into();
+        Match::Compare(vec![Operand::of(Field::Listener(field))], Op::Is, wanted)
+    };
+    let mut matches = Vec::new();
+    if has("--transparent") {
+        matches.push(is(ListenerField::Transparent, 1));
+    }
+    if !has("--nowildcard") {
+        // A connection of such a listener has an address of its own.
+        matches.push(Match::Either(vec![
+            is(ListenerField::Wildcard, 0),
+            opened(),
+        ]));
+    }
+    matches
+}
+
+/// Not the first packet of a TCP connection.
+fn opened() -> Match {
+    const SYN: u8 = 2;
+    let flags = Operand::of(Field::TcpFlags).only(Only::Protocol(6));
+    Match::Compare(vec![flags], Op::IsNot, [vec![one(SYN)]].into())
+}
+
+fn headers(
+    options: &[&Choice],
+    name: &str,
+    read: impl Fn(&str) -> Option<Vec<headers::Test>>,
+) -> Match {
+    let option = options
+        .iter()
+        .find(|option| option.name == name && !option.negated);
+    match option.and_then(|option| read(option.value())) {
+        Some(tests) => Match::Headers(tests.into()),
         None => Match::Undecidable,
+    }
+}
+
+/// What came in by a bridge port is delivered here: it has no port to leave by (`physdev_mt`,
+/// linux/net/netfilter/xt_physdev.c).
+fn bridge_port(option: &Choice) -> Match {
+    let port = Operand::of(Field::BridgePort);
+    match option.name.as_str() {
+        "--physdev-in" => {
+            let name = option.value().strip_suffix('+');
+            let name = name.map_or(option.value().to_owned(), |start| format!("{start}*"));
+            let named = compare(port, &Choice::plain(), vec![vec![Value::Name(name)]]);
+            negation(named, option.negated)
+        }
+        "--physdev-is-in" => {
+            let any = compare(port, &Choice::plain(), vec![vec![Value::Any]]);
+            negation(any, option.negated)
+        }
+        _ if option.negated => always(),
+        _ => never(),
+    }
+}
+
+/// A condition that holds where this one does not, also for packets that have no such property.
+fn negation(condition: Match, negated: bool) -> Match {
+    if negated {
+        Match::Not(Box::new(condition))
+    } else {
+        condition
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Destination;
 use super::iptables_match;
 use super::model::{Change, Family, Register, Step, Verdict};
 use super::names;
+use super::{Destination, Diversion};
 
 /// A word of a rule, as a shell would split it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// One that says nothing but that it is not negated.
+    pub(super) const fn plain() -> Self {
+        Self {
+            negated: false,
+            name: String::new(),
+            values: Vec::new(),
+        }
+    }
+
     /// The first value.
     pub(super) fn value(&self) -> &str {
         self.values.first().map_or("", String::as_str)
@@ -116,12 +125,22 @@ fn end(target: &Choice, options: &[Choice]) -> Vec<Step> {
             own: true,
             port: option("--to-ports").and_then(|ports| ports.value().parse().ok()),
         }),
-        "TPROXY" => Verdict::Divert,
+        "TPROXY" => Verdict::Socket {
+            to: Destination {
+                address: option("--on-ip")
+                    .and_then(address)
+                    .filter(|to| !to.is_unspecified()),
+                own: false,
+                port: option("--on-port").and_then(|port| port.value().parse().ok()),
+            },
+            drops_without: true,
+        },
+        "SYNPROXY" => Verdict::Divert(Diversion::Handshake),
         "NFQUEUE" => Verdict::Queue {
             number: option("--queue-num").map_or(Some(0), |queue| queue.value().parse().ok()),
             bypass: option("--queue-bypass").is_some(),
         },
-        "QUEUE" | "SYNPROXY" | "CLUSTERIP" | "NETMAP" => Verdict::Opaque,
+        "QUEUE" | "CLUSTERIP" | "NETMAP" => Verdict::Opaque,
         "MARK" => {
             let change = mark(option("--set-xmark"), Register::Mark);
             return vec![Step::Set(Register::Mark, change)];

@@ -4,7 +4,11 @@
 //! The readers (`nft`, `iptables`) make one model of both; `walk` takes a packet through it, `evaluate`
 //! answers each match with no, perhaps or yes. Chains of the families bridge and arp are not looked at.
 
+mod clock;
+mod compare;
 mod evaluate;
+mod fields;
+mod headers;
 mod iptables;
 mod iptables_match;
 mod iptables_more;
@@ -30,7 +34,8 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::doctor::facts::{FirewallFacts, Observed};
+use crate::doctor::facts::{Facts, FirewallFacts, Observed, Socket};
+pub use clock::Clock;
 use model::{Family, LONGEST_NAME, Room, Table};
 
 /// A packet to be judged.
@@ -84,8 +89,21 @@ pub struct FilteredPacket {
     pub link_source: Option<u64>,
     /// Its link-layer destination, where it came in by Ethernet and that is known.
     pub link_destination: Option<u64>,
+    /// The listening socket that it is for; none: there is none, or none is known.
+    pub listener: Option<Listener>,
+    /// Of what came in by a bridge whose frames iptables sees: the port, as far as it is known. None: no such packet.
+    pub bridge_port: Option<Option<String>>,
     /// User and group of the socket that sends it, as far as they are known; none: no socket does.
     pub owner: Option<(Option<u32>, Option<u32>)>,
+}
+
+/// What rules can ask of a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// It hears all addresses.
+    pub wildcard: bool,
+    /// `IP_TRANSPARENT`; none: not known.
+    pub transparent: Option<bool>,
 }
 
 /// What rules can ask of a device beside its name.
@@ -131,6 +149,8 @@ impl FilteredPacket {
             out_by: None,
             link_source: None,
             link_destination: None,
+            listener: None,
+            bridge_port: None,
             owner: None,
         }
     }
@@ -148,6 +168,12 @@ pub enum FilterPath {
     FromThisHost,
     /// ingress, prerouting, forward, postrouting, egress.
     Through,
+    /// input, once more than its prerouting is known of a packet.
+    Delivered,
+    /// forward, postrouting, egress, likewise.
+    Onward,
+    /// ingress, prerouting: up to the routing.
+    Arriving,
 }
 
 /// What conntrack makes of a packet (`ct state`).
@@ -190,10 +216,27 @@ pub enum FilterVerdict {
     /// It passes so far, but goes elsewhere: its destination is rewritten (dnat, redirect), or another
     /// socket or device takes it. Later hooks are not judged.
     Diverted(RuleText, Diversion),
+    /// Some packets of its kind are accepted and others are not: by this rule.
+    Chance(RuleText, Chance),
     /// It cannot be told: the rule has a match that is not understood and would decide.
     Unknown(RuleText),
     /// What was seen lets it pass, but not all rules were: which and why.
     NotSeen(String),
+}
+
+/// On what it hangs whether a rule matches a packet of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chance {
+    /// How many came before (limit, quota, connlimit).
+    Rate,
+    /// A number that is drawn, or made of the flow's addresses and ports.
+    Draw,
+    /// The time of day, or the date.
+    Time,
+    /// What the packet carries.
+    Content,
+    /// What the sender's system is taken for.
+    Sender,
 }
 
 /// Where a packet goes instead.
@@ -201,7 +244,11 @@ pub enum FilterVerdict {
 pub enum Diversion {
     /// To another address or port, through conntrack or not (dnat, redirect, a rewritten header).
     Address(Destination),
-    /// To another socket or device (tproxy, fwd).
+    /// To the transparent socket that hears this address and port; the packet stays what it is (tproxy).
+    Socket(Destination),
+    /// To the kernel's own handshake in the service's place (SYNPROXY).
+    Handshake,
+    /// To another device (fwd).
     Elsewhere,
 }
 
@@ -264,10 +311,23 @@ pub struct FirewallError {
 /// Said where no more can be looked at.
 const TOO_MANY: &str = "the packet filter has too many rules to be followed for this many VIPs";
 
+/// What rules ask of the machine, whatever the packet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Machine {
+    /// None: any time.
+    clock: Option<Clock>,
+    cpus: Option<u32>,
+    /// Conntrack counts packets and bytes.
+    counts: bool,
+    /// Conntrack sees packets: some rule asks it to, or it has connections.
+    tracks: bool,
+}
+
 /// All rules of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firewall {
     tables: Vec<Table>,
+    machine: Machine,
     /// Rules that could not be looked at: whose packets they see, and why not.
     unseen: Vec<(Family, String)>,
     /// What looking at packets has cost so far.
@@ -308,6 +368,21 @@ impl Firewall {
     /// # Errors
     /// [`FirewallError`] for output that is none of theirs.
     pub fn parse(facts: &FirewallFacts) -> Result<Self, FirewallError> {
+        Self::beside(facts, &[])
+    }
+
+    /// Reads what the tools printed on a machine of which more is known.
+    ///
+    /// # Errors
+    /// [`FirewallError`] for output that is none of theirs.
+    pub fn on(facts: &Facts) -> Result<Self, FirewallError> {
+        let sockets = facts.sockets.seen().map_or(&[][..], Vec::as_slice);
+        let mut firewall = Self::beside(&facts.firewall, sockets)?;
+        firewall.machine.counts = facts.sysctls.get("net.netfilter.nf_conntrack_acct") != Some(&0);
+        Ok(firewall)
+    }
+
+    fn beside(facts: &FirewallFacts, sockets: &[Socket]) -> Result<Self, FirewallError> {
         let mut firewall = Self::default();
         let mut owned = BTreeSet::new();
         let mut tables = Vec::new();
@@ -340,14 +415,38 @@ impl Firewall {
             Observed::Unseen(why) => firewall.not_seen(Family::Inet, "nft", why),
         }
         firewall.tables.extend(tables);
-        settle::settle(&mut firewall.tables, facts);
+        settle::settle(&mut firewall.tables, facts, sockets);
+        let known = facts.conntrack.seen().copied().flatten();
+        firewall.machine = Machine {
+            clock: facts.clock,
+            cpus: facts.cpus,
+            counts: true,
+            tracks: known.is_some_and(|count| count > 0) || firewall.uses_conntrack(),
+        };
         Ok(firewall)
     }
 
-    /// What becomes of a packet.
+    /// What becomes of a packet; of one that passes now, whether it does at all times.
     #[must_use]
     pub fn judge(&self, packet: &FilteredPacket) -> FilterVerdict {
-        let Some(walked) = self.walk(packet) else {
+        let now = self.judge_at(packet, self.machine.clock);
+        if now != FilterVerdict::Accept || self.machine.clock.is_none() {
+            return now;
+        }
+        let any = self.judge_at(packet, None);
+        if matches!(any, FilterVerdict::Chance(_, Chance::Time)) {
+            any
+        } else {
+            now
+        }
+    }
+
+    fn judge_at(&self, packet: &FilteredPacket, clock: Option<Clock>) -> FilterVerdict {
+        let machine = Machine {
+            clock,
+            ..self.machine
+        };
+        let Some(walked) = self.walk_on(packet, machine) else {
             return FilterVerdict::NotSeen(TOO_MANY.to_owned());
         };
         let mut gaps = self.unseen.iter();
@@ -373,10 +472,14 @@ impl Firewall {
 
     /// A packet's way past all tables, unless too much was looked at before.
     fn walk(&self, packet: &FilteredPacket) -> Option<walk::Walked> {
+        self.walk_on(packet, self.machine)
+    }
+
+    fn walk_on(&self, packet: &FilteredPacket, machine: Machine) -> Option<walk::Walked> {
         if self.work.is_done() {
             return None;
         }
-        let walked = walk::walk(&self.tables, packet);
+        let walked = walk::walk(&self.tables, packet, machine);
         self.work.add(walked.work);
         Some(walked)
     }

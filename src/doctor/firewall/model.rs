@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Destination, RuleText};
+pub(super) use super::fields::{
+    ClockField, Field, Header, ListenerField, Only, Operand, TcpOption,
+};
+use super::headers::Test;
+use super::{Chance, Destination, Diversion, RuleText};
 
 /// Bytes of a rule's text that are kept; a set in it may have a million elements.
 const LONGEST_TEXT: usize = 4096;
@@ -175,7 +179,14 @@ impl Match {
         match self {
             Self::Compare(operands, _, elements) => operands.len() + elements.len(),
             Self::Either(conditions) => conditions.iter().map(Self::size).sum(),
-            Self::InIpset { .. } | Self::Within(_) | Self::Beyond(_) | Self::Undecidable => 1,
+            Self::Not(condition) => condition.size(),
+            Self::Headers(tests) => tests.len(),
+            Self::InIpset { .. }
+            | Self::Recent { .. }
+            | Self::Within(_)
+            | Self::Beyond(_)
+            | Self::Chance(_)
+            | Self::Undecidable => 1,
         }
     }
 }
@@ -243,18 +254,58 @@ pub(super) enum Match {
     Compare(Vec<Operand>, Op, Arc<[Element]>),
     /// One of them holds.
     Either(Vec<Self>),
+    /// It does not hold.
+    Not(Box<Self>),
     /// In an ipset of that name, by source (or destination) for each of its dimensions.
     InIpset {
         name: String,
         by_source: Vec<bool>,
         negated: bool,
     },
+    /// On a list of recent addresses of that name, by source or destination.
+    Recent {
+        name: String,
+        by_source: bool,
+        negated: bool,
+    },
+    /// By bytes of the headers; all of these hold.
+    Headers(Arc<[Test]>),
     /// A rate, a number of connections or a quota that is within its bounds.
     Within(Bound),
     /// One that is beyond them.
     Beyond(Bound),
+    /// Holds for some packets of a kind and not for others.
+    Chance(Chance),
     /// Not decided by rules and packet: a rate, a socket's owner, an option, or nothing we know.
     Undecidable,
+}
+
+impl Match {
+    /// Why one packet of a kind may match and another may not, where that is the only doubt.
+    pub(super) fn chance(&self) -> Option<Chance> {
+        match self {
+            Self::Compare(operands, ..) => Self::chance_of(operands),
+            Self::Either(conditions) => conditions.iter().find_map(Self::chance),
+            Self::Not(condition) => condition.chance(),
+            Self::Within(Bound::Tight) | Self::Beyond(Bound::Tight) => Some(Chance::Rate),
+            Self::Chance(chance) => Some(*chance),
+            Self::Within(_)
+            | Self::Beyond(_)
+            | Self::InIpset { .. }
+            | Self::Recent { .. }
+            | Self::Headers(_)
+            | Self::Undecidable => None,
+        }
+    }
+}
+
+impl Match {
+    /// The same of operands.
+    pub(super) fn chance_of(operands: &[Operand]) -> Option<Chance> {
+        let mut fields = operands.iter().map(|operand| operand.field);
+        let chance = fields.clone().find_map(Field::chance);
+        chance.filter(|_| fields.all(|field| field != Field::Opaque))
+    }
 }
 
 /// How an operand is compared with elements.
@@ -284,146 +335,6 @@ pub(super) enum Value {
     Any,
     /// Not understood.
     Opaque,
-}
-
-/// A property of the packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Operand {
-    pub(super) field: Field,
-    /// The packets that have it.
-    pub(super) only: Only,
-    /// Bits of it that count.
-    pub(super) mask: Option<u128>,
-}
-
-impl Operand {
-    /// A property of every packet.
-    pub(super) const fn of(field: Field) -> Self {
-        Self {
-            field,
-            only: Only::All,
-            mask: None,
-        }
-    }
-
-    pub(super) const fn only(self, only: Only) -> Self {
-        Self { only, ..self }
-    }
-
-    pub(super) const fn masked(self, mask: u128) -> Self {
-        Self {
-            mask: Some(mask),
-            ..self
-        }
-    }
-}
-
-/// Which packets have a property; a match on it never holds for others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Only {
-    All,
-    V4,
-    V6,
-    /// Those of a protocol.
-    Protocol(u8),
-    /// Those that conntrack has seen.
-    Tracked,
-    /// Of these those of a family.
-    TrackedV4,
-    TrackedV6,
-    /// Those that came in by Ethernet.
-    Ethernet,
-    None,
-}
-
-/// Properties that are understood, and [`Field::Opaque`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Field {
-    Source,
-    Destination,
-    Protocol,
-    SourcePort,
-    DestinationPort,
-    TcpFlags,
-    /// With the IP header.
-    Length,
-    /// Always a constant for the packets that are judged.
-    Fixed(u128),
-    /// Of the traffic class: nothing of ours sets either.
-    Dscp,
-    Ecn,
-    /// TTL or hop limit.
-    TimeToLive,
-    /// A TCP option: its size where the rule asks for that, else whether it is there.
-    TcpOption(TcpOption),
-    /// Link-layer addresses.
-    LinkSource,
-    LinkDestination,
-    /// ARPHRD_* of a device.
-    InputKind,
-    OutputKind,
-    /// Groups of devices (`ip link set … group`).
-    InputGroup,
-    OutputGroup,
-    /// Owner of the socket that the packet is sent by.
-    SocketUser,
-    SocketGroup,
-    /// What conntrack has of the connection.
-    CtSource {
-        reply: bool,
-    },
-    CtDestination {
-        reply: bool,
-    },
-    CtSourcePort {
-        reply: bool,
-    },
-    CtDestinationPort {
-        reply: bool,
-    },
-    CtZone,
-    /// Flags and offset of an IPv4 packet that is no fragment.
-    FragmentBits,
-    /// NFPROTO_IPV4 or NFPROTO_IPV6.
-    NetworkFamily,
-    EtherType,
-    /// PACKET_*: the packets that are judged are addressed to this host or come from it.
-    PacketType,
-    InputDevice,
-    OutputDevice,
-    Register(Register),
-    /// Bits of `IP_CT_*`, and those of `names::CT_SNAT`.
-    CtState,
-    /// Bits of `IPS_*`.
-    CtStatus,
-    /// 0: original, 1: reply.
-    CtDirection,
-    /// Whether the FIB knows a way to the source: 0, 1.
-    ReversePath {
-        /// By the device that the packet came in by.
-        by_its_device: bool,
-    },
-    /// RTN_* of an address.
-    AddressType {
-        of_source: bool,
-        /// Only addresses of the packet's device count as local.
-        on_its_device: bool,
-    },
-    /// Not known from rules and packet, or nothing we know.
-    Opaque,
-}
-
-/// Options of TCP (IANA's TCP option kinds) that packets of our kernels have, and those they do not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum TcpOption {
-    /// The value of it, in bytes.
-    MssSize,
-    Mss,
-    WindowScale,
-    SackPermitted,
-    Timestamp,
-    /// Nothing that our kernels send by themselves.
-    Unusual,
 }
 
 /// What rules write to.
@@ -474,7 +385,14 @@ pub(super) enum Verdict {
     /// dnat and redirect: there, as far as it is told.
     RewriteDestination(Destination),
     /// To another socket or device.
-    Divert,
+    Divert(Diversion),
+    /// To a transparent socket; without one, dropped or on to the next rule.
+    Socket {
+        to: Destination,
+        drops_without: bool,
+    },
+    /// Sets a register; goes on in the rule.
+    Set(Register, u32),
     /// A program decides, which may not be there.
     Queue {
         number: Option<u16>,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::clock;
 use super::model::Field;
 
 /// Every name of a protocol, of `/etc/protocols` in its Debian and Fedora forms and of iptables.
@@ -233,6 +234,9 @@ pub(super) fn number(field: Field, text: &str) -> Option<u128> {
         | Field::CtDestination { .. } => return address(text),
         Field::LinkSource | Field::LinkDestination => return link_address(text),
         Field::Protocol => return protocol(text).map(u128::from),
+        Field::Clock(field) => {
+            return clock::number(field, text).or_else(|| integer(text).map(u128::from));
+        }
         Field::CtState => CT_STATES,
         Field::CtStatus => CT_STATUSES,
         Field::CtDirection => DIRECTIONS,
@@ -255,6 +259,12 @@ pub(super) fn number(field: Field, text: &str) -> Option<u128> {
         | Field::TcpOption(_)
         | Field::Length
         | Field::Fixed(_)
+        | Field::Drawn { .. }
+        | Field::Cpu
+        | Field::Bits { .. }
+        | Field::CtCount
+        | Field::Listener(_)
+        | Field::BridgePort
         | Field::FragmentBits
         | Field::InputDevice
         | Field::OutputDevice

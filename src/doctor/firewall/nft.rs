@@ -12,7 +12,7 @@ use super::{FirewallError, nft_list, nft_rule, nft_text};
 /// The key of a named set: family, table, name.
 pub(super) type SetName = (String, String, String);
 
-/// The lists of the elements of named sets and maps.
+/// The lists of the elements of named sets and maps, and limits and quotas that have a name.
 pub(super) type Sets<'j> = HashMap<SetName, &'j RawValue>;
 
 /// Bytes of one object of the list. One of a rule with ten thousand addresses has 300,000.
@@ -25,10 +25,16 @@ struct Output<'j> {
     nftables: &'j RawValue,
 }
 
-/// An object that is a set or a map.
+/// An object that is a set or a map, or a limit or a quota.
 #[derive(Deserialize)]
 struct Holder<'j> {
-    #[serde(borrow, alias = "map")]
+    #[serde(
+        borrow,
+        alias = "map",
+        alias = "limit",
+        alias = "quota",
+        alias = "ct count"
+    )]
     set: NamedSet<'j>,
 }
 
@@ -99,7 +105,9 @@ fn parsed(object: &RawValue) -> Result<Json, String> {
 fn is_set(object: &RawValue) -> bool {
     let rest = object.get().trim_start().strip_prefix('{');
     let rest = rest.unwrap_or_default().trim_start();
-    rest.starts_with("\"set\"") || rest.starts_with("\"map\"")
+    ["\"set\"", "\"map\"", "\"limit\"", "\"quota\""]
+        .iter()
+        .any(|kind| rest.starts_with(kind))
 }
 
 fn add_set<'j>(sets: &mut Sets<'j>, object: &'j RawValue, room: &Room) -> Result<(), String> {
@@ -113,8 +121,14 @@ fn add_set<'j>(sets: &mut Sets<'j>, object: &'j RawValue, room: &Room) -> Result
     let Ok(Holder { set }) = serde_json::from_str::<Holder<'j>>(object.get()) else {
         return Ok(());
     };
-    if let Some(elements) = set.elem {
-        sets.insert((set.family, set.table, set.name), elements);
+    // Of a limit or a quota the object itself is what counts; nothing else has the name of one.
+    let content = if object.get().contains("\"elem\"") {
+        set.elem
+    } else {
+        Some(object)
+    };
+    if let Some(content) = content {
+        sets.insert((set.family, set.table, set.name), content);
     }
     Ok(())
 }

@@ -76,7 +76,8 @@ fn quota(content: &Json) -> Option<Bound> {
         number(content, value)?.checked_mul(unit)
     };
     let used = bytes("used", "used_unit").unwrap_or_default();
-    let all = bytes("val", "val_unit")?;
+    // A quota with a name tells its bytes otherwise.
+    let all = bytes("val", "val_unit").or_else(|| number(content, "bytes"))?;
     Some(Bound::Left(all.saturating_sub(used)))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::model::{Field, Only, Operand, Register, TcpOption};
+use super::model::{ClockField, Field, Header, ListenerField, Only, Operand, Register, TcpOption};
 use super::names;
 use super::nft::{list, word};
 use super::nft_value;
@@ -28,8 +28,12 @@ fn operand(json: &Json) -> Operand {
         "exthdr" => extension_header(content),
         "tcp option" => tcp_option(content),
         "ip option" => absent_option(content),
-        // A transparent proxy's socket; a service's own is none.
-        "socket" if word(content, "key") == Some("transparent") => Operand::of(Field::Fixed(0)),
+        "socket" => match word(content, "key") {
+            Some("transparent") => Operand::of(Field::Listener(ListenerField::Transparent)),
+            Some("wildcard") => Operand::of(Field::Listener(ListenerField::Wildcard)),
+            _ => opaque(Only::All),
+        },
+        "numgen" | "jhash" | "symhash" => drawn(content),
         "rt" if word(content, "key") == Some("ipsec") => Operand::of(Field::Fixed(0)),
         "&" => masked(content),
         _ => opaque(Only::All),
@@ -55,6 +59,9 @@ fn masked(content: &Json) -> Operand {
 }
 
 fn payload(content: &Json) -> Operand {
+    if let Some(base) = word(content, "base") {
+        return raw(base, content);
+    }
     let (Some(header), Some(field), None) = (
         word(content, "protocol"),
         word(content, "field"),
@@ -83,6 +90,36 @@ fn payload(content: &Json) -> Operand {
     }
 }
 
+/// `numgen random mod 2`, `jhash ip saddr mod 4 offset 1`
+fn drawn(content: &Json) -> Operand {
+    let number = |key| u32::try_from(content.get(key)?.as_u64()?).ok();
+    match number("mod") {
+        Some(count) => Operand::of(Field::Drawn {
+            from: number("offset").unwrap_or_default(),
+            count,
+        }),
+        None => opaque(Only::All),
+    }
+}
+
+/// `@nh,72,8`
+fn raw(base: &str, content: &Json) -> Operand {
+    let number = |key| u32::try_from(content.get(key)?.as_u64()?).ok();
+    let header = match base {
+        "nh" => Header::Network,
+        "th" => Header::Transport,
+        _ => return opaque(Only::All),
+    };
+    match number("offset").zip(number("len")) {
+        Some((from, count)) if count <= 128 => Operand::of(Field::Bits {
+            of: header,
+            from,
+            count,
+        }),
+        _ => opaque(Only::All),
+    }
+}
+
 fn network(field: &str) -> Operand {
     Operand::of(match field {
         "saddr" => Field::Source,
@@ -93,6 +130,7 @@ fn network(field: &str) -> Operand {
         // What no rule and no application of ours sets.
         "dscp" => Field::Dscp,
         "ecn" => Field::Ecn,
+        "id" | "checksum" => ANY_16_BITS,
         _ => Field::Opaque,
     })
 }
@@ -103,9 +141,16 @@ fn transport(field: &str) -> Operand {
         "dport" => Field::DestinationPort,
         "flags" => Field::TcpFlags,
         "urgptr" => Field::Fixed(0),
+        "checksum" => ANY_16_BITS,
         _ => Field::Opaque,
     })
 }
+
+/// What is another number in each packet.
+const ANY_16_BITS: Field = Field::Drawn {
+    from: 0,
+    count: 1 << 16,
+};
 
 /// `tcp option maxseg size`, `tcp option sack-perm exists`
 fn tcp_option(content: &Json) -> Operand {
@@ -149,6 +194,15 @@ fn meta(content: &Json) -> Operand {
         "oiftype" => Field::OutputKind,
         "iifgroup" => Field::InputGroup,
         "oifgroup" => Field::OutputGroup,
+        "cpu" => Field::Cpu,
+        // What nft writes is in the machine's time zone, but for days of the week (linux/net/netfilter/nft_meta.c).
+        "hour" => Field::Clock(ClockField::SecondOfDay { utc: false }),
+        "day" => Field::Clock(ClockField::Weekday { utc: true }),
+        "time" => Field::Clock(ClockField::Seconds { utc: false }),
+        "random" => Field::Drawn {
+            from: 0,
+            count: u32::MAX,
+        },
         "skuid" => Field::SocketUser,
         "skgid" => Field::SocketGroup,
         // No packet that is judged came by IPsec; policies are looked at apart.
@@ -176,6 +230,10 @@ fn conntrack(content: &Json) -> Operand {
         "status" => Operand::of(Field::CtStatus).only(Only::Tracked),
         "direction" => Operand::of(Field::CtDirection).only(Only::Tracked),
         "mark" => Operand::of(Field::Register(Register::CtMark)).only(Only::Tracked),
+        "bytes" | "packets" | "avgpkt" => of(Field::CtCount),
+        // A connection that nothing has labelled, and that no helper follows.
+        "label" => of(Field::Fixed(0)),
+        "helper" => of(Field::Fixed(0)).only(Only::None),
         _ => opaque(Only::Tracked),
     }
 }

@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-use super::Destination;
 use super::model::{
     Change, Element, Field, Match, Only, Op, Operand, Register, Room, Step, Value, Verdict,
 };
 use super::nft::{SetName, Sets, list, word};
+use super::{Chance, Destination, Diversion};
 use super::{nft_bound, nft_list, nft_operand, nft_value};
 
 /// Elements of a set, as they are compared with these properties.
@@ -122,6 +123,18 @@ impl Context<'_> {
         Some(())
     }
 
+    /// A limit or a quota by its name.
+    fn bound(&self, kind: &str, name: &Json) -> Match {
+        let [family, table] = self.place.map(str::to_owned);
+        let key = (family, table, name.as_str().unwrap_or_default().to_owned());
+        let object = self.known.sets.get(&key);
+        let object = object.and_then(|object| serde_json::from_str::<Json>(object.get()).ok());
+        match object.as_ref().and_then(|object| object.get(kind)) {
+            Some(content) => nft_bound::bound(kind, content),
+            None => Match::Undecidable,
+        }
+    }
+
     fn named(&self, json: &Json) -> Option<SetName> {
         let name = json.as_str()?.strip_prefix('@')?;
         let [family, table] = self.place;
@@ -144,9 +157,12 @@ pub(super) fn steps(statements: &[Json], context: &Context<'_>) -> Vec<Step> {
 fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>) {
     match name {
         "match" => steps.push(Step::Match(condition(content, context))),
-        "vmap" => steps.extend(dispatch(content, context)),
-        "mangle" => steps.extend(change(content)),
+        "vmap" => steps.extend(dispatch(content, context, &of_map)),
+        "mangle" => steps.extend(change(content, context)),
         "notrack" => steps.push(Step::Notrack),
+        "limit" | "quota" if content.is_string() => {
+            steps.push(Step::Match(context.bound(name, content)));
+        }
         "limit" | "quota" | "ct count" => steps.push(Step::Match(nft_bound::bound(name, content))),
         "set" | "map" => {
             for stateful in list(content, "stmt").iter().filter_map(Json::as_object) {
@@ -162,13 +178,17 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
         }
         "dnat" | "redirect" => {
             steps.extend(family_of_nat(content));
-            steps.push(Step::End(Verdict::RewriteDestination(Destination {
-                address: word(content, "addr").and_then(|address| address.parse().ok()),
-                own: name == "redirect",
-                port: content.get("port").and_then(port),
-            })));
+            steps.extend(rewritten_destination(name, content, context));
         }
-        "tproxy" | "fwd" => steps.push(Step::End(Verdict::Divert)),
+        "tproxy" => {
+            steps.extend(family_of_nat(content));
+            steps.push(Step::End(Verdict::Socket {
+                to: told_destination(content),
+                drops_without: false,
+            }));
+        }
+        "synproxy" => steps.push(Step::End(Verdict::Divert(Diversion::Handshake))),
+        "fwd" => steps.push(Step::End(Verdict::Divert(Diversion::Elsewhere))),
         "counter" | "log" | "dup" | "flow" | "ct helper" | "ct timeout" | "ct expectation"
         | "secmark" | "last" | "reset" | "optstrip" => {}
         "xt" if word(content, "type") == Some("match") => {
@@ -182,6 +202,42 @@ fn add(steps: &mut Vec<Step>, name: &str, content: &Json, context: &Context<'_>)
             Some(verdict) => steps.push(Step::End(verdict)),
             None => steps.extend(anything()),
         },
+    }
+}
+
+/// `dnat to 10.0.0.1:80`, or where a map says.
+fn rewritten_destination(name: &str, content: &Json, context: &Context<'_>) -> Vec<Step> {
+    let map = |key| content.get(key).and_then(|json| json.get("map"));
+    let plain = Destination {
+        own: name == "redirect",
+        ..told_destination(content)
+    };
+    let Some(map) = map("addr").or_else(|| map("port")) else {
+        return vec![Step::End(Verdict::RewriteDestination(plain))];
+    };
+    let verdict = |value: &Json| {
+        let parts = match value.get("concat").and_then(Json::as_array) {
+            Some(both) if both.len() == 2 => (address_of(&both[0]), port(&both[1])),
+            _ => (address_of(value), port(value)),
+        };
+        Some(Verdict::RewriteDestination(Destination {
+            address: parts.0.or(plain.address),
+            port: parts.1.or(plain.port),
+            ..plain
+        }))
+    };
+    dispatch(map, context, &verdict)
+}
+
+fn address_of(json: &Json) -> Option<IpAddr> {
+    json.as_str()?.parse().ok()
+}
+
+fn told_destination(content: &Json) -> Destination {
+    Destination {
+        address: content.get("addr").and_then(address_of),
+        own: false,
+        port: content.get("port").and_then(port),
     }
 }
 
@@ -225,6 +281,9 @@ fn condition(content: &Json, context: &Context<'_>) -> Match {
     let (Some(left), Some(right)) = (content.get("left"), content.get("right")) else {
         return Match::Undecidable;
     };
+    if left.get("osf").is_some() {
+        return Match::Chance(Chance::Sender);
+    }
     let operands = nft_operand::operands(left);
     let op = word(content, "op").unwrap_or_default();
     let elements: Arc<[Element]> = match op {
@@ -268,7 +327,17 @@ fn ordered(op: &str, right: &Json, operands: &[Operand]) -> Vec<Element> {
     range.map_or_else(Vec::new, |(from, to)| vec![vec![Value::Range(from, to)]])
 }
 
-fn dispatch(content: &Json, context: &Context<'_>) -> Vec<Step> {
+/// The verdict that a verdict map has for a key.
+fn of_map(data: &Json) -> Option<Verdict> {
+    let (name, content) = data.as_object()?.iter().next()?;
+    verdict(name, content)
+}
+
+fn dispatch(
+    content: &Json,
+    context: &Context<'_>,
+    verdict: &dyn Fn(&Json) -> Option<Verdict>,
+) -> Vec<Step> {
     let operands = content.get("key").map(nft_operand::operands);
     let (Some(operands), Some(data)) = (operands, content.get("data")) else {
         return anything().into();
@@ -276,9 +345,7 @@ fn dispatch(content: &Json, context: &Context<'_>) -> Vec<Step> {
     let mut pairs = Vec::new();
     let known = context.for_each_pair(data, |pair| {
         let key = pair.get(0).unwrap_or(&Json::Null);
-        let data = pair.get(1).and_then(Json::as_object);
-        let data = data.and_then(|data| data.iter().next());
-        let verdict = data.and_then(|(name, content)| verdict(name, content));
+        let verdict = pair.get(1).and_then(verdict);
         let key = nft_value::element(key, &operands);
         pairs.push((key, verdict.unwrap_or(Verdict::Opaque)));
     });
@@ -290,7 +357,7 @@ fn dispatch(content: &Json, context: &Context<'_>) -> Vec<Step> {
 
 /// `meta mark set …`, `ct mark set …`; what else is set, no rule here looks at. A rewritten address or
 /// port would be another packet.
-fn change(content: &Json) -> Vec<Step> {
+fn change(content: &Json, context: &Context<'_>) -> Vec<Step> {
     let key = content.get("key");
     let payload = key.and_then(|key| key.get("payload"));
     if payload.is_some_and(is_identity) {
@@ -299,6 +366,10 @@ fn change(content: &Json) -> Vec<Step> {
     let Some(register) = key.and_then(register) else {
         return Vec::new();
     };
+    if let Some(map) = content.get("value").and_then(|value| value.get("map")) {
+        let set = |value: &Json| Some(Verdict::Set(register, u32::try_from(value.as_u64()?).ok()?));
+        return dispatch(map, context, &set);
+    }
     let value = content.get("value").and_then(affine);
     let change = value.map_or(Change::Opaque, |(from, and, xor)| Change::Affine {
         from,

@@ -5,9 +5,10 @@
 //! decides nothing; else the answer is unknown, and the rule that doubt began with is quoted.
 
 use super::evaluate::Truth;
-use super::model::{Base, Element, Register, Rule, Step, Table, Value, Verdict};
+use super::model::Match;
+use super::model::{Base, Element, Operand, Register, Rule, Step, Table, Value, Verdict};
 use super::walk::{Notrack, Walk};
-use super::{Diversion, FilterVerdict, RuleText};
+use super::{Chance, Diversion, FilterVerdict, RuleText};
 
 /// Jumps within jumps. nft allows 16 (NFT_JUMP_STACK_SIZE), legacy iptables as many as there are chains.
 const MAX_DEPTH: usize = 32;
@@ -22,11 +23,34 @@ pub(super) enum Kind {
     Unknown,
 }
 
+/// Why it is not certain that a packet comes somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Doubt {
+    /// Since this rule.
+    pub(super) rule: RuleText,
+    /// Where nothing else is in doubt: what it hangs on.
+    chance: Option<Chance>,
+}
+
+impl Doubt {
+    pub(super) const fn of(rule: RuleText) -> Self {
+        Self { rule, chance: None }
+    }
+
+    /// Both; the first one is the one to quote.
+    fn and(self, later: &Self) -> Self {
+        Self {
+            chance: self.chance.filter(|_| later.chance.is_some()),
+            ..self
+        }
+    }
+}
+
 struct Outcome {
     kind: Kind,
     rule: RuleText,
-    /// The rule since which it is not certain that the packet comes here.
-    doubt: Option<RuleText>,
+    /// Why it is not certain that the packet comes here.
+    doubt: Option<Doubt>,
 }
 
 /// What a packet may come to in a base chain, in order. As cascades of jumps can come to the same over
@@ -57,7 +81,14 @@ impl Outcomes {
         let mut firsts = self.firsts.into_iter();
         if let Some(other) = firsts.find(|outcome| outcome.kind != last.kind) {
             let doubt = other.doubt.or(last.doubt);
-            return FilterVerdict::Unknown(doubt.unwrap_or(other.rule));
+            let is_known = other.kind != Kind::Unknown && last.kind != Kind::Unknown;
+            return match doubt {
+                Some(Doubt {
+                    rule,
+                    chance: Some(chance),
+                }) if is_known => FilterVerdict::Chance(rule, chance),
+                doubt => FilterVerdict::Unknown(doubt.map_or(other.rule, |doubt| doubt.rule)),
+            };
         }
         match last.kind {
             Kind::Accept => FilterVerdict::Accept,
@@ -72,8 +103,8 @@ impl Outcomes {
 /// Where the packet is, seen from one chain.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    /// In the chain; perhaps only, since this rule.
-    Here(Option<RuleText>),
+    /// In the chain; perhaps only.
+    Here(Option<Doubt>),
     /// It has its verdict, or is back in the chain before.
     Gone,
 }
@@ -83,8 +114,15 @@ impl Place {
     fn or(self, other: Self) -> Self {
         match (self, other) {
             (Self::Gone, place) | (place, Self::Gone) => place,
-            (Self::Here(one), Self::Here(other)) => Self::Here(one.or(other)),
+            (Self::Here(one), Self::Here(other)) => Self::Here(both(one, other)),
         }
+    }
+}
+
+fn both(one: Option<Doubt>, other: Option<Doubt>) -> Option<Doubt> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.and(&other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -167,7 +205,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         self.walk.elements_left = left.unwrap_or_default();
         if self.walk.rules_left == 0 || left.is_none() {
             let quote = self.table.quote(chain, rule);
-            self.outcome(Kind::Unknown, quote.clone(), Some(quote));
+            self.outcome(Kind::Unknown, quote.clone(), Some(Doubt::of(quote)));
             return (Place::Gone, Place::Gone);
         }
         self.walk.rules_left -= 1;
@@ -189,7 +227,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         match step {
             Step::Match(condition) => {
                 let answer = self.walk.sight(self.base).holds(condition);
-                self.narrow(at, answer);
+                self.narrow(at, answer, condition.chance());
             }
             Step::Set(register, change) => {
                 let certain = matches!(at.here, Place::Here(None));
@@ -213,8 +251,8 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
                 let keys = elements.iter().map(|(key, _)| key);
                 let answers = self.walk.sight(self.base).select(operands, keys);
                 match answers {
-                    Some(answers) => self.dispatch(at, elements, &answers),
-                    None => self.narrow(at, Truth::No),
+                    Some(answers) => self.dispatch(at, (operands, elements), &answers),
+                    None => self.narrow(at, Truth::No, None),
                 }
             }
             Step::End(verdict) => self.end(at, verdict),
@@ -222,7 +260,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
     }
 
     /// Goes on in the rule as far as a match holds, past it as far as not.
-    fn narrow(&self, at: &mut Position<'t>, answer: Truth) {
+    fn narrow(&self, at: &mut Position<'t>, answer: Truth, chance: Option<Chance>) {
         match answer {
             Truth::Yes => {}
             Truth::No => {
@@ -230,13 +268,23 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
                 at.past = std::mem::replace(&mut at.past, Place::Gone).or(here);
             }
             Truth::Perhaps => {
-                let doubt = self.quote(at);
-                let before = std::mem::replace(&mut at.here, Place::Here(Some(doubt.clone())));
-                at.past = match before {
-                    Place::Here(before) => Place::Here(before.or(Some(doubt))),
-                    Place::Gone => Place::Gone,
-                };
+                let here = std::mem::replace(&mut at.here, Place::Gone);
+                at.here = self.doubted(here, at, chance);
+                let past = std::mem::replace(&mut at.past, Place::Gone);
+                at.past = past.or(at.here.clone());
             }
+        }
+    }
+
+    /// A place where the packet comes only if this rule matches, or does not.
+    fn doubted(&self, place: Place, at: &Position<'t>, chance: Option<Chance>) -> Place {
+        let doubt = Doubt {
+            rule: self.quote(at),
+            chance,
+        };
+        match place {
+            Place::Here(before) => Place::Here(both(before, Some(doubt))),
+            Place::Gone => Place::Gone,
         }
     }
 
@@ -244,9 +292,10 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
     fn dispatch(
         &mut self,
         at: &mut Position<'t>,
-        elements: &'t [(Element, Verdict)],
+        (operands, elements): (&'t [Operand], &'t [(Element, Verdict)]),
         answers: &[Truth],
     ) {
+        let chance = Match::chance_of(operands);
         let is_rest = |at: usize| elements[at].0.as_slice() == [Value::Any];
         let certain = (0..elements.len())
             .filter(|&at| answers[at] == Truth::Yes)
@@ -254,21 +303,20 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         for (element, answer) in elements.iter().zip(answers) {
             let decided = certain.is_some_and(|at| !is_rest(at));
             if *answer == Truth::Perhaps && !decided {
-                let doubt = self.quote(at);
-                let past = at.here.clone();
-                at.here = Place::Here(Some(doubt.clone()));
+                let here = std::mem::replace(&mut at.here, Place::Gone);
+                let doubted = self.doubted(here, at, chance);
+                at.here = doubted.clone();
                 self.end(at, &element.1);
                 let after = std::mem::replace(&mut at.here, Place::Gone);
                 at.past = std::mem::replace(&mut at.past, Place::Gone).or(after);
-                at.here = match past {
-                    Place::Here(before) => Place::Here(before.or(Some(doubt))),
-                    Place::Gone => Place::Gone,
-                };
+                at.here = doubted;
             }
         }
         match certain {
             Some(element) => self.end(at, &elements[element].1),
-            None => self.narrow(at, Truth::No),
+            // One of them it is, if it is drawn from among them.
+            None if answers.contains(&Truth::Perhaps) && chance.is_some() => at.here = Place::Gone,
+            None => self.narrow(at, Truth::No, None),
         }
     }
 
@@ -279,9 +327,14 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
             Verdict::RewriteSource(Some(to)) if *to == self.walk.packet.source => Kind::Accept,
             Verdict::RewriteSource(_) => Kind::Rewrite,
             Verdict::RewriteDestination(to) => Kind::Divert(Diversion::Address(*to)),
-            Verdict::Divert => Kind::Divert(Diversion::Elsewhere),
-            Verdict::Queue { .. } | Verdict::Opaque => Kind::Unknown,
+            Verdict::Divert(to) => Kind::Divert(*to),
+            Verdict::Queue { .. } | Verdict::Socket { .. } | Verdict::Opaque => Kind::Unknown,
             Verdict::Continue => return,
+            Verdict::Set(register, value) => {
+                let certain = matches!(at.here, Place::Here(None));
+                self.walk.set(*register, certain.then_some(*value));
+                return;
+            }
             Verdict::Return => {
                 let here = std::mem::replace(&mut at.here, Place::Gone);
                 at.back = std::mem::replace(&mut at.back, Place::Gone).or(here);
@@ -300,7 +353,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         let here = std::mem::replace(&mut at.here, Place::Gone);
         if !self.may_enter(target) {
             let quote = self.quote(at);
-            self.outcome(Kind::Unknown, quote.clone(), Some(quote));
+            self.outcome(Kind::Unknown, quote.clone(), Some(Doubt::of(quote)));
             return;
         }
         let end = self.chain(target, here);
@@ -325,7 +378,7 @@ impl<'w, 't, 'p> Pass<'w, 't, 'p> {
         }
     }
 
-    pub(super) fn outcome(&mut self, kind: Kind, rule: RuleText, doubt: Option<RuleText>) {
+    pub(super) fn outcome(&mut self, kind: Kind, rule: RuleText, doubt: Option<Doubt>) {
         self.outcomes.push(Outcome { kind, rule, doubt });
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::model::{Element, Field, Match, Op, Operand, Step, Table, Value, Verdict};
-use super::names;
-use crate::doctor::facts::FirewallFacts;
+use super::{Destination, Diversion, names};
+use crate::doctor::facts::{FirewallFacts, Socket};
 
 /// A set as `ipset save` prints it: its dimensions (`ip`, `net`, `port`, `mac`, …) and its members.
 struct Ipset {
@@ -15,28 +15,74 @@ struct Ipset {
 }
 
 /// Puts what is known in the place of what rules refer to.
-pub(super) fn settle(tables: &mut [Table], facts: &FirewallFacts) {
+pub(super) fn settle(tables: &mut [Table], facts: &FirewallFacts, sockets: &[Socket]) {
     let sets = facts.ipsets.as_deref().map(ipsets).unwrap_or_default();
     let chains = tables
         .iter_mut()
         .flat_map(|table| table.chains.values_mut());
     let rules = chains.flat_map(|chain| chain.rules.iter_mut());
     for step in rules.flat_map(|rule| rule.steps.iter_mut()) {
-        if let Step::Match(condition) = step
-            && let Match::InIpset {
+        match step {
+            Step::Match(Match::InIpset {
                 name,
                 by_source,
                 negated,
-            } = condition
-        {
-            let members = sets
-                .get(name)
-                .and_then(|set| set.condition(by_source, *negated));
-            *condition = members.unwrap_or(Match::Undecidable);
+            }) => {
+                let set = sets.get(name);
+                let members = set.and_then(|set| set.condition(by_source, *negated));
+                *step = Step::Match(members.unwrap_or(Match::Undecidable));
+            }
+            Step::Match(Match::Recent {
+                name,
+                by_source,
+                negated,
+            }) => *step = Step::Match(recent(facts.recent.get(name), *by_source, *negated)),
+            Step::End(Verdict::Queue { number, bypass }) => {
+                *step = Step::End(queued(*number, *bypass, facts.queues.as_deref()));
+            }
+            Step::End(Verdict::Socket { to, drops_without }) => {
+                *step = Step::End(proxied(*to, *drops_without, sockets));
+            }
+            Step::Match(_) | Step::Set(..) | Step::Notrack | Step::Dispatch(..) | Step::End(_) => {}
         }
-        if let Step::End(Verdict::Queue { number, bypass }) = step {
-            *step = Step::End(queued(*number, *bypass, facts.queues.as_deref()));
-        }
+    }
+}
+
+/// Whether an address is on a list; that changes with each packet, and is as it was when it was read.
+fn recent(list: Option<&Vec<IpAddr>>, by_source: bool, negated: bool) -> Match {
+    let Some(list) = list else {
+        return Match::Undecidable;
+    };
+    let field = if by_source {
+        Field::Source
+    } else {
+        Field::Destination
+    };
+    let element = |address: &IpAddr| {
+        let number = names::address_number(*address);
+        vec![Value::Range(number, number)]
+    };
+    let op = if negated { Op::IsNot } else { Op::Is };
+    Match::Compare(
+        vec![Operand::of(field)],
+        op,
+        list.iter().map(element).collect(),
+    )
+}
+
+/// A packet goes to the transparent socket that hears that address and port. Without one, nft goes on with the next
+/// rule (`nft_tproxy_eval_v4`, linux/net/netfilter/nft_tproxy.c), iptables drops it (`tproxy_tg4`, xt_TPROXY.c).
+fn proxied(to: Destination, drops_without: bool, sockets: &[Socket]) -> Verdict {
+    let hears = |socket: &&Socket| {
+        let address =
+            socket.address.is_unspecified() || to.address.is_none_or(|to| to == socket.address);
+        address && to.port.is_none_or(|port| port == socket.port) && socket.protocol != "raw"
+    };
+    let mut heard = sockets.iter().filter(hears);
+    match heard.find(|socket| socket.transparent != Some(false)) {
+        Some(_) => Verdict::Divert(Diversion::Socket(to)),
+        None if drops_without => Verdict::Drop,
+        None => Verdict::Continue,
     }
 }
 

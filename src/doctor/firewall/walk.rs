@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 
 use super::evaluate::{Sight, Truth};
 use super::model::{Base, Change, Family, Hook, Register, Table};
-use super::pass::{Kind, Pass, Place};
-use super::{ConntrackState, FilterPath, FilterVerdict, FilteredPacket, RuleText, Tracking};
+use super::pass::{Doubt, Kind, Pass, Place};
+use super::{
+    ConntrackState, FilterPath, FilterVerdict, FilteredPacket, Machine, RuleText, Tracking,
+};
 
 /// Rules looked at per packet. Rulesets that jump in cascades could hold a walk for hours; no sane one
 /// comes near.
@@ -27,8 +29,8 @@ pub(super) struct Walked {
 }
 
 /// Takes a packet past all tables.
-pub(super) fn walk(tables: &[Table], packet: &FilteredPacket) -> Walked {
-    let mut walk = Walk::new(packet);
+pub(super) fn walk(tables: &[Table], packet: &FilteredPacket, machine: Machine) -> Walked {
+    let mut walk = Walk::new(packet, machine);
     let verdict = walk.all(tables);
     Walked {
         verdict,
@@ -39,9 +41,10 @@ pub(super) fn walk(tables: &[Table], packet: &FilteredPacket) -> Walked {
 }
 
 impl<'p> Walk<'p> {
-    fn new(packet: &'p FilteredPacket) -> Self {
+    fn new(packet: &'p FilteredPacket, machine: Machine) -> Self {
         Self {
             packet,
+            machine,
             mark: packet.mark,
             ct_mark: match packet.state {
                 ConntrackState::New => Some(0),
@@ -100,6 +103,9 @@ const fn hooks(path: FilterPath) -> &'static [Hook] {
     match path {
         FilterPath::ToThisHost => &[Hook::Ingress, Hook::Prerouting, Hook::Input],
         FilterPath::FromThisHost => &[Hook::Output, Hook::Postrouting, Hook::Egress],
+        FilterPath::Arriving => &[Hook::Ingress, Hook::Prerouting],
+        FilterPath::Delivered => &[Hook::Input],
+        FilterPath::Onward => &[Hook::Forward, Hook::Postrouting, Hook::Egress],
         FilterPath::Through => &[
             Hook::Ingress,
             Hook::Prerouting,
@@ -177,13 +183,14 @@ fn is_bound(base: &Base, family: Family, packet: &FilteredPacket) -> Truth {
 pub(super) enum Notrack {
     No,
     /// This rule, if it matched.
-    Perhaps(RuleText),
+    Perhaps(Doubt),
     Yes,
 }
 
 /// A packet on its way.
 pub(super) struct Walk<'p> {
     pub(super) packet: &'p FilteredPacket,
+    machine: Machine,
     mark: Option<u32>,
     ct_mark: Option<u32>,
     zone: Option<u32>,
@@ -203,12 +210,13 @@ impl Walk<'_> {
         self.mark = self.mark.filter(|now| mark == Some(*now));
         self.ct_mark = self.ct_mark.filter(|now| ct_mark == Some(*now));
         if let (Notrack::Yes, Notrack::No | Notrack::Perhaps(_)) = (&self.notrack, &notrack) {
-            self.notrack = Notrack::Perhaps(entry.policy());
+            self.notrack = Notrack::Perhaps(Doubt::of(entry.policy()));
         }
         match verdict {
             FilterVerdict::Drop(rule)
             | FilterVerdict::Rewritten(rule)
             | FilterVerdict::Diverted(rule, _)
+            | FilterVerdict::Chance(rule, _)
             | FilterVerdict::Unknown(rule) => FilterVerdict::Unknown(rule),
             FilterVerdict::Accept | FilterVerdict::NotSeen(_) => verdict,
         }
@@ -216,15 +224,16 @@ impl Walk<'_> {
 
     fn enter(&mut self, entry: &Entry<'_>) -> FilterVerdict {
         let sight = self.sight(entry.base);
-        if entry.base.nat && !matches!(sight.state, None | Some(ConntrackState::New)) {
+        let first = matches!(sight.state, None | Some(ConntrackState::New));
+        if entry.base.nat && !(first && self.machine.tracks) {
             return FilterVerdict::Accept;
         }
         let notrack = self.notrack.clone();
         let mut pass = Pass::new(self, entry.table, entry.base);
         let mut place = Place::Here(None);
-        if let (true, Notrack::Perhaps(rule)) = (entry.base.nat, notrack) {
-            pass.outcome(Kind::Accept, rule.clone(), Some(rule.clone()));
-            place = Place::Here(Some(rule));
+        if let (true, Notrack::Perhaps(doubt)) = (entry.base.nat, notrack) {
+            pass.outcome(Kind::Accept, doubt.rule.clone(), Some(doubt.clone()));
+            place = Place::Here(Some(doubt));
         }
         if let Place::Here(doubt) = pass.chain(entry.chain, place) {
             let kind = if entry.base.policy.drops {
@@ -252,6 +261,7 @@ impl Walk<'_> {
         };
         Sight {
             packet: self.packet,
+            machine: self.machine,
             hook: base.hook,
             state,
             before_conntrack,

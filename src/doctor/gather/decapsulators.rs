@@ -19,7 +19,15 @@ pub(super) fn read(processes: &Processes) -> Observed<Vec<Decapsulator>> {
     }
     let read = |(process, arguments): &(&Process, Vec<String>)| {
         let named = from_arguments(process.pid, arguments.get(2..).unwrap_or_default());
+        let named = Decapsulator {
+            stopped: processes.is_stopped(process.pid),
+            ..named
+        };
         match device_of(&processes.folder(process.pid)) {
+            Some(device) if device.is_empty() => Decapsulator {
+                device_gone: true,
+                ..named
+            },
             Some(device) => Decapsulator { device, ..named },
             None => named,
         }
@@ -39,11 +47,13 @@ fn from_arguments(pid: u32, arguments: &[String]) -> Decapsulator {
             Encapsulation::Gue(port) => Encap::Gue(port.get()),
         },
         setup: arguments.host == Host::SetUp,
+        stopped: false,
+        device_gone: false,
     }
 }
 
 /// The TUN device that a process has open, by its present name (`tun_chr_show_fdinfo`,
-/// linux/drivers/net/tun.c); `None` where that may not be seen.
+/// linux/drivers/net/tun.c), which is empty once the device was deleted; `None` where that may not be seen.
 fn device_of(folder: &Path) -> Option<String> {
     let entries = fs::read_dir(folder.join("fd")).ok()?.flatten();
     let mut tuns = entries.filter(|entry| {
@@ -53,7 +63,7 @@ fn device_of(folder: &Path) -> Option<String> {
     let number = tuns.next()?.file_name();
     let text = fs::read_to_string(folder.join("fdinfo").join(number)).ok()?;
     let name = text.lines().find_map(|line| line.strip_prefix("iff:"))?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    Some(name.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -87,6 +97,8 @@ mod tests {
             directors: vec!["10.0.2.1/32".parse().unwrap()],
             encap: Encap::Gue(6080),
             setup: true,
+            stopped: false,
+            device_gone: false,
         };
         assert_eq!(from_arguments(7, &words), expected);
     }

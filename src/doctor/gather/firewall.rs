@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
+use std::thread;
 
 use super::DEADLINE;
 use super::modules::Modules;
 use crate::doctor::facts::{FirewallFacts, ModuleState, Observed};
+use crate::doctor::firewall::Clock;
 use crate::io::capability::{self, Capability};
 use crate::io::command::{self, CommandError};
 
@@ -23,6 +26,11 @@ pub(super) fn read(modules: &Modules) -> FirewallFacts {
     let iptables = iptables(&nft);
     FirewallFacts {
         ipsets: ipsets(&iptables),
+        recent: recent(&iptables, Path::new("/proc/net/xt_recent")),
+        clock: clock(&nft, &iptables),
+        cpus: thread::available_parallelism()
+            .ok()
+            .and_then(|cpus| u32::try_from(cpus.get()).ok()),
         queues: queues(Path::new("/proc/net/netfilter/nfnetlink_queue")),
         iptables,
         nft_chains: chains(&nft),
@@ -33,9 +41,49 @@ pub(super) fn read(modules: &Modules) -> FirewallFacts {
 
 /// The sets that rules of iptables ask for.
 fn ipsets(iptables: &BTreeMap<String, Observed<String>>) -> Option<String> {
+    any(iptables, "--match-set").then(|| run("ipset", &["save"]).ok())?
+}
+
+/// A file for each list, a line for each address: `src=10.0.0.1 ttl: 63 last_seen: …`.
+fn recent(
+    iptables: &BTreeMap<String, Observed<String>>,
+    folder: &Path,
+) -> BTreeMap<String, Vec<IpAddr>> {
+    if !any(iptables, "-m recent") {
+        return BTreeMap::new();
+    }
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let list = |file: fs::DirEntry| {
+        let text = fs::read_to_string(file.path()).ok()?;
+        let address = |line: &str| {
+            line.strip_prefix("src=")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        };
+        let addresses = text.lines().filter_map(address).collect();
+        Some((file.file_name().to_str()?.to_owned(), addresses))
+    };
+    files.filter_map(list).collect()
+}
+
+/// The time, where rules ask for it.
+fn clock(nft: &Observed<String>, iptables: &BTreeMap<String, Observed<String>>) -> Option<Clock> {
+    let keys = ["\"hour\"", "\"day\"", "\"time\""];
+    let by_nft = nft
+        .seen()
+        .is_some_and(|text| keys.iter().any(|key| text.contains(key)));
+    if !by_nft && !any(iptables, "-m time") {
+        return None;
+    }
+    let text = command::output("date", &["+%s%z"], DEADLINE).ok()?;
+    Clock::parse(&text)
+}
+
+fn any(iptables: &BTreeMap<String, Observed<String>>, words: &str) -> bool {
     let mut texts = iptables.values().filter_map(Observed::seen);
-    let asked_for = texts.any(|text| text.contains("--match-set"));
-    asked_for.then(|| run("ipset", &["save"]).ok())?
+    texts.any(|text| text.contains(words))
 }
 
 /// The first column is the queue's number; where the kernel has no queues, no program reads one.

@@ -7,7 +7,9 @@ use super::DEADLINE;
 use super::network::Network;
 use crate::doctor::facts::{DeviceLayer, FirewallFacts, IpsecPolicy, Layers, Observed, Sees};
 use crate::io::command;
-use crate::io::netlink::{Netlink, QueueingPlace, ipsec_policies};
+use crate::io::netlink::{
+    Netlink, QueueingCounts, QueueingDiscipline, QueueingPlace, ipsec_policies,
+};
 
 /// All there is on this machine's devices, and its policies.
 pub(super) fn read(network: &Network, firewall: &FirewallFacts) -> Layers {
@@ -25,12 +27,13 @@ fn traffic_filters(network: &Network) -> Vec<DeviceLayer> {
     let disciplines = Netlink::open().and_then(|mut netlink| netlink.queueing_disciplines());
     let mut layers = Vec::new();
     for hook in disciplines.unwrap_or_default() {
-        if hook.place != QueueingPlace::Hook {
-            continue;
-        }
         let Some(device) = network.name_of(hook.link) else {
             continue;
         };
+        if hook.place != QueueingPlace::Hook {
+            layers.extend(queue(device, &hook));
+            continue;
+        }
         let sides = [("ingress", Sees::Arrivals), ("egress", Sees::Departures)];
         for (side, sees) in sides {
             let arguments = ["filter", "show", "dev", device.as_str(), side];
@@ -43,11 +46,29 @@ fn traffic_filters(network: &Network) -> Vec<DeviceLayer> {
                     device: device.clone(),
                     sees,
                     text: format!("tc {side} of {device}: {}", first.trim()),
+                    queue: None,
                 });
             }
         }
     }
     layers
+}
+
+/// A queue that shapes or loses packets; one that has done neither so far is none to name, but one that is made to.
+fn queue(device: String, discipline: &QueueingDiscipline) -> Option<DeviceLayer> {
+    let QueueingCounts {
+        sent,
+        dropped,
+        waiting,
+    } = discipline.counts;
+    let acts = dropped > 0 || waiting > 0 || discipline.kind == "netem";
+    let is_root = discipline.place == QueueingPlace::Root;
+    (is_root && acts && discipline.acts_on_departures()).then(|| DeviceLayer {
+        text: format!("tc qdisc {} of {device}", discipline.kind),
+        device,
+        sees: Sees::Departures,
+        queue: Some([sent, dropped, waiting]),
+    })
 }
 
 /// `ip -json link`: `"xdp": {"mode": 1, "prog": {"id": 17}}`
@@ -61,6 +82,7 @@ fn xdp_programs() -> Vec<DeviceLayer> {
             device: device.to_owned(),
             sees: Sees::Arrivals,
             text: format!("XDP program {id} on {device}"),
+            queue: None,
         })
     });
     layers.collect()
@@ -87,6 +109,7 @@ fn bridge_filters(network: &Network, firewall: &FirewallFacts) -> Vec<DeviceLaye
             device: bridge.name.clone(),
             sees,
             text: format!("filter of the bridge {} (ebtables)", bridge.name),
+            queue: None,
         })
     });
     layers.collect()

@@ -14,6 +14,7 @@ mod layers;
 mod modules;
 mod neighbours;
 mod network;
+mod next_hops;
 mod offloads;
 mod sockets;
 mod sysctl_files;
@@ -102,7 +103,6 @@ pub fn backend(options: &BackendOptions) -> Facts {
                 offloads.insert(device.clone(), offloads::read(device));
             }
         }
-        facts.neighbours = look.network.neighbours();
     })
 }
 
@@ -185,6 +185,10 @@ fn gather(role: Role, own: impl FnOnce(&mut Look, &mut Facts)) -> Facts {
         facts.counters = counters::read();
         facts.firewall = firewall.join().unwrap_or_else(|_| unseen_firewall());
         facts.layers = layers::read(&look.network, &facts.firewall);
+        if role == Role::Backend {
+            targets::follow_up(&mut facts, &mut look.network, &look.processes);
+            next_hops::read(&mut facts, &mut look.network);
+        }
         facts
     })
 }

@@ -151,6 +151,7 @@ fn links(devices: &[netlink::Link]) -> Vec<Link> {
         hardware: device.hardware,
         group: device.group,
         kind: device.kind.clone(),
+        bridge: device.master,
         tunnel: device.tunnel.map(|tunnel| TunnelFacts {
             local: tunnel.local,
             remote: tunnel.remote,

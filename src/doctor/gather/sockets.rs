@@ -3,11 +3,12 @@
 //! As ss(8) does, asking makes the kernel load `tcp_diag` and its likes where they are modules; these show
 //! sockets and see no packet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::network::Network;
 use crate::doctor::facts::{Observed, Socket};
@@ -30,8 +31,10 @@ pub(super) fn read(network: &Network, processes: &Processes) -> Observed<Vec<Soc
             Err(error) => return Observed::Unseen(error.to_string()),
         }
     }
+    still_waiting(&mut bound);
     let inodes: BTreeSet<_> = bound.iter().map(|(_, socket)| socket.inode).collect();
     let owners = processes.owners(processes.here(), inodes, end_of_search());
+    let stopped = stopped(processes, &owners);
     let socket = |(protocol, socket): (&str, BoundSocket)| Socket {
         protocol: protocol.to_owned(),
         address: socket.address.to_canonical(),
@@ -43,11 +46,56 @@ pub(super) fn read(network: &Network, processes: &Processes) -> Observed<Vec<Soc
         program: owners.get(&socket.inode).map(|owner| owner.program.clone()),
         user: Some(socket.user),
         mark: socket.mark,
+        memory: socket.memory,
+        transparent: socket.transparent,
+        signed_peers: socket.signed_peers,
+        stopped: stopped.contains(&socket.inode),
         group: owners
             .get(&socket.inode)
             .and_then(|owner| group_of(processes, owner)),
     };
     Observed::Seen(bound.into_iter().map(socket).collect())
+}
+
+/// How long what waits has to wait to count.
+const A_WHILE: Duration = Duration::from_millis(100);
+
+/// Where something waits, looks again a while later: a program that is awake has taken it.
+fn still_waiting(bound: &mut [(&str, BoundSocket)]) {
+    let waits = |(protocol, socket): &(&str, BoundSocket)| *protocol != "raw" && socket.queued > 0;
+    if !bound.iter().any(waits) {
+        return;
+    }
+    thread::sleep(A_WHILE);
+    let later = TABLES
+        .iter()
+        .filter_map(|(protocol, _)| sockets::bound(*protocol).ok());
+    let later: BTreeMap<_, _> = later
+        .flatten()
+        .map(|socket| (socket.inode, socket.queued))
+        .collect();
+    for (_, socket) in bound {
+        let queued = later.get(&socket.inode).copied().unwrap_or_default();
+        socket.queued = socket.queued.min(queued);
+    }
+}
+
+/// The sockets that only stopped processes have open.
+fn stopped(processes: &Processes, owners: &BTreeMap<u32, &Process>) -> BTreeSet<u32> {
+    let is_stopped = |process: &Process| processes.is_stopped(process.pid);
+    let of_stopped = owners.iter().filter(|(_, owner)| is_stopped(owner));
+    let mut inodes: BTreeSet<_> = of_stopped.map(|(inode, _)| *inode).collect();
+    if inodes.is_empty() {
+        return inodes;
+    }
+    let going = processes.here().filter(|process| !is_stopped(process));
+    for inode in processes
+        .owners(going, inodes.clone(), end_of_search())
+        .keys()
+    {
+        inodes.remove(inode);
+    }
+    inodes
 }
 
 /// The group of a process, which owns its folder.

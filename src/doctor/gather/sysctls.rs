@@ -5,10 +5,15 @@ use std::fs;
 use std::path::Path;
 
 /// Settings of the whole machine or namespace, as path components.
-const GLOBAL: [&[&str]; 8] = [
+const GLOBAL: [&[&str]; 13] = [
     &["net", "ipv4", "ip_forward"],
     &["net", "ipv4", "tcp_mtu_probing"],
     &["net", "ipv4", "tcp_syncookies"],
+    &["net", "ipv4", "tcp_fwmark_accept"],
+    &["net", "ipv4", "fib_multipath_hash_policy"],
+    &["net", "bridge", "bridge-nf-call-iptables"],
+    &["net", "bridge", "bridge-nf-call-ip6tables"],
+    &["net", "netfilter", "nf_conntrack_acct"],
     &["net", "core", "fb_tunnels_only_for_init_net"],
     &["net", "core", "somaxconn"],
     &["net", "netfilter", "nf_conntrack_max"],

@@ -1,6 +1,6 @@
 //! What is examined on a backend: VIPs with their services, and for each the kernel's answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,8 +9,10 @@ use super::network::Network;
 use super::sockets::ListenersElsewhere;
 use super::tunnel::{self, Wanted};
 use super::{BackendOptions, Service};
-use crate::doctor::facts::{Decapsulator, Observed, RouteAnswer, Socket, Target};
+use crate::doctor::facts::{Decapsulator, Facts, Observed, Onward, RouteAnswer, Socket, Target};
+use crate::doctor::judge::{Questions, questions};
 use crate::io::netlink::{self, RouteQuery};
+use crate::io::processes::Processes;
 use crate::packet::Protocol;
 
 /// More services of one VIP than this are not examined unasked: they fail or pass together.
@@ -176,10 +178,14 @@ fn target(service: Service, options: &BackendOptions, around: &mut Surroundings<
         director,
         encap: found.encap,
         vip_route: network.ask(vip, RouteQuery::default()),
-        input: input(network, vip, client, found.device.as_deref()),
-        way_back: network.ask(client, reply(service)),
+        input: input(network, vip, client, found.device.as_deref(), None),
+        input_by_mark: BTreeMap::new(),
+        way_back: network.ask(client, reply(vip, service.port, service.protocol.number())),
         way_back_of_any: network.ask(client, RouteQuery::default()),
-        way_back_by_mark: by_mark(network, client, service, around.sockets.seen()),
+        way_back_by_mark: BTreeMap::new(),
+        outer_inputs: outer_inputs(network, director),
+        onward: None,
+        hop_claims: Vec::new(),
         listeners_elsewhere: around.elsewhere.on(vip, service.port, &protocol),
         physical,
         tunnel: found.device,
@@ -188,25 +194,32 @@ fn target(service: Service, options: &BackendOptions, around: &mut Surroundings<
 }
 
 /// `ip route get V from C iif T`.
-fn input(network: &mut Network, vip: IpAddr, client: IpAddr, tunnel: Option<&str>) -> RouteAnswer {
+fn input(
+    network: &mut Network,
+    vip: IpAddr,
+    client: IpAddr,
+    tunnel: Option<&str>,
+    mark: Option<u32>,
+) -> RouteAnswer {
     let Some(device) = tunnel.and_then(|name| network.device(name)) else {
         return RouteAnswer::Unseen("there is no tunnel device to ask about".to_owned());
     };
     let query = RouteQuery {
         from: Some(client),
         iif: Some(device.index),
+        mark,
         ..RouteQuery::default()
     };
     network.ask(vip, query)
 }
 
 /// A packet that answers the client.
-fn reply(service: Service) -> RouteQuery {
+fn reply(vip: IpAddr, port: Option<u16>, protocol: u8) -> RouteQuery {
     RouteQuery {
-        from: Some(service.address),
-        protocol: Some(service.protocol.number()),
-        source_port: service.port,
-        destination_port: service.port.map(|_| CLIENT_PORT),
+        from: Some(vip),
+        protocol: Some(protocol),
+        source_port: port,
+        destination_port: port.map(|_| CLIENT_PORT),
         ..RouteQuery::default()
     }
 }
@@ -214,34 +227,78 @@ fn reply(service: Service) -> RouteQuery {
 /// A port of a client, as good as any other (RFC 6056 §3.2).
 const CLIENT_PORT: u16 = 49152;
 
-/// More marks than this are not asked for.
-const MOST_MARKS: usize = 32;
+/// What else the kernel is asked once the rules are known.
+pub(super) fn follow_up(facts: &mut Facts, network: &mut Network, processes: &Processes) {
+    let questions = questions(facts);
+    for (target, asked) in facts.targets.iter_mut().zip(questions) {
+        ask_marked(target, &asked, network);
+        let onward = asked.onward.map(|(address, port)| Onward {
+            address,
+            port,
+            route: input(
+                network,
+                address,
+                target.client,
+                target.tunnel.as_deref(),
+                None,
+            ),
+            listeners: ListenersElsewhere::read(processes).on(address, port, &target.protocol),
+        });
+        target.onward = onward;
+    }
+}
 
-/// The way back of packets with the marks that policy rules and sockets of the service have.
-fn by_mark(
-    network: &mut Network,
-    client: IpAddr,
-    service: Service,
-    sockets: Option<&Vec<Socket>>,
-) -> BTreeMap<u32, RouteAnswer> {
-    let rules = network.rules.seen().into_iter().flatten();
-    let of_rules = rules.filter_map(|rule| Some(rule.mark?.0));
-    let sockets = sockets.into_iter().flatten();
-    let serving = sockets.filter(|socket| Some(socket.port) == service.port);
-    let of_sockets = serving.map(|socket| socket.mark);
-    let marks: BTreeSet<_> = of_rules
-        .chain(of_sockets)
-        .filter(|mark| *mark != 0)
-        .collect();
-    let asked = marks.into_iter().take(MOST_MARKS).map(|mark| {
+fn ask_marked(target: &mut Target, asked: &Questions, network: &mut Network) {
+    if let Some(mark) = asked.arriving {
+        let answer = input(
+            network,
+            target.vip,
+            target.client,
+            target.tunnel.as_deref(),
+            Some(mark),
+        );
+        target.input_by_mark.insert(mark, answer);
+    }
+    if let Some(mark) = asked.answering {
+        let number = if target.protocol == "udp" { 17 } else { 6 };
         let query = RouteQuery {
             mark: Some(mark),
-            ..reply(service)
+            ..reply(target.vip, target.port, number)
         };
-        (mark, network.ask(client, query))
-    });
-    asked.collect()
+        target
+            .way_back_by_mark
+            .insert(mark, network.ask(target.client, query));
+    }
 }
+
+/// `ip route get R from D iif DEVICE`, of each device that speaks ARP and has an address of the director's family.
+fn outer_inputs(network: &mut Network, director: Option<IpAddr>) -> BTreeMap<String, RouteAnswer> {
+    let Some(director) = director.filter(|director| !network.has(*director)) else {
+        return BTreeMap::new();
+    };
+    let up = network.devices().iter().filter(|link| link.up && link.arp);
+    let own = |link: &netlink::Link| {
+        let held = network.addresses_on(link.index).map(|held| held.net.addr());
+        let own = held
+            .into_iter()
+            .find(|own| own.is_ipv4() == director.is_ipv4())?;
+        Some((link.name.clone(), link.index, own))
+    };
+    let places: Vec<_> = up.filter_map(own).take(MOST_DEVICES).collect();
+    let mut inputs = BTreeMap::new();
+    for (device, link, own) in places {
+        let query = RouteQuery {
+            from: Some(director),
+            iif: Some(link),
+            ..RouteQuery::default()
+        };
+        inputs.insert(device, network.ask(own, query));
+    }
+    inputs
+}
+
+/// More devices than this are not asked for.
+const MOST_DEVICES: usize = 16;
 
 /// An address that stands for a client where none is named: the director's; else one beyond the default
 /// route; else, where there is none, one of the segment of the physical device.
@@ -297,6 +354,10 @@ mod tests {
             user: None,
             group: None,
             mark: 0,
+            memory: None,
+            transparent: None,
+            signed_peers: Vec::new(),
+            stopped: false,
         }
     }
 

@@ -295,6 +295,8 @@ mod tests {
             directors: directors.iter().map(|net| net.parse().unwrap()).collect(),
             encap: Encap::Ipip,
             setup: false,
+            stopped: false,
+            device_gone: false,
         };
         let running = Observed::Seen(vec![
             decapsulator(OWN, "decap1", &[]),

@@ -9,8 +9,8 @@ use crate::doctor::firewall::{
 };
 use crate::doctor::lang::Lang;
 
-use super::filters::delivered_to;
-use super::flow::{inner_packet, mark_of_answer};
+use super::diversion::delivered_to;
+use super::flow::{arriving_mark, inner_packet, mark_of_answer};
 use super::outcome::Outcome;
 use super::way_back::answers_are_marked;
 
@@ -55,6 +55,7 @@ impl<'a> Case<'a> {
                 FilterVerdict::Diverted(rule, to) => Some((rule, to)),
                 FilterVerdict::Drop(_)
                 | FilterVerdict::Unknown(_)
+                | FilterVerdict::Chance(..)
                 | FilterVerdict::NotSeen(_)
                 | FilterVerdict::Accept
                 | FilterVerdict::Rewritten(_) => None,
@@ -195,6 +196,16 @@ impl<'a> Case<'a> {
         let mark = mark_of_answer(self, answers_are_marked(&self.facts.firewall));
         let marked = mark.and_then(|mark| by_mark.get(&mark));
         marked.unwrap_or(&self.target.way_back)
+    }
+
+    /// `ip route get V from C iif T`, with the mark that the filters give to the client's packets.
+    pub(super) fn input(&self) -> &'a RouteAnswer {
+        let target = self.target;
+        if target.input_by_mark.is_empty() {
+            return &target.input;
+        }
+        let marked = arriving_mark(self).and_then(|mark| target.input_by_mark.get(&mark));
+        marked.unwrap_or(&target.input)
     }
 }
 

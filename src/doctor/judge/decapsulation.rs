@@ -21,6 +21,8 @@ enum Taker<'a> {
     Device(&'a Link),
     /// A `tunlb decap` for this VIP.
     Process(&'a Decapsulator),
+    /// A `tunlb decap` for this VIP that is stopped, or whose device was deleted.
+    DeafProcess(&'a Decapsulator),
     /// A `tunlb decap` for this VIP, whose device is down.
     DownProcess(&'a Link),
     /// A `tunlb decap` runs, but not for these packets.
@@ -60,6 +62,7 @@ pub(super) fn module(case: &Case<'_>) -> Outcome {
         Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", decap.pid),
         Taker::Device(_)
         | Taker::DownProcess(_)
+        | Taker::DeafProcess(_)
         | Taker::OtherProcess(_)
         | Taker::NoDevice
         | Taker::Unfit(_)
@@ -114,6 +117,7 @@ pub(super) fn device(case: &Case<'_>) -> Outcome {
         }
         Taker::Process(decap) => Outcome::pass().evidence("tunlb decap", &decap.device),
         Taker::DownProcess(link) => down_process(case, link),
+        Taker::DeafProcess(decap) => deaf_process(case, decap),
         Taker::OtherProcess(decap) => other_process(case, decap),
         Taker::Unfit(link) => unfit(case, link),
         Taker::NoDevice => Outcome::blocked(Code::backend(3)),
@@ -174,6 +178,27 @@ fn no_room_for_ipv6(case: &Case<'_>, link: &Link) -> Outcome {
     .evidence(format!("{name} mtu"), mtu)
     .fix(command!["ip", "link", "set", "dev", name, "mtu", wanted])
     .verify(command!["ip", "link", "show", "dev", name])
+}
+
+fn deaf_process(case: &Case<'_>, decap: &Decapsulator) -> Outcome {
+    let (pid, device) = (decap.pid, &decap.device);
+    if decap.device_gone {
+        return Outcome::fail(say!(
+            case.lang,
+            "the device of tunlb decap (process {pid}) was deleted: it receives the tunnel's packets and cannot hand them on",
+            "tunlb decap（进程 {pid}）的设备已被删除：它收到隧道包，但无法交给内核"
+        ))
+        .fix(command!["kill", pid])
+        .fix(userspace::extended(case, decap))
+        .verify("tunlb doctor --only B2");
+    }
+    Outcome::fail(say!(
+        case.lang,
+        "tunlb decap (process {pid}) is stopped (SIGSTOP or a debugger): nothing decapsulates for {device}",
+        "tunlb decap（进程 {pid}）已被停住（SIGSTOP 或调试器）：没有程序为 {device} 解封装"
+    ))
+    .fix(command!["kill", "-CONT", pid])
+    .verify("tunlb doctor --only B2")
 }
 
 fn down_process(case: &Case<'_>, link: &Link) -> Outcome {
@@ -335,6 +360,7 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
         .map_or(&[][..], Vec::as_slice);
     if let Some(process) = processes.iter().find(|process| takes(process, case)) {
         return match case.link(&process.device) {
+            _ if process.stopped || process.device_gone => Taker::DeafProcess(process),
             Some(link) if !link.up => Taker::DownProcess(link),
             Some(_) | None => Taker::Process(process),
         };
@@ -352,6 +378,7 @@ fn taker<'a>(case: &Case<'a>) -> Taker<'a> {
         },
         other @ (Taker::Process(_)
         | Taker::DownProcess(_)
+        | Taker::DeafProcess(_)
         | Taker::OtherProcess(_)
         | Taker::NoModule(_)
         | Taker::NoDevice

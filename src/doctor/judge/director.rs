@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use super::case::{conf, errno_text, is_local, route_text, usable};
 use super::commands::{Matching, accept, set};
+use super::diversion::by_chance;
 use super::forwarding::forwarding;
 use super::outcome::Outcome;
 use super::path::{self, Place};
-use super::{Check, Selection, findings, neighbour, onward, run, selected, verdict};
+use super::{Check, Selection, findings, neighbour, onward, run, selected};
 use crate::doctor::departure::Departure;
 use crate::doctor::facts::{
     BackendOnDirector, DirectorFacts, Facts, Link, Observed, Role, RouteAnswer, VipOnDirector,
@@ -41,8 +42,8 @@ pub(super) fn judge(
         firewall,
         lang,
     };
-    let placed = selected(run(&checks(), Role::Director, &case, lang), selection);
-    let verdict = verdict(&placed, lang);
+    let all = run(&checks(), Role::Director, &case, lang);
+    let (placed, verdict) = selected(all, selection, lang);
     Diagnosis {
         schema: SCHEMA,
         role: Role::Director,
@@ -373,6 +374,7 @@ fn filtered(
             ));
             (rule, outcome)
         }
+        FilterVerdict::Chance(rule, chance) => (rule, Outcome::warn(by_chance(chance, case.lang))),
         FilterVerdict::NotSeen(why) => return Some(Outcome::unknown(why)),
         FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(..) => {
             return None;

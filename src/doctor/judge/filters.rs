@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::case::Case;
 use super::commands::{Matching, accept, by_hand, lasting, nft_device, set, show, show_chain};
+use super::diversion::{by_chance, handshake};
 use super::flow::{self, answer_packet, inner_packet};
 use super::layers;
 use super::outcome::Outcome;
 use crate::doctor::facts::Encap;
 use crate::doctor::finding::Code;
 use crate::doctor::firewall::{
-    ConntrackState, Diversion, FilterPath, FilterVerdict, FilteredPacket, Firewall, RuleText,
+    ConntrackState, FilterPath, FilterVerdict, FilteredPacket, Firewall, RuleText,
 };
 use crate::doctor::lang::say;
 use crate::doctor::lines::Snippet;
@@ -49,6 +50,9 @@ fn stopped(case: &Case<'_>, verdict: FilterVerdict) -> Result<RuleText, Box<Outc
     Err(Box::new(match verdict {
         FilterVerdict::Drop(rule) => return Ok(rule),
         FilterVerdict::Unknown(rule) => unjudged(case, &rule),
+        FilterVerdict::Chance(rule, chance) => {
+            Outcome::warn(by_chance(chance, case.lang)).quoted(&rule)
+        }
         FilterVerdict::NotSeen(why) => Outcome::unknown(why),
         FilterVerdict::Accept | FilterVerdict::Rewritten(_) | FilterVerdict::Diverted(..) => {
             Outcome::pass()
@@ -62,6 +66,7 @@ fn unless_unseen(verdict: FilterVerdict) -> Outcome {
         FilterVerdict::NotSeen(why) => Outcome::unknown(why),
         FilterVerdict::Drop(_)
         | FilterVerdict::Unknown(_)
+        | FilterVerdict::Chance(..)
         | FilterVerdict::Accept
         | FilterVerdict::Rewritten(_)
         | FilterVerdict::Diverted(..) => Outcome::pass(),
@@ -132,6 +137,7 @@ const fn decides(verdict: &FilterVerdict) -> Option<&RuleText> {
     match verdict {
         FilterVerdict::Drop(rule) | FilterVerdict::Unknown(rule) => Some(rule),
         FilterVerdict::Accept
+        | FilterVerdict::Chance(..)
         | FilterVerdict::Rewritten(_)
         | FilterVerdict::Diverted(..)
         | FilterVerdict::NotSeen(_) => None,
@@ -182,7 +188,9 @@ pub(super) fn inner(case: &Case<'_>) -> Outcome {
         if decides(&firewall.judge(&first)).is_some_and(checks_reverse_path) {
             return Outcome::blocked(Code::backend(13));
         }
-        let outcome = all_pass(case, firewall, flow::requests(case), &what);
+        let outcome = handshake(case, firewall);
+        let outcome = outcome
+            .unwrap_or_else(|| all_pass(case, firewall, flow::requests(case, firewall), &what));
         layers::arrival(case, outcome, first.iif.as_deref(), &first)
     })
 }
@@ -299,33 +307,11 @@ fn rewritten(case: &Case<'_>, firewall: &Firewall) -> Option<RuleText> {
             FilterVerdict::Rewritten(rule) => Some(rule),
             FilterVerdict::Drop(_)
             | FilterVerdict::Unknown(_)
+            | FilterVerdict::Chance(..)
             | FilterVerdict::NotSeen(_)
             | FilterVerdict::Accept
             | FilterVerdict::Diverted(..) => None,
         })
-}
-
-/// The address that redirect sends packets to: the first one of the device that they come in by.
-fn own_of_tunnel(case: &Case<'_>) -> Option<IpAddr> {
-    let addresses = case.addresses_on(case.tunnel()?)?;
-    let mut addresses = addresses.iter().map(ipnet::IpNet::addr);
-    addresses.find(|address| address.is_ipv4() == case.target.vip.is_ipv4())
-}
-
-/// Where packets for the VIP are delivered: its own address and port, or those of this host that a rule sends
-/// them to. None where a rule sends them elsewhere.
-pub(super) fn delivered_to(case: &Case<'_>) -> Option<(IpAddr, Option<u16>)> {
-    let target = case.target;
-    match case.diversion() {
-        None => Some((target.vip, target.port)),
-        Some((_, Diversion::Elsewhere)) => None,
-        Some((_, Diversion::Address(to))) => {
-            let own = to.own.then(|| own_of_tunnel(case)).flatten();
-            let address = to.address.or(own).unwrap_or(target.vip);
-            let here = address == target.vip || case.is_own(address) || address.is_loopback();
-            here.then_some((address, to.port.or(target.port)))
-        }
-    }
 }
 
 fn with_firewall(case: &Case<'_>, judge: impl Fn(&Firewall) -> Outcome) -> Outcome {
@@ -438,6 +424,9 @@ fn outer_packet(case: &Case<'_>) -> FilteredPacket {
         destination_is_local: Some(true),
         in_by: case.physical().map(flow::kind_of),
         link_source: flow::link_address_of_director(case),
+        bridge_port: case
+            .physical()
+            .and_then(|link| flow::bridge_port(case, link)),
         ..FilteredPacket::new(FilterPath::ToThisHost, source, destination, protocol)
     }
 }

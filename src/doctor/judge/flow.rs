@@ -2,11 +2,13 @@
 //! packet, those that follow it, and the answers.
 
 use super::case::{Case, usable};
+use super::diversion::{delivered_to, sent_to};
 use super::filters::CLIENT_PORT;
-use super::service::serving;
+use super::service::{serving, serving_at};
 use crate::doctor::facts::Link;
 use crate::doctor::firewall::{
-    ConntrackState, DeviceKind, FilterPath, FilteredPacket, Firewall, Tracking, link_number,
+    ConntrackState, DeviceKind, Diversion, FilterPath, FilteredPacket, Firewall, Listener,
+    Tracking, link_number,
 };
 use crate::doctor::lang::{Lang, say};
 
@@ -43,8 +45,9 @@ impl Part {
     }
 }
 
-/// The packets that a client sends.
-pub(super) fn requests(case: &Case<'_>) -> Vec<(FilteredPacket, Part)> {
+/// The packets that a client sends. Where a rule sends them to another address or port, each is two: as it comes in,
+/// and as it goes on.
+pub(super) fn requests(case: &Case<'_>, firewall: &Firewall) -> Vec<(FilteredPacket, Part)> {
     let first = inner_packet(case, ConntrackState::New);
     let state = match case.tracking() {
         Some(Tracking::Untracked) => ConntrackState::Untracked,
@@ -65,7 +68,67 @@ pub(super) fn requests(case: &Case<'_>) -> Vec<(FilteredPacket, Part)> {
             (later(FIN, ACK_BYTES), Part::Fin),
         ]);
     }
+    let sent_on = packets
+        .iter()
+        .filter_map(|(packet, part)| Some((sent_on(case, firewall, packet)?, *part)));
+    let sent_on: Vec<_> = sent_on.collect();
+    for (packet, _) in packets.iter_mut().filter(|_| !sent_on.is_empty()) {
+        packet.path = FilterPath::Arriving;
+    }
+    packets.extend(sent_on);
     packets
+}
+
+/// A packet once a rule has sent it to another address or port: of this host, or beyond it.
+fn sent_on(
+    case: &Case<'_>,
+    firewall: &Firewall,
+    packet: &FilteredPacket,
+) -> Option<FilteredPacket> {
+    let (_, Diversion::Address(_)) = case.diversion()? else {
+        return None;
+    };
+    let here = delivered_to(case);
+    let (address, port) = here.or_else(|| sent_to(case))?;
+    let arriving = FilteredPacket {
+        path: FilterPath::Arriving,
+        ..packet.clone()
+    };
+    let onward = case.target.onward.as_ref();
+    let route = onward.and_then(|onward| usable(&onward.route));
+    let oif = route.and_then(|route| route.device.clone());
+    Some(FilteredPacket {
+        mark: firewall.mark(&arriving),
+        destination: address,
+        ports: port.map(|port| (CLIENT_PORT, port)),
+        destination_is_local: Some(here.is_some()),
+        destination_is_on_device: None,
+        path: match here {
+            Some(_) => FilterPath::Delivered,
+            None => FilterPath::Onward,
+        },
+        out_by: oif.as_ref().and_then(|name| case.link(name)).map(kind_of),
+        oif: oif.filter(|_| here.is_none()),
+        ..packet.clone()
+    })
+}
+
+/// The ACK that ends a handshake.
+pub(super) fn acknowledgement(case: &Case<'_>, state: ConntrackState) -> FilteredPacket {
+    FilteredPacket {
+        tcp_flags: Some(ACK),
+        length: ACK_BYTES,
+        ..inner_packet(case, state)
+    }
+}
+
+/// The mark of the client's packets when they are routed; none: not known.
+pub(super) fn arriving_mark(case: &Case<'_>) -> Option<u32> {
+    let firewall = case.firewall.as_ref().ok()?;
+    firewall.mark(&FilteredPacket {
+        path: FilterPath::Arriving,
+        ..inner_packet(case, ConntrackState::New)
+    })
 }
 
 /// The packets that the service answers with.
@@ -135,6 +198,8 @@ pub(super) fn inner_packet(case: &Case<'_>, state: ConntrackState) -> FilteredPa
         destination_is_on_device: case.tunnel().and_then(|tunnel| is_on(case, tunnel)),
         in_by: case.tunnel().map(kind_of),
         ttl: (LEAST_TTL, u8::MAX - 1),
+        listener: listener(case),
+        bridge_port: case.tunnel().and_then(|link| bridge_port(case, link)),
         ..FilteredPacket::new(
             FilterPath::ToThisHost,
             target.client,
@@ -159,6 +224,15 @@ pub(super) fn mark_of_answer(case: &Case<'_>, is_rerouted: bool) -> Option<u32> 
     let Ok(firewall) = case.firewall else {
         return Some(own);
     };
+    // A connection takes over the mark of its SYN (`inet_request_mark`, linux/include/net/inet_sock.h).
+    let taken_over = own == 0
+        && case.target.protocol == "tcp"
+        && case.sysctl("net.ipv4.tcp_fwmark_accept") == Some(1);
+    let own = if taken_over {
+        firewall.mark(&inner_packet(case, ConntrackState::New))?
+    } else {
+        own
+    };
     if !is_rerouted {
         return Some(own);
     }
@@ -173,10 +247,11 @@ pub(super) fn mark_of_answer(case: &Case<'_>, is_rerouted: bool) -> Option<u32> 
 fn answer_by(case: &Case<'_>, state: ConntrackState, device: Option<String>) -> FilteredPacket {
     let target = case.target;
     let device = device.or_else(|| target.physical.clone());
+    let (source, port) = delivered_to(case).unwrap_or((target.vip, target.port));
     let out_by = device.as_ref().and_then(|name| case.link(name));
     FilteredPacket {
         oif: device.clone(),
-        ports: target.port.map(|port| (port, CLIENT_PORT)),
+        ports: port.map(|port| (port, CLIENT_PORT)),
         state,
         tcp_flags: (target.protocol == "tcp").then_some(SYN_ACK),
         source_is_routable: Some(true),
@@ -188,7 +263,7 @@ fn answer_by(case: &Case<'_>, state: ConntrackState, device: Option<String>) -> 
         ttl: (OWN_TTL, u8::MAX),
         ..FilteredPacket::new(
             FilterPath::FromThisHost,
-            target.vip,
+            source,
             target.client,
             protocol(case),
         )
@@ -211,6 +286,29 @@ pub(super) const fn kind_of(link: &Link) -> DeviceKind {
         hardware: link.hardware,
         group: link.group,
     }
+}
+
+/// The listening socket that packets for the VIP are for.
+fn listener(case: &Case<'_>) -> Option<Listener> {
+    let sockets = case.facts.sockets.seen()?;
+    let target = case.target;
+    let mut hearing = serving_at(case, sockets, (target.vip, target.port));
+    hearing.next().map(|socket| Listener {
+        wildcard: socket.address.is_unspecified(),
+        transparent: socket.transparent,
+    })
+}
+
+/// Of a bridge whose frames iptables sees: the port by which packets come in, where it has one alone.
+pub(super) fn bridge_port(case: &Case<'_>, link: &Link) -> Option<Option<String>> {
+    let sees = case.sysctl("net.bridge.bridge-nf-call-iptables") == Some(1);
+    if !sees || link.kind.as_deref() != Some("bridge") {
+        return None;
+    }
+    let links = case.facts.links.seen()?;
+    let mut ports = links.iter().filter(|port| port.bridge == Some(link.index));
+    let only = ports.next().filter(|_| ports.next().is_none());
+    Some(only.map(|port| port.name.clone()))
 }
 
 /// Whether the VIP is an address of that device.

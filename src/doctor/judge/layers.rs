@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use super::outcome::Outcome;
-use crate::doctor::facts::{IpsecPolicy, Sees};
+use crate::doctor::facts::{DeviceLayer, IpsecPolicy, Sees};
 use crate::doctor::finding::Status;
 use crate::doctor::firewall::FilteredPacket;
 use crate::doctor::lang::say;
@@ -56,8 +56,27 @@ fn seen(
         .verify(command!["ip", "xfrm", "policy"]);
     }
     let mut on_devices = layers.on_devices.iter();
-    let here = on_devices.find(|layer| layer.sees == sees && Some(layer.device.as_str()) == device);
+    let sees_it =
+        |layer: &&DeviceLayer| layer.sees == sees && Some(layer.device.as_str()) == device;
+    let mut here = on_devices.by_ref().filter(sees_it);
+    let first = here.next();
+    let here = here.find(|layer| layer.queue.is_none()).or(first);
     match here {
+        Some(DeviceLayer {
+            device,
+            text,
+            queue: Some([sent, dropped, waiting]),
+            ..
+        }) => {
+            let outcome = Outcome::warn(say!(
+                case.lang,
+                "{text} shapes or loses what leaves: {sent} packets sent on, {dropped} dropped, {waiting} wait",
+                "{text} 会限速或丢弃发出的包：已发送 {sent} 个，丢弃 {dropped} 个，等待 {waiting} 个"
+            ));
+            outcome
+                .evidence(device, text)
+                .verify(command!["tc", "-s", "qdisc", "show", "dev", device])
+        }
         Some(layer) => {
             let text = &layer.text;
             Outcome::unknown(say!(

@@ -5,11 +5,13 @@
 //! broken makes it a skip that names the other; what the facts do not show makes it unknown.
 
 mod arp;
+mod asleep;
 mod boot;
 mod case;
 mod commands;
 mod decapsulation;
 mod director;
+mod diversion;
 mod filters;
 mod flow;
 mod forwarding;
@@ -18,6 +20,8 @@ mod neighbour;
 mod onward;
 mod outcome;
 mod path;
+mod questions;
+mod sent_on;
 mod service;
 mod size;
 mod source_validation;
@@ -38,6 +42,7 @@ pub(super) use case::conf;
 pub(super) use commands::{lasting, set};
 use outcome::Outcome;
 use path::Place;
+pub(super) use questions::{Questions, questions};
 
 /// Which checks are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,7 +79,7 @@ struct Placed {
 /// One diagnosis per target of a backend, the worst first; one of a director.
 #[must_use]
 pub fn judge(facts: &Facts, selection: &Selection, lang: Lang) -> Vec<Diagnosis> {
-    let firewall = Firewall::parse(&facts.firewall).map_err(|error| error.to_string());
+    let firewall = Firewall::on(facts).map_err(|error| error.to_string());
     let mut diagnoses = match facts.role {
         Role::Backend => facts
             .targets
@@ -95,11 +100,8 @@ fn judge_target(
     lang: Lang,
 ) -> Diagnosis {
     let case = Case::new(facts, target, lang, firewall);
-    let placed = selected(
-        run(&backend_checks(), Role::Backend, &case, lang),
-        selection,
-    );
-    let verdict = verdict(&placed, lang);
+    let all = run(&backend_checks(), Role::Backend, &case, lang);
+    let (placed, verdict) = selected(all, selection, lang);
     let at_rest = Diagnosis {
         schema: SCHEMA,
         role: Role::Backend,
@@ -120,9 +122,29 @@ fn findings(placed: Vec<Placed>) -> Vec<Finding> {
     listed.map(|placed| placed.finding).collect()
 }
 
-fn selected(mut placed: Vec<Placed>, selection: &Selection) -> Vec<Placed> {
-    placed.retain(|placed| selection.wants(placed.finding.code));
-    placed
+/// The wanted findings, and their verdict: no pass where one that was left out is none.
+fn selected(all: Vec<Placed>, selection: &Selection, lang: Lang) -> (Vec<Placed>, Verdict) {
+    let wanted = |placed: &Placed| selection.wants(placed.finding.code);
+    let (placed, left_out): (Vec<_>, Vec<_>) = all.into_iter().partition(wanted);
+    let verdict = self::verdict(&placed, lang);
+    let of_left_out = self::verdict(&left_out, lang);
+    let hides = matches!(of_left_out.status, Status::Fail | Status::Unknown);
+    let Some(code) = of_left_out
+        .code
+        .filter(|_| hides && verdict.status == Status::Pass)
+    else {
+        return (placed, verdict);
+    };
+    let verdict = Verdict {
+        status: Status::Unknown,
+        code: None,
+        summary: say!(
+            lang,
+            "no fault found by the selected checks; {code}, which was left out, is not right",
+            "所选检查没有发现问题；但未选择的 {code} 并不正常"
+        ),
+    };
+    (placed, verdict)
 }
 
 /// The rows of a backend in the order of the decision tree. Row 19 stands at each place where a packet

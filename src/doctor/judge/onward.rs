@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::commands::{Matching, accept, nft_device, show_chain};
 use super::director::Case;
+use super::diversion::by_chance;
 use super::filters::CLIENT_PORT;
 use super::flow::kind_of;
 use super::outcome::Outcome;
@@ -75,6 +76,10 @@ fn service(
                     "a firewall rule for forwarded packets decides that the doctor cannot evaluate",
                     "针对转发包的某条防火墙规则中有 doctor 无法判断的匹配条件"
                 ));
+                unknown.get_or_insert(outcome.quoted(&rule));
+            }
+            FilterVerdict::Chance(rule, chance) => {
+                let outcome = Outcome::warn(by_chance(chance, case.lang));
                 unknown.get_or_insert(outcome.quoted(&rule));
             }
             FilterVerdict::NotSeen(why) => {

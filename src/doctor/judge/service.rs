@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use super::case::Case;
-use super::filters::delivered_to;
+use super::diversion::delivered_to;
 use super::outcome::Outcome;
+use super::{asleep, sent_on as onward};
 use crate::doctor::facts::{Observed, Socket};
 use crate::doctor::lang::say;
 use crate::doctor::lines::command;
@@ -21,10 +22,14 @@ pub(super) fn listener(case: &Case<'_>) -> Outcome {
     };
     let service = case.service();
     let Some(at) = delivered_to(case) else {
-        return sent_elsewhere(case);
+        return onward::judge(case).unwrap_or_else(|| sent_elsewhere(case));
     };
-    if let Some(socket) = serving_at(case, sockets, at).next() {
-        return Outcome::pass().evidence(address_text(socket), program(socket));
+    let serving: Vec<_> = serving_at(case, sockets, at).collect();
+    if let Some(socket) = serving.first() {
+        let outcome = asleep::judge(case, &serving);
+        return outcome
+            .unwrap_or_else(Outcome::pass)
+            .evidence(address_text(socket), program(socket));
     }
     let service = if at == (target.vip, target.port) {
         service
@@ -164,48 +169,30 @@ pub(super) fn udp_source(case: &Case<'_>) -> Outcome {
     .verify("ss -ulnp")
 }
 
-/// The accept queue is full.
+/// The program behind the service takes what comes.
 pub(super) fn accept_queue(case: &Case<'_>) -> Outcome {
-    if case.target.protocol != "tcp" {
-        return Outcome::skip(say!(case.lang, "the service is not TCP", "服务不是 TCP"));
-    }
     let sockets = match &case.facts.sockets {
         Observed::Seen(sockets) => sockets,
         Observed::Unseen(why) => return Outcome::unknown(why.clone()),
     };
-    let full = serving(case, sockets).find(|socket| socket.queued > socket.queue_limit);
-    let counters = ["TcpExtListenOverflows", "TcpExtListenDrops"];
+    let serving: Vec<_> = serving(case, sockets).collect();
+    if let Some(outcome) = asleep::program_sleeps(case, &serving) {
+        return case.with_counters(outcome, &COUNTERS);
+    }
     // Without sock_diag(7) the kernel tells no limit, and only the counter is left.
-    let untold = || serving(case, sockets).all(|socket| socket.queue_limit == 0);
-    if untold() && case.counter("TcpExtListenOverflows") != Some(0) {
+    let untold = serving.iter().all(|socket| socket.queue_limit == 0);
+    if case.target.protocol == "tcp" && untold && case.counter("TcpExtListenOverflows") != Some(0) {
         let outcome = Outcome::unknown(say!(
             case.lang,
             "the kernel does not tell the queue's limit",
             "内核没有给出队列上限"
         ));
-        return case.with_counters(outcome, &counters);
+        return case.with_counters(outcome, &COUNTERS);
     }
-    let Some(socket) = full.filter(|socket| socket.queue_limit > 0) else {
-        return case.with_counters(Outcome::pass(), &counters);
-    };
-    let (name, queued, limit) = (program(socket), socket.queued, socket.queue_limit);
-    let outcome = Outcome::fail(say!(
-        case.lang,
-        "the accept queue of {name} is full ({queued} wait, limit {limit}): new connections are dropped",
-        "{name} 的 accept 队列已满（等待 {queued}，上限 {limit}）：新连接被丢弃"
-    ))
-    .evidence("Recv-Q", queued)
-    .evidence("Send-Q", limit)
-    .fix("sysctl -w net.core.somaxconn=4096")
-    .fix(say!(
-        case.lang,
-        "# give listen() a larger backlog, restart the service, and find out why it does not accept",
-        "# 加大 listen() 的 backlog 并重启服务，查明它为什么不及时 accept"
-    ))
-    .persist("# /etc/sysctl.d/99-tunlb.conf\nnet.core.somaxconn = 4096")
-    .verify("ss -tln");
-    case.with_counters(outcome, &counters)
+    case.with_counters(Outcome::pass(), &COUNTERS)
 }
+
+const COUNTERS: [&str; 2] = ["TcpExtListenOverflows", "TcpExtListenDrops"];
 
 /// Sockets that get packets for the VIP's port out of the tunnel.
 pub(super) fn serving<'a>(
@@ -216,28 +203,34 @@ pub(super) fn serving<'a>(
     serving_at(case, sockets, at)
 }
 
-/// The sockets that hear packets for an address and port of this host.
-fn serving_at<'a>(
+/// The sockets that hear packets for an address and port of this host: those that are bound to the address, else
+/// those of all addresses (`__inet_lookup_listener`, linux/net/ipv4/inet_hashtables.c).
+pub(super) fn serving_at<'a>(
     case: &Case<'a>,
     sockets: &'a [Socket],
     (at, port): (IpAddr, Option<u16>),
 ) -> impl Iterator<Item = &'a Socket> {
     let target = case.target;
-    sockets.iter().filter(move |socket| {
+    let hears = move |socket: &Socket| {
         let address = socket.address == at
             || (socket.address.is_unspecified()
                 && (socket.address.is_ipv4() == at.is_ipv4()
                     || (socket.address.is_ipv6() && !socket.v6_only)));
         let device = socket.device.is_none() || socket.device == target.tunnel;
         socket.protocol == target.protocol && Some(socket.port) == port && address && device
-    })
+    };
+    let is_exact = sockets
+        .iter()
+        .any(|socket| socket.address == at && hears(socket));
+    let hearing = sockets.iter().filter(move |socket| hears(socket));
+    hearing.filter(move |socket| !is_exact || socket.address == at)
 }
 
 fn socket_text(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-fn address_text(socket: &Socket) -> String {
+pub(super) fn address_text(socket: &Socket) -> String {
     let address = std::net::SocketAddr::new(socket.address, socket.port);
     match &socket.device {
         Some(device) => format!("{address}%{device}"),
@@ -245,6 +238,6 @@ fn address_text(socket: &Socket) -> String {
     }
 }
 
-fn program(socket: &Socket) -> &str {
+pub(super) fn program(socket: &Socket) -> &str {
     socket.program.as_deref().unwrap_or("?")
 }

@@ -35,16 +35,64 @@ enum Cause {
 
 /// Strict rp_filter.
 pub(super) fn strict(case: &Case<'_>) -> Outcome {
+    let outer = outer_refused(case);
     match cause(case) {
+        Cause::Nothing | Cause::NotIpv4 if outer.is_some() => outer.unwrap_or_else(Outcome::pass),
         Cause::Strict(filter) => strict_fails(case, &filter),
         Cause::Unknown(why) => {
-            Outcome::unknown(why).evidence(oracle(case).to_string(), route_text(&case.target.input))
+            Outcome::unknown(why).evidence(oracle(case).to_string(), route_text(case.input()))
         }
         Cause::LooseWithoutAddress(_) => Outcome::blocked(Code::backend(11)),
         Cause::OwnAddress => Outcome::blocked(Code::backend(14)),
         Cause::NotIpv4 => no_filter(case),
         Cause::Nothing => shown(case, Outcome::pass()),
     }
+}
+
+/// The director's packets come in by a device whose filter does not know their source there; on another device than
+/// that of the way to the director only if packets were dropped so.
+fn outer_refused(case: &Case<'_>) -> Option<Outcome> {
+    let director = case.target.director?;
+    let counter = "TcpExtIPReversePathFilter";
+    let refused =
+        |answer: &RouteAnswer| matches!(answer, RouteAnswer::Refused(libc::EINVAL | libc::EXDEV));
+    let mut inputs = case
+        .target
+        .outer_inputs
+        .iter()
+        .filter(|(_, answer)| refused(answer));
+    let is_physical = |device: &String| Some(device) == case.target.physical.as_ref();
+    let (device, _) = inputs
+        .clone()
+        .find(|(device, _)| is_physical(device))
+        .or_else(|| inputs.next())?;
+    let filter = case
+        .effective(device, "rp_filter")
+        .filter(|filter| filter.value() != 0)?;
+    let value = filter.value();
+    let outcome = if is_physical(device) {
+        Outcome::fail(say!(
+            case.lang,
+            "rp_filter ({value}) drops the tunnel's packets on {device}: the way to the director {director} is not {device}",
+            "rp_filter（{value}）在 {device} 上丢弃隧道包：回 director {director} 的路由不经过 {device}"
+        ))
+    } else {
+        let dropped = case.counter(counter).filter(|dropped| *dropped > 0)?;
+        Outcome::warn(say!(
+            case.lang,
+            "rp_filter ({value}) drops packets of the director {director} that come in by {device}; it has dropped {dropped} \
+             packets of some source so far",
+            "rp_filter（{value}）会丢弃从 {device} 进入的、来自 director {director} 的包；迄今已丢弃 {dropped} 个包（来源不限）"
+        ))
+    };
+    let outcome = filter.shown_in(outcome);
+    let wide = (filter.all == value).then(|| set(&filter.all_name, 0, case.lang));
+    let outcome = wide.into_iter().fold(outcome, Outcome::fix);
+    let outcome = outcome
+        .fix(set(&filter.own_name, 0, case.lang))
+        .persist(lasting(&filter.own_name, 0))
+        .verify(command!["ip", "route", "get", director]);
+    Some(case.with_counters(outcome, &[counter]))
 }
 
 fn strict_fails(case: &Case<'_>, filter: &Effective) -> Outcome {
@@ -123,7 +171,7 @@ pub(super) fn loose_without_address(case: &Case<'_>) -> Outcome {
 
 fn dropped_by_filter(case: &Case<'_>, outcome: Outcome) -> Outcome {
     let outcome = outcome
-        .evidence(oracle(case).to_string(), route_text(&case.target.input))
+        .evidence(oracle(case).to_string(), route_text(case.input()))
         .verify(oracle(case));
     case.with_counters(outcome, &["TcpExtIPReversePathFilter"])
 }
@@ -139,7 +187,7 @@ pub(super) fn own_client(case: &Case<'_>) -> Outcome {
                 "{client}, the client, is an address of this machine: its packets are dropped without any counter",
                 "客户端 {client} 是本机自己的地址：它的包被丢弃，且不计入任何计数器"
             ))
-            .evidence(oracle(case).to_string(), route_text(&case.target.input))
+            .evidence(oracle(case).to_string(), route_text(case.input()))
             .fix(set(&name, 1, case.lang))
             .persist(lasting(&name, 1))
             .verify(oracle(case))
@@ -243,7 +291,7 @@ fn cause(case: &Case<'_>) -> Cause {
         let why = unseen(&case.facts.links).map(str::to_owned);
         return Cause::Unknown(why.unwrap_or_else(|| no_tunnel(case)));
     };
-    match &target.input {
+    match case.input() {
         RouteAnswer::Route(_) | RouteAnswer::Refused(libc::EHOSTUNREACH) => Cause::Nothing,
         RouteAnswer::Refused(libc::EINVAL | libc::EXDEV) => {
             explained(case, tunnel).unwrap_or_else(|| unexplained(case))
@@ -299,7 +347,7 @@ fn by_settings(case: &Case<'_>, tunnel: &Link) -> Option<Cause> {
 
 fn unexplained(case: &Case<'_>) -> Cause {
     let tunnel = tunnel_name(case);
-    let answer = route_text(&case.target.input);
+    let answer = route_text(case.input());
     Cause::Unknown(say!(
         case.lang,
         "the kernel refuses the client's packets on {tunnel} ({answer}), and no setting that could be read explains it",
@@ -314,7 +362,7 @@ fn has_address(case: &Case<'_>, tunnel: &Link) -> Option<bool> {
 }
 
 fn shown(case: &Case<'_>, outcome: Outcome) -> Outcome {
-    let outcome = outcome.evidence(oracle(case).to_string(), route_text(&case.target.input));
+    let outcome = outcome.evidence(oracle(case).to_string(), route_text(case.input()));
     match case.effective(tunnel_name(case), "rp_filter") {
         Some(filter) => filter.shown_in(outcome),
         None => outcome,

@@ -76,6 +76,10 @@ fn socket(protocol: &str, address: &str, port: u16) -> Socket {
         user: Some(0),
         group: Some(0),
         mark: 0,
+        memory: None,
+        transparent: None,
+        signed_peers: Vec::new(),
+        stopped: false,
     }
 }
 
@@ -151,7 +155,11 @@ fn healthy() -> Facts {
         input: route("local", "lo", None),
         way_back: by_router(),
         way_back_of_any: by_router(),
+        input_by_mark: std::collections::BTreeMap::new(),
         way_back_by_mark: std::collections::BTreeMap::new(),
+        outer_inputs: std::collections::BTreeMap::new(),
+        onward: None,
+        hop_claims: Vec::new(),
         listeners_elsewhere: Observed::Seen(Vec::new()),
     }];
     facts
@@ -216,6 +224,8 @@ fn decap() -> Decapsulator {
         directors: vec!["10.0.1.2/32".parse().unwrap()],
         encap: Encap::Ipip,
         setup: true,
+        stopped: false,
+        device_gone: false,
     }
 }
 
@@ -806,7 +816,7 @@ fn what_was_not_seen_is_unknown() {
             }]);
         }),
         ("B19", |facts| {
-            legacy(facts, "-A INPUT -m bpf --bytecode \"1,6 0 0 0\" -j DROP\n")
+            legacy(facts, "-A INPUT -m ipvs --ipvs -j DROP\n")
         }),
         ("B1", |facts| {
             no_module(facts);

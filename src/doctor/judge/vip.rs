@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::case::{Case, conf, is_local, route_text, usable};
-use super::filters::delivered_to;
+use super::diversion::delivered_to;
 use super::outcome::Outcome;
 use crate::doctor::facts::{Observed, RouteAnswer};
 use crate::doctor::finding::Code;
@@ -28,6 +28,7 @@ pub(super) fn missing(case: &Case<'_>) -> Outcome {
     match fate(case) {
         Fate::Lost | Fate::Forwarded | Fate::Unknown(_) if is_rewritten(case) => rewritten(case),
         Fate::Local if is_no_source(case) => no_source(case),
+        Fate::Local if is_marked_away(case) => marked_away(case),
         Fate::Local => on_the_right_device(case),
         Fate::Forwarded => Outcome::blocked(Code::backend(6)),
         Fate::Unknown(why) => Outcome::unknown(why),
@@ -55,6 +56,34 @@ fn is_no_source(case: &Case<'_>) -> bool {
                 .table
                 .is_some_and(|table| !LOCAL_OR_MAIN.contains(&table))
     })
+}
+
+/// Whether packets for the VIP are delivered, but not with the mark that rules give them.
+fn is_marked_away(case: &Case<'_>) -> bool {
+    let target = case.target;
+    let marked = case.input();
+    !std::ptr::eq(marked, &target.input) && is_local(&target.input) && !is_local(marked)
+}
+
+fn marked_away(case: &Case<'_>) -> Outcome {
+    let vip = case.target.vip;
+    let outcome = Outcome::fail(say!(
+        case.lang,
+        "packets for {vip} are not delivered here: the firewall marks them, and a policy rule sends what has that mark \
+         elsewhere",
+        "发往 {vip} 的包不会在本机送达：防火墙给它们打了标记，而策略路由规则把带该标记的包送往别处"
+    ));
+    let rules = case.facts.rules.seen().into_iter().flatten();
+    let by_mark = rules.filter(|rule| rule.mark.is_some() && rule.ipv6 == vip.is_ipv6());
+    let outcome = by_mark.fold(outcome, |outcome, rule| {
+        outcome.evidence("ip rule", &rule.text)
+    });
+    outcome
+        .evidence(
+            format!("ip route get {vip} mark …"),
+            route_text(case.input()),
+        )
+        .verify(command!["ip", "rule"])
 }
 
 fn no_source(case: &Case<'_>) -> Outcome {

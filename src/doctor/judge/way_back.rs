@@ -2,6 +2,8 @@
 //!
 //! Judged before source validation: with rp_filter on, a missing way back looks just like it.
 
+use std::net::IpAddr;
+
 use super::case::{Case, is_local, route_text, usable};
 use super::outcome::Outcome;
 use crate::doctor::facts::{FirewallFacts, Observed, PolicyRule, Route, RouteAnswer};
@@ -252,20 +254,78 @@ pub(super) fn next_hop(case: &Case<'_>) -> Outcome {
         .iter()
         .find(|entry| entry.address == hop && link.is_none_or(|link| link.index == entry.link));
     let state = entry.map_or("none", |entry| entry.state.as_str());
+    let device = route.device.as_deref().unwrap_or("E");
+    let mute = link.filter(|link| !link.arp && link.hardware == ETHERNET && state != "PERMANENT");
     let outcome = match state {
-        "FAILED" | "INCOMPLETE" => {
-            let device = route.device.as_deref().unwrap_or("E");
+        _ if mute.is_some_and(|link| link.kind.as_deref() != Some("dummy")) => {
             Outcome::fail(say!(
+                case.lang,
+                "{device} does no ARP (NOARP): answers for {hop} leave with its own address and reach no machine",
+                "{device} 关闭了 ARP（NOARP）：发往 {hop} 的应答以它自己的链路地址发出，到不了任何主机"
+            ))
+            .fix(command!["ip", "link", "set", "dev", device, "arp", "on"])
+            .verify(command!["ip", "link", "show", "dev", device])
+        }
+        "FAILED" | "INCOMPLETE" => {
+            let outcome = Outcome::fail(say!(
                 case.lang,
                 "the next hop {hop} does not answer on {device} ({state}): answers wait and are dropped",
                 "下一跳 {hop} 在 {device} 上没有回应（{state}）：应答排队后被丢弃"
             ))
             .fix(command!["ip", "neigh", "flush", "to", hop, "dev", device])
-            .verify(command!["ping", "-c", 1, "-I", device, hop])
+            .verify(command!["ping", "-c", 1, "-I", device, hop]);
+            with_filters(case, outcome, hop)
         }
-        _ => Outcome::pass(),
+        _ => match entry.and_then(|entry| entry.lladdr.as_ref()) {
+            Some(lladdr) if is_elsewhere(case, lladdr) => elsewhere(case, hop, device, (state, lladdr)),
+            Some(_) | None => Outcome::pass(),
+        },
     };
     outcome.evidence(format!("ip neigh show {hop}"), state)
+}
+
+/// ARPHRD_ETHER.
+const ETHERNET: u16 = 1;
+
+/// Whether others than the entry's own address have answered for the next hop.
+fn is_elsewhere(case: &Case<'_>, lladdr: &String) -> bool {
+    let claims = &case.target.hop_claims;
+    !claims.is_empty() && !claims.contains(lladdr)
+}
+
+/// The neighbour table has another link-layer address for the next hop than the segment.
+fn elsewhere(case: &Case<'_>, hop: IpAddr, device: &str, (state, lladdr): (&str, &str)) -> Outcome {
+    let claims = case.target.hop_claims.join(", ");
+    let text = say!(
+        case.lang,
+        "answers for {hop} on {device} go to {lladdr} ({state}), and {claims} answers for that address",
+        "{device} 上发往 {hop} 的应答送往 {lladdr}（{state}），而应答该地址的是 {claims}"
+    );
+    // What is only old, the kernel finds out about by itself once it sends.
+    let outcome = if state == "PERMANENT" {
+        Outcome::fail(text)
+    } else {
+        Outcome::warn(text)
+    };
+    outcome
+        .evidence("lladdr", lladdr)
+        .evidence(say!(case.lang, "answered by", "应答者"), claims)
+        .fix(command!["ip", "neigh", "del", hop, "dev", device])
+        .verify(command!["ip", "neigh", "show", "to", hop, "dev", device])
+}
+
+/// Filters of ARP, or of the messages of neighbour discovery, may be why.
+fn with_filters(case: &Case<'_>, outcome: Outcome, hop: IpAddr) -> Outcome {
+    let sees = if hop.is_ipv4() { "arp" } else { "icmpv6" };
+    let nft = case.facts.firewall.nft.seen();
+    let filters = nft.is_some_and(|text| text.contains(&format!("\"{sees}\"")));
+    if filters {
+        return outcome.evidence(
+            say!(case.lang, "rules for {sees}", "针对 {sees} 的规则"),
+            "nft list ruleset",
+        );
+    }
+    outcome
 }
 
 fn question(case: &Case<'_>) -> FixLine {

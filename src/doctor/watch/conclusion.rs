@@ -99,16 +99,14 @@ pub(super) fn conclude(
     if trail.beside.is_some() && trail.outer.is_none() && trail.inner.is_none() {
         return (Last::Beside, Rows(&[8])); // answers may even reach the client
     }
-    if trail.goes_on.is_some() || (trail.reply.is_some() && is_udp(observation)) {
+    if trail.goes_on.is_some() {
+        return gone_on(trail, observation);
+    }
+    if trail.reply.is_some() && is_udp(observation) {
         return (Last::Answered, Answered);
     }
     if trail.first.is_none() {
-        let conclusion = if observation.interrupted {
-            Open // who did not wait saw nothing
-        } else {
-            Rows(&[23])
-        };
-        return (Last::Nothing, conclusion);
+        return (Last::Nothing, Open); // no packet proves nothing
     }
     if trail.passed_on.is_some() {
         return (Last::PassedOn, Rows(&[6]));
@@ -120,6 +118,19 @@ pub(super) fn conclude(
         return decapsulated(trail, observation, checks);
     }
     (Last::Arrived, Rows(arrived(trail, observation)))
+}
+
+/// The client has the answer and went on. Its ACK was seen on the tunnel, before the packet filters: it got to the
+/// service only if that says so, by a segment of its own or by the state of the connection.
+fn gone_on(trail: &Trail<'_>, observation: &Observation) -> (Last, Conclusion) {
+    let is_acknowledged = trail.acknowledged.is_some() || !trail.begins();
+    if is_acknowledged || observation.established == Some(true) {
+        return (Last::Answered, Conclusion::Answered);
+    }
+    if trail.again_after.is_some() || observation.established == Some(false) {
+        return (Last::Replied, Conclusion::Rows(&[19, 21, 32]));
+    }
+    (Last::Replied, Conclusion::Open)
 }
 
 /// What answered, where anything did.

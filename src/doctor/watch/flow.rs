@@ -1,6 +1,6 @@
 //! One flow among what is seen: which packet begins it, what belongs to it, and when enough was seen.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::Watched;
@@ -45,6 +45,16 @@ impl Flow {
             vip: watched.vip,
             service_port,
         })
+    }
+
+    /// Address and port that the client asks.
+    pub(super) const fn service(&self) -> SocketAddr {
+        SocketAddr::new(self.vip, self.service_port)
+    }
+
+    /// The client's own.
+    pub(super) const fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.client, self.client_port)
     }
 
     pub(super) fn part(&self, sighting: &Sighting) -> Option<Part> {
@@ -107,12 +117,17 @@ const AFTER_DECISION: Duration = Duration::from_millis(300);
 /// How long to look on after a packet that comes again: it may have crossed the answer on the way.
 const AFTER_REPETITION: Duration = Duration::from_secs(1);
 
+/// How long to look on after the client's ACK: the kernel sends the SYN-ACK again after a second if it did not get it
+/// (`TCP_TIMEOUT_INIT`, linux/net/tcp.h).
+const AFTER_ACKNOWLEDGEMENT: Duration = Duration::from_millis(1300);
+
 /// How much longer a flow is to be followed, once it was answered and the client went on, or refused, or
 /// once the client begins again.
 pub(super) fn rest(seen: &[Sighting]) -> Option<Duration> {
     let mut replied = false;
     let mut first_request: Option<&Sighting> = None;
     let mut repeated = None;
+    let mut went_on = false;
     for sighting in seen {
         match (&sighting.packet.kind, sighting.way) {
             (Kind::Error { .. }, _)
@@ -126,7 +141,7 @@ pub(super) fn rest(seen: &[Sighting]) -> Option<Duration> {
             | (Kind::Udp { .. }, Way::Out) => return Some(AFTER_DECISION),
             (Kind::Tcp { segment, .. }, Way::In) => {
                 if replied && *segment == Segment::Other {
-                    return Some(AFTER_DECISION);
+                    went_on = true;
                 }
                 let first = first_request.get_or_insert(sighting);
                 if *first != sighting
@@ -136,19 +151,29 @@ pub(super) fn rest(seen: &[Sighting]) -> Option<Duration> {
                     repeated = Some(AFTER_REPETITION);
                 }
             }
-            (Kind::Tcp { segment, .. }, Way::Out) => replied |= *segment != Segment::Syn,
+            (Kind::Tcp { segment, .. }, Way::Out) => {
+                // What acknowledges the client's own acknowledgement, or follows it.
+                if went_on && *segment == Segment::Other {
+                    return Some(AFTER_DECISION);
+                }
+                replied |= *segment != Segment::Syn;
+            }
             (Kind::Udp { .. }, Way::In) => {}
         }
     }
-    repeated
+    if went_on {
+        Some(AFTER_ACKNOWLEDGEMENT)
+    } else {
+        repeated
+    }
 }
 
-/// Whether the client went on after its answer, so that what follows is mere data.
-pub(super) fn goes_on(seen: &[Sighting]) -> bool {
+/// Whether mere data was seen that way, so that what follows tells nothing new.
+pub(super) fn has_data(seen: &[Sighting], way: Way) -> bool {
     let is_data = |sighting: &&Sighting| is_mere_data(&sighting.packet.kind);
     seen.iter()
         .filter(is_data)
-        .any(|sighting| sighting.way == Way::In)
+        .any(|sighting| sighting.way == way)
 }
 
 pub(super) const fn is_mere_data(kind: &Kind) -> bool {

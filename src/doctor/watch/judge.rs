@@ -36,10 +36,14 @@ pub fn apply(diagnosis: Diagnosis, observation: &Observation, lang: Lang) -> Dia
     match conclusion {
         Conclusion::Rows(rows) => fault(diagnosis, observation, &trail, last, rows, lang),
         Conclusion::Answered => answered(diagnosis, observation, &trail, lang),
-        Conclusion::Open => open(
-            diagnosis,
-            &texts::last_seen(last, observation, &trail, lang),
-        ),
+        Conclusion::Open => {
+            let seen = texts::last_seen(last, observation, &trail, lang);
+            let mut diagnosis = open(diagnosis, &seen);
+            if last == Last::Nothing {
+                nothing(&mut diagnosis, seen, observation, lang);
+            }
+            diagnosis
+        }
     }
 }
 
@@ -189,6 +193,19 @@ fn open(mut diagnosis: Diagnosis, seen: &str) -> Diagnosis {
         verdict.summary = seen.to_owned();
     }
     diagnosis
+}
+
+/// No packet came: it may be lost before this machine, or none was sent.
+fn nothing(diagnosis: &mut Diagnosis, seen: String, observation: &Observation, lang: Lang) {
+    let code = Code::backend(23);
+    diagnosis.path = picture(observation, &Trail::of(observation));
+    let finding = finding_of(&mut diagnosis.checks, code, lang);
+    finding.status = Status::Unknown;
+    finding.summary = seen;
+    finding.evidence.extend(evidence(observation, lang));
+    if diagnosis.verdict.status == Status::Unknown && !observation.interrupted {
+        diagnosis.verdict.code = Some(code);
+    }
 }
 
 /// The finding of a code; a new one where the selection left it out.

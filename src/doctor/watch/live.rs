@@ -8,13 +8,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::flow::{Flow, Part, goes_on, is_about_tunnel, is_mere_data, rest};
+use super::flow::{Flow, Part, has_data, is_about_tunnel, is_mere_data, rest};
 use super::observation::{Kind, Observation, Outer, Sighting, Way};
 use super::{Watched, counters, filter, sighting};
 use crate::doctor::facts::Observed;
 use crate::io::capability::{self, Capability, PrivilegeError};
 use crate::io::capture::{CaptureError, CaptureFile, CapturedPacket, Direction};
-use crate::io::netlink::{Netlink, NetlinkError};
+use crate::io::netlink::{Netlink, NetlinkError, SocketTables};
 use crate::io::packet_socket::{self, PacketSocket, SeenPacket};
 use crate::io::tracing::DropTrace;
 use crate::packet::Protocol;
@@ -225,7 +225,7 @@ impl<'a> Live<'a> {
             Some(Part::Request | Part::Reply | Part::Error) => true,
             None => false,
         };
-        let is_told = goes_on(&self.seen) && is_mere_data(&sighting.packet.kind);
+        let is_told = is_mere_data(&sighting.packet.kind) && has_data(&self.seen, sighting.way);
         if !belongs || is_told || self.seen.len() >= MOST_SEEN {
             return;
         }
@@ -289,6 +289,7 @@ impl<'a> Live<'a> {
             tunnel: watched.tunnel.clone(),
             milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             interrupted: self.end.is_none() && stop.load(Ordering::Relaxed),
+            established: self.established(),
             flow: self
                 .flow
                 .map(|followed| (followed.flow.client, followed.flow.client_port)),
@@ -298,6 +299,16 @@ impl<'a> Live<'a> {
             deltas: counters::growth(&self.before, &after),
             drop_reasons,
         })
+    }
+
+    /// Whether the kernel has the connection established; none: it has no such connection, or does not tell.
+    fn established(&self) -> Option<bool> {
+        let flow = self
+            .flow
+            .filter(|_| self.watched.protocol == Protocol::Tcp)?
+            .flow;
+        let mut tables = SocketTables::open().ok()?;
+        tables.is_established(flow.service(), flow.peer()).ok()
     }
 
     /// Without a flow that began: one that was there before.

@@ -27,6 +27,9 @@ pub struct Observation {
     pub interrupted: bool,
     /// The client and its port: the flow that was followed; none where nothing came.
     pub flow: Option<(IpAddr, u16)>,
+    /// Whether the kernel had that connection established in the end; none: it had none, or did not tell.
+    #[serde(default)]
+    pub established: Option<bool>,
     /// Packets of that flow and errors about it, in their order.
     pub seen: Vec<Sighting>,
     /// Packets that came faster than they could be looked at.

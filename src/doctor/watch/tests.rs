@@ -122,6 +122,7 @@ fn observation(seen: Vec<Sighting>, deltas: &[(&str, u64)]) -> Observation {
         milliseconds: 5000,
         interrupted: false,
         flow: (!seen.is_empty()).then_some((ip(CLIENT), 4000)),
+        established: None,
         seen,
         lost: 0,
         deltas: deltas
@@ -208,7 +209,6 @@ fn last_seen_before_the_tunnel() {
     };
     let beside = at("eth0", Way::In, CLIENT, VIP, to_service(Segment::Syn));
     assert_codes(vec![
-        ("nothing on E", Vec::new(), &[], &[], 23),
         ("on E, without a tunnel", vec![beside.clone()], &[], &[], 8),
         ("and answered", vec![beside, syn_ack("eth0")], &[], &[], 8),
         (
@@ -431,7 +431,10 @@ fn a_flow_that_works() {
         at("eth0", Way::In, CLIENT, VIP, to_service(Segment::Other)),
         Encap::Ipip,
     ));
-    let works = observation(seen, &[("TcpInSegs", 2)]);
+    let works = Observation {
+        established: Some(true),
+        ..observation(seen, &[("TcpInSegs", 2)])
+    };
     let cases = [
         ("all well", None, Status::Pass, None),
         (
@@ -542,9 +545,21 @@ fn when_enough_was_seen() {
     });
     assert_eq!(milliseconds(&seen), Some(1000), "its SYN may have crossed");
     let data = at("tunl0", Way::In, CLIENT, VIP, to_service(Segment::Other));
-    assert!(!flow::goes_on(&seen));
+    assert!(!flow::has_data(&seen, Way::In));
     seen.push(data);
-    assert!(flow::goes_on(&seen));
+    assert!(flow::has_data(&seen, Way::In));
+    assert_eq!(
+        milliseconds(&seen),
+        Some(1300),
+        "the SYN-ACK may be repeated"
+    );
+    let diagnosis = judged(&observation(seen.clone(), &[]), &[]);
+    assert_eq!(
+        diagnosis.verdict.status,
+        Status::Unknown,
+        "an ACK on the tunnel proves nothing"
+    );
+    seen.push(at("eth0", Way::Out, VIP, CLIENT, to_client(Segment::Other)));
     assert_eq!(milliseconds(&seen), Some(300));
     let diagnosis = judged(&observation(seen, &[]), &[]);
     assert_eq!(diagnosis.verdict.status, Status::Pass);

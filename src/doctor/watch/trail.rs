@@ -1,6 +1,6 @@
 //! The packets of a flow by what they mean: where a request was seen, and what answered it.
 
-use super::flow::opens;
+use super::flow::{is_mere_data, opens};
 use super::observation::{Kind, Observation, Segment, Sighting, Way};
 
 /// What was seen of a flow; of each kind the first.
@@ -28,8 +28,12 @@ pub(super) struct Trail<'a> {
     pub(super) reply_of_other: Option<&'a Sighting>,
     /// After the reply, what only a client sends that has it.
     pub(super) goes_on: Option<&'a Sighting>,
+    /// After that, what only a service sends that got it.
+    pub(super) acknowledged: Option<&'a Sighting>,
     /// After the reply, the first request or the reply again.
     pub(super) again: Option<&'a Sighting>,
+    /// After the client went on, the reply again.
+    pub(super) again_after: Option<&'a Sighting>,
     /// The first packet of all.
     pub(super) first: Option<&'a Sighting>,
 }
@@ -109,9 +113,15 @@ impl<'a> Trail<'a> {
         } else if is_reset(&packet.kind) {
             self.reset.get_or_insert(sighting);
         } else if let Some(first) = self.reply {
+            if self.goes_on.is_some() && is_mere_data(&packet.kind) {
+                self.acknowledged.get_or_insert(sighting);
+            }
             let comes_again = first.packet == *packet && first.device == sighting.device;
             if comes_again && matches!(packet.kind, Kind::Tcp { .. }) {
                 self.again.get_or_insert(sighting);
+                if self.goes_on.is_some() {
+                    self.again_after.get_or_insert(sighting);
+                }
             }
         } else {
             self.reply = Some(sighting);

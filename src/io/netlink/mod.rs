@@ -37,7 +37,7 @@ pub use link::{Link, TunAttributes, TunMode, TunQueueing, TunnelAttributes, XdpP
 pub use monitor::{Departure, Drained, Event, Monitor, PolicyTopic, Topic};
 pub use neighbour::{Neighbour, ProxyNeighbour};
 pub use probe_route::{PROBE_METRIC, PROBE_PROTOCOL, ProbeRoute};
-pub use queueing::{QueueingDiscipline, QueueingPlace};
+pub use queueing::{QueueingCounts, QueueingDiscipline, QueueingPlace};
 pub use route::{Route, RouteKind, RouteQuery};
 pub use rule::PolicyRule;
 pub(in crate::io) use socket::peer_of;

@@ -84,9 +84,25 @@ impl Netlink {
     /// # Errors
     /// Any [`NetlinkError`]; EPERM without CAP_NET_ADMIN.
     pub fn use_neighbour(&mut self, link: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        self.set_off(link, address, 0)
+    }
+
+    /// The same of one that the kernel need not know: it is looked for on the segment, as it would be for a packet.
+    ///
+    /// # Errors
+    /// As of [`use_neighbour`](Self::use_neighbour).
+    pub fn look_for_neighbour(&mut self, link: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        self.set_off(link, address, NLM_F_CREATE)
+    }
+
+    fn set_off(&mut self, link: u32, address: IpAddr, flags: u16) -> Result<(), NetlinkError> {
         let message = entry_message(link, address, NeighbourFlags::Use);
         let operation = Operation::new("use neighbour", format_args!("{address} dev {link}"));
-        self.change(&operation, RouteNetlinkMessage::NewNeighbour(message), 0)
+        self.change(
+            &operation,
+            RouteNetlinkMessage::NewNeighbour(message),
+            flags,
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    tc::{TcAttribute, TcHandle, TcMessage, TcStats2},
+    tc::{TcAttribute, TcHandle, TcMessage},
 };
 
 use super::{Netlink, NetlinkError, Operation};
@@ -16,8 +16,19 @@ pub struct QueueingDiscipline {
     pub kind: String,
     /// Where it is.
     pub place: QueueingPlace,
-    /// Packets that it dropped since it was made, modulo 2³².
-    pub drops: u32,
+    /// What it has done so far.
+    pub counts: QueueingCounts,
+}
+
+/// What a queueing discipline has done so far, in packets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueingCounts {
+    /// Sent on.
+    pub sent: u32,
+    /// Dropped.
+    pub dropped: u32,
+    /// That wait now.
+    pub waiting: u32,
 }
 
 /// Where a queueing discipline is.
@@ -72,12 +83,17 @@ fn discipline_of(message: RouteNetlinkMessage) -> Option<QueueingDiscipline> {
     let RouteNetlinkMessage::NewQueueDiscipline(message) = message else {
         return None;
     };
-    let (mut kind, mut drops) = (None, 0);
+    let mut kind = None;
+    let mut counts = QueueingCounts::default();
     for attribute in message.attributes {
         if let TcAttribute::Kind(name) = attribute {
             kind = Some(name);
-        } else if let TcAttribute::Stats2(stats) = attribute {
-            drops = stats.iter().find_map(dropped_of).unwrap_or_default();
+        } else if let TcAttribute::Stats(stats) = attribute {
+            counts = QueueingCounts {
+                sent: stats.packets,
+                dropped: stats.drops,
+                waiting: stats.qlen,
+            };
         }
     }
     let place = match message.header.parent {
@@ -89,16 +105,8 @@ fn discipline_of(message: RouteNetlinkMessage) -> Option<QueueingDiscipline> {
         link: u32::try_from(message.header.index).ok()?,
         kind: kind?,
         place,
-        drops,
+        counts,
     })
-}
-
-const fn dropped_of(stats: &TcStats2) -> Option<u32> {
-    if let TcStats2::Queue(queue) = stats {
-        Some(queue.drops)
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]
@@ -114,7 +122,7 @@ mod tests {
                 link: 2,
                 kind: kind.into(),
                 place,
-                drops: 0,
+                counts: QueueingCounts::default(),
             };
             discipline.acts_on_departures()
         };

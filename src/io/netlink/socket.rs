@@ -1,8 +1,10 @@
 //! Sockets that are bound and wait: TCP listeners, UDP and raw sockets, from sock_diag(7), as ss(8)
 //! reads them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+use netlink_packet_core::Nla as _;
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
@@ -65,6 +67,12 @@ pub struct BoundSocket {
     pub user: u32,
     /// The mark of what it sends (`SO_MARK`); told with CAP_NET_ADMIN, else 0.
     pub mark: u32,
+    /// Bytes of memory that what waits may take (`SO_RCVBUF`), and that it takes; none: not told.
+    pub memory: Option<(u32, u32)>,
+    /// It hears packets for any address (`IP_TRANSPARENT`); none: not told.
+    pub transparent: Option<bool>,
+    /// Peers whose segments have to be signed (TCP-MD5); told with CAP_NET_ADMIN.
+    pub signed_peers: Vec<IpNet>,
 }
 
 /// A connection to the socket tables of the network namespace in which it was opened.
@@ -95,7 +103,8 @@ impl SocketTables {
             let request = SockDiagMessage::InetRequest(InetRequest {
                 family,
                 protocol: protocol.number(),
-                extensions: ExtensionFlags::empty(),
+                // Peers whose segments have to be signed are told only with the rest of `INFO`.
+                extensions: ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO,
                 states: protocol.states(),
                 socket_id: id,
             });
@@ -103,6 +112,44 @@ impl SocketTables {
             sockets.extend(answers.into_iter().filter_map(socket_of));
         }
         Ok(sockets)
+    }
+}
+
+impl SocketTables {
+    /// Whether a TCP connection of this host is established, or was; false while its handshake goes on.
+    ///
+    /// # Errors
+    /// ENOENT where there is none; any other [`NetlinkError`].
+    pub fn is_established(
+        &mut self,
+        own: SocketAddr,
+        peer: SocketAddr,
+    ) -> Result<bool, NetlinkError> {
+        const SYN_RECEIVED: u8 = 3;
+        let operation = Operation::new("look up connection of", peer);
+        let request = SockDiagMessage::InetRequest(InetRequest {
+            family: if own.is_ipv4() { AF_INET } else { AF_INET6 },
+            protocol: SocketProtocol::Tcp.number(),
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::all(),
+            socket_id: SocketId {
+                source_port: own.port(),
+                destination_port: peer.port(),
+                source_address: own.ip(),
+                destination_address: peer.ip(),
+                interface_id: 0,
+                cookie: [0xff; 8],
+            },
+        });
+        let answers = self.0.query(&operation, request)?;
+        let state = answers.iter().find_map(|answer| {
+            if let SockDiagMessage::InetResponse(response) = answer {
+                Some(response.header.state)
+            } else {
+                None
+            }
+        });
+        Ok(state.is_some_and(|state| state != SYN_RECEIVED))
     }
 }
 
@@ -127,7 +174,52 @@ pub(super) fn socket_of(message: SockDiagMessage) -> Option<BoundSocket> {
         inode: header.inode,
         user: header.uid,
         mark: nlas.iter().find_map(mark_of).unwrap_or_default(),
+        memory: nlas.iter().find_map(memory_of),
+        transparent: nlas.iter().find_map(transparency_of),
+        signed_peers: nlas.iter().flat_map(signed_peers_of).collect(),
     })
+}
+
+const fn memory_of(nla: &Nla) -> Option<(u32, u32)> {
+    if let Nla::MemInfo(memory) = nla {
+        Some((memory.receive_queue_max, memory.receive_queue))
+    } else {
+        None
+    }
+}
+
+/// Of linux/inet_diag.h.
+const INET_DIAG_MD5SIG: u16 = 18;
+const INET_DIAG_SOCKOPT: u16 = 22;
+
+/// `struct inet_diag_sockopt`: the sixth bit of its first byte.
+fn transparency_of(nla: &Nla) -> Option<bool> {
+    let flags = value_of(nla, INET_DIAG_SOCKOPT)?;
+    Some(flags.first()? & 0x20 != 0)
+}
+
+/// A `struct tcp_diag_md5sig` for each: family, prefix length, length of the key, address, key.
+fn signed_peers_of(nla: &Nla) -> Vec<IpNet> {
+    const SIZE: usize = 100;
+    let keys = value_of(nla, INET_DIAG_MD5SIG).unwrap_or_default();
+    let peer = |key: &[u8]| {
+        let address: IpAddr = if key[0] == AF_INET {
+            <[u8; 4]>::try_from(&key[4..8]).ok()?.into()
+        } else {
+            <[u8; 16]>::try_from(&key[4..20]).ok()?.into()
+        };
+        IpNet::new(address, key[1]).ok()
+    };
+    keys.chunks_exact(SIZE).filter_map(peer).collect()
+}
+
+fn value_of(nla: &Nla, kind: u16) -> Option<Vec<u8>> {
+    let Nla::Other(other) = nla else {
+        return None;
+    };
+    let mut value = vec![0; other.value_len()];
+    other.emit_value(&mut value);
+    (other.kind() == kind).then_some(value)
 }
 
 const fn mark_of(nla: &Nla) -> Option<u32> {

@@ -375,7 +375,7 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     fault(
         "iptables sends the VIP's packets to a container that is gone",
-        "unknown B30",
+        "fail B30",
         DeadElsewhere,
         "iptables-nft -t nat -A PREROUTING -d 10.0.0.100 -p tcp --dport 80 -j DNAT --to 172.17.0.2:80",
         FORGET_IPTABLES,
