@@ -51,7 +51,8 @@ fn assert_taken(decap: &Process, (backend, peer): (&Node, &Node), kinds: &[(&str
             By::Driver | By::Sockets => "injected",
             By::Nobody(name) => name,
         };
-        let delivered = || backend.counter("Udp", "InDatagrams");
+        // The service answers each; a tunnel of UDP is itself datagrams that come in.
+        let delivered = || backend.counter("Udp", "OutDatagrams");
         let through_tun = || backend.device_counter("decap0", "rx_packets");
         let before = (count(decap, counter), delivered(), through_tun());
         peer.run_python(SEND, &[kind]);
