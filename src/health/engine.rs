@@ -220,10 +220,23 @@ impl Engine {
             let probed = &self.plan.probed[position];
             let interval = probed.check.timing.edge.min(probed.check.timing.interval);
             let at = now + probed.target.phase(self.seed, interval);
+            let lacks_cause = self.lacks_cause(probed);
             self.schedule(position, at);
+            if lacks_cause {
+                let due = Due::Inquest(self.plan.number, position);
+                self.timers.set(now, due);
+            }
         }
         self.begin_passive(now);
         self.plan_size_checks(now);
+    }
+
+    /// Whether it is down and was still to be asked why when the plan changed.
+    fn lacks_cause(&self, probed: &Probed) -> bool {
+        let machine = self.board.of(&probed.target);
+        machine.is_some_and(|machine| !machine.standing().is_up())
+            && probed.is_tunnelled()
+            && self.inquests.cause(&probed.target).is_none()
     }
 
     /// The next probe of a position starts then, whatever was planned before.
