@@ -285,7 +285,7 @@ impl Snapshot {
         self.vip_seats
     }
 
-    /// The generation of its [`Services`]: while it stays the same, a flow stays with its VIP.
+    /// The generation of its services: while it stays the same, a flow stays with its VIP.
     #[must_use]
     pub fn generation(&self) -> u16 {
         self.services.generation()

@@ -231,14 +231,6 @@ impl Engine {
         self.plan_size_checks(now);
     }
 
-    /// Whether it is down and was still to be asked why when the plan changed.
-    fn lacks_cause(&self, probed: &Probed) -> bool {
-        let machine = self.board.of(&probed.target);
-        machine.is_some_and(|machine| !machine.standing().is_up())
-            && probed.is_tunnelled()
-            && self.inquests.cause(&probed.target).is_none()
-    }
-
     /// The next probe of a position starts then, whatever was planned before.
     fn schedule(&mut self, position: usize, at: Moment) {
         self.starts.insert(position, at);

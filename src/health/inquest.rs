@@ -175,6 +175,14 @@ impl Engine {
         self.open_inquest(&probed, position, Purpose::Follow, questions, now);
     }
 
+    /// Whether it is down and was still to be asked why when the plan changed.
+    pub(super) fn lacks_cause(&self, probed: &Probed) -> bool {
+        let machine = self.board.of(&probed.target);
+        machine.is_some_and(|machine| !machine.standing().is_up())
+            && probed.is_tunnelled()
+            && self.inquests.cause(&probed.target).is_none()
+    }
+
     /// Asks the backend at a position of the plan.
     pub(super) fn open_inquest(
         &mut self,
