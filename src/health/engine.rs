@@ -20,18 +20,15 @@ use super::passive::Passive;
 use super::plan::{Apart, Plan, Probed};
 use super::ports::Ports;
 use super::report::REPORT_INTERVAL;
-use super::reset::reset_packet;
 use super::slots::Slots;
 use super::timers::{Due, Timers};
 use super::trust::Trusts;
 use super::ways::Ways;
 use super::wire::Wire;
 use super::{Command, Reporter, Snapshots, Told};
-use crate::director::BackendIndex;
 use crate::io::egress::RawEgress;
 use crate::io::sys::KernelPathMtu;
 use crate::io::tun::Queue;
-use crate::packet::FlowKey;
 use crate::probe::{Board, Kind, Machine, Moment, ProbeResult, Target, Verdict};
 
 const TUN: Token = Token(0);
@@ -146,6 +143,7 @@ impl Engine {
         loop {
             self.turn(&mut events)?;
             if self.hear().is_break() {
+                self.call_off_all();
                 return Ok(());
             }
             self.tell();
@@ -199,10 +197,8 @@ impl Engine {
 
     /// Probes under way are for the old plan and end without a result.
     fn follow(&mut self, plan: Plan) {
+        self.call_off_all();
         let now = self.now();
-        for number in self.flights.numbers() {
-            self.end(number, now);
-        }
         self.busy.clear();
         self.starts.clear();
         let wanted = plan.probed.iter();
@@ -376,23 +372,8 @@ impl Engine {
             let known = flight.timed_out().or(flight.evidence);
             known.unwrap_or(ProbeResult::NoAnswer)
         };
-        flight.abort();
-        let half_open = flight.sequence.filter(|_| !flight.is_connected());
-        if let (Some(sequence), Some(flow)) = (half_open, flight.flow) {
-            self.reset(&flow, flight.backend, sequence.wrapping_add(1));
-        }
+        self.call_off(number);
         self.land(number, result);
-    }
-
-    /// Frees what the backend may have kept for a connection whose answer did not come.
-    fn reset(&mut self, flow: &FlowKey, backend: BackendIndex, sequence: u32) {
-        if let Some(packet) = reset_packet(flow, sequence) {
-            let snapshot = (self.snapshots)();
-            self.forwarder
-                .send_made(&packet, backend, &snapshot, |error| {
-                    trace!("reset not sent: {error}")
-                });
-        }
     }
 
     /// A probe found something.

@@ -5,10 +5,47 @@ use std::net::IpAddr;
 
 use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader};
 
+use log::trace;
+
+use super::engine::Engine;
 use crate::packet::FlowKey;
 
 /// TTL or hop limit.
 const TTL: u8 = 64;
+
+impl Engine {
+    /// Ends all that is under way without a result.
+    pub(super) fn call_off_all(&mut self) {
+        // A SYN that waits to be read would follow its reset. Where the device is gone, the next turn says so.
+        self.forward().ok();
+        let now = self.now();
+        for number in self.flights.numbers() {
+            self.call_off(number);
+            self.end(number, now);
+        }
+        self.forward().ok(); // the kernel's own resets
+    }
+
+    /// Frees what the backend may have kept for a flight that is not waited for any longer. The kernel resets a
+    /// connection when its socket is closed, but not one whose answer did not come.
+    pub(super) fn call_off(&mut self, number: usize) {
+        let Some(flight) = self.flights.get(number) else {
+            return;
+        };
+        flight.abort();
+        let half_open = flight.sequence.filter(|_| !flight.is_connected());
+        let (Some(sequence), Some(flow)) = (half_open, flight.flow) else {
+            return;
+        };
+        if let Some(packet) = reset_packet(&flow, sequence.wrapping_add(1)) {
+            let snapshot = (self.snapshots)();
+            self.forwarder
+                .send_made(&packet, flight.backend, &snapshot, |error| {
+                    trace!("reset not sent: {error}")
+                });
+        }
+    }
+}
 
 /// A reset in the flow, with that sequence number.
 pub(super) fn reset_packet(flow: &FlowKey, sequence: u32) -> Option<Vec<u8>> {

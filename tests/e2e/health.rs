@@ -282,6 +282,30 @@ fn a_tcp_probe_reaches_no_accept_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn probes_that_a_stop_or_a_reload_calls_off_leave_nothing_behind() {
+    in_lab(|lab| {
+        let site = Site::new(lab);
+        let b1 = &site.backends[0].node;
+        site.director
+            .run("iptables -A INPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP");
+        let half_open = || b1.run("ss --no-header --numeric --tcp state syn-recv");
+        let patient = "interval = \"20s\"\ntimeout = \"19s\"\ninterval_edge = \"200ms\"";
+        let mut director = Reloading::start(lab, &site, &web(patient));
+        wait_until("a half-open connection", || !half_open().is_empty());
+        director.accept(&web("kind = \"external\""));
+        wait_until("no half-open connection after a reload", || {
+            half_open().is_empty()
+        });
+        director.accept(&web(patient));
+        wait_until("another half-open connection", || !half_open().is_empty());
+        director.director.stop();
+        wait_until("no half-open connection after the stop", || {
+            half_open().is_empty()
+        });
+    });
+}
+
+#[test]
 fn a_backend_fails_in_one_vip_alone() {
     in_lab(|lab| {
         let site = Site::new(lab);
