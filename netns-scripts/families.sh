@@ -8,8 +8,9 @@
 #   a request:  client → director ═ tunnel ═ backend: eth0
 #   its reply:  backend: eth1 → client
 #
-# There is a VIP for each of the eight combinations. For each: it answers, a download and an upload of full-sized packets arrive whole, every packet for the VIP came
-# to the backend in the tunnel that was configured and from nowhere else, and no reply took that way.
+# There is a VIP for each of the eight combinations. For each: it answers, a download and an upload of
+# full-sized packets arrive whole, every packet for the VIP came to the backend in the tunnel that was
+# configured and from nowhere else, and no reply took that way.
 #
 # Where the kernel has them, its tunnels end here in tunl0 (4in4), sit0 (6in4) and ip6tnl0 (4in6 and
 # 6in6), and GUE in its `fou` ports, which hand the inner packet on to those devices. Otherwise, and
@@ -98,11 +99,12 @@ set_addresses() {
 
 start_director() {
   local name
+  printf '[director]\negress = "%s"\n' "${LAB_EGRESS:-auto}" >"$LAB_DIR/tunlb.toml"
   for name in "${COMBINATIONS[@]}"; do
     printf '[[vip]]\nname = "%s"\naddress = "%s"\nport = 80\nprotocol = "tcp"\n' "$name" "${VIP[$name]}"
     printf '[vip.encap]\nkind = "%s"\n' "$(is_gue "$name" && echo gue || echo ipip)"
     printf '[[vip.backend]]\naddress = "%s"\n' "$(backend_of "$name")"
-  done >"$LAB_DIR/tunlb.toml"
+  done >>"$LAB_DIR/tunlb.toml"
   start director director "$TUNLB" run -c "$LAB_DIR/tunlb.toml" --setup
 }
 

@@ -8,6 +8,7 @@
 # Environment:
 #   TUNLB         a built binary to use; without it `cargo build --release` makes one
 #   TUNLB_DECAP   1: `tunlb decap` on the backends even where the kernel has tunl0
+#   LAB_EGRESS    how the director of families.sh sends: raw, packet, xsk; auto without it
 #   LAB_SLOW      factor on every deadline, for slow machines and emulators (1)
 #   LAB_VERBOSE   1: show every command that sets a host up
 #
