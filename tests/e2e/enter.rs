@@ -86,6 +86,7 @@ fn enter<F: FnOnce(&Lab)>(way: Way, body: F) {
     let test = test_of::<F>();
     let mut command = way.command();
     command
+        .args(["env", "--default-signal=INT,QUIT"]) // a shell has what it runs in the background ignore them
         .arg(way.program())
         .args([test, "--exact", "--nocapture", "--test-threads=1"]);
     let (status, output) = run_with_deadline(command);

@@ -175,6 +175,9 @@ pub(crate) fn host(lab: &Lab) -> Node {
 
 /// All that tunlb could change: links, addresses, routes, rules, settings.
 pub(crate) fn dump(host: &Node) -> String {
+    wait_until("addresses of lo to leave the tentative state", || {
+        !host.run("ip addr show dev lo").contains("tentative")
+    });
     host.sh("ip -d link; ip addr; ip neigh show proxy
          for family in -4 -6; do ip $family route show table all; ip $family rule; done
          cd /proc/sys/net; grep -rs '' ipv4 ipv6 | sort")
