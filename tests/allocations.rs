@@ -16,8 +16,8 @@ use tunlb::control::{FlowMailbox, FlowRequest};
 use tunlb::daemon::pipeline::Pipeline;
 use tunlb::director::{
     AllDown, BackendSpec, BackendState, Director, Echo, FlowCursor, FlowFilter, FlowLimits,
-    FlowTimeouts, HashFields, HashKey, Mss, Plan, PortMatch, Protocol, RingSize, Seat, Snapshot,
-    Timestamp, VipSpec,
+    FlowTimeouts, HashFields, HashKey, Health, Mss, Plan, PortMatch, Protocol, RingSize, Roster,
+    Seat, Snapshot, Timestamp, VipSpec,
 };
 use tunlb::io::egress::{Egress, Sent};
 use tunlb::io::ingress::{Ingress, Reading};
@@ -183,12 +183,17 @@ fn vip(protocol: Protocol, encap: EncapKind) -> VipSpec {
     }
 }
 
-fn pipeline() -> Pipeline<Packets, Nowhere> {
+/// Builds snapshots of the site in which the first backend of each VIP has that weight.
+fn build(roster: &mut Roster, weight: u16) -> Arc<Snapshot> {
     let gue = EncapKind::Gue {
         port: NonZeroU16::new(6080).expect("not 0"),
     };
+    let mut vips = [vip(Protocol::Udp, gue), vip(Protocol::Tcp, EncapKind::Ipip)];
+    for vip in &mut vips {
+        vip.backends[0].weight = weight;
+    }
     let plan = Plan {
-        vips: &[vip(Protocol::Udp, gue), vip(Protocol::Tcp, EncapKind::Ipip)],
+        vips: &vips,
         hash_key: HashKey::DEFAULT,
         ring_size: RingSize::DEFAULT,
         flows: FlowLimits {
@@ -196,16 +201,22 @@ fn pipeline() -> Pipeline<Packets, Nowhere> {
             timeouts: FlowTimeouts::default(),
         },
     };
-    let snapshot = Snapshot::build(&plan, |vip, to| {
+    let tunnel = |vip: &VipSpec, to| {
         let source = SourceRule::Fixed([10, 0, 0, 2].into());
         Encap::new(vip.encap, source, to, NonZeroU8::MAX)
-    });
+    };
+    let snapshot = roster.build(&plan, |_, _| Health::Healthy, tunnel);
+    Arc::new(snapshot.expect("a valid site"))
+}
+
+fn pipeline(roster: &mut Roster) -> Pipeline<Packets, Nowhere> {
     let seat = Seat {
         worker: 0,
         workers: 1,
         seed: [1, 2, 3, 4],
     };
-    let director = Director::new(Arc::new(snapshot.expect("a valid site")), &seat);
+    let director = Director::new(build(roster, 1), &seat);
+    roster.attach(Arc::clone(director.counters()));
     let packets = Packets {
         kind: Kind::Flows(1000),
         number: 0,
@@ -215,7 +226,7 @@ fn pipeline() -> Pipeline<Packets, Nowhere> {
 
 #[test]
 fn bursts_allocate_nothing() {
-    let mut pipeline = pipeline();
+    let mut pipeline = pipeline(&mut Roster::default());
     let mut millis = 0;
     let mut turn = |pipeline: &mut Pipeline<Packets, Nowhere>, bursts: u32| {
         let before = allocations();
@@ -243,10 +254,31 @@ fn bursts_allocate_nothing() {
     assert!(allocations() > 0, "the allocator counts");
 }
 
+/// Each snapshot has another weight than the one before, so another ring.
+#[test]
+fn adopting_a_change_allocates_nothing() {
+    let mut roster = Roster::default();
+    let mut pipeline = pipeline(&mut roster);
+    let mut turn = |pipeline: &mut Pipeline<Packets, Nowhere>, number: u16| {
+        let snapshot = build(&mut roster, 1 + number % 7);
+        let kept = Arc::clone(pipeline.director().snapshot()); // as control keeps it: the last owner frees it
+        let before = allocations();
+        pipeline.adopt(Arc::clone(&snapshot), 2048);
+        let now = Timestamp::after(Duration::from_millis(number.into()));
+        pipeline.turn(now).expect("memory has no error");
+        let allocated = allocations() - before;
+        assert_ne!(kept.epoch(), snapshot.epoch());
+        allocated
+    };
+    let warming: u64 = (1..100).map(|number| turn(&mut pipeline, number)).sum();
+    let allocated: u64 = (100..300).map(|number| turn(&mut pipeline, number)).sum();
+    assert_eq!(allocated, 0, "after {warming} at first");
+}
+
 /// Another thread reads all flows again and again meanwhile.
 #[test]
 fn showing_flows_allocates_nothing() {
-    let mut pipeline = pipeline();
+    let mut pipeline = pipeline(&mut Roster::default());
     let mailbox = FlowMailbox::default();
     let (mut millis, mut served) = (0, 0);
     let mut turn = |pipeline: &mut Pipeline<Packets, Nowhere>| {
