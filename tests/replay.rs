@@ -549,6 +549,8 @@ fn explain() {
     assert!(text.contains("vip      web 203.0.113.10:80/tcp, matched by exact port\n"));
     assert!(text.contains("outer    ipip 10.0.0.2 > 10.0.0.3, TTL 64, protocol 4, 20 bytes\n"));
 
+    assert!(!text.contains("path "), "all come by the TUN: {text}");
+
     let output = explain(&["192.0.2.1:40000", "203.0.113.10:81/tcp"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
@@ -557,6 +559,39 @@ fn explain() {
         text.contains("known    dns 203.0.113.10:53/udp\n"),
         "{text}"
     );
+}
+
+#[test]
+fn explain_names_the_path() {
+    let site = Site::new(b"");
+    let path = |director: &str, vip: &str| {
+        let config = CONFIG.replacen("[director]", &format!("[director]\n{director}"), 1);
+        let config = config.replacen("port = 80", &format!("port = 80\n{vip}"), 1);
+        fs::write(site.path("tunlb.toml"), config).unwrap();
+        let output = site.run(&[
+            "explain",
+            "192.0.2.1:40000",
+            "203.0.113.10:80/tcp",
+            "--json",
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&site.run(&["explain", "192.0.2.1:40000", "203.0.113.10:80/tcp"]));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (document["path"].clone(), text)
+    };
+    let (tun, _) = path("", "");
+    assert_eq!(
+        tun,
+        json!({"kind": "tun", "interfaces": [], "syns_by_tun": false})
+    );
+    let keys = "datapath = \"auto\"\ninterface = [\"eth0\", \"eth1\"]";
+    let (driver, text) = path(keys, "mss = \"clamp\"");
+    assert_eq!(
+        driver,
+        json!({"kind": "auto", "interfaces": ["eth0", "eth1"], "syns_by_tun": true})
+    );
+    let words = "path     XDP, where this host lets it, decides what comes by eth0, eth1; by the TUN come SYNs (mss = \"clamp\"), fragments, ";
+    assert!(text.contains(words), "{text}");
 }
 
 #[test]

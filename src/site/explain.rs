@@ -8,8 +8,8 @@ use std::num::NonZeroU8;
 use serde::{Deserialize, Serialize};
 
 use super::Paths;
-use crate::config::Config;
-use crate::director::{DropReason, PortMatch, Snapshot, VipSpec};
+use crate::config::{Config, Datapath};
+use crate::director::{DropReason, Mss, PortMatch, Snapshot, VipSpec};
 use crate::packet::{Encap, EncapKind, Entropy, FlowKey, HEADROOM, Meta, Version};
 use crate::text::json;
 
@@ -28,6 +28,8 @@ pub struct Report<'a> {
     backend: Option<IpAddr>,
     outer: Option<Outer>,
     mtu: Option<Mtu>,
+    /// Where the packets of the flow are decided; `None` for a drop.
+    path: Option<Path<'a>>,
     /// What could have been addressed, where nothing was.
     vips: Vec<Vip<'a>>,
 }
@@ -75,6 +77,17 @@ struct Mtu {
     tun: u32,
 }
 
+/// The way that packets of a flow take through this host.
+#[derive(Debug, Serialize, Deserialize)]
+struct Path<'a> {
+    /// `director.datapath`.
+    kind: Cow<'a, str>,
+    /// The devices whose packets do not come by the TUN.
+    interfaces: Cow<'a, [String]>,
+    /// Whether SYNs come by the TUN in any case, since their MSS is clamped.
+    syns_by_tun: bool,
+}
+
 impl<'a> Report<'a> {
     /// What becomes of a new flow by that configuration, which the ways and the snapshot are of.
     #[must_use]
@@ -107,6 +120,7 @@ impl<'a> Report<'a> {
             backend: Some(backend.address),
             outer: Some(Outer::new(encap, flow, snapshot.flow_hash(flow), ttl)),
             mtu: Some(Mtu::new(config, paths, encap)),
+            path: spec.map(|spec| Path::new(config, spec)),
             ..Self::dropped(flow, DropReason::NoBackend)
         }
     }
@@ -126,6 +140,7 @@ impl<'a> Report<'a> {
             backend: None,
             outer: None,
             mtu: None,
+            path: None,
             vips: Vec::new(),
         }
     }
@@ -225,6 +240,22 @@ impl Mtu {
     }
 }
 
+impl<'a> Path<'a> {
+    fn new(config: &'a Config, vip: &VipSpec) -> Self {
+        let Config { director, .. } = config;
+        let decides_in_driver = matches!(director.datapath, Datapath::Xdp | Datapath::Auto);
+        Self {
+            kind: director.datapath.to_string().into(),
+            interfaces: director.interfaces.names().into(),
+            syns_by_tun: decides_in_driver && vip.mss == Mss::Clamp,
+        }
+    }
+
+    fn is_tun(&self) -> bool {
+        self.kind == Datapath::Tun.to_string()
+    }
+}
+
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "flow     {}", self.flow)?;
@@ -255,6 +286,9 @@ impl fmt::Display for Report<'_> {
         }
         if let Some(mtu) = &self.mtu {
             writeln!(f, "mtu      {mtu}")?;
+        }
+        if let Some(path) = self.path.as_ref().filter(|path| !path.is_tun()) {
+            writeln!(f, "path     {path}")?;
         }
         Ok(())
     }
@@ -316,5 +350,23 @@ impl fmt::Display for Mtu {
             _ => f.write_str("unknown, there is no route to the backend")?,
         }
         write!(f, "; the TUN takes {}", self.tun)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interfaces = self.interfaces.join(", ");
+        let takes = match &*self.kind {
+            "xsk" => "AF_XDP sockets take",
+            "auto" => "XDP, where this host lets it, decides",
+            _ => "XDP decides",
+        };
+        write!(f, "{takes} what comes by {interfaces}; by the TUN come ")?;
+        if self.syns_by_tun {
+            f.write_str("SYNs (mss = \"clamp\"), ")?;
+        }
+        f.write_str(
+            "fragments, IP options, packets that are too long, and what other devices bring",
+        )
     }
 }
