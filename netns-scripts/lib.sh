@@ -314,6 +314,28 @@ cable() {
   on "$3" ip link set "$4" up
 }
 
+# set_address HOST DEVICE ADDRESS/LENGTH [DEFAULT_GATEWAY]
+set_address() {
+  on "$1" ip addr add "$3" dev "$2"
+  if [ -n "${4:-}" ]; then on "$1" ip route add default via "$4"; fi
+}
+
+# cable_to_router VIP BACKEND-N…: a router with cables to the client (198.51.100.10), to the director (10.0.0.2), which
+# has the VIP, and from its devices to-bN to backends whose addresses are the lab's own to set.
+cable_to_router() {
+  local host
+  for host in client router director "${@:2}"; do add_host "$host"; done
+  cable client eth0 router to-client
+  cable director eth0 router to-director
+  for host in "${@:2}"; do cable "$host" eth0 router "to-b${host#backend-}"; done
+  set_address client eth0 198.51.100.10/24 198.51.100.1
+  set_address director eth0 10.0.0.2/24 10.0.0.1
+  set_address router to-client 198.51.100.1/24
+  set_address router to-director 10.0.0.1/24
+  set_sysctl router net.ipv4.ip_forward=1
+  on router ip route add "$1/32" via 10.0.0.2
+}
+
 # add_switch HOST DEVICE PORT…: joins devices of HOST to one Ethernet segment.
 add_switch() {
   local host=$1 device=$2 port

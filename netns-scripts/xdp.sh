@@ -46,32 +46,15 @@ main() {
 }
 
 build_network() {
-  local host
-  for host in client router director "${BACKENDS[@]}"; do add_host "$host"; done
-  cable client eth0 router to-client
-  cable director eth0 router to-director
-  cable backend-1 eth0 router to-b1
-  cable backend-2 eth0 router to-b2
-  set_address client eth0 198.51.100.10/24 198.51.100.1
-  set_address director eth0 10.0.0.2/24 10.0.0.1
+  cable_to_router "$VIP" "${BACKENDS[@]}"
   set_address backend-1 eth0 10.0.1.11/24 10.0.1.1
   set_address backend-2 eth0 10.0.2.12/24 10.0.2.1
-  set_address router to-client 198.51.100.1/24
-  set_address router to-director 10.0.0.1/24
   set_address router to-b1 10.0.1.1/24
   set_address router to-b2 10.0.2.1/24
-  set_sysctl router net.ipv4.ip_forward=1
-  on router ip route add "$VIP/32" via 10.0.0.2
   # A program sees checksums as a veth leaves them to the device, which a wire never shows; and a veth takes
   # redirected frames only while its other end polls (NAPI).
   on client ethtool -K eth0 tx off >/dev/null
   on router ethtool -K to-director gro on >/dev/null
-}
-
-# set_address HOST DEVICE ADDRESS/LENGTH [DEFAULT_GATEWAY]
-set_address() {
-  on "$1" ip addr add "$3" dev "$2"
-  if [ -n "${4:-}" ]; then on "$1" ip route add default via "$4"; fi
 }
 
 # configure KIND STATE: the tunnels, and the state of backend-1.
