@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 /*
  * Takes tunnel packets out of their tunnels before the kernel's stack sees them: IP in IP in all four families,
  * or GUE. Only what is admitted and plain is: whatever else there is goes on as it came, to the sockets of
@@ -6,23 +6,9 @@
  *
  * Read first: RFC 2003, RFC 2473, RFC 4213, draft-ietf-intarea-gue-09, RFC 6040 (ECN).
  */
-#include <stddef.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/udp.h>
 
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
-#include "device.h"
-
-/* IPv4 as ::ffff:a.b.c.d */
-struct address {
-	__u8 bytes[16];
-};
+#include "plain.h"
 
 /* A family's sources: the family's number (4 or 6) is the first byte, the address follows. */
 struct network {
@@ -35,30 +21,13 @@ struct network {
 const volatile __be16 gue_port = 0;
 
 /* Inner destinations. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024); /* the loader says how many */
-	__type(key, struct address);
-	__type(value, __u8);
-} vips SEC(".maps");
+SET(vips, BPF_MAP_TYPE_HASH, struct address, AS_LOADED);
 
 /* Outer sources. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 1024); /* the loader says how many */
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct network);
-	__type(value, __u8);
-} directors SEC(".maps");
+SET(directors, BPF_MAP_TYPE_LPM_TRIE, struct network, AS_LOADED);
 
 /* Addresses of this machine: outer destinations, and never an inner source. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct address);
-	__type(value, __u8);
-} local SEC(".maps");
+SET(local, BPF_MAP_TYPE_HASH, struct address, 65536);
 
 /* Packets that were taken out. */
 struct {
@@ -75,14 +44,6 @@ struct outer {
 	__u8 protocol;
 	__u8 ecn;
 };
-
-static __always_inline void map_v4(struct address *to, __be32 address)
-{
-	__builtin_memset(to, 0, sizeof(*to));
-	to->bytes[10] = 0xff;
-	to->bytes[11] = 0xff;
-	__builtin_memcpy(&to->bytes[12], &address, 4);
-}
 
 static __always_inline int is_mapped(const struct in6_addr *address)
 {
@@ -102,15 +63,15 @@ static __always_inline int has_right_sum(struct iphdr *ip)
 
 static __always_inline int open_v4(void *data, void *end, struct outer *outer)
 {
-	struct iphdr *ip = data;
+	struct iphdr *ip = whole_v4(data, end);
 	struct network from = { .bits = 8 + 32, .family = 4 };
 	struct address to;
 	__u32 length;
 
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl != 5)
+	if (!ip || ip->ihl != 5)
 		return 0;
 	length = bpf_ntohs(ip->tot_len);
-	if ((ip->frag_off & bpf_htons(0x3fff)) || length < sizeof(*ip) || data + length > end)
+	if (length < sizeof(*ip) || data + length > end)
 		return 0;
 	map_v4(&to, ip->daddr);
 	__builtin_memcpy(from.bytes, &ip->saddr, 4);
@@ -127,12 +88,12 @@ static __always_inline int open_v4(void *data, void *end, struct outer *outer)
 
 static __always_inline int open_v6(void *data, void *end, struct outer *outer)
 {
-	struct ipv6hdr *ip = data;
+	struct ipv6hdr *ip = fixed_v6(data, end);
 	struct network from = { .bits = 8 + 128, .family = 6 };
 	struct address to;
 	__u32 length;
 
-	if ((void *)(ip + 1) > end || ip->version != 6)
+	if (!ip)
 		return 0;
 	length = bpf_ntohs(ip->payload_len);
 	if ((void *)(ip + 1) + length > end)
@@ -224,11 +185,11 @@ static __always_inline int admit_v4(void *end, const struct outer *outer)
 
 static __always_inline int admit_v6(void *end, const struct outer *outer)
 {
-	struct ipv6hdr *ip = outer->payload;
+	struct ipv6hdr *ip = fixed_v6(outer->payload, end);
 	struct address from, to;
 	int ecn;
 
-	if ((void *)(ip + 1) > end || ip->version != 6)
+	if (!ip)
 		return 0;
 	if (sizeof(*ip) + bpf_ntohs(ip->payload_len) > outer->length)
 		return 0;
@@ -278,14 +239,13 @@ int tunlb_decap(struct xdp_md *context)
 	void *end = (void *)(long)context->data_end;
 	struct ethhdr *link = data;
 	struct outer outer = {};
+	__be16 protocol = protocol_of_frame(link, end);
 	int is_open = 0;
 	__u32 overhead;
 
-	if ((void *)(link + 1) > end || !is_for_device(link))
-		return XDP_PASS;
-	if (link->h_proto == bpf_htons(ETH_P_IP))
+	if (protocol == bpf_htons(ETH_P_IP))
 		is_open = open_v4(link + 1, end, &outer);
-	else if (link->h_proto == bpf_htons(ETH_P_IPV6))
+	else if (protocol == bpf_htons(ETH_P_IPV6))
 		is_open = open_v6(link + 1, end, &outer);
 	if (!is_open || (gue_port && !open_gue(end, &outer)))
 		return XDP_PASS;

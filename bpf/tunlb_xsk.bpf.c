@@ -1,36 +1,20 @@
-/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 /*
  * Sends packets for VIPs to the AF_XDP socket of the queue that they arrived by; everything else goes on to the
  * kernel: other addresses and ports, ICMP, fragments, VLAN tags, extension headers, whatever is not understood.
  * No decision about flows is made here.
  */
-#include <stddef.h>
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
-#include "device.h"
+#include "plain.h"
 
 /* What packets are taken; the port is 0 where all are. */
 struct service {
-	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d */
+	struct address address;
 	__be16 port;
 	__u8 protocol;
 	__u8 zero;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024); /* the loader says how many */
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct service);
-	__type(value, __u8);
-} services SEC(".maps");
+SET(services, BPF_MAP_TYPE_HASH, struct service, AS_LOADED);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -53,29 +37,23 @@ static __always_inline __be16 port_of(void *transport, void *end, __u8 protocol)
 
 static __always_inline int read_v4(void *data, void *end, struct service *to)
 {
-	struct iphdr *ip = data;
-	__u32 length;
+	struct iphdr *ip = whole_v4(data, end);
 
-	if ((void *)(ip + 1) > end || ip->version != 4)
+	if (!ip)
 		return 0;
-	length = ip->ihl * 4;
-	if (length < sizeof(*ip) || (ip->frag_off & bpf_htons(0x3fff)))
-		return 0;
-	to->address[10] = 0xff;
-	to->address[11] = 0xff;
-	__builtin_memcpy(&to->address[12], &ip->daddr, 4);
+	map_v4(&to->address, ip->daddr);
 	to->protocol = ip->protocol;
-	to->port = port_of(data + length, end, ip->protocol);
+	to->port = port_of(data + ip->ihl * 4, end, ip->protocol);
 	return to->port != 0;
 }
 
 static __always_inline int read_v6(void *data, void *end, struct service *to)
 {
-	struct ipv6hdr *ip = data;
+	struct ipv6hdr *ip = fixed_v6(data, end);
 
-	if ((void *)(ip + 1) > end || ip->version != 6)
+	if (!ip)
 		return 0;
-	__builtin_memcpy(to->address, &ip->daddr, 16);
+	__builtin_memcpy(&to->address, &ip->daddr, sizeof(to->address));
 	to->protocol = ip->nexthdr;
 	to->port = port_of(ip + 1, end, ip->nexthdr);
 	return to->port != 0;
@@ -88,13 +66,12 @@ int tunlb_xsk(struct xdp_md *context)
 	void *end = (void *)(long)context->data_end;
 	struct ethhdr *link = data;
 	struct service sought = {};
+	__be16 protocol = protocol_of_frame(link, end);
 	int is_known = 0;
 
-	if ((void *)(link + 1) > end || !is_for_device(link))
-		return XDP_PASS;
-	if (link->h_proto == bpf_htons(ETH_P_IP))
+	if (protocol == bpf_htons(ETH_P_IP))
 		is_known = read_v4(link + 1, end, &sought);
-	else if (link->h_proto == bpf_htons(ETH_P_IPV6))
+	else if (protocol == bpf_htons(ETH_P_IPV6))
 		is_known = read_v6(link + 1, end, &sought);
 	if (!is_known)
 		return XDP_PASS;
@@ -103,7 +80,7 @@ int tunlb_xsk(struct xdp_md *context)
 		if (!bpf_map_lookup_elem(&services, &sought))
 			return XDP_PASS;
 	}
-	/* A queue without a socket, and a socket without room for it: the kernel's way. */
+	/* A queue without a socket: the kernel's way. What a socket has no room for is lost, and counted by it. */
 	return bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 }
 
