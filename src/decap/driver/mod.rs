@@ -79,3 +79,6 @@ impl Drivers {
         totals
     }
 }
+
+#[cfg(test)]
+mod tests;

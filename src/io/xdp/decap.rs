@@ -116,6 +116,22 @@ impl DecapProgram {
         let counts = counts.map_err(|cause| map_error("taken_out", cause))?;
         Ok(counts.iter().sum())
     }
+
+    /// What the program says of a frame (BPF_PROG_TEST_RUN), and the frame that it leaves.
+    #[cfg(test)]
+    pub(crate) fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+        let mut left = vec![0; frame.len()];
+        let program: &Xdp = self._object.program(PROGRAM).unwrap().try_into().unwrap();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::new()
+        };
+        let result = program.test_run(options).unwrap();
+        left.truncate(result.data_size_out as usize);
+        (result.return_value, left)
+    }
 }
 
 fn load_for(link: &Link, admitted: Admitted<'_>) -> Result<Ebpf, MapFailure> {
