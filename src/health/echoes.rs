@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use crate::io::icmp::LONGEST;
 use crate::io::sys::{self, BATCH, ReceiveBatch, Wanted};
 use crate::packet::{FlowKey, Packet, PathMtuError, Quoted, Version};
-use crate::probe::ProbeResult;
+use crate::probe::{InnerError, ProbeResult};
 
 /// Bytes before the body of a message.
 const HEADER: usize = 8;
@@ -57,7 +57,13 @@ pub(super) enum Heard {
         flow: Option<FlowKey>,
         result: ProbeResult,
     },
-    /// Packets to that host are too long for a link of that MTU, as somebody says.
+    /// A packet from a tunnel, to a VIP, got no further; its flow, where it has one.
+    Inside {
+        vip: IpAddr,
+        flow: Option<FlowKey>,
+        error: InnerError,
+    },
+    /// Packets to that host are too long for a link of that MTU, as `by` or this host's kernel says.
     TooBig {
         to: IpAddr,
         by: Option<IpAddr>,
@@ -168,11 +174,21 @@ impl Echoes {
             return self.flight_of(identifier, sequence).map(Heard::Echo);
         }
         let result = meaning(version, kind, code)?;
-        let Tunnelled {
+        let quoted = message.get(HEADER..)?;
+        let Some(Tunnelled {
             to,
             protocol: tunnel,
             flow,
-        } = tunnelled(message.get(HEADER..)?)?;
+        }) = tunnelled(quoted)
+        else {
+            let quoted = Quoted::parse(quoted)?;
+            let from = by?;
+            return Some(Heard::Inside {
+                vip: quoted.destination,
+                flow: quoted.sent_flow(),
+                error: InnerError { from, kind, code },
+            });
+        };
         // A kernel that knows the protocol, and has no tunnel for it, says "port" (linux/net/ipv4/tunnel4.c).
         let is_port = result == ProbeResult::TunnelPort && tunnel != UDP;
         let result = if is_port {
@@ -391,13 +407,14 @@ mod tests {
                 Ipv4Header::new(length, 64, protocol, [10, 0, 1, 2], [10, 0, 1, 11]).unwrap();
             [&header.to_bytes()[..], &payload].concat()
         };
+        let router: IpAddr = [10, 0, 1, 11].into();
         let error = |code: u8, quoted: &[u8]| {
             let message = [&[3, code, 0, 0, 0, 0, 0, 0][..], quoted].concat();
             let length = u16::try_from(message.len()).unwrap();
             let header =
                 Ipv4Header::new(length, 64, IpNumber::ICMP, [10, 0, 1, 11], [10, 0, 1, 2]).unwrap();
             let bytes = [&header.to_bytes()[..], &message].concat();
-            echoes().hear(Version::V4, None, &bytes)
+            echoes().hear(Version::V4, Some(router), &bytes)
         };
         let heard = |flow, result| {
             let to = [10, 0, 1, 11].into();
@@ -416,7 +433,19 @@ mod tests {
         );
         let gue = outer(IpNumber::UDP, &[0; 8]);
         assert_eq!(error(3, &gue), heard(Some(flow), ProbeResult::TunnelPort));
-        assert_eq!(error(3, &outer(IpNumber::TCP, &[])), None, "no tunnel");
+        let inside = |flow, code| {
+            let error = InnerError {
+                from: router,
+                kind: 3,
+                code,
+            };
+            Some(Heard::Inside {
+                vip: [10, 0, 0, 100].into(),
+                flow,
+                error,
+            })
+        };
+        assert_eq!(error(1, &inner), inside(Some(flow), 1), "out of the tunnel");
         assert_eq!(
             error(2, &ipip[..22]),
             heard(None, ProbeResult::NoDecapsulator),

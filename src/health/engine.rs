@@ -204,7 +204,7 @@ impl Engine {
         let wanted = plan.probed.iter();
         let wanted = wanted.map(|probed| (probed.target.clone(), probed.check.clone()));
         self.board.follow(wanted, now);
-        self.inquests.follow(&self.board);
+        self.inquests.follow(&self.board, &plan);
         self.adopt(plan);
         self.changed = self
             .board
@@ -337,6 +337,10 @@ impl Engine {
         for heard in self.echoes.receive() {
             match heard {
                 Heard::Echo(number) => self.land(number, ProbeResult::Ok),
+                Heard::Inside { vip, flow, error } => {
+                    let backend = flow.and_then(|flow| self.ways.backend_of(&flow));
+                    self.inquests.hear_inner_error(vip, backend, error);
+                }
                 Heard::TooBig { to, by, mtu } => self.inquests.hear_too_big(to, by, mtu),
                 Heard::Error { to, flow, result } => {
                     self.inquests.hear_error(to, result);
@@ -454,6 +458,9 @@ impl Engine {
             return;
         };
         trace!("{} {}: {result}", target.vip, target.address);
+        if result.verdict() == Some(Verdict::Passed) {
+            self.inquests.forget_inner_error(probed);
+        }
         self.plan.counts.count_local(result);
         probed.gauge.record(machine, result, started, now);
         if result == ProbeResult::NotSent && was_sent {

@@ -1,6 +1,6 @@
 //! Why a backend fails its probes: a few questions when it turns unhealthy, and what the answers come to together.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -8,13 +8,15 @@ use log::warn;
 
 use super::engine::Engine;
 use super::flight::{Aim, Carrier, Ends, Flight, Manner, NotStarted, Question, connect};
-use super::plan::Probed;
+use super::plan::{Plan, Probed};
 use super::sizes::SizeState;
 use super::slots::Slots;
 use super::timers::Due;
 use super::wire::Trace;
+use crate::director::BackendIndex;
 use crate::probe::{
-    Board, Cause, Detour, Evidence, Kind, Moment, ProbeResult, Sighting, SizeFound, Target, Verdict,
+    Board, Cause, Detour, Evidence, InnerError, Kind, Moment, ProbeResult, SizeFound, Target,
+    Verdict,
 };
 
 /// Inquests that begin in a second: of many backends that fail together, one tells the cause.
@@ -38,6 +40,9 @@ pub(super) struct Inquests {
     /// When the last ones began.
     began: VecDeque<Moment>,
     causes: HashMap<Target, Cause>,
+    /// The last ICMP error about a probe of each VIP's backend since a probe of it passed: hosts send one a second, so that
+    /// the questions themselves may have none.
+    inner_errors: HashMap<(IpAddr, BackendIndex), InnerError>,
     pub(super) sizes: HashMap<Target, SizeFound>,
     /// What those came to that were asked for: the position, and what was found.
     pub(super) looks: Vec<(usize, Found, Evidence)>,
@@ -47,6 +52,7 @@ pub(super) struct Inquests {
 #[derive(Debug)]
 pub(super) struct Inquest {
     position: usize,
+    backend: BackendIndex,
     pub(super) evidence: Evidence,
     pub(super) size: SizeState,
     /// What an ICMP error said of packets to the backend; a host sends few of them, whichever probe they are about.
@@ -63,7 +69,7 @@ pub(super) struct Inquest {
 pub(super) enum Purpose {
     /// It follows a probe that failed.
     Follow,
-    /// Somebody asks for everything.
+    /// A look at everything, for `tunlb probe`.
     Look,
     /// Packets of full size are to get through.
     Size,
@@ -99,10 +105,15 @@ impl Found {
 impl Inquests {
     /// Those under way are for a former plan, and what was found of backends that are not measured any more is
     /// forgotten.
-    pub(super) fn follow(&mut self, board: &Board) {
+    pub(super) fn follow(&mut self, board: &Board, plan: &Plan) {
         self.open = Slots::default();
         self.causes.retain(|target, _| board.of(target).is_some());
         self.sizes.retain(|target, _| board.of(target).is_some());
+        let probed = plan.probed.iter();
+        let probed: HashSet<_> = probed
+            .map(|probed| (probed.destination.ip(), probed.backend))
+            .collect();
+        self.inner_errors.retain(|key, _| probed.contains(key));
     }
 
     /// Why a backend fails, as far as is known.
@@ -110,7 +121,7 @@ impl Inquests {
         self.causes.get(target).cloned()
     }
 
-    /// Somebody says that packets to a host do not arrive.
+    /// An ICMP error says that packets to a host do not arrive.
     pub(super) fn hear_error(&mut self, to: IpAddr, result: ProbeResult) {
         for inquest in self.open.iter_mut() {
             if inquest.evidence.address == to {
@@ -119,15 +130,30 @@ impl Inquests {
         }
     }
 
-    /// A backend says that a packet out of the tunnel, to a VIP, gets no further: whichever probe it is about, since a host
-    /// sends few of them.
-    pub(super) fn see_inner_error(&mut self, vip: IpAddr, error: &Sighting) {
+    /// An ICMP error about a packet from a tunnel, to a VIP; the backend, where the packet was a probe's.
+    pub(super) fn hear_inner_error(
+        &mut self,
+        vip: IpAddr,
+        backend: Option<BackendIndex>,
+        error: InnerError,
+    ) {
         for inquest in self.open.iter_mut() {
             let evidence = &mut inquest.evidence;
-            if (evidence.vip, evidence.address) == (vip, error.from) {
-                evidence.inner_error = Some(error.clone());
+            // A ping's error has no flow, but the backend's address.
+            let is_of_backend = backend == Some(inquest.backend) || evidence.address == error.from;
+            if evidence.vip == vip && is_of_backend {
+                evidence.inner_error = Some(error);
             }
         }
+        if let Some(backend) = backend {
+            self.inner_errors.insert((vip, backend), error);
+        }
+    }
+
+    /// A probe passed.
+    pub(super) fn forget_inner_error(&mut self, probed: &Probed) {
+        let key = (probed.destination.ip(), probed.backend);
+        self.inner_errors.remove(&key);
     }
 
     /// It is over; the next failure may have another one.
@@ -197,9 +223,16 @@ impl Engine {
         let last = last.and_then(|machine| machine.last());
         let known = last.map_or(ProbeResult::NoVerdict, |last| last.result);
         self.tap(now);
+        let vip = probed.destination.ip();
+        let inner_error = self.inquests.inner_errors.get(&(vip, probed.backend));
+        let evidence = Evidence {
+            inner_error: inner_error.copied(),
+            ..Evidence::of(vip, own, known)
+        };
         let number = self.inquests.open.insert(Inquest {
             position,
-            evidence: Evidence::of(probed.destination.ip(), own, known),
+            backend: probed.backend,
+            evidence,
             size: SizeState::default(),
             heard: None,
             as_client: None,

@@ -35,6 +35,11 @@ impl Ways {
         self.by_flow.contains_key(flow)
     }
 
+    /// The backend of a probe's flow.
+    pub(super) fn backend_of(&self, flow: &FlowKey) -> Option<BackendIndex> {
+        self.by_flow.get(flow).map(|way| way.backend)
+    }
+
     pub(super) fn begin(&mut self, flow: FlowKey, way: Way) {
         self.by_flow.insert(flow, way);
     }

@@ -76,8 +76,8 @@ struct Passing {
 enum About {
     /// The packet's own flow.
     Flow(FlowKey),
-    /// Of the packet that an ICMP error quotes: where it was sent, and its flow.
-    Quoted(IpAddr, Option<FlowKey>),
+    /// The flow of the packet that an ICMP error quotes.
+    Quoted(FlowKey),
     /// The echo identifier and sequence number.
     Echo(u16, u16),
 }
@@ -152,7 +152,7 @@ fn read(bytes: &[u8]) -> Option<Passing> {
                 (Version::V4, 3 | 11) | (Version::V6, 1..=3) => {
                     let quoted = Quoted::parse(packet.payload().get(8..)?)?;
                     Some(passing(
-                        About::Quoted(quoted.destination, quoted.sent_flow()),
+                        About::Quoted(quoted.sent_flow()?),
                         Some(Answer::Error(kind, code)),
                     ))
                 }
@@ -212,15 +212,6 @@ impl Engine {
     fn note(&mut self, passing: &Passing, device: u32, way: Way) {
         let Some(wire) = &self.wire else { return };
         let (name, own_device) = (wire.name(device), wire.own_device);
-        if let (About::Quoted(to, _), Some(what), Way::In) = (passing.about, passing.what, way) {
-            let sighting = Sighting {
-                what,
-                from: passing.from,
-                device: Arc::clone(&name),
-                ttl: passing.ttl,
-            };
-            self.inquests.see_inner_error(to, &sighting);
-        }
         let Some((number, is_answer)) = self.flight_about(passing.about) else {
             return;
         };
@@ -263,7 +254,7 @@ impl Engine {
             About::Echo(identifier, sequence) => {
                 return Some((self.echoes.flight_of(identifier, sequence)?, true));
             }
-            About::Quoted(_, flow) => return Some((self.ways.flight_of(&flow?)?, true)),
+            About::Quoted(flow) => return Some((self.ways.flight_of(&flow)?, true)),
             About::Flow(flow) => flow,
         };
         if let Some(number) = self.ways.flight_of(&flow) {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::sighting::{Answer, Detour, Keeper, Sighting};
+use super::sighting::{Answer, Detour, InnerError, Keeper, Sighting};
 use super::{ProbeResult, Verdict};
 
 /// What is known of a backend that fails its probes. What was not asked or not seen is `None`.
@@ -32,8 +32,8 @@ pub struct Evidence {
     pub pong: Option<Sighting>,
     /// Whether the probe or the echo request itself came back, out of the tunnel.
     pub returned: bool,
-    /// What the backend said of a packet out of the tunnel.
-    pub inner_error: Option<Sighting>,
+    /// An ICMP error of the backend about a packet from the tunnel.
+    pub inner_error: Option<InnerError>,
     /// What kept an answer that arrived from its socket.
     pub kept_by: Option<Keeper>,
     /// How a probe that was not sent went astray.
@@ -182,11 +182,17 @@ impl Evidence {
             );
             return Cause::new(text, &["B6"]);
         }
-        if self.finds_no_way() {
+        if let Some(error) = self.inner_error.filter(InnerError::is_no_route) {
             let text = format!(
-                "{address} finds no way for the packet out of the tunnel: the VIP is missing there, and it forwards"
+                "{address} decapsulates, and {} has no route for the packet: the VIP is missing there, and it forwards",
+                error.from
             );
             return Cause::new(text, &["B6"]);
+        }
+        if let Some(error) = self.inner_error.filter(InnerError::is_prohibited) {
+            let text =
+                format!("{address} decapsulates, and a firewall there rejects the packet: {error}");
+            return Cause::new(text, &["B19"]);
         }
         match self.probe {
             ProbeResult::NoDecapsulator => Cause::new(
@@ -228,26 +234,6 @@ impl Evidence {
             | ProbeResult::NoFd
             | ProbeResult::NotSent
             | ProbeResult::Late => self.seen().unwrap_or_else(|| self.silence()),
-        }
-    }
-
-    /// Whether the backend says so (RFC 792, RFC 4443 §3.1) of the packet inside the tunnel, which nobody else has taken out.
-    fn finds_no_way(&self) -> bool {
-        let (unreachable_v4, unreachable_v6) = (3, 1);
-        let what = self.inner_error.as_ref().map(|error| error.what);
-        match what {
-            Some(Answer::Error(kind, code)) if self.vip.is_ipv4() => {
-                kind == unreachable_v4 && code < 2
-            }
-            Some(Answer::Error(kind, code)) => kind == unreachable_v6 && matches!(code, 0 | 3),
-            Some(
-                Answer::SynAck
-                | Answer::Reset
-                | Answer::Segment
-                | Answer::Datagram
-                | Answer::EchoReply,
-            )
-            | None => false,
         }
     }
 
@@ -429,6 +415,11 @@ mod tests {
         assert_eq!(cause(NotSent, Ok, Ok, Ok), "");
     }
 
+    fn inner_error(kind: u8, code: u8) -> Option<InnerError> {
+        let from = [10, 0, 1, 13].into();
+        Some(InnerError { from, kind, code })
+    }
+
     fn sighting(what: Answer, from: [u8; 4], ttl: u8) -> Option<Sighting> {
         Some(Sighting {
             what,
@@ -492,10 +483,28 @@ mod tests {
             ),
             (
                 Evidence {
-                    inner_error: sighting(Answer::Error(3, 0), [10, 0, 1, 13], 64),
+                    inner_error: inner_error(3, 0),
                     ..evidence(ProbeResult::Unreachable)
                 },
-                "10.0.1.13 finds no way for the packet out of the tunnel: the VIP is missing there, and it forwards (B6)",
+                "10.0.1.13 decapsulates, and 10.0.1.13 has no route for the packet: the VIP is missing there, and it forwards (B6)",
+            ),
+            (
+                Evidence {
+                    inner_error: inner_error(3, 10),
+                    ..evidence(ProbeResult::Unreachable)
+                },
+                "10.0.1.13 decapsulates, and a firewall there rejects the packet: ICMP error 3/10 from 10.0.1.13 (B19)",
+            ),
+            (
+                evidence(ProbeResult::Unreachable),
+                "packets to 10.0.1.13 find no way (D38)",
+            ),
+            (
+                Evidence {
+                    inner_error: inner_error(3, 1),
+                    ..silent()
+                },
+                "10.0.1.13 decapsulates, and 10.0.1.13 has no route for the packet: the VIP is missing there, and it forwards (B6)",
             ),
             (
                 Evidence {

@@ -26,7 +26,7 @@ pub use cause::{Cause, Evidence, SizeFound};
 pub use check::{Check, Close, Initial, Kind, OnUnhealthy, ProbedBy, Probing, Timing, Via};
 pub use machine::{Machine, Standing, Turn};
 pub use result::{ProbeResult, Verdict};
-pub use sighting::{Answer, Detour, Keeper, Sighting};
+pub use sighting::{Answer, Detour, InnerError, Keeper, Sighting};
 pub use sizes::SizeSearch;
 
 /// Since an epoch of the caller's choice, by a clock that never runs backwards.

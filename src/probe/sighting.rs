@@ -59,6 +59,44 @@ impl fmt::Display for Sighting {
     }
 }
 
+/// An ICMP or ICMPv6 error about a packet from the tunnel, to a VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InnerError {
+    /// Its source address.
+    pub from: IpAddr,
+    /// Its type.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+}
+
+impl InnerError {
+    /// Whether it says that no route leads to the VIP (RFC 792, RFC 4443 §3.1).
+    #[must_use]
+    pub const fn is_no_route(&self) -> bool {
+        match self.from {
+            IpAddr::V4(_) => matches!((self.kind, self.code), (3, 0 | 1)),
+            IpAddr::V6(_) => matches!((self.kind, self.code), (1, 0 | 3)),
+        }
+    }
+
+    /// Whether it says that a filter forbids the packet (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
+    #[must_use]
+    pub const fn is_prohibited(&self) -> bool {
+        match self.from {
+            IpAddr::V4(_) => matches!((self.kind, self.code), (3, 9 | 10 | 13)),
+            IpAddr::V6(_) => matches!((self.kind, self.code), (1, 1 | 5 | 6)),
+        }
+    }
+}
+
+impl fmt::Display for InnerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, kind, code } = self;
+        write!(f, "{} from {from}", Answer::Error(*kind, *code))
+    }
+}
+
 /// Which part of this host kept an answer that arrived from the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeper {

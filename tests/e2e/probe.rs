@@ -78,6 +78,16 @@ fn tells(lab: &Lab, health: &str, backend: usize, fault: impl FnOnce(&Site), wor
     director.director.stop();
 }
 
+/// A fault of the first backend that its ICMP errors alone tell. The kernel sends one a second at most, or none while more is
+/// probed (`ip_error` and `icmpv4_xrlim_allow` share a bucket): the director heard one with an earlier probe, `tunlb probe` may not.
+fn tells_by_icmp(lab: &Lab, fault: impl FnOnce(&Site), words: &[&str]) {
+    let (site, director) = healthy(lab, "");
+    fault(&site);
+    assert_words(&cause(&site, 0), words);
+    said(&director, words[0]);
+    director.director.stop();
+}
+
 /// Gives the director a second device, by which b3's answers come: b3 is behind the router.
 fn second_device(lab: &Lab, site: &Site) {
     lab.cable((&site.director, "eth1"), (&site.router, "director2"));
@@ -382,6 +392,38 @@ fn a_backend_forwards_what_it_should_take() {
             fault,
             &["sends the packet on instead of taking it", "B6"],
         );
+    });
+}
+
+#[test]
+fn a_backend_forwards_and_has_no_route() {
+    in_lab(|lab| {
+        let fault = |site: &Site| {
+            let node = &site.backends[0].node;
+            node.set_sysctl("ipv4/ip_forward", 1);
+            node.sh(&format!(
+                "ip route del default || true
+                 ip addr del {VIP}/32 dev lo"
+            ));
+        };
+        let words = ["10.0.1.11 has no route for the packet", "B6"];
+        tells_by_icmp(lab, fault, &words);
+    });
+}
+
+#[test]
+fn a_firewall_of_a_backend_rejects_what_leaves_the_tunnel() {
+    in_lab(|lab| {
+        let fault = |site: &Site| {
+            site.backends[0].node.run(&format!(
+                "iptables -A INPUT -d {VIP} -j REJECT --reject-with icmp-host-prohibited"
+            ));
+        };
+        let words = [
+            "a firewall there rejects the packet: ICMP error 3/10 from 10.0.0.100",
+            "B19",
+        ];
+        tells_by_icmp(lab, fault, &words);
     });
 }
 

@@ -293,12 +293,7 @@ fn full_size(size: Option<&SizeFound>) -> Stage {
 
 /// What was seen on the devices.
 fn way_back(evidence: &Evidence) -> Stage {
-    let errors = evidence.inner_error.as_ref();
-    let seen = evidence
-        .answer
-        .as_ref()
-        .or(evidence.pong.as_ref())
-        .or(errors);
+    let seen = evidence.answer.as_ref().or(evidence.pong.as_ref());
     let stage = |ok, evidence| Stage::new("way back", ok, evidence);
     match (seen, evidence.kept_by, &evidence.detour) {
         (_, _, Some(Detour::Masqueraded(source))) => stage(
@@ -314,7 +309,7 @@ fn way_back(evidence: &Evidence) -> Stage {
         }
         (Some(seen), ..) if matches!(seen.what, Answer::Error(..)) => stage(
             Some(false),
-            format!("{seen}, about the packet out of the tunnel"),
+            format!("{seen}, about the packet from the tunnel"),
         ),
         (Some(seen), Some(keeper), _) => {
             stage(Some(false), format!("{seen}: dropped by {keeper} there"))
@@ -327,6 +322,12 @@ fn way_back(evidence: &Evidence) -> Stage {
             Some(false),
             "the probe itself came back out of the tunnel".to_owned(),
         ),
-        (None, ..) => stage(None, "nothing came".to_owned()),
+        (None, ..) => match evidence.inner_error {
+            Some(error) => stage(
+                Some(false),
+                format!("{error}, about the packet from the tunnel"),
+            ),
+            None => stage(None, "nothing came".to_owned()),
+        },
     }
 }
