@@ -14,7 +14,7 @@ FUZZ_VERSION=0.13.2
 TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/tunlb-ci
 
 main() {
-  local seconds=${1:-10} targets=("${@:2}") target cargo=(cargo)
+  local seconds=${1:-10} targets=("${@:2}") target cargo=(cargo) profile=()
   install_cargo_fuzz
   export PATH=$TOOLS/bin:$PATH
   if cargo +nightly --version >/dev/null 2>&1; then
@@ -26,12 +26,14 @@ main() {
     mapfile -t targets < <("${cargo[@]}" fuzz list --fuzz-dir fuzz)
   fi
   [[ ${#targets[@]} -gt 0 ]] || { echo 'no fuzz target' >&2; exit 1; }
-  "${cargo[@]}" fuzz build --fuzz-dir fuzz
+  # Optimizing takes longer than all short runs together.
+  [[ $seconds -gt 60 ]] || profile=(--dev)
+  "${cargo[@]}" fuzz build "${profile[@]}" --fuzz-dir fuzz
   for target in "${targets[@]}"; do
     printf -- '-- %s, %d s\n' "$target" "$seconds"
-    "${cargo[@]}" fuzz run --fuzz-dir fuzz "$target" -- \
+    "${cargo[@]}" fuzz run "${profile[@]}" --fuzz-dir fuzz "$target" -- \
       -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
-      -verbosity=0 -print_final_stats=1
+      -verbosity=0 -print_funcs=0 -print_final_stats=1
   done
 }
 

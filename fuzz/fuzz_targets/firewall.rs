@@ -35,10 +35,10 @@ fn judge(firewall: &Firewall) {
     let [four, six] = ["10.0.0.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().expect("an address"));
     for path in [FilterPath::ToThisHost, FilterPath::FromThisHost, FilterPath::Through] {
         for (address, protocol) in [(four, 4), (four, 6), (six, 41), (six, 17)] {
-            drop(firewall.judge(&FilteredPacket::new(path, address, address, protocol)));
+            let packet = FilteredPacket::new(path, address, address, protocol);
+            drop((firewall.judge(&packet), firewall.tracking(&packet), firewall.mark(&packet)));
         }
     }
     drop(firewall.rules_naming_protocol(94));
-    drop(firewall.drops_invalid());
     let _ = firewall.uses_conntrack();
 }

@@ -83,6 +83,7 @@ fn judge(watched: &Watched, seen: Vec<Sighting>, kind: u8) {
         milliseconds: 7,
         interrupted: false,
         flow: seen.first().map(|first| (first.packet.source, 40_000)),
+        established: [None, Some(false), Some(true)][usize::from(kind >> 5) % 3],
         seen,
         lost: u32::from(kind >> 6),
         deltas: [("IpInReceives".to_owned(), 3)].into(),
