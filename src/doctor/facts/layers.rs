@@ -21,6 +21,9 @@ pub struct DeviceLayer {
     pub sees: Sees,
     /// As its tool calls it: `tc filter … bpf`, `XDP program 17`, `bridge filter …`.
     pub text: String,
+    /// Whether it is a program of tunlb, which takes what is for it and leaves the rest alone.
+    #[serde(default)]
+    pub own: bool,
     /// Of a queue that shapes or loses packets, which the client may still get its answer by: packets that it has sent
     /// on, dropped, and that wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,6 +46,7 @@ fn traffic_filters(network: &Network) -> Vec<DeviceLayer> {
                     device: device.clone(),
                     sees,
                     text: format!("tc {side} of {device}: {}", first.trim()),
+                    own: false,
                     queue: None,
                 });
             }
@@ -67,21 +68,33 @@ fn queue(device: String, discipline: &QueueingDiscipline) -> Option<DeviceLayer>
         text: format!("tc qdisc {} of {device}", discipline.kind),
         device,
         sees: Sees::Departures,
+        own: false,
         queue: Some([sent, dropped, waiting]),
     })
 }
 
-/// `ip -json link`: `"xdp": {"mode": 1, "prog": {"id": 17}}`
+/// tunlb's own XDP programs, by the names that the kernel has for them.
+const OWN_PROGRAMS: [&str; 3] = ["tunlb_director", "tunlb_xsk", "tunlb_decap"];
+
 fn xdp_programs() -> Vec<DeviceLayer> {
-    let shown = command::output("ip", &["-json", "link", "show"], DEADLINE).unwrap_or_default();
-    let links: Vec<Json> = serde_json::from_str(&shown).unwrap_or_default();
+    let arguments = ["-details", "-json", "link", "show"];
+    programs_in(&command::output("ip", &arguments, DEADLINE).unwrap_or_default())
+}
+
+/// `ip -details -json link`: `"xdp": {"mode": 1, "prog": {"id": 17, "name": "firewall"}}`; the name shows to root alone.
+fn programs_in(shown: &str) -> Vec<DeviceLayer> {
+    let links: Vec<Json> = serde_json::from_str(shown).unwrap_or_default();
     let layers = links.iter().filter_map(|link| {
         let device = link.get("ifname")?.as_str()?;
-        let id = link.get("xdp")?.get("prog")?.get("id")?.as_u64()?;
+        let program = link.get("xdp")?.get("prog")?;
+        let id = program.get("id")?.as_u64()?;
+        let name = program.get("name").and_then(Json::as_str);
+        let called = name.map_or_else(|| id.to_string(), |name| format!("{name} ({id})"));
         Some(DeviceLayer {
             device: device.to_owned(),
             sees: Sees::Arrivals,
-            text: format!("XDP program {id} on {device}"),
+            text: format!("XDP program {called} on {device}"),
+            own: name.is_some_and(|name| OWN_PROGRAMS.contains(&name)),
             queue: None,
         })
     });
@@ -109,6 +122,7 @@ fn bridge_filters(network: &Network, firewall: &FirewallFacts) -> Vec<DeviceLaye
             device: bridge.name.clone(),
             sees,
             text: format!("filter of the bridge {} (ebtables)", bridge.name),
+            own: false,
             queue: None,
         })
     });
@@ -166,6 +180,42 @@ fn policy(block: &str) -> Option<IpsecPolicy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_of_tunlb_are_its_own() {
+        let shown = r#"[{"ifname": "lo"},
+            {"ifname": "eth0", "xdp": {"mode": 1, "prog": {"id": 17, "name": "tunlb_director", "jited": 1}}},
+            {"ifname": "eth1", "xdp": {"mode": 2, "prog": {"id": 18, "name": "firewall"}}},
+            {"ifname": "eth2", "xdp": {"mode": 1, "prog": {"id": 19}}}]"#;
+        let found = programs_in(shown);
+        let short: Vec<_> = found
+            .iter()
+            .map(|layer| (layer.text.as_str(), layer.own))
+            .collect();
+        assert_eq!(
+            short,
+            [
+                ("XDP program tunlb_director (17) on eth0", true),
+                ("XDP program firewall (18) on eth1", false),
+                ("XDP program 19 on eth2", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn own_programs_have_these_names() {
+        let sources = [
+            include_str!("../../../bpf/tunlb.bpf.c"),
+            include_str!("../../../bpf/tunlb_xsk.bpf.c"),
+            include_str!("../../../bpf/tunlb_decap.bpf.c"),
+        ];
+        for (name, source) in OWN_PROGRAMS.iter().zip(sources) {
+            assert!(
+                source.contains(&format!("\nint {name}(struct xdp_md")),
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn policies_of_ip_xfrm() {

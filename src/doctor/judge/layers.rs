@@ -55,10 +55,17 @@ fn seen(
         .evidence("ip xfrm policy", &policy.text)
         .verify(command!["ip", "xfrm", "policy"]);
     }
-    let mut on_devices = layers.on_devices.iter();
     let sees_it =
         |layer: &&DeviceLayer| layer.sees == sees && Some(layer.device.as_str()) == device;
-    let mut here = on_devices.by_ref().filter(sees_it);
+    let (own, others): (Vec<_>, Vec<_>) = layers
+        .on_devices
+        .iter()
+        .filter(sees_it)
+        .partition(|layer| layer.own);
+    let outcome = own.iter().fold(outcome, |outcome, layer| {
+        outcome.evidence(&layer.device, &layer.text)
+    });
+    let mut here = others.into_iter();
     let first = here.next();
     let here = here.find(|layer| layer.queue.is_none()).or(first);
     match here {
