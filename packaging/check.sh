@@ -22,8 +22,7 @@ main() {
   check_rules
   check_units
   mount -t tmpfs tmpfs /run
-  mount -t tmpfs tmpfs /tmp
-  mkdir -m 755 /tmp/lab
+  mkdir -m 755 /run/lab
   tun_as_of_udev
   start_director
   check_scrape
@@ -38,7 +37,7 @@ trap 'kill "${DIRECTORS[@]}" "${OTHERS[@]}" 2>/dev/null || true' EXIT
 
 fail() {
   printf 'packaging: %s\n' "$*" >&2
-  [[ ! -s /tmp/lab/director.log ]] || tail -n 20 /tmp/lab/director.log >&2
+  [[ ! -s /run/lab/director.log ]] || tail -n 20 /run/lab/director.log >&2
   exit 1
 }
 
@@ -76,14 +75,14 @@ verify_units() {
 
 # What udev makes of it everywhere, and a machine without udev does not; in this mount namespace alone.
 tun_as_of_udev() {
-  mknod -m 666 /tmp/lab/tun c 10 200
-  mount --bind /tmp/lab/tun /dev/net/tun
+  mknod -m 666 /run/lab/tun c 10 200
+  mount --bind /run/lab/tun /dev/net/tun
 }
 
 # A director as tunlb.service runs it: an ordinary user with the two capabilities, and no way to more.
 start_director() {
   lone_host 10.99.0.2/24
-  cat >/tmp/lab/tunlb.toml <<'TOML'
+  cat >/run/lab/tunlb.toml <<'TOML'
 [director]
 metrics = "127.0.0.1:9810"
 [metrics]
@@ -97,37 +96,37 @@ address = "10.99.0.11"
 address = "10.99.0.12"
 weight = 2
 TOML
-  cp target/debug/tunlb /tmp/lab/tunlb
+  cp target/debug/tunlb /run/lab/tunlb
   mkdir -m 711 /run/tunlb
   chown nobody /run/tunlb
   setpriv --reuid=nobody --regid=nogroup --clear-groups --no-new-privs --inh-caps=-all,+net_admin,+net_raw \
     --ambient-caps=-all,+net_admin,+net_raw --bounding-set=-all,+net_admin,+net_raw \
-    sh -c 'umask 077; exec /tmp/lab/tunlb run --config /tmp/lab/tunlb.toml' >/tmp/lab/director.log 2>&1 &
+    sh -c 'umask 077; exec /run/lab/tunlb run --config /run/lab/tunlb.toml' >/run/lab/director.log 2>&1 &
   DIRECTORS+=($!)
   wait_for 60 'the director' curl --silent --fail --output /dev/null http://127.0.0.1:9810/readyz
 }
 
 check_scrape() {
   local kind
-  curl --silent --fail http://127.0.0.1:9810/metrics >/tmp/lab/metrics.txt
-  promtool check metrics </tmp/lab/metrics.txt || fail 'promtool check metrics'
+  curl --silent --fail http://127.0.0.1:9810/metrics >/run/lab/metrics.txt
+  promtool check metrics </run/lab/metrics.txt || fail 'promtool check metrics'
   kind=$(curl --silent --output /dev/null --write-out '%{content_type}' http://127.0.0.1:9810/metrics)
   [[ $kind == 'text/plain; version=0.0.4; charset=utf-8' ]] || fail "content type $kind"
 }
 
 # A real server scrapes it, evaluates the rules, and knows what the director says.
 check_prometheus() {
-  cat >/tmp/lab/prometheus.yml <<'YAML'
+  cat >/run/lab/prometheus.yml <<'YAML'
 global: { scrape_interval: 1s, evaluation_interval: 1s }
-rule_files: [/tmp/lab/tunlb.rules.yml]
+rule_files: [/run/lab/tunlb.rules.yml]
 scrape_configs:
   - job_name: tunlb
     static_configs: [{ targets: ["127.0.0.1:9810"] }]
 YAML
-  cp packaging/prometheus/tunlb.rules.yml /tmp/lab/
-  promtool check config /tmp/lab/prometheus.yml
-  prometheus --config.file=/tmp/lab/prometheus.yml --storage.tsdb.path=/tmp/lab/tsdb --web.listen-address=127.0.0.1:9090 \
-    >/tmp/lab/prometheus.log 2>&1 &
+  cp packaging/prometheus/tunlb.rules.yml /run/lab/
+  promtool check config /run/lab/prometheus.yml
+  prometheus --config.file=/run/lab/prometheus.yml --storage.tsdb.path=/run/lab/tsdb --web.listen-address=127.0.0.1:9090 \
+    >/run/lab/prometheus.log 2>&1 &
   OTHERS+=($!)
   wait_for 60 'a scrape' has_value 'up{job="tunlb"}' 1
   wait_for 60 'weights' has_value 'sum(tunlb_backend_weight)' 3
