@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::director::{FAULTS_OF_A_DIRECTOR, director};
+use super::faults::FAULTS;
 use super::*;
 use crate::doctor::fix::Refusal;
 use crate::doctor::fix::before::Before;
