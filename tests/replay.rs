@@ -548,8 +548,7 @@ fn explain() {
     assert!(text.starts_with("flow     192.0.2.1:40000 > 203.0.113.10:80/tcp\n"));
     assert!(text.contains("vip      web 203.0.113.10:80/tcp, matched by exact port\n"));
     assert!(text.contains("outer    ipip 10.0.0.2 > 10.0.0.3, TTL 64, protocol 4, 20 bytes\n"));
-
-    assert!(!text.contains("path "), "all come by the TUN: {text}");
+    assert!(!text.contains("datapath"), "all come by the TUN: {text}");
 
     let output = explain(&["192.0.2.1:40000", "203.0.113.10:81/tcp"]);
     assert_eq!(output.status.code(), Some(1));
@@ -562,7 +561,7 @@ fn explain() {
 }
 
 #[test]
-fn explain_names_the_path() {
+fn explain_names_the_data_path() {
     let site = Site::new(b"");
     let path = |director: &str, vip: &str| {
         let config = CONFIG.replacen("[director]", &format!("[director]\n{director}"), 1);
@@ -577,7 +576,7 @@ fn explain_names_the_path() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let text = stdout(&site.run(&["explain", "192.0.2.1:40000", "203.0.113.10:80/tcp"]));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        (document["path"].clone(), text)
+        (document["datapath"].clone(), text)
     };
     let (tun, _) = path("", "");
     assert_eq!(
@@ -590,7 +589,7 @@ fn explain_names_the_path() {
         driver,
         json!({"kind": "auto", "interfaces": ["eth0", "eth1"], "syns_by_tun": true})
     );
-    let words = "path     XDP, where this host lets it, decides what comes by eth0, eth1; by the TUN come SYNs (mss = \"clamp\"), fragments, ";
+    let words = "datapath XDP, where this host lets it, decides what comes by eth0, eth1; by the TUN come SYNs (mss = \"clamp\"), fragments, ";
     assert!(text.contains(words), "{text}");
 }
 

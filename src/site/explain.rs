@@ -29,7 +29,7 @@ pub struct Report<'a> {
     outer: Option<Outer>,
     mtu: Option<Mtu>,
     /// Where the packets of the flow are decided; `None` for a drop.
-    path: Option<Path<'a>>,
+    datapath: Option<Way<'a>>,
     /// What could have been addressed, where nothing was.
     vips: Vec<Vip<'a>>,
 }
@@ -79,7 +79,7 @@ struct Mtu {
 
 /// The way that packets of a flow take through this host.
 #[derive(Debug, Serialize, Deserialize)]
-struct Path<'a> {
+struct Way<'a> {
     /// `director.datapath`.
     kind: Cow<'a, str>,
     /// The devices whose packets do not come by the TUN.
@@ -120,7 +120,7 @@ impl<'a> Report<'a> {
             backend: Some(backend.address),
             outer: Some(Outer::new(encap, flow, snapshot.flow_hash(flow), ttl)),
             mtu: Some(Mtu::new(config, paths, encap)),
-            path: spec.map(|spec| Path::new(config, spec)),
+            datapath: spec.map(|spec| Way::new(config, spec)),
             ..Self::dropped(flow, DropReason::NoBackend)
         }
     }
@@ -140,7 +140,7 @@ impl<'a> Report<'a> {
             backend: None,
             outer: None,
             mtu: None,
-            path: None,
+            datapath: None,
             vips: Vec::new(),
         }
     }
@@ -240,7 +240,7 @@ impl Mtu {
     }
 }
 
-impl<'a> Path<'a> {
+impl<'a> Way<'a> {
     fn new(config: &'a Config, vip: &VipSpec) -> Self {
         let Config { director, .. } = config;
         let decides_in_driver = matches!(director.datapath, Datapath::Xdp | Datapath::Auto);
@@ -287,8 +287,8 @@ impl fmt::Display for Report<'_> {
         if let Some(mtu) = &self.mtu {
             writeln!(f, "mtu      {mtu}")?;
         }
-        if let Some(path) = self.path.as_ref().filter(|path| !path.is_tun()) {
-            writeln!(f, "path     {path}")?;
+        if let Some(way) = self.datapath.as_ref().filter(|way| !way.is_tun()) {
+            writeln!(f, "datapath {way}")?;
         }
         Ok(())
     }
@@ -353,7 +353,7 @@ impl fmt::Display for Mtu {
     }
 }
 
-impl fmt::Display for Path<'_> {
+impl fmt::Display for Way<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let interfaces = self.interfaces.join(", ");
         let takes = match &*self.kind {
