@@ -14,6 +14,7 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 
+#include "ip.h"
 #include "layout.h"
 
 struct vlan_header {
@@ -23,9 +24,6 @@ struct vlan_header {
 
 /* Tags that are read past: IEEE 802.1ad has two. */
 #define MOST_TAGS 2
-
-#define DONT_FRAGMENT 0x4000
-#define MORE_OR_OFFSET 0x3fff
 
 /* What a packet says of itself. */
 struct packet {

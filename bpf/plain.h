@@ -16,8 +16,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-/* More fragments follow, or the offset is not 0 (RFC 791 §3.1). */
-#define MORE_OR_OFFSET 0x3fff
+#include "ip.h"
 
 /* IPv4 as ::ffff:a.b.c.d */
 struct address {
