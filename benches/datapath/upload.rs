@@ -70,7 +70,7 @@ impl Uploads {
 }
 
 /// Of the generator's device. Not past its queueing discipline: with an XDP program on its peer a veth segments nothing,
-/// and PACKET_QDISC_BYPASS drops what the kernel would have to segment.
+/// and super-packets that pass the discipline by do not arrive.
 fn socket() -> Result<Socket> {
     let socket = packet_socket("g0")?;
     let on: libc::c_int = 1;

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 
 use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader};
-
 use log::trace;
 
 use super::engine::Engine;

@@ -78,8 +78,8 @@ fn tells(lab: &Lab, health: &str, backend: usize, fault: impl FnOnce(&Site), wor
     director.director.stop();
 }
 
-/// A fault of the first backend that its ICMP errors alone tell. The kernel sends one a second at most, or none while more is
-/// probed (`ip_error` and `icmpv4_xrlim_allow` share a bucket): the director heard one with an earlier probe, `tunlb probe` may not.
+/// A fault of the first backend that its ICMP errors alone tell. The kernel limits them: the director heard one
+/// with an earlier probe, `tunlb probe` may hear none.
 fn tells_by_icmp(lab: &Lab, fault: impl FnOnce(&Site), words: &[&str]) {
     let (site, director) = healthy(lab, "");
     fault(&site);
